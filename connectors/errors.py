@@ -1,0 +1,45 @@
+"""Every error that a port may raise; adapters map their drivers' errors to these and let nothing else out.
+
+CrossfadeError
+├── TransientError          the same call may succeed later: retried with backoff, up to a limit
+│   ├── StoreUnavailable    nobody answers (refused, timed out, shutting down): retried without a limit, the role is not ready
+│   └── EmbeddingUnavailable  the model's queue or engine is closed or out of time
+└── PermanentError          the same call will fail again: the record goes to the dead-letter topic
+    ├── Refused             the store refuses this content (a constraint, a type, a size)
+    ├── Misconfigured       a table, column, collection or dimension is not what the configuration says
+    └── EmbeddingFailed     no usable vector for this text (NaN, wrong dimension)
+"""
+
+from __future__ import annotations
+
+
+class CrossfadeError(Exception):
+    """Base of all errors of the ports."""
+
+
+class TransientError(CrossfadeError):
+    """The same call may succeed later."""
+
+
+class StoreUnavailable(TransientError):
+    """Nobody answers at the other end."""
+
+
+class EmbeddingUnavailable(TransientError):
+    """The embedding engine is closed or did not answer in time."""
+
+
+class PermanentError(CrossfadeError):
+    """The same call will fail again."""
+
+
+class Refused(PermanentError):
+    """The store refuses this content."""
+
+
+class Misconfigured(PermanentError):
+    """What is there is not what the configuration says."""
+
+
+class EmbeddingFailed(PermanentError):
+    """The model gave no usable vector for this text."""

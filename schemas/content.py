@@ -1,0 +1,48 @@
+"""The content of a document and its hash. Pure values: nothing here knows where a document came from or where it goes."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+Scalar = str | int | float | bool | None
+
+
+class Content(BaseModel):
+    """One document as both stores must hold it.
+
+    `text` maps each text column of the collection to its value (None is SQL NULL), `metadata` maps metadata columns to
+    canonical scalars (see `domain.values`). `embedding` is little-endian float32 bytes given by the producer or by the
+    table, kept instead of a computed vector; `embedding_model` names the model that made it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+    tenant: str = "default"
+    text: dict[str, str | None]
+    metadata: dict[str, Scalar] = {}
+    embedding: bytes | None = None
+    embedding_model: str | None = None
+
+    def full_text(self) -> str:
+        """Return the text columns in their order, joined by a blank line; NULL and empty columns are left out."""
+        return "\n\n".join(value for value in self.text.values() if value)
+
+
+def content_hash(content: Content) -> str:
+    """Return 32 hex digits (BLAKE2b, 128 bit) over tenant, text and metadata.
+
+    NULL and absent are the same, as are NULL and empty text, because stores differ in which of the two they keep. The
+    embedding is not part of it: the same document embedded by another model is still the same document.
+    """
+    canonical = orjson.dumps(
+        [
+            content.tenant,
+            {name: value for name, value in content.text.items() if value},
+            {name: value for name, value in content.metadata.items() if value is not None},
+        ],
+        option=orjson.OPT_SORT_KEYS,
+    )
+    return blake2b(canonical, digest_size=16).hexdigest()

@@ -1,0 +1,163 @@
+"""Events of a document's way through the pipeline, in the order in which they happen. Data only, no behaviour."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.content import Content, Scalar
+
+CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+DocumentId = Annotated[str, Field(min_length=1, max_length=512)]
+Tenant = Annotated[str, Field(min_length=1, max_length=128)]
+Origin = Literal["producer", "legacy", "refresh"]
+Position = tuple[int, ...]
+
+
+class Event(BaseModel):
+    """Base of every event: immutable, with the CloudEvents type under which it travels."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+    ce_type: ClassVar[str]
+
+
+class DocumentSubmitted(Event):
+    """A producer's wish that a document be as given. A record without a value wishes that it be deleted.
+
+    `text` is a string for a collection with one text column, else an object of its text columns. `embedding` is kept
+    as it is when `embedding_model` (when given) names the collection's model and the dimension fits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ce_type: ClassVar[str] = "crossfade.document.submitted.v1"
+
+    collection: CollectionName
+    id: DocumentId
+    tenant: Tenant = "default"
+    text: str | dict[str, str | None]
+    metadata: dict[str, Scalar] = {}
+    embedding: list[float] | None = None
+    embedding_model: str | None = None
+
+
+class DocumentChanged(Event):
+    """One entry of the document log. Its version is (partition epoch << 40) | offset, known once it is written.
+
+    `position` orders entries of one source: producer (partition epoch, partition, offset); legacy: see
+    `domain.positions`; refresh: the ledger's legacy position as read before the row. `content` is None for a deletion,
+    for our own echo and for an incomplete row. `rejects` names the producer version that the legacy store refused.
+    """
+
+    ce_type: ClassVar[str] = "crossfade.document.changed.v1"
+
+    collection: CollectionName
+    id: DocumentId
+    origin: Origin
+    deleted: bool = False
+    content: Content | None = None
+    content_hash: str | None = None
+    before_version: int | None = None
+    after_version: int | None = None
+    snapshot: bool = False
+    incomplete: bool = False
+    position: Position = ()
+    rejects: int = 0
+    cause: str = ""
+    occurred_at_ms: int = 0
+
+
+class DocumentResolved(Event):
+    """A decision of the resolver: this version of the document takes effect in every store."""
+
+    ce_type: ClassVar[str] = "crossfade.document.resolved.v1"
+
+    collection: CollectionName
+    id: DocumentId
+    version: int
+    origin: Origin
+    deleted: bool = False
+    content: Content | None = None
+    content_hash: str | None = None
+    cause: str = ""
+    occurred_at_ms: int = 0
+
+
+class EmbeddedChunk(BaseModel):
+    """One chunk of a document: its text and its vector as little-endian float32 bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+    text: str
+    vector: bytes
+
+
+class DocumentEmbedded(Event):
+    """A resolved version with all of its chunks and vectors; without chunks it is a deletion."""
+
+    ce_type: ClassVar[str] = "crossfade.document.embedded.v1"
+
+    collection: CollectionName
+    id: DocumentId
+    version: int
+    origin: Origin
+    deleted: bool = False
+    tenant: Tenant = "default"
+    content_hash: str | None = None
+    metadata: dict[str, Scalar] = {}
+    model: str = ""
+    chunks: tuple[EmbeddedChunk, ...] = ()
+    cause: str = ""
+    occurred_at_ms: int = 0
+
+
+Store = Literal["legacy", "qdrant"]
+WriteOutcome = Literal["applied", "superseded", "dead_lettered", "not_written"]
+
+
+class DocumentWritten(Event):
+    """What became of one change in one store.
+
+    `store` is None where the event was refused before any store (a malformed submission). `cause` is the id of the
+    producer's event, empty for a captured change. `latency_ms` counts from the producer's or the database's timestamp.
+    `not_written`: the collection's phase does not write to this store.
+    """
+
+    ce_type: ClassVar[str] = "crossfade.document.written.v1"
+
+    collection: str
+    id: str
+    store: Store | None
+    version: int | None
+    outcome: WriteOutcome
+    origin: Origin
+    error: str | None = None
+    cause: str = ""
+    latency_ms: int = 0
+
+
+DifferenceKind = Literal["missing", "stale", "ghost"]
+
+
+class DifferenceFound(Event):
+    """The verifier saw that a document is not the same in both stores; `detail` says in which way, without its text."""
+
+    ce_type: ClassVar[str] = "crossfade.difference.found.v1"
+
+    collection: CollectionName
+    id: DocumentId
+    kind: DifferenceKind
+    detail: str
+    legacy_version: int | None = None
+    vector_version: int | None = None
+
+
+class DifferenceRepaired(Event):
+    """A refresh entry was appended for a difference, so that the vector store goes back to what legacy holds."""
+
+    ce_type: ClassVar[str] = "crossfade.difference.repaired.v1"
+
+    collection: CollectionName
+    id: DocumentId
+    kind: DifferenceKind
