@@ -2,7 +2,7 @@
 
 CrossfadeError
 ├── TransientError          the same call may succeed later: retried with backoff, up to a limit
-│   ├── StoreUnavailable    nobody answers (refused, timed out, shutting down): retried without a limit, the role is not ready
+│   ├── StoreUnavailable    nobody answers (refused, timed out): retried without a limit, the role is not ready
 │   └── EmbeddingUnavailable  the model's queue or engine is closed or out of time
 └── PermanentError          the same call will fail again: the record goes to the dead-letter topic
     ├── Refused             the store refuses this content (a constraint, a type, a size)

@@ -1,1 +1,1 @@
-"""What travels between processes and what users write: events, CloudEvents headers, settings. Imports nothing of ours."""
+"""What travels and what users write: events, CloudEvents headers, settings. Imports nothing of ours."""

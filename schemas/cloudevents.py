@@ -53,7 +53,7 @@ def encode(
     time_ms: int,
     traceparent: str | None = None,
 ) -> Outgoing:
-    """Return the record of an event in binary mode: attributes in `ce_` headers, the event's data as JSON in the value."""
+    """Return the record of an event in binary mode: attributes in `ce_` headers, the data as JSON in the value."""
     headers: list[tuple[str, bytes]] = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
@@ -137,7 +137,7 @@ def _unwrap_structured(record: Received, headers: dict[str, str]) -> tuple[Attri
 
 
 def explain(error: ValidationError) -> str:
-    """Return the first three faults of a validation in one line, without the values (they may be text of a document)."""
+    """Return the first three faults of a validation in one line, without the values (they may be a document's text)."""
     faults = [
         f"{'.'.join(str(part) for part in fault['loc']) or 'event'}: {fault['msg']}"
         for fault in error.errors(include_input=False, include_url=False, include_context=False)

@@ -1,4 +1,4 @@
-"""The content of a document and its hash. Pure values: nothing here knows where a document came from or where it goes."""
+"""The content of a document and its hash. Pure values: nothing here knows where a document came from."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class QueryAsked(Event):
 
 
 class Hit(BaseModel):
-    """One found chunk, at most one for each document. A higher `score` is better; scores of two backends do not compare."""
+    """One found chunk, at most one a document. A higher `score` is better; scores of two backends do not compare."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,0 +1,202 @@
+"""The ports: what handlers may ask of the world. Errors are those of `connectors.errors`, no driver's error gets out.
+
+Vectors are little-endian float32 bytes of the collection's dimension, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from domain.ledger import LedgerRow, VectorMark
+from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, TableDescription
+from domain.points import DocumentPoints, StoredChunk
+from schemas.content import Scalar
+from schemas.queries import Hit
+from schemas.records import Outgoing
+
+
+class Bus(Protocol):
+    """Publishes records."""
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Publish and return when the brokers acknowledged every record (acks=all), in the given order for each key.
+
+        Raises StoreUnavailable when the brokers do not answer, Refused when a record is too large for its topic.
+        """
+        ...
+
+
+class Ledger(Protocol):
+    """The ledger table of one collection, in its legacy database."""
+
+    async def read(self, ids: Sequence[str]) -> dict[str, LedgerRow]:
+        """Return the ledger rows of the documents that have one."""
+        ...
+
+    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+        """Store the fold's state of each document where its `version` is higher than the stored one.
+
+        Leaves what the writers own (legacy_version, refused_version, vector_version, ...) as it is.
+        """
+        ...
+
+    async def vectors_written(self, marks: Sequence[VectorMark]) -> None:
+        """Store what the vector writer did, where its version is higher than the stored `vector_version`."""
+        ...
+
+    async def refusals_told(self, versions: Mapping[str, int]) -> None:
+        """Clear `refused_version` of each document where it is the given one: dead letter and refresh are published."""
+        ...
+
+    async def recorded(self, name: str) -> int | None:
+        """Return a number recorded for the whole installation in this database (partition epoch and count)."""
+        ...
+
+    async def record(self, name: str, value: int) -> None:
+        """Record such a number."""
+        ...
+
+
+class LegacyTable(Protocol):
+    """The table of one collection."""
+
+    description: TableDescription
+
+    async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
+        """Apply changes of distinct documents, each behind the ledger guard; the outcomes stand in the same order.
+
+        For each document, in one transaction: `legacy_version` moves up to `version`, or nothing else happens
+        (SUPERSEDED; `unconfirmed` where the ledger's `refused_version` is this version). Then the row is upserted with
+        `crossfade_version = written`, or deleted. Where the database refuses the content, the ledger moves and
+        `refused_version` is set in one transaction and the outcome is REFUSED with the database's message; the other
+        documents are not affected. Raises StoreUnavailable or TransientError with nothing half done.
+        """
+        ...
+
+    async def rows(self, ids: Sequence[str]) -> dict[str, LegacyRow]:
+        """Return the rows that exist, read with a lock that waits for transactions still ending (FOR SHARE)."""
+        ...
+
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that have a row, without a lock."""
+        ...
+
+    async def scan(self, after: str | None, limit: int) -> list[LegacyRow]:
+        """Return up to `limit` rows in the order of the table's key, after the given id; none left: an empty list."""
+        ...
+
+    async def check(self) -> list[Finding]:
+        """Return what is wrong with database, table and columns for this collection, each with its mending statement.
+
+        Raises StoreUnavailable where the database does not answer.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What a backend is asked: text for full text, vector for vector search; equality filter over metadata."""
+
+    text: str
+    vector: bytes | None
+    tenant: str
+    limit: int
+    filter: Mapping[str, Scalar]
+
+
+class SearchBackend(Protocol):
+    """Something that can answer a question about one collection."""
+
+    needs_vector: bool
+
+    async def search(self, request: SearchRequest) -> list[Hit]:
+        """Return up to `limit` hits, best first, at most one for each document.
+
+        Raises Refused for a filter over something that is not metadata of the collection, StoreUnavailable or
+        TransientError where it cannot answer now.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PointPage:
+    """A page of a scan over all points: (document id, chunk) pairs by document, and where the next page begins."""
+
+    documents: dict[str, tuple[StoredChunk, ...]]
+    next: str | None
+
+
+class VectorStore(Protocol):
+    """Qdrant: collections of points, guarded by version."""
+
+    async def prepare(self, collection: str, dimension: int) -> None:
+        """Create the collection and its payload indexes where absent. Raises Misconfigured for another dimension."""
+        ...
+
+    async def stored(
+        self, collection: str, ids: Sequence[str], *, content: bool = False
+    ) -> dict[str, list[StoredChunk]]:
+        """Return all points, tombstones included, of the documents that have any, ordered by chunk number.
+
+        With `content` each has its text and its vector (None for a tombstone).
+        """
+        ...
+
+    async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Write each document's points and tombstones in one operation, conditional on a lower stored version.
+
+        Returns when the store has applied them: a search made after the return sees them.
+        """
+        ...
+
+    async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
+        """Return the nearest live chunks of the tenant, at most one for each document (cosine, higher is nearer)."""
+        ...
+
+    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+        """Return a page of up to `limit` points in the order of their ids, tombstones included, without content."""
+        ...
+
+    async def count(self, collection: str) -> int:
+        """Return the number of live points (no tombstones) of all tenants."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and give the connections back."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns text into vectors; one for each model."""
+
+    @property
+    def model_key(self) -> str:
+        """Name and revision of the model, as stored with every vector."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        ...
+
+    def chunks(self, text: str) -> tuple[str, ...]:
+        """Return the text in pieces that the model reads whole; at least one."""
+        ...
+
+    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
+        """Return one vector for each text. Raises EmbeddingFailed, EmbeddingUnavailable."""
+        ...
+
+    async def embed_query(self, text: str) -> bytes:
+        """Return the vector of a question, never waiting behind documents. Raises as `embed_documents` does."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        ...

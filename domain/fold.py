@@ -1,0 +1,138 @@
+"""The fold of the write protocol: one log entry against what the ledger remembers of the document.
+
+Each rule is a small predicate of its own name, so that a test can take one out and see the protocol fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from schemas.documents import DocumentChanged, Position
+
+
+class Verdict(Enum):
+    """What an entry comes to; only TAKES_EFFECT is resolved and written to the stores."""
+
+    TAKES_EFFECT = "takes effect"
+    DUPLICATE = "a second delivery"
+    ECHO = "our own write, captured"
+    OVERTAKEN = "older than a producer's change that will overwrite it"
+    REMOVED = "belongs to a row that a producer's deletion removes"
+    READ_AGAIN = "the row must be read again"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """What the resolver remembers of one document. A pure function of the log up to `version`.
+
+    `producer_positions` holds the newest (partition, epoch, offset) of each submitted partition that the document came
+    through: producers of different languages may partition the same key differently.
+    """
+
+    version: int = 0
+    written: int = 0
+    pending: bool = False
+    removed: bool = False
+    refresh: bool = False
+    legacy_position: Position = ()
+    producer_positions: tuple[tuple[int, int, int], ...] = ()
+
+
+def fold(ledger: LedgerState, version: int, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
+    """Decide one log entry: what it comes to, and the ledger after it."""
+    seen = replace(ledger, version=version)
+    if entry.origin == "producer":
+        return _fold_producer(ledger, seen, version, entry)
+    if entry.origin == "refresh":
+        return _fold_refresh(ledger, seen, entry)
+    return _fold_captured(ledger, seen, entry)
+
+
+def _fold_producer(
+    ledger: LedgerState, seen: LedgerState, version: int, entry: DocumentChanged
+) -> tuple[Verdict, LedgerState]:
+    if producer_delivered_again(ledger, entry):
+        return Verdict.DUPLICATE, seen
+    return Verdict.TAKES_EFFECT, replace(
+        seen,
+        written=version,
+        pending=not entry.deleted,
+        removed=entry.deleted,
+        refresh=False,
+        producer_positions=_advance(ledger.producer_positions, entry.position),
+    )
+
+
+def _fold_refresh(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
+    if entry.rejects and entry.rejects != ledger.written:
+        return Verdict.OVERTAKEN, seen
+    if ledger.pending and not entry.rejects and entry.after_version != ledger.written:
+        return Verdict.OVERTAKEN, seen
+    if refresh_is_outdated(ledger, entry):
+        return Verdict.READ_AGAIN, replace(seen, pending=False, refresh=True)
+    return Verdict.TAKES_EFFECT, replace(seen, pending=False, removed=False, refresh=False)
+
+
+def _fold_captured(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
+    if captured_delivered_again(ledger, entry):
+        return Verdict.DUPLICATE, seen
+    seen = replace(seen, legacy_position=max(entry.position, ledger.legacy_position))
+    if is_echo(entry):
+        return Verdict.ECHO, replace(seen, pending=ledger.pending and entry.after_version != ledger.written)
+    if is_pending(ledger, entry):
+        return Verdict.OVERTAKEN, seen
+    if belongs_to_removed_row(ledger, entry):
+        return Verdict.REMOVED, seen
+    after = replace(seen, pending=False, removed=ledger.removed and entry.deleted)
+    if entry.incomplete:
+        return Verdict.READ_AGAIN, replace(after, refresh=True)
+    return Verdict.TAKES_EFFECT, replace(after, refresh=False)
+
+
+def producer_delivered_again(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *position* for a producer's topic: at or below the newest position seen of that partition."""
+    epoch, partition, offset = entry.position
+    return any(p == partition and (epoch, offset) <= (e, o) for p, e, o in ledger.producer_positions)
+
+
+def captured_delivered_again(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *position* for captured changes: at or below the newest position folded (see `domain.positions`)."""
+    return entry.position <= ledger.legacy_position
+
+
+def is_echo(entry: DocumentChanged) -> bool:
+    """Rule *echo*: nobody but the legacy writer changes the version column, so an upsert that changes it is our own.
+
+    A snapshot row has no *before* and is never taken for an echo.
+    """
+    return (
+        not entry.deleted
+        and not entry.snapshot
+        and entry.after_version is not None
+        and entry.after_version != entry.before_version
+    )
+
+
+def is_pending(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *pending*: captured changes are older than the producer's upsert whose echo was not captured yet.
+
+    A snapshot row that carries the awaited version shows that the write did happen: it ends the wait and takes effect.
+    """
+    return ledger.pending and not (entry.snapshot and entry.after_version == ledger.written)
+
+
+def belongs_to_removed_row(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *removed*: after a producer's deletion, a captured upsert of a row that carries a version is of that row."""
+    carried = entry.after_version if entry.snapshot else entry.before_version
+    return ledger.removed and not entry.deleted and carried is not None
+
+
+def refresh_is_outdated(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *refresh*: a refresh is a compare-and-set on the captured position read before the row."""
+    return entry.position != ledger.legacy_position
+
+
+def _advance(positions: tuple[tuple[int, int, int], ...], position: Position) -> tuple[tuple[int, int, int], ...]:
+    epoch, partition, offset = position
+    return (*(p for p in positions if p[0] != partition), (partition, epoch, offset))

@@ -1,0 +1,65 @@
+"""Names and numbers of a document: its key on the bus, its point ids in Qdrant, its version. Pure conversions only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import quote, unquote
+from uuid import UUID, uuid5
+
+POINT_NAMESPACE = UUID("6f1d8a52-3c1b-5d0e-9a77-2b9f6c3d4e10")
+EPOCH_SHIFT = 40
+FIRST_EPOCH = 1
+LAST_EPOCH = 2 ** (53 - EPOCH_SHIFT) - 1
+
+
+def document_key(collection: str, document_id: str) -> str:
+    """Return the record key `collection/document_id`; a collection's name has no slash, so the first one divides."""
+    return f"{collection}/{document_id}"
+
+
+def parse_key(key: bytes) -> tuple[str, str]:
+    """Return (collection, document id) of a record key. Raises ValueError when it is not `collection/document_id`."""
+    collection, slash, document_id = key.decode("utf-8").partition("/")
+    if not (collection and slash and document_id):
+        raise ValueError("the key is not collection/document_id")
+    return collection, document_id
+
+
+def join_key(values: Sequence[str]) -> str:
+    """Return the document id of a row key: the one value as it is, several percent-encoded and joined by slashes."""
+    if len(values) == 1:
+        return values[0]
+    return "/".join(quote(value, safe="") for value in values)
+
+
+def split_key(document_id: str, columns: int) -> tuple[str, ...]:
+    """Return the key column values of a document id. Raises ValueError when it has another number of parts."""
+    if columns == 1:
+        return (document_id,)
+    parts = tuple(unquote(part) for part in document_id.split("/"))
+    if len(parts) != columns:
+        raise ValueError(f"the id has {len(parts)} parts, the key of the table has {columns} columns")
+    return parts
+
+
+@lru_cache(maxsize=65536)
+def point_id(collection: str, document_id: str, chunk: int) -> str:
+    """Return the point id of a chunk: UUIDv5 of collection, document and chunk number.
+
+    Neither tenant nor model is part of it: a deletion knows neither, and must leave its tombstone where any later
+    write of the document would go.
+    """
+    return str(uuid5(POINT_NAMESPACE, f"{document_key(collection, document_id)}#{chunk}"))
+
+
+def version_of(epoch: int, offset: int) -> int:
+    """Return the version of a log entry, below 2^53 because Qdrant's range conditions are floats.
+
+    `epoch` counts from 1, so that 0 is lower than every version (the backfill writes 0).
+    """
+    if not FIRST_EPOCH <= epoch <= LAST_EPOCH:
+        raise ValueError(f"partition epoch {epoch} is not in {FIRST_EPOCH}..{LAST_EPOCH}")
+    if not 0 <= offset < 1 << EPOCH_SHIFT:
+        raise ValueError(f"offset {offset} is not in 0..2^{EPOCH_SHIFT}")
+    return epoch << EPOCH_SHIFT | offset

@@ -1,0 +1,70 @@
+"""Rows of the legacy table and changes to them, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from domain.values import Kind
+from schemas.content import Content
+
+
+@dataclass(frozen=True, slots=True)
+class TableDescription:
+    """The table as the database describes it: names of its columns by use, and the kind of each metadata column."""
+
+    key: tuple[str, ...]
+    text: tuple[str, ...]
+    metadata: dict[str, Kind]
+    tenant: str | None
+    embedding: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyRow:
+    """A row as read from the table; `version` is its `crossfade_version`."""
+
+    id: str
+    version: int | None
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyChange:
+    """A resolved version for the legacy writer.
+
+    `version` is what the ledger moves to. `written` is the producer's version to put into the row (content None deletes
+    the row), or None where the change came from the table itself and only the ledger moves.
+    """
+
+    id: str
+    version: int
+    written: int | None
+    content: Content | None = None
+
+
+class LegacyVerdict(Enum):
+    """What the guarded transaction came to."""
+
+    APPLIED = "applied"
+    SUPERSEDED = "superseded"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyOutcome:
+    """`reason`: the database's message where it refused. `unconfirmed`: a refusal of this version is still to be told."""
+
+    verdict: LegacyVerdict
+    reason: str | None = None
+    unconfirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake that `config check` found: what is wrong, and the statement or setting that mends it."""
+
+    level: str
+    subject: str
+    message: str
+    mend: str | None = None

@@ -1,0 +1,120 @@
+"""What a user writes in `crossfade.toml`, as frozen models. Reading the file and the environment is not done here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.documents import CollectionName
+from schemas.queries import Phase
+
+Connector = Literal["postgres", "mariadb"]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EmbeddingColumn(_Section):
+    """A column of the table that holds a ready embedding: pgvector, a JSON array, or little-endian float32 bytes."""
+
+    column: Identifier
+    format: Literal["pgvector", "json", "float32"]
+
+
+class Collection(_Section):
+    """One document store that is moved: where its rows are, what of them is text, and how it is embedded.
+
+    `table` may name its schema (`public.articles`). Without `dsn` the table is in the local stack's database.
+    `chunk_tokens` 0 means the model's window.
+    """
+
+    connector: Connector = "postgres"
+    dsn: str | None = None
+    table: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")]
+    key: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    text: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    metadata: tuple[Identifier, ...] = ()
+    tenant: Identifier | None = None
+    embedding: EmbeddingColumn | None = None
+    phase: Phase = "dual_write"
+    model: str = "all-MiniLM-L6-v2"
+    chunk_tokens: Annotated[int, Field(ge=0)] = 0
+    chunk_overlap: Annotated[int, Field(ge=0)] = 0
+    text_search_config: Identifier = "english"
+
+    @model_validator(mode="after")
+    def _columns_have_one_use(self) -> Collection:
+        extra = [self.tenant] if self.tenant else []
+        embedding = [self.embedding.column] if self.embedding else []
+        used = [*self.key, *self.text, *self.metadata, *extra, *embedding]
+        twice = sorted({name for name in used if used.count(name) > 1})
+        if twice:
+            raise ValueError(f"column used twice: {', '.join(twice)}")
+        return self
+
+
+class Kafka(_Section):
+    """The brokers, Kafka Connect, and the bounds of records. Without addresses the local stack's are used."""
+
+    bootstrap: str | None = None
+    connect: str | None = None
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 4
+    replication: Annotated[int, Field(ge=1, le=10)] = 1
+    max_record_bytes: int = 16 * 1024 * 1024
+    max_text_bytes: int = 1024 * 1024
+    capture_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "crossfade.capture"
+
+
+class Qdrant(_Section):
+    """A Qdrant server (gRPC and REST), or without `url` Qdrant's engine, hosted by the local stack on a Unix socket."""
+
+    url: str | None = None
+    grpc_port: int = 6334
+    prefer_grpc: bool = True
+    api_key: str | None = None
+    timeout_s: float = 10.0
+
+
+class Embedding(_Section):
+    """The embedding engine. `threads` 0 means one for each core; `queue_limit` counts texts."""
+
+    engine: Literal["onnx-int8", "onnx-fp32", "torch"] = "onnx-int8"
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 32
+    queue_limit: Annotated[int, Field(ge=1)] = 512
+    minimum_cosine: float = 0.97
+    timeout_s: float = 120.0
+
+
+class Worker(_Section):
+    """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` for the watchdog, `drain_s` for a stop."""
+
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 256
+    retry_attempts: Annotated[int, Field(ge=1, le=100)] = 8
+    retry_max_s: float = 10.0
+    stall_s: float = 60.0
+    drain_s: float = 20.0
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    queries_in_flight: Annotated[int, Field(ge=1, le=1024)] = 32
+
+
+class Routing(_Section):
+    """How queries are served: time limit of one backend, and when its circuit breaker opens and tries again."""
+
+    backend_timeout_ms: Annotated[int, Field(ge=10, le=120_000)] = 1500
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    breaker_cooldown_s: float = 5.0
+
+
+class Settings(_Section):
+    """The whole configuration, read once and frozen."""
+
+    kafka: Kafka = Kafka()
+    qdrant: Qdrant = Qdrant()
+    embedding: Embedding = Embedding()
+    worker: Worker = Worker()
+    routing: Routing = Routing()
+    collections: Annotated[dict[CollectionName, Collection], Field(default_factory=dict)]

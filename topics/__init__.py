@@ -1,0 +1,1 @@
+"""Every topic as frozen data, and their provisioning."""

@@ -1,0 +1,125 @@
+"""The one list of topics: name, event, who keeps it how long. Provisioning and documents are derived from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.documents import (
+    DifferenceFound,
+    DifferenceRepaired,
+    DocumentChanged,
+    DocumentEmbedded,
+    DocumentResolved,
+    DocumentSubmitted,
+    DocumentWritten,
+    Event,
+)
+from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+
+DAY_MS = 24 * 3600 * 1000
+FOR_EVER = -1
+DEAD_LETTER_SUFFIX = "-dlt"
+
+SUBMITTED = "crossfade.documents.submitted.v1"
+LOG = "crossfade.documents.log.v1"
+RESOLVED = "crossfade.documents.resolved.v1"
+EMBEDDED = "crossfade.documents.embedded.v1"
+WRITTEN = "crossfade.documents.written.v1"
+DIFFERENCES = "crossfade.reconciliation.differences.v1"
+ASKED = "crossfade.queries.asked.v1"
+ANSWERED = "crossfade.queries.answered.v1"
+DECIDED = "crossfade.routing.decided.v1"
+
+Partitions = Literal["working", "log", "one"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic.
+
+    `partitions`: "log" topics have the one count of the document log, because a version is an offset in it and their
+    keys must meet in one partition; "working" topics have the configured count too but may be widened at any time.
+    `large` topics take records of the configured maximum; the others Kafka's default of 1 MiB is enough for.
+    `writers` and `readers` name roles, for the documents generated from here.
+    """
+
+    name: str
+    events: tuple[type[Event], ...]
+    retention_ms: int
+    partitions: Partitions = "working"
+    large: bool = False
+    cleanup: Literal["delete", "compact"] = "delete"
+    dead_letters: bool = False
+    writers: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+
+
+CATALOGUE: tuple[Topic, ...] = (
+    Topic(
+        SUBMITTED,
+        (DocumentSubmitted,),
+        7 * DAY_MS,
+        large=True,
+        dead_letters=True,
+        writers=("producers",),
+        readers=("intake",),
+    ),
+    Topic(
+        LOG,
+        (DocumentChanged,),
+        FOR_EVER,
+        "log",
+        large=True,
+        dead_letters=True,
+        writers=("intake", "capture", "verifier", "resolver"),
+        readers=("resolver",),
+    ),
+    Topic(
+        RESOLVED,
+        (DocumentResolved,),
+        7 * DAY_MS,
+        "log",
+        large=True,
+        dead_letters=True,
+        writers=("resolver",),
+        readers=("legacy", "embedder"),
+    ),
+    Topic(
+        EMBEDDED,
+        (DocumentEmbedded,),
+        3 * DAY_MS,
+        "log",
+        large=True,
+        dead_letters=True,
+        writers=("embedder",),
+        readers=("vector",),
+    ),
+    Topic(
+        WRITTEN,
+        (DocumentWritten,),
+        7 * DAY_MS,
+        writers=("intake", "legacy", "embedder", "vector"),
+        readers=("consumers",),
+    ),
+    Topic(
+        DIFFERENCES,
+        (DifferenceFound, DifferenceRepaired),
+        30 * DAY_MS,
+        writers=("verifier",),
+        readers=("consumers",),
+    ),
+    Topic(ASKED, (QueryAsked,), DAY_MS, dead_letters=True, writers=("anyone",), readers=("query",)),
+    Topic(ANSWERED, (QueryAnswered,), DAY_MS, large=True, writers=("query",), readers=("consumers",)),
+    Topic(DECIDED, (RouteDecided,), 30 * DAY_MS, writers=("query",), readers=("consumers", "audit")),
+)
+
+
+def capture_topic(prefix: str, table: str) -> str:
+    """Return Debezium's topic of a table named `schema.table` (PostgreSQL) or `database.table` (MariaDB)."""
+    return f"{prefix}.{table}"
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Return the name of a topic's dead-letter topic."""
+    return topic + DEAD_LETTER_SUFFIX
