@@ -53,7 +53,7 @@ class LegacyVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LegacyOutcome:
-    """`reason`: the database's message where it refused. `unconfirmed`: a refusal of this version is still to be told."""
+    """`reason`: the database's message where it refused. `unconfirmed`: this refusal is still to be told."""
 
     verdict: LegacyVerdict
     reason: str | None = None

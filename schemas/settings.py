@@ -90,7 +90,7 @@ class Embedding(_Section):
 
 
 class Worker(_Section):
-    """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` for the watchdog, `drain_s` for a stop."""
+    """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` of the watchdog, `drain_s` of a stop."""
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = 256
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = 8
