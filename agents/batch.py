@@ -1,0 +1,75 @@
+"""What a handler receives and returns: messages with their traces, and the failures among them. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from connectors.ports import Embedder, Ledger, LegacyTable, SearchBackend, VectorStore
+from connectors.telemetry import Telemetry, Trace
+from domain.phases import PHASES, PhaseRules
+from schemas.cloudevents import InvalidEvent
+from schemas.records import Received
+from schemas.settings import Collection
+
+Clock = Callable[[], int]
+"""Milliseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One received record and its trace."""
+
+    record: Received
+    trace: Trace = field(default_factory=Trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A message that its handler could not use for a reason that will not pass; it goes to the dead-letter topic."""
+
+    message: Message
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPorts:
+    """One collection as the agents see it: its settings and what they may call for it."""
+
+    name: str
+    settings: Collection
+    table: LegacyTable
+    ledger: Ledger
+    vectors: VectorStore
+    embedder: Embedder
+    text_search: SearchBackend
+    vector_search: SearchBackend | None = None
+    source_epoch: int = 1
+
+    @property
+    def rules(self) -> PhaseRules:
+        """What the collection's phase allows."""
+        return PHASES[self.settings.phase]
+
+
+Collections = Mapping[str, CollectionPorts]
+Batch = Sequence[Message]
+Failures = list[Failure]
+
+
+def collection_of(collections: Collections, name: str) -> CollectionPorts:
+    """Return a collection's ports. Raises InvalidEvent for a name that is not configured."""
+    try:
+        return collections[name]
+    except KeyError:
+        raise InvalidEvent(f"unknown collection {name!r}: it is not in the configuration") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every handler may need beside its ports: a clock, the partition epoch of the log, counters, and bounds."""
+
+    clock: Clock
+    epoch: int
+    telemetry: Telemetry
+    max_text_bytes: int = 1024 * 1024

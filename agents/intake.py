@@ -1,0 +1,132 @@
+"""Intake: documents.submitted → documents.log. Checks a producer's event and gives it its place in the log.
+
+What a store would refuse for sure (an unknown column, a number that is none, text over the limit) is refused here.
+"""
+
+from __future__ import annotations
+
+from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from connectors.ports import Bus
+from domain.keys import document_key, parse_key, split_key
+from domain.submission import content_of
+from schemas.cloudevents import InvalidEvent, decode, encode, unwrap
+from schemas.content import content_hash
+from schemas.documents import DocumentChanged, DocumentSubmitted, DocumentWritten
+from schemas.records import Outgoing
+from topics.catalogue import LOG, WRITTEN
+
+SOURCE = "crossfade/intake"
+
+
+async def intake(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+    """Append every valid submission to the log; return the others."""
+    entries: list[Outgoing] = []
+    failures: Failures = []
+    for message in batch:
+        try:
+            entries.append(_entry(message, collections, around))
+        except InvalidEvent as error:
+            failures.append(Failure(message, error))
+    await bus.publish(entries)
+    return failures
+
+
+def _entry(message: Message, collections: Collections, around: Surroundings) -> Outgoing:
+    record = message.record
+    attributes, data = unwrap(record)
+    if data is None:
+        changed = _deletion(message, collections, attributes.id, around)
+    else:
+        submitted, attributes = decode(record, DocumentSubmitted)
+        ports = collection_of(collections, submitted.collection)
+        _check_id(ports, submitted.id)
+        content = content_of(
+            submitted,
+            ports.settings,
+            ports.table.description,
+            model_names=(ports.settings.model, ports.embedder.model_key),
+            dimension=ports.embedder.dimension,
+            max_text_bytes=around.max_text_bytes,
+        )
+        changed = DocumentChanged(
+            collection=submitted.collection,
+            id=submitted.id,
+            origin="producer",
+            content=content,
+            content_hash=content_hash(content),
+            position=(around.epoch, record.partition, record.offset),
+            cause=attributes.id,
+            occurred_at_ms=record.timestamp_ms,
+        )
+    return encode(
+        changed,
+        topic=LOG,
+        key=document_key(changed.collection, changed.id),
+        event_id=f"{record.topic}/{record.partition}/{record.offset}",
+        source=SOURCE,
+        time_ms=around.clock(),
+        traceparent=message.trace.sent(LOG),
+    )
+
+
+def _deletion(message: Message, collections: Collections, cause: str, around: Surroundings) -> DocumentChanged:
+    record = message.record
+    try:
+        collection, document_id = parse_key(record.key or b"")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InvalidEvent(f"a record without a value deletes the document of its key, but {error}") from error
+    _check_id(collection_of(collections, collection), document_id)
+    return DocumentChanged(
+        collection=collection,
+        id=document_id,
+        origin="producer",
+        deleted=True,
+        position=(around.epoch, record.partition, record.offset),
+        cause=cause,
+        occurred_at_ms=record.timestamp_ms,
+    )
+
+
+def _check_id(ports: CollectionPorts, document_id: str) -> None:
+    if len(document_id) > 512:
+        raise InvalidEvent("id: longer than 512 characters")
+    try:
+        split_key(document_id, len(ports.settings.key))
+    except ValueError as error:
+        raise InvalidEvent(f"id: {error}") from error
+
+
+def refused_submission(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+    """Return the answer to a producer whose event was refused before any store."""
+    record = message.record
+    try:
+        attributes, _ = unwrap(record)
+        cause = attributes.id
+    except InvalidEvent:
+        cause = f"{record.topic}/{record.partition}/{record.offset}"
+    try:
+        collection, document_id = parse_key(record.key or b"")
+    except (ValueError, UnicodeDecodeError):
+        collection, document_id = "", ""
+    written = DocumentWritten(
+        collection=collection,
+        id=document_id,
+        store=None,
+        version=None,
+        outcome="dead_lettered",
+        origin="producer",
+        error=str(error)[:1000],
+        cause=cause,
+        latency_ms=max(0, around.clock() - record.timestamp_ms),
+    )
+    return [
+        encode(
+            written,
+            topic=WRITTEN,
+            key=(record.key or cause.encode()).decode("utf-8", "replace"),
+            event_id=f"{record.topic}/{record.partition}/{record.offset}/refused",
+            source=SOURCE,
+            time_ms=around.clock(),
+            traceparent=message.trace.sent(WRITTEN),
+        )
+    ]

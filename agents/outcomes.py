@@ -1,0 +1,68 @@
+"""DocumentWritten events: what became of a change in one store. Built here for every writer, so that counts balance."""
+
+from __future__ import annotations
+
+from agents.batch import Message, Surroundings
+from domain.keys import document_key
+from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, Store, WriteOutcome
+from schemas.records import Outgoing
+from topics.catalogue import WRITTEN
+
+
+def written(
+    message: Message,
+    event: DocumentResolved | DocumentEmbedded,
+    store: Store,
+    outcome: WriteOutcome,
+    around: Surroundings,
+    error: str | None = None,
+) -> Outgoing:
+    """Return the record that tells what became of one version in one store, and count it."""
+    now = around.clock()
+    latency_ms = max(0, now - event.occurred_at_ms)
+    around.telemetry.outcome(event.collection, store, outcome, latency_ms)
+    key = document_key(event.collection, event.id)
+    return encode(
+        DocumentWritten(
+            collection=event.collection,
+            id=event.id,
+            store=store,
+            version=event.version,
+            outcome=outcome,
+            origin=event.origin,
+            error=error,
+            cause=event.cause,
+            latency_ms=latency_ms,
+        ),
+        topic=WRITTEN,
+        key=key,
+        event_id=f"{key}@{event.version}/{store}",
+        source=f"crossfade/{store}",
+        time_ms=now,
+        traceparent=message.trace.sent(WRITTEN),
+    )
+
+
+def lost_resolved(message: Message, error: Exception, store: Store, around: Surroundings) -> list[Outgoing]:
+    """Return the outcome of a resolved version that goes to the dead-letter topic for a store."""
+    return _lost(message, error, DocumentResolved, store, around)
+
+
+def lost_embedded(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+    """Return the outcome of an embedded version that goes to the dead-letter topic."""
+    return _lost(message, error, DocumentEmbedded, "qdrant", around)
+
+
+def _lost(
+    message: Message,
+    error: Exception,
+    model: type[DocumentResolved] | type[DocumentEmbedded],
+    store: Store,
+    around: Surroundings,
+) -> list[Outgoing]:
+    try:
+        event, _ = decode(message.record, model)
+    except InvalidEvent:
+        return []
+    return [written(message, event, store, "dead_lettered", around, str(error)[:1000])]

@@ -1,0 +1,80 @@
+"""Refresh entries: the row as it is now, appended to the log as a compare-and-set on the captured position.
+
+The position is read before the row (rule 10 of the protocol); the row with a lock that waits for ending transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agents.batch import CollectionPorts, Surroundings
+from connectors.ports import Bus
+from domain.fold import LedgerState
+from domain.keys import document_key
+from domain.legacy import LegacyRow
+from schemas.cloudevents import encode
+from schemas.content import content_hash
+from schemas.documents import DocumentChanged
+from schemas.records import Outgoing
+from topics.catalogue import LOG
+
+
+async def append_refreshes(
+    ports: CollectionPorts,
+    ids: Sequence[str],
+    *,
+    bus: Bus,
+    around: Surroundings,
+    source: str,
+    rejects: Mapping[str, int] | None = None,
+    traceparents: Mapping[str, str | None] | None = None,
+) -> None:
+    """Append one refresh entry for each document, for the rows as they are now.
+
+    `rejects` names, by document, the producer's version that the legacy store refused. Returns when the log has them.
+    """
+    if not ids:
+        return
+    ledger = await ports.ledger.read(ids)
+    rows = await ports.table.rows(ids)
+    entries: list[Outgoing] = []
+    for document_id in ids:
+        found = ledger.get(document_id)
+        state = found.state if found else LedgerState()
+        entry = refresh_entry(ports.name, document_id, rows.get(document_id), state, around, rejects or {})
+        entries.append(
+            encode(
+                entry,
+                topic=LOG,
+                key=document_key(ports.name, document_id),
+                event_id=f"refresh/{document_key(ports.name, document_id)}@{state.version}",
+                source=source,
+                time_ms=around.clock(),
+                traceparent=(traceparents or {}).get(document_id),
+            )
+        )
+    await bus.publish(entries)
+
+
+def refresh_entry(
+    collection: str,
+    document_id: str,
+    row: LegacyRow | None,
+    state: LedgerState,
+    around: Surroundings,
+    rejects: Mapping[str, int],
+) -> DocumentChanged:
+    """Return the refresh entry of a row (None: there is no row)."""
+    return DocumentChanged(
+        collection=collection,
+        id=document_id,
+        origin="refresh",
+        deleted=row is None,
+        content=row.content if row else None,
+        content_hash=content_hash(row.content) if row else None,
+        before_version=row.version if row else None,
+        after_version=row.version if row else None,
+        position=state.legacy_position,
+        rejects=rejects.get(document_id, 0),
+        occurred_at_ms=around.clock(),
+    )

@@ -1,0 +1,111 @@
+"""Resolver: documents.log → documents.resolved. Folds the log into decisions; the log offset is the version.
+
+Order (rule *emit-first*): publish the decisions, then move the ledger, then append refreshes, then commit the offset.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.refresh import append_refreshes
+from connectors.ports import Bus
+from connectors.telemetry import client_span, database_span
+from domain.fold import Verdict, fold
+from domain.keys import document_key, version_of
+from domain.ledger import LedgerRow
+from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.documents import DocumentChanged, DocumentResolved
+from schemas.records import Outgoing
+from topics.catalogue import LOG, RESOLVED
+
+SOURCE = "crossfade/resolver"
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a batch holds for one collection: its entries in log order, and the ledger as the fold moves it."""
+
+    ports: CollectionPorts
+    entries: list[tuple[Message, DocumentChanged, int]] = field(default_factory=list)
+    ledger: dict[str, LedgerRow] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
+    read_again: dict[str, str | None] = field(default_factory=dict)
+
+    def ids(self) -> list[str]:
+        return list(dict.fromkeys(entry.id for _, entry, _ in self.entries))
+
+
+async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+    """Fold every entry; publish what takes effect, remember it, and have rows read again where the fold asks for it."""
+    work, failures = _by_collection(batch, collections, around)
+    decisions: list[Outgoing] = []
+    for each in work:
+        with client_span([m.trace for m, _, _ in each.entries], *database_span("ledger", "select", each.ports.name)):
+            each.ledger = await each.ports.ledger.read(each.ids())
+        decisions += _fold(each, around)
+    await bus.publish(decisions)
+    for each in work:
+        moved = {document_id: each.ledger[document_id] for document_id in each.moved}
+        if moved:
+            await each.ports.ledger.folded(moved)
+        due = [i for i in each.ids() if i in each.ledger and each.ledger[i].state.refresh]
+        traceparents = {i: each.read_again.get(i) for i in due}
+        await append_refreshes(each.ports, due, bus=bus, around=around, source=SOURCE, traceparents=traceparents)
+    return failures
+
+
+def _by_collection(batch: Batch, collections: Collections, around: Surroundings) -> tuple[list[_Work], Failures]:
+    work: dict[str, _Work] = {}
+    failures: Failures = []
+    for message in batch:
+        try:
+            entry, _ = decode(message.record, DocumentChanged)
+            ports = collection_of(collections, entry.collection)
+            version = version_of(around.epoch, message.record.offset)
+        except InvalidEvent as error:
+            failures.append(Failure(message, error))
+            continue
+        work.setdefault(entry.collection, _Work(ports)).entries.append((message, entry, version))
+    return list(work.values()), failures
+
+
+def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
+    decisions: list[Outgoing] = []
+    empty = defaultdict(LedgerRow)
+    for message, entry, version in work.entries:
+        row = work.ledger.get(entry.id) or empty[entry.id]
+        if version <= row.state.version:
+            continue  # folded before: its decision was published before the ledger moved
+        verdict, state = fold(row.state, version, entry)
+        work.ledger[entry.id] = replace(row, state=state)
+        work.moved.add(entry.id)
+        if verdict is Verdict.TAKES_EFFECT:
+            decisions.append(_decision(message, entry, version, around))
+        elif verdict is Verdict.READ_AGAIN:
+            work.read_again[entry.id] = message.trace.sent(LOG)
+    return decisions
+
+
+def _decision(message: Message, entry: DocumentChanged, version: int, around: Surroundings) -> Outgoing:
+    key = document_key(entry.collection, entry.id)
+    return encode(
+        DocumentResolved(
+            collection=entry.collection,
+            id=entry.id,
+            version=version,
+            origin=entry.origin,
+            deleted=entry.deleted,
+            content=entry.content,
+            content_hash=entry.content_hash,
+            cause=entry.cause,
+            occurred_at_ms=entry.occurred_at_ms,
+        ),
+        topic=RESOLVED,
+        key=key,
+        event_id=f"{key}@{version}",
+        source=SOURCE,
+        time_ms=around.clock(),
+        traceparent=message.trace.sent(RESOLVED),
+    )

@@ -1,0 +1,190 @@
+"""Traces and metrics through the OpenTelemetry API, by its messaging, database and generative-AI conventions.
+
+Ids, versions and hashes only, never the text of a document or a question. With no exporter configured a trace context
+that came in is passed on unchanged, and nothing else is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from schemas.records import Received
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+Attributes = Mapping[str, str | int | float | bool]
+
+
+def traceparent_of(span: Span) -> str | None:
+    """Return the W3C traceparent of a span, or None where it has no valid context."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return None
+    flags = int(context.trace_flags) & TraceFlags.SAMPLED
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"
+
+
+@dataclass(slots=True)
+class Trace:
+    """The way of one record through one handler: its `process` span, and what is sent on because of it."""
+
+    tracer: trace.Tracer | None = None
+    span: Span | None = None
+    incoming: str | None = None
+    _open: list[Span] = field(default_factory=list)
+
+    def _context(self) -> Context | None:
+        return trace.set_span_in_context(self.span) if self.span is not None else None
+
+    def sent(self, topic: str) -> str | None:
+        """Return the traceparent for a record published because of this one, after noting a `send` span."""
+        if self.tracer is None or self.span is None:
+            return self.incoming
+        span = self.tracer.start_span(
+            f"send {topic}",
+            self._context(),
+            SpanKind.PRODUCER,
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.operation.type": "send",
+                "messaging.operation.name": "send",
+                "messaging.destination.name": topic,
+            },
+        )
+        span.end()
+        return traceparent_of(span)
+
+    def begin(self, name: str, attributes: Attributes) -> None:
+        """Start a client span (a database call, an embedding) under the `process` span."""
+        if self.tracer is not None and self.span is not None:
+            self._open.append(
+                self.tracer.start_span(name, self._context(), SpanKind.CLIENT, attributes=dict(attributes))
+            )
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the newest client span."""
+        if self._open:
+            span = self._open.pop()
+            if error is not None:
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                span.set_attribute("error.type", type(error).__name__)
+            span.end()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End the `process` span."""
+        while self._open:
+            self.end(error)
+        if self.span is not None:
+            if error is not None:
+                self.span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                self.span.set_attribute("error.type", type(error).__name__)
+            self.span.end()
+
+
+@contextmanager
+def client_span(traces: Sequence[Trace], name: str, attributes: Attributes) -> Iterator[None]:
+    """Put one client span under each of the traces while a call for all of them runs."""
+    for each in traces:
+        each.begin(name, attributes)
+    try:
+        yield
+    except BaseException as error:
+        for each in traces:
+            each.end(error)
+        raise
+    else:
+        for each in traces:
+            each.end()
+
+
+def database_span(system: str, operation: str, collection: str) -> tuple[str, Attributes]:
+    """Return name and attributes of a database call's span."""
+    return f"{operation} {collection}", {
+        "db.system.name": system,
+        "db.operation.name": operation,
+        "db.collection.name": collection,
+    }
+
+
+def embeddings_span(model: str, dimension: int) -> tuple[str, Attributes]:
+    """Return name and attributes of an embedding call's span."""
+    return f"embeddings {model}", {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": "crossfade",
+        "gen_ai.request.model": model,
+        "gen_ai.embeddings.dimension.count": dimension,
+    }
+
+
+class Telemetry:
+    """Starts traces for received records and keeps the counters of the agents."""
+
+    def __init__(self, *, tracing: bool) -> None:
+        self._tracer = trace.get_tracer("crossfade") if tracing else None
+        meter = metrics.get_meter("crossfade")
+        self._consumed = meter.create_counter(
+            "messaging.client.consumed.messages", "{message}", "Records that an agent took from a topic"
+        )
+        self._process = meter.create_histogram("messaging.process.duration", "s", "Time a handler took for a batch")
+        self._outcomes = meter.create_counter("crossfade.documents", "{document}", "Documents by store and outcome")
+        self._freshness = meter.create_histogram("crossfade.freshness", "s", "From a change to its write in a store")
+        self._queries = meter.create_histogram("crossfade.query.duration", "s", "From question to answer")
+        self._dead = meter.create_counter("crossfade.dead_letters", "{message}", "Records sent to a dead-letter topic")
+        self._retries = meter.create_counter("crossfade.retries", "{attempt}", "Batches tried again")
+
+    def received(self, record: Received, group: str) -> Trace:
+        """Return the trace of a record that arrived; one without a traceparent starts a trace of its own."""
+        incoming = record.header("traceparent")
+        if self._tracer is None:
+            return Trace(incoming=incoming)
+        parent = _PROPAGATOR.extract({"traceparent": incoming}) if incoming else Context()
+        span = self._tracer.start_span(
+            f"process {record.topic}",
+            parent,
+            SpanKind.CONSUMER,
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "process",
+                "messaging.destination.name": record.topic,
+                "messaging.destination.partition.id": str(record.partition),
+                "messaging.kafka.offset": record.offset,
+                "messaging.consumer.group.name": group,
+                "messaging.kafka.message.key": (record.key or b"").decode("utf-8", "replace"),
+            },
+        )
+        return Trace(self._tracer, span, incoming)
+
+    def handled(self, topic: str, role: str, count: int, seconds: float) -> None:
+        """Count a handled batch."""
+        attributes = {"messaging.destination.name": topic, "crossfade.role": role}
+        self._consumed.add(count, attributes)
+        self._process.record(seconds, attributes)
+
+    def outcome(self, collection: str, store: str, outcome: str, latency_ms: int) -> None:
+        """Count what became of a change in a store."""
+        attributes = {"db.collection.name": collection, "crossfade.store": store, "crossfade.outcome": outcome}
+        self._outcomes.add(1, attributes)
+        if outcome == "applied":
+            self._freshness.record(latency_ms / 1000, attributes)
+
+    def answered(self, collection: str, backend: str, degraded: bool, seconds: float) -> None:
+        """Record an answered question."""
+        self._queries.record(
+            seconds,
+            {"db.collection.name": collection, "crossfade.backend": backend, "crossfade.degraded": degraded},
+        )
+
+    def dead_lettered(self, topic: str) -> None:
+        """Count a dead letter."""
+        self._dead.add(1, {"messaging.destination.name": topic})
+
+    def retried(self, role: str) -> None:
+        """Count a batch that is tried again."""
+        self._retries.add(1, {"crossfade.role": role})

@@ -1,0 +1,85 @@
+"""A producer's event against the collection's description: the content it stands for, or what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+from domain.legacy import TableDescription
+from domain.values import canonical
+from schemas.cloudevents import InvalidEvent
+from schemas.content import Content, Scalar
+from schemas.documents import DocumentSubmitted
+from schemas.settings import Collection
+
+
+def content_of(
+    submitted: DocumentSubmitted,
+    collection: Collection,
+    table: TableDescription,
+    *,
+    model_names: Sequence[str],
+    dimension: int,
+    max_text_bytes: int,
+) -> Content:
+    """Return the content of a submission in canonical form.
+
+    An embedding of another model is left out, so that the vector is computed. Raises InvalidEvent for anything that the
+    collection has no place for.
+    """
+    if submitted.tenant != "default" and collection.tenant is None:
+        raise InvalidEvent(f"tenant: the table of {submitted.collection!r} has no tenant column")
+    text = _text(submitted, collection)
+    size = sum(len(value.encode()) for value in text.values() if value)
+    if size > max_text_bytes:
+        raise InvalidEvent(f"text: {size} bytes, the limit is {max_text_bytes}")
+    embedding = _embedding(submitted, model_names, dimension)
+    return Content(
+        tenant=submitted.tenant,
+        text=text,
+        metadata=_metadata(submitted, table),
+        embedding=embedding,
+        embedding_model=model_names[-1] if embedding is not None else None,
+    )
+
+
+def _text(submitted: DocumentSubmitted, collection: Collection) -> dict[str, str | None]:
+    columns = collection.text
+    if isinstance(submitted.text, str):
+        if len(columns) != 1:
+            raise InvalidEvent(f"text: give an object of the text columns {', '.join(columns)}")
+        return {columns[0]: submitted.text}
+    unknown = sorted(set(submitted.text) - set(columns))
+    if unknown:
+        raise InvalidEvent(f"text: no text column {', '.join(unknown)}; there are {', '.join(columns)}")
+    return {column: submitted.text.get(column) for column in columns}
+
+
+def _metadata(submitted: DocumentSubmitted, table: TableDescription) -> dict[str, Scalar]:
+    unknown = sorted(set(submitted.metadata) - set(table.metadata))
+    if unknown:
+        names = ", ".join(table.metadata) or "none"
+        raise InvalidEvent(f"metadata: no metadata column {', '.join(unknown)}; there are {names}")
+    found: dict[str, Scalar] = {}
+    for name, kind in table.metadata.items():
+        try:
+            found[name] = canonical(kind, submitted.metadata.get(name))
+        except ValueError as error:
+            raise InvalidEvent(f"metadata.{name}: {error}") from error
+    return found
+
+
+def _embedding(submitted: DocumentSubmitted, model_names: Sequence[str], dimension: int) -> bytes | None:
+    given = submitted.embedding
+    if given is None or (submitted.embedding_model is not None and submitted.embedding_model not in model_names):
+        return None
+    if len(given) != dimension:
+        raise InvalidEvent(f"embedding: {len(given)} numbers, the model's dimension is {dimension}")
+    try:
+        packed = struct.pack(f"<{dimension}f", *given)
+    except (OverflowError, struct.error) as error:
+        raise InvalidEvent("embedding: a number does not fit a 32-bit float") from error
+    if not math.isfinite(math.fsum(given)) or not any(given):
+        raise InvalidEvent("embedding: NaN, infinite, or all zero")
+    return packed
