@@ -1,11 +1,12 @@
-"""Capture: Debezium's topic of a table → documents.log. Translates row changes and leaves every decision to the fold."""
+"""Capture: Debezium's topic of a table → documents.log. Translates row changes; every decision is the fold's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agents.batch import Batch, CollectionPorts, Failure, Failures, Surroundings
 from connectors.debezium import decode_capture
+
+from agents.batch import Batch, CollectionPorts, Failure, Failures, Surroundings
 from connectors.ports import Bus
 from domain.keys import document_key
 from schemas.cloudevents import InvalidEvent, encode

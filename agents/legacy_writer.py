@@ -1,6 +1,6 @@
-"""Legacy writer: documents.resolved → the legacy table. Writes back producers' changes; all others only move the ledger.
+"""Legacy writer: documents.resolved → the legacy table. Writes producers' changes; others only move the ledger.
 
-A change that the table refuses goes to the dead-letter topic, and a refresh entry brings Qdrant back to what the row is.
+A change that the table refuses goes to the dead-letter topic, and a refresh entry brings Qdrant back to the row.
 """
 
 from __future__ import annotations

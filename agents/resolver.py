@@ -5,7 +5,6 @@ Order (rule *emit-first*): publish the decisions, then move the ledger, then app
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
@@ -73,9 +72,8 @@ def _by_collection(batch: Batch, collections: Collections, around: Surroundings)
 
 def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
     decisions: list[Outgoing] = []
-    empty = defaultdict(LedgerRow)
     for message, entry, version in work.entries:
-        row = work.ledger.get(entry.id) or empty[entry.id]
+        row = work.ledger.get(entry.id, LedgerRow())
         if version <= row.state.version:
             continue  # folded before: its decision was published before the ledger moved
         verdict, state = fold(row.state, version, entry)

@@ -1,0 +1,33 @@
+# make demo and make test do all their set-up themselves; Python 3.11 or newer is all they need.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types bench requirements clean
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: ## the virtual environment, as requirements.txt pins it
+	@deploy/setup.sh "$(PYTHON)"
+
+demo: setup ## the whole path on this machine: DOCUMENTS=5000 KEEP= JSON=
+	@$(BIN)/crossfade demo --documents $(or $(DOCUMENTS),5000) $(if $(KEEP),--keep) $(if $(JSON),--json)
+
+lint: setup ## ruff, rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+test: lint types ## everything: lint, types, unit, contract, the exploration, flow on the real local stack
+	@$(BIN)/python -m pytest
+
+bench: setup ## the figures, each also as a JSON line on stdout
+	@$(BIN)/python -m load.bench
+
+requirements: setup ## pin again: names, versions and hashes, no addresses
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --extra stack --extra dev pyproject.toml -o requirements.txt
+
+clean: ## the virtual environment and caches; the data folder stays
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

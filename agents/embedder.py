@@ -1,0 +1,163 @@
+"""Embedder: documents.resolved → documents.embedded. Chunks and embeds the newest version of each document.
+
+A chunk whose text and model are those of a stored point takes that point's vector instead of a new computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.outcomes import written
+from connectors.errors import EmbeddingFailed
+from connectors.ports import Bus
+from connectors.telemetry import client_span, embeddings_span
+from domain.keys import document_key
+from domain.points import reusable_vectors
+from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.documents import DocumentEmbedded, DocumentResolved, EmbeddedChunk
+from schemas.records import Outgoing
+from topics.catalogue import EMBEDDED
+
+SOURCE = "crossfade/embedder"
+Item = tuple[Message, DocumentResolved]
+
+
+async def embed(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+    """Embed the newest version of each document and pass deletions on; older versions of the batch are superseded."""
+    work: dict[str, list[Item]] = {}
+    failures: Failures = []
+    for message in batch:
+        try:
+            event, _ = decode(message.record, DocumentResolved)
+            collection_of(collections, event.collection)
+        except InvalidEvent as error:
+            failures.append(Failure(message, error))
+            continue
+        work.setdefault(event.collection, []).append((message, event))
+    out: list[Outgoing] = []
+    for name, items in work.items():
+        ports = collections[name]
+        if not ports.rules.writes_qdrant:
+            out += [written(message, event, "qdrant", "not_written", around) for message, event in items]
+            continue
+        newest = {event.id: (message, event) for message, event in items}
+        out += [
+            written(message, event, "qdrant", "superseded", around)
+            for message, event in items
+            if newest[event.id][1] is not event
+        ]
+        embedded, failed = await _embed(ports, list(newest.values()), around)
+        out += embedded
+        failures += failed
+    await bus.publish(out)
+    return failures
+
+
+async def _embed(
+    ports: CollectionPorts, items: Sequence[Item], around: Surroundings
+) -> tuple[list[Outgoing], Failures]:
+    pieces = {event.id: _pieces(ports, event) for _, event in items}
+    vectors = await _given_or_stored(ports, items, pieces)
+    missing = [
+        (document_id, number)
+        for document_id, texts in pieces.items()
+        for number in range(len(texts))
+        if number not in vectors[document_id]
+    ]
+    failures: dict[str, Exception] = {}
+    if missing:
+        ids = {document_id for document_id, _ in missing}
+        traces = [message.trace for message, event in items if event.id in ids]
+        with client_span(traces, *embeddings_span(ports.settings.model, ports.embedder.dimension)):
+            await _compute(ports, missing, pieces, vectors, failures)
+    return (
+        [
+            _event(ports, message, event, pieces[event.id], vectors[event.id], around)
+            for message, event in items
+            if event.id not in failures
+        ],
+        [Failure(message, failures[event.id]) for message, event in items if event.id in failures],
+    )
+
+
+def _pieces(ports: CollectionPorts, event: DocumentResolved) -> tuple[str, ...]:
+    if event.deleted or event.content is None:
+        return ()
+    text = event.content.full_text()
+    return (text,) if event.content.embedding is not None else ports.embedder.chunks(text)
+
+
+async def _given_or_stored(
+    ports: CollectionPorts, items: Sequence[Item], pieces: dict[str, tuple[str, ...]]
+) -> dict[str, dict[int, bytes]]:
+    found: dict[str, dict[int, bytes]] = {event.id: {} for _, event in items}
+    size = 4 * ports.embedder.dimension
+    to_look_up: list[str] = []
+    for _, event in items:
+        given = event.content.embedding if event.content else None
+        if given is not None and len(given) == size:
+            found[event.id] = {0: given}
+        elif pieces[event.id]:
+            to_look_up.append(event.id)
+    if to_look_up:
+        stored = await ports.vectors.stored(ports.name, to_look_up, content=True)
+        for document_id, points in stored.items():
+            found[document_id] = reusable_vectors(pieces[document_id], ports.embedder.model_key, points)
+    return found
+
+
+async def _compute(
+    ports: CollectionPorts,
+    missing: Sequence[tuple[str, int]],
+    pieces: dict[str, tuple[str, ...]],
+    vectors: dict[str, dict[int, bytes]],
+    failures: dict[str, Exception],
+) -> None:
+    try:
+        computed = await ports.embedder.embed_documents([pieces[i][number] for i, number in missing])
+        for (document_id, number), vector in zip(missing, computed, strict=True):
+            vectors[document_id][number] = vector
+    except EmbeddingFailed:
+        # One text spoils its whole call: embed document by document to find which.
+        for document_id in dict.fromkeys(document_id for document_id, _ in missing):
+            numbers = [number for i, number in missing if i == document_id]
+            try:
+                own = await ports.embedder.embed_documents([pieces[document_id][number] for number in numbers])
+                vectors[document_id].update(zip(numbers, own, strict=True))
+            except EmbeddingFailed as error:
+                failures[document_id] = error
+
+
+def _event(
+    ports: CollectionPorts,
+    message: Message,
+    event: DocumentResolved,
+    texts: tuple[str, ...],
+    vectors: dict[int, bytes],
+    around: Surroundings,
+) -> Outgoing:
+    key = document_key(event.collection, event.id)
+    content = event.content
+    return encode(
+        DocumentEmbedded(
+            collection=event.collection,
+            id=event.id,
+            version=event.version,
+            origin=event.origin,
+            deleted=event.deleted,
+            tenant=content.tenant if content else "default",
+            content_hash=event.content_hash,
+            metadata=content.metadata if content else {},
+            model=ports.embedder.model_key,
+            chunks=tuple(EmbeddedChunk(text=text, vector=vectors[number]) for number, text in enumerate(texts)),
+            cause=event.cause,
+            occurred_at_ms=event.occurred_at_ms,
+        ),
+        topic=EMBEDDED,
+        key=key,
+        event_id=f"{key}@{event.version}/embedded",
+        source=SOURCE,
+        time_ms=around.clock(),
+        traceparent=message.trace.sent(EMBEDDED),
+    )

@@ -1,0 +1,91 @@
+"""Vector writer: documents.embedded → Qdrant. Every write is conditional on a lower stored version.
+
+It looks before it writes, because Qdrant inserts new point ids whatever the condition says; and since a partition is
+handled in order, what it sees can only be overtaken by a writer that was itself given this event before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.outcomes import written
+from connectors.ports import Bus
+from connectors.telemetry import client_span, database_span
+from domain.ledger import VectorMark
+from domain.points import DocumentPoints, PointChunk, StoredChunk, newest_version, tombstones_for
+from schemas.cloudevents import InvalidEvent, decode
+from schemas.documents import DocumentEmbedded
+from schemas.records import Outgoing
+
+Item = tuple[Message, DocumentEmbedded]
+
+
+async def write_vectors(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+    """Write the newest version of each document; older ones are superseded."""
+    work: dict[str, list[Item]] = {}
+    failures: Failures = []
+    for message in batch:
+        try:
+            event, _ = decode(message.record, DocumentEmbedded)
+            _check(collection_of(collections, event.collection), event)
+        except InvalidEvent as error:
+            failures.append(Failure(message, error))
+            continue
+        work.setdefault(event.collection, []).append((message, event))
+    outcomes: list[Outgoing] = []
+    for name, items in work.items():
+        outcomes += await _write(collections[name], items, around)
+    await bus.publish(outcomes)
+    return failures
+
+
+def _check(ports: CollectionPorts, event: DocumentEmbedded) -> None:
+    if not event.deleted and not event.chunks:
+        raise InvalidEvent("an embedded document without chunks that is not deleted")
+    size = 4 * ports.embedder.dimension
+    if any(len(chunk.vector) != size for chunk in event.chunks):
+        raise InvalidEvent(f"a vector is not of {ports.embedder.dimension} 32-bit floats")
+    if event.model != ports.embedder.model_key:
+        raise InvalidEvent(f"embedded by {event.model!r}, the collection's model is {ports.embedder.model_key!r}")
+
+
+async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surroundings) -> list[Outgoing]:
+    newest: dict[str, DocumentEmbedded] = {}
+    widest: dict[str, int] = {}
+    for _, event in items:
+        if event.id not in newest or event.version >= newest[event.id].version:
+            newest[event.id] = event
+        # A superseded version of this batch may be in the hands of a replaced writer: its chunk ids need a guard too.
+        widest[event.id] = max(widest.get(event.id, 0), len(event.chunks))
+    stored = await ports.vectors.stored(ports.name, list(newest))
+    due = [event for event in newest.values() if event.version > newest_version(stored.get(event.id, ()))]
+    documents = [_points(event, stored.get(event.id, ()), widest[event.id]) for event in due]
+    with client_span([message.trace for message, _ in items], *database_span("qdrant", "upsert", ports.name)):
+        await ports.vectors.write(ports.name, documents)
+    # Also where nothing was due: a crash between the write and the ledger is mended by the second delivery.
+    await ports.ledger.vectors_written(
+        [
+            VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model)
+            for event in newest.values()
+            if event.version >= newest_version(stored.get(event.id, ()))
+        ]
+    )
+    applied = {(event.id, event.version) for event in due}
+    return [
+        written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", around)
+        for message, event in items
+    ]
+
+
+def _points(event: DocumentEmbedded, stored: Sequence[StoredChunk], widest: int) -> DocumentPoints:
+    return DocumentPoints(
+        id=event.id,
+        version=event.version,
+        tenant=event.tenant,
+        content_hash=event.content_hash,
+        model=event.model,
+        metadata=event.metadata,
+        chunks=tuple(PointChunk(chunk.text, chunk.vector) for chunk in event.chunks),
+        tombstones=tombstones_for(len(event.chunks), stored, widest),
+    )
