@@ -1,0 +1,205 @@
+"""The port `Bus` over aiokafka: confirmed, idempotent, bounded in bytes and in time. Reading is not done here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable
+from connectors.kafka.errors import mapped
+from schemas.records import Outgoing
+from schemas.settings import Kafka
+from topics.provisioning import largest_record, record_limit
+
+# An upper bound of what a record batch and a record add to key, value and headers.
+_OVERHEAD_BYTES = 128
+# Below the smallest limit of a topic, so that a batch which a topic refuses for its size is always a single record.
+_BATCH_BYTES = 256 * 1024
+# A produce request carries one batch for each partition and must stay below the brokers' 100 MiB.
+_IN_FLIGHT_RECORDS = 4
+_REQUEST_TIMEOUT_MS = 10_000
+
+
+def size_of(record: Outgoing) -> int:
+    """Return the bytes that a record takes in a batch, rounded up."""
+    headers = sum(len(name.encode()) + len(value) + 10 for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers + _OVERHEAD_BYTES
+
+
+class AiokafkaBus:
+    """Publishes to Kafka: acks=all, idempotent producer, partition by murmur2 of the key.
+
+    One bus serves concurrent callers. After a failure that leaves the producer's sequence in doubt, or a time-out, the
+    producer is given up with all that it still holds, so that nothing is delivered late behind a caller's retry; every
+    caller whose records were in it gets StoreUnavailable and may publish again.
+    """
+
+    def __init__(self, kafka: Kafka, *, timeout_s: float = 30.0) -> None:
+        """Take the addresses and limits; nothing is connected yet. Raises Misconfigured without `bootstrap`."""
+        if kafka.bootstrap is None:
+            raise Misconfigured("kafka.bootstrap is not set and there is no local stack")
+        self._bootstrap = kafka.bootstrap
+        self._kafka = kafka
+        self._timeout_s = timeout_s
+        self._producer: Any = None
+        self._starting = asyncio.Lock()
+        self._room = _ByteBudget(_IN_FLIGHT_RECORDS * largest_record(kafka))
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def open(self) -> None:
+        """Connect. Raises StoreUnavailable when no broker answers; `publish` would connect by itself."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._started()
+        except TimeoutError as error:
+            raise StoreUnavailable(f"{self._bootstrap}: no answer within {self._timeout_s:g} s") from error
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Publish and return when every record is acknowledged, in the given order for each key.
+
+        Raises Refused before anything is sent when a record is too large for its topic, StoreUnavailable after
+        `timeout_s`, Misconfigured for a topic that does not exist. After an error some of the records may have been
+        published.
+        """
+        for record in records:
+            self._check(record)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for group, size in self._groups(records):
+                    await self._publish_group(group, size)
+        except TimeoutError as error:
+            self._give_up(self._producer)
+            raise StoreUnavailable(f"{self._bootstrap}: not acknowledged within {self._timeout_s:g} s") from error
+
+    async def close(self) -> None:
+        """Close the connections; records that are not acknowledged are given up."""
+        self._closed = True
+        self._give_up(self._producer)
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=self._timeout_s)
+
+    def _check(self, record: Outgoing) -> None:
+        if record.key is None and record.value is None:
+            raise Refused(f"{record.topic}: a record needs a key or a value")
+        size, limit = size_of(record), record_limit(record.topic, self._kafka)
+        if size > limit:
+            raise Refused(f"{record.topic}: a record of {size} bytes, the topic takes {limit}")
+
+    def _groups(self, records: Sequence[Outgoing]) -> Iterator[tuple[list[Outgoing], int]]:
+        group: list[Outgoing] = []
+        total = 0
+        for record in records:
+            size = size_of(record)
+            if group and total + size > self._room.limit:
+                yield group, total
+                group, total = [], 0
+            group.append(record)
+            total += size
+        if group:
+            yield group, total
+
+    async def _publish_group(self, group: Sequence[Outgoing], size: int) -> None:
+        await self._room.take(size)
+        try:
+            producer = await self._started()
+            topic = group[0].topic
+            waiting: list[asyncio.Future[Any]] = []
+            try:
+                for record in group:
+                    topic = record.topic
+                    sent = await producer.send(topic, record.value, record.key, headers=list(record.headers))
+                    waiting.append(sent)
+                results = await asyncio.gather(*waiting, return_exceptions=True)
+            except (KafkaError, OSError) as error:
+                self._give_up(producer)
+                raise mapped(error, topic) from error
+            finally:
+                for future in waiting:
+                    future.cancel()  # not awaited after an error; without it asyncio would log what nobody reads
+            self._raise_first(producer, group, results)
+        finally:
+            self._room.give(size)
+
+    def _raise_first(self, producer: AIOKafkaProducer, group: Sequence[Outgoing], results: Sequence[Any]) -> None:
+        failures: list[CrossfadeError] = []
+        for record, result in zip(group, results, strict=True):
+            if isinstance(result, Exception):
+                failures.append(mapped(result, record.topic))
+        if failures:
+            # The brokers expect the sequence numbers of the failed batch: this producer could never go on.
+            self._give_up(producer)
+            raise next((failure for failure in failures if isinstance(failure, Refused)), failures[0])
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._closed:
+                raise StoreUnavailable("the bus is closed")
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    client_id="crossfade",
+                    acks="all",
+                    enable_idempotence=True,
+                    max_batch_size=_BATCH_BYTES,
+                    max_request_size=largest_record(self._kafka) + _OVERHEAD_BYTES,
+                    # A call brings its whole batch, so waiting for more would only cost freshness.
+                    linger_ms=0,
+                    request_timeout_ms=_REQUEST_TIMEOUT_MS,
+                )
+                try:
+                    await producer.start()
+                except (KafkaError, OSError) as error:
+                    await producer.stop()
+                    raise mapped(error, self._bootstrap) from error
+                except BaseException:
+                    self._leave(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _give_up(self, producer: Any) -> None:
+        if producer is None or producer is not self._producer:
+            return
+        self._producer = None
+        # `stop` waits until everything is delivered, and an idempotent producer retries for ever: there is no public
+        # way to make it forget.
+        producer._message_accumulator.fail_all(KafkaTimeoutError("the producer was given up"))
+        self._leave(producer)
+
+    def _leave(self, producer: AIOKafkaProducer) -> None:
+        task = asyncio.get_running_loop().create_task(producer.stop())
+        self._leaving.add(task)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._leaving.discard(task)
+        if not task.cancelled():
+            task.exception()  # the producer was given up: how its end went is of no interest
+
+
+class _ByteBudget:
+    """Bytes that may be in flight at once; one taker may exceed the limit when it is alone."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._taken = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def take(self, size: int) -> None:
+        while self._taken and self._taken + size > self.limit:
+            freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(freed)
+            await freed
+        self._taken += size
+
+    def give(self, size: int) -> None:
+        self._taken -= size
+        waiting, self._waiting = self._waiting, []
+        for freed in waiting:
+            if not freed.done():
+                freed.set_result(None)

@@ -1,0 +1,184 @@
+"""Small readers for commands and tests: a topic's records, its ends, a group's lag. Nothing is committed here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
+
+from connectors.errors import Misconfigured, StoreUnavailable
+from connectors.kafka.admin import admin_client, partition_counts
+from connectors.kafka.errors import mapped
+from connectors.kafka.headers import received
+from schemas.records import Received
+
+_TIMEOUT_S = 30.0
+_POLL_MS = 500
+_POLL_RECORDS = 500
+_COORDINATOR_WAIT_S = 0.2
+_NO_COORDINATOR_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+_FETCH_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Where a group stands in one partition; `committed` is None where it never committed."""
+
+    topic: str
+    partition: int
+    committed: int | None
+    end: int
+    lag: int
+
+
+async def read_topic(
+    bootstrap: str,
+    topic: str,
+    *,
+    from_beginning: bool = True,
+    until_end: bool = True,
+    start: Mapping[int, int] | None = None,
+    timeout_s: float = _TIMEOUT_S,
+) -> AsyncIterator[Received]:
+    """Yield the records of a topic, each partition in the order of its offsets.
+
+    `start` gives first offsets by partition and overrides `from_beginning` there. With `until_end` it stops at what was
+    the end when it began, else it follows for ever. Raises Misconfigured for an unknown topic, StoreUnavailable when
+    the brokers do not answer within `timeout_s`.
+    """
+    partitions = (await _partitions(bootstrap, [topic], timeout_s))[topic]
+    async with _consumer(bootstrap, timeout_s) as consumer:
+        try:
+            ends = await _positioned(consumer, partitions, from_beginning, start or {}, timeout_s)
+            async for record in _records(consumer, ends if until_end else None, timeout_s):
+                yield record
+        except KafkaError as error:
+            raise mapped(error, topic) from error
+
+
+async def end_offsets(
+    bootstrap: str, topics: Iterable[str], *, timeout_s: float = _TIMEOUT_S
+) -> dict[str, dict[int, int]]:
+    """Return the next offset of each partition of each topic. Raises as `read_topic` does."""
+    bounds = await _bounds(bootstrap, topics, timeout_s)
+    return {topic: {number: end for number, (_, end) in found.items()} for topic, found in bounds.items()}
+
+
+async def group_lag(bootstrap: str, group: str, topics: Iterable[str], *, timeout_s: float = _TIMEOUT_S) -> list[Lag]:
+    """Return how far a consumer group is behind in each partition; what it never read counts from the beginning."""
+    bounds = await _bounds(bootstrap, topics, timeout_s)
+    committed = await committed_offsets(bootstrap, group, timeout_s=timeout_s)
+    lags: list[Lag] = []
+    for topic, found in bounds.items():
+        for number, (begin, end) in sorted(found.items()):
+            at = committed.get((topic, number))
+            lags.append(Lag(topic, number, at, end, max(0, end - max(begin, at or 0))))
+    return lags
+
+
+async def committed_offsets(bootstrap: str, group: str, *, timeout_s: float = _TIMEOUT_S) -> dict[tuple[str, int], int]:
+    """Return a group's committed offsets by topic and partition; a group that never was has none."""
+    async with admin_client(bootstrap, timeout_s=timeout_s) as admin:
+        while True:
+            try:
+                offsets = await admin.list_consumer_group_offsets(group)
+                break
+            except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
+                await asyncio.sleep(_COORDINATOR_WAIT_S)
+    return {(at.topic, at.partition): found.offset for at, found in offsets.items() if found.offset >= 0}
+
+
+async def _bounds(bootstrap: str, topics: Iterable[str], timeout_s: float) -> dict[str, dict[int, tuple[int, int]]]:
+    """Return the oldest kept and the next offset of each partition."""
+    wanted = await _partitions(bootstrap, topics, timeout_s)
+    every = [at for partitions in wanted.values() for at in partitions]
+    async with _consumer(bootstrap, timeout_s) as consumer:
+        try:
+            async with asyncio.timeout(timeout_s):
+                begins = await consumer.beginning_offsets(every)
+                ends = await consumer.end_offsets(every)
+        except (KafkaError, TimeoutError) as error:
+            raise mapped(error, bootstrap) from error
+    return {topic: {at.partition: (begins[at], ends[at]) for at in partitions} for topic, partitions in wanted.items()}
+
+
+@asynccontextmanager
+async def _consumer(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        client_id="crossfade-reader",
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_bytes=_FETCH_BYTES,
+        request_timeout_ms=int(timeout_s * 1000),
+    )
+    try:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await consumer.start()
+        except (KafkaError, OSError) as error:
+            raise mapped(error, bootstrap) from error
+        await asyncio.sleep(0)  # a consumer that is stopped before its own tasks ran raises CancelledError
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(bootstrap: str, topics: Iterable[str], timeout_s: float) -> dict[str, list[TopicPartition]]:
+    names = list(topics)
+    counts = await partition_counts(bootstrap, names, timeout_s=timeout_s)
+    for name in names:
+        if name not in counts:
+            raise Misconfigured(f"{name}: the topic does not exist; `crossfade topics apply` creates it")
+    return {name: [TopicPartition(name, number) for number in range(counts[name])] for name in names}
+
+
+async def _positioned(
+    consumer: AIOKafkaConsumer,
+    partitions: list[TopicPartition],
+    from_beginning: bool,
+    start: Mapping[int, int],
+    timeout_s: float,
+) -> dict[TopicPartition, int]:
+    consumer.assign(partitions)
+    async with asyncio.timeout(timeout_s):
+        begins = await consumer.beginning_offsets(partitions)
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+    for at in partitions:
+        first = begins[at] if from_beginning else ends[at]
+        # An offset that is no longer kept begins at the oldest that is.
+        consumer.seek(at, min(max(start.get(at.partition, first), begins[at]), ends[at]))
+    return ends
+
+
+async def _records(
+    consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int] | None, timeout_s: float
+) -> AsyncIterator[Received]:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        if ends is not None:
+            # Compared by position, not by record: the last offset may be one that no reader is shown.
+            behind = [at for at, end in ends.items() if await consumer.position(at) < end]
+            if not behind:
+                return
+            if loop.time() > deadline:
+                raise StoreUnavailable(f"{behind[0].topic}: nothing read for {timeout_s:g} s")
+        batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        for at, batch in batches.items():
+            for record in batch:
+                if ends is None or record.offset < ends[at]:
+                    yield received(record)
+        if batches:
+            deadline = loop.time() + timeout_s

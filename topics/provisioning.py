@@ -1,0 +1,273 @@
+"""Which topics there must be, and what to do about those there are: a pure plan. No broker is asked here.
+
+A plan never takes a partition away, never lowers a limit, and shortens how long records are kept only when told to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+from urllib.parse import urlsplit
+
+from schemas.settings import Collection, Kafka, Settings
+from topics.catalogue import (
+    CATALOGUE,
+    DAY_MS,
+    DEAD_LETTER_SUFFIX,
+    FOR_EVER,
+    SUBMITTED,
+    Topic,
+    capture_topic,
+    dead_letter_topic,
+)
+
+# Kafka's own default for a topic, written down so that a broker configured otherwise makes no difference.
+SMALL_RECORD_BYTES = 1_048_588
+# What the error headers of a dead letter may add to a record that filled its topic's limit.
+DEAD_LETTER_HEADER_BYTES = 64 * 1024
+DEAD_LETTER_RETENTION_MS = 30 * DAY_MS
+CAPTURE_RETENTION_MS = 7 * DAY_MS
+HEARTBEAT_PREFIX = "__debezium-heartbeat"
+_RETENTION, _CLEANUP, _SIZE, _IN_SYNC = "retention.ms", "cleanup.policy", "max.message.bytes", "min.insync.replicas"
+CONFIG_KEYS = (_RETENTION, _CLEANUP, _SIZE, _IN_SYNC)
+
+_BY_NAME = {topic.name: topic for topic in CATALOGUE}
+
+
+class Widening(Enum):
+    """What another number of partitions would do to a topic."""
+
+    FREE = "free"
+    ORDER = "order"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredTopic:
+    """A topic as it should be. `config` has Kafka's names and values; `made_for` says whose it is."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+    widening: Widening
+    made_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingTopic:
+    """A topic as the brokers describe it; `config` has at least the keys of `CONFIG_KEYS`."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+ActionKind = Literal["create", "widen", "alter", "keep", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step of a plan. `changes` are the configuration values to set; `confirm` says why it needs a yes first."""
+
+    kind: ActionKind
+    topic: DesiredTopic
+    reason: str
+    partitions: int = 0
+    changes: Mapping[str, str] = field(default_factory=dict)
+    confirm: str = ""
+
+
+def record_limit(topic: str, kafka: Kafka) -> int:
+    """Return the largest record in bytes, batch overhead included, that a topic takes as provisioned."""
+    source = topic.removesuffix(DEAD_LETTER_SUFFIX)
+    known = _BY_NAME.get(source)
+    small = known is not None and not known.large
+    limit = SMALL_RECORD_BYTES if small else kafka.max_record_bytes
+    return limit + DEAD_LETTER_HEADER_BYTES if source != topic else limit
+
+
+def largest_record(kafka: Kafka) -> int:
+    """Return the largest record in bytes that any topic takes."""
+    return max(SMALL_RECORD_BYTES, kafka.max_record_bytes) + DEAD_LETTER_HEADER_BYTES
+
+
+def captured_table(collection: Collection) -> str:
+    """Return the table as Debezium names it: `schema.table` (PostgreSQL) or `database.table` (MariaDB).
+
+    Without a schema PostgreSQL's is `public`; MariaDB's database is the one of the collection's `dsn`. Raises
+    ValueError when a MariaDB table names no database in either place.
+    """
+    if "." in collection.table:
+        return collection.table
+    if collection.connector == "postgres":
+        return f"public.{collection.table}"
+    database = urlsplit(collection.dsn or "").path.strip("/")
+    if not database:
+        raise ValueError(f"table {collection.table!r}: name its database, as in `database.{collection.table}`")
+    return f"{database}.{collection.table}"
+
+
+def schema_history_topic(prefix: str) -> str:
+    """Return the topic in which Debezium keeps the table definitions of a MariaDB server."""
+    return f"{prefix}.schema-history"
+
+
+def heartbeat_topic(prefix: str) -> str:
+    """Return the topic of Debezium's heartbeats."""
+    return f"{HEARTBEAT_PREFIX}.{prefix}"
+
+
+def desired_topics(settings: Settings) -> tuple[DesiredTopic, ...]:
+    """Return every topic that the catalogue and the configured collections need."""
+    kafka = settings.kafka
+    found: list[DesiredTopic] = []
+    for topic in CATALOGUE:
+        found.append(_catalogued(topic, kafka))
+        if topic.dead_letters:
+            found.append(_dead_letters(topic.name, kafka, topic.readers))
+    captured = sorted({captured_table(collection) for collection in settings.collections.values()})
+    for table in captured:
+        name = capture_topic(kafka.capture_prefix, table)
+        found.append(_captured(name, kafka, table))
+        found.append(_dead_letters(name, kafka, ("capture",)))
+    if captured:
+        found.extend(_debezium(settings))
+    return tuple(found)
+
+
+def plan(desired: Sequence[DesiredTopic], existing: Mapping[str, ExistingTopic]) -> tuple[Action, ...]:
+    """Return what to do for each topic, in the order given; a topic may need a widening and an alteration."""
+    actions: list[Action] = []
+    for topic in desired:
+        found = existing.get(topic.name)
+        if found is None:
+            actions.append(Action("create", topic, f"for {topic.made_for}", topic.partitions, topic.config))
+            continue
+        steps = [step for step in (_partition_step(topic, found), _config_step(topic, found)) if step is not None]
+        actions.extend(steps or [Action("keep", topic, "as it should be", found.partitions)])
+    return tuple(actions)
+
+
+def _partition_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
+    if found.partitions == topic.partitions:
+        return None
+    change = f"{found.partitions} partitions → {topic.partitions}"
+    if found.partitions > topic.partitions:
+        return Action(
+            "refuse",
+            topic,
+            f"{change}: Kafka cannot take partitions away; set kafka.partitions to {found.partitions} or more",
+            found.partitions,
+        )
+    if topic.widening is Widening.NEVER:
+        return Action(
+            "refuse",
+            topic,
+            f"{change}: a document's versions are offsets in its partition, and another count would move it to another"
+            f" one; set kafka.partitions to {found.partitions}. Recreating this topic with a raised partition epoch is"
+            " not offered",
+            found.partitions,
+        )
+    confirm = ""
+    if topic.widening is Widening.ORDER:
+        confirm = (
+            "keys move to other partitions, so a change that still waits could be overtaken by a newer one: stop its"
+            f" writers and let {topic.made_for} read everything first"
+        )
+    return Action("widen", topic, change, topic.partitions, confirm=confirm)
+
+
+def _config_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
+    changes: dict[str, str] = {}
+    doubts: list[str] = []
+    for key, wanted in topic.config.items():
+        has = found.config.get(key, "")
+        if has == wanted:
+            continue
+        if key == _SIZE and has and int(has) > int(wanted):
+            continue  # a limit is never lowered: records of that size may be there
+        if key == _RETENTION and has and _shorter(int(wanted), int(has)):
+            doubts.append(f"records are kept {_span(int(wanted))} instead of {_span(int(has))}")
+        if key == _CLEANUP:
+            doubts.append(f"records are cleaned up by {wanted} instead of {has or 'nothing'}")
+        changes[key] = wanted
+    if not changes:
+        return None
+    reason = ", ".join(f"{key} {found.config.get(key, 'unset')} → {value}" for key, value in sorted(changes.items()))
+    return Action("alter", topic, reason, found.partitions, changes, "; ".join(doubts))
+
+
+def _shorter(wanted: int, has: int) -> bool:
+    return wanted != FOR_EVER and (has == FOR_EVER or wanted < has)
+
+
+def _span(milliseconds: int) -> str:
+    return "for ever" if milliseconds == FOR_EVER else f"{milliseconds / DAY_MS:g} d"
+
+
+def _catalogued(topic: Topic, kafka: Kafka) -> DesiredTopic:
+    widening = Widening.FREE
+    if topic.partitions == "log":
+        widening = Widening.NEVER
+    elif topic.name == SUBMITTED:
+        widening = Widening.ORDER
+    return DesiredTopic(
+        topic.name,
+        1 if topic.partitions == "one" else kafka.partitions,
+        kafka.replication,
+        _config(kafka, topic.retention_ms, record_limit(topic.name, kafka), topic.cleanup),
+        widening,
+        " and ".join(topic.readers),
+    )
+
+
+def _dead_letters(source: str, kafka: Kafka, readers: Sequence[str]) -> DesiredTopic:
+    name = dead_letter_topic(source)
+    return DesiredTopic(
+        name,
+        1,
+        kafka.replication,
+        _config(kafka, DEAD_LETTER_RETENTION_MS, record_limit(name, kafka)),
+        Widening.FREE,
+        f"what {' and '.join(readers)} could not take",
+    )
+
+
+def _captured(name: str, kafka: Kafka, table: str) -> DesiredTopic:
+    return DesiredTopic(
+        name,
+        kafka.partitions,
+        kafka.replication,
+        _config(kafka, CAPTURE_RETENTION_MS, kafka.max_record_bytes),
+        Widening.ORDER,
+        f"capture of {table}",
+    )
+
+
+def _debezium(settings: Settings) -> list[DesiredTopic]:
+    kafka = settings.kafka
+    prefix = kafka.capture_prefix
+    names = {heartbeat_topic(prefix): DAY_MS}
+    if any(collection.connector == "mariadb" for collection in settings.collections.values()):
+        names[schema_history_topic(prefix)] = FOR_EVER
+        names[prefix] = CAPTURE_RETENTION_MS  # changes of table definitions, as Debezium names it
+    return [
+        DesiredTopic(
+            name, 1, kafka.replication, _config(kafka, kept, SMALL_RECORD_BYTES), Widening.NEVER, "Debezium itself"
+        )
+        for name, kept in names.items()
+    ]
+
+
+def _config(kafka: Kafka, retention_ms: int, size: int, cleanup: str = "delete") -> dict[str, str]:
+    # With three replicas or more one may be missing: acks=all then still means two copies.
+    return {
+        _RETENTION: str(retention_ms),
+        _CLEANUP: cleanup,
+        _SIZE: str(size),
+        _IN_SYNC: "2" if kafka.replication >= 3 else "1",
+    }
