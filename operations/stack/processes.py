@@ -88,7 +88,7 @@ class Daemon:
         self._rotate_log()
         try:
             with self.log.open("ab") as log:
-                # The log stays below its owner's folder; the process outlives this one, so there is no `with`.
+                # No `with`: the process outlives this one.
                 process = subprocess.Popen(
                     list(command),
                     cwd=cwd,
@@ -103,7 +103,8 @@ class Daemon:
         started = start_mark(process.pid)
         if started is not None:
             write_private(self._record, json.dumps({"pid": process.pid, "started": started}))
-        # The daemon is recognised by its record from now on, also by this process.
+        # The daemon is recognised by its record from now on, also by this process: without a return code Popen would
+        # warn about a child that still runs when it is collected.
         process.returncode = 0
         return process.pid
 

@@ -1,0 +1,1 @@
+"""The `crossfade` command and what it operates: the local stack, connectors, migrations."""
