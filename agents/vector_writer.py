@@ -12,6 +12,7 @@ from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures,
 from agents.outcomes import written
 from connectors.ports import Bus
 from connectors.telemetry import client_span, database_span
+from domain.guards import vector_moves
 from domain.ledger import VectorMark
 from domain.points import DocumentPoints, PointChunk, StoredChunk, newest_version, tombstones_for
 from schemas.cloudevents import InvalidEvent, decode
@@ -59,7 +60,7 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surround
         # A superseded version of this batch may be in the hands of a replaced writer: its chunk ids need a guard too.
         widest[event.id] = max(widest.get(event.id, 0), len(event.chunks))
     stored = await ports.vectors.stored(ports.name, list(newest))
-    due = [event for event in newest.values() if event.version > newest_version(stored.get(event.id, ()))]
+    due = [event for event in newest.values() if vector_moves(stored.get(event.id, ()), event.version)]
     documents = [_points(event, stored.get(event.id, ()), widest[event.id]) for event in due]
     with client_span([message.trace for message, _ in items], *database_span("qdrant", "upsert", ports.name)):
         await ports.vectors.write(ports.name, documents)

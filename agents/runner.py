@@ -1,0 +1,132 @@
+"""Runs a handler over a batch so that nothing escapes: retries, one-by-one isolation, dead letters.
+
+A store that does not answer is waited for without a limit (its role is not ready meanwhile); any other transient error
+is tried again up to a limit. What still fails goes to the dead-letter topic, confirmed, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import stamina
+from schemas.dead_letters import dead_letter
+
+from agents.batch import Batch, Failure, Failures, Message, Surroundings
+from connectors.errors import CrossfadeError, StoreUnavailable, TransientError
+from connectors.ports import Bus
+from schemas.cloudevents import InvalidEvent
+from schemas.records import Outgoing
+
+log = logging.getLogger("crossfade.agents")
+
+Handler = Callable[[Batch], Awaitable[Failures]]
+Lost = Callable[[Message, Exception], list[Outgoing]]
+
+
+@dataclass(slots=True)
+class RoleHealth:
+    """What a role's health endpoint tells: when it last finished something, and what it is waiting for."""
+
+    role: str
+    started_at_s: float = field(default_factory=time.monotonic)
+    finished_at_s: float = field(default_factory=time.monotonic)
+    busy_since_s: float | None = None
+    waiting_for: str | None = None
+    handled: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Bounds of trying again: attempts at a transient error, and the longest wait between two, in seconds."""
+
+    attempts: int = 8
+    wait_max_s: float = 10.0
+    wait_initial_s: float = 0.1
+
+
+@dataclass(slots=True)
+class Runner:
+    """One role: its handler, what it tells about a lost message, and its bounds."""
+
+    role: str
+    handler: Handler
+    lost: Lost
+    bus: Bus
+    around: Surroundings
+    retry: Retry = Retry()
+    health: RoleHealth = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.health = RoleHealth(self.role)
+
+    async def run(self, batch: Batch) -> None:
+        """Handle a batch to its end. Only cancellation gets out, and a dead letter that the broker refuses for good."""
+        started = time.monotonic()
+        self.health.busy_since_s = started
+        try:
+            await self._handle(batch)
+        finally:
+            self.health.busy_since_s = None
+        self.health.finished_at_s = time.monotonic()
+        self.health.handled += len(batch)
+        self.health.waiting_for = None
+        self.around.telemetry.handled(batch[0].record.topic, self.role, len(batch), time.monotonic() - started)
+
+    async def _handle(self, batch: Batch) -> None:
+        try:
+            failures = await self._try(lambda: self.handler(batch))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if not isinstance(error, CrossfadeError | InvalidEvent):
+                log.exception("%s failed", self.role)
+            if len(batch) > 1:
+                for message in batch:
+                    await self._handle([message])
+                return
+            failures = [Failure(batch[0], error)]
+        for failure in failures:
+            await self._give_up(failure)
+
+    async def _try(self, call: Callable[[], Awaitable[Failures]]) -> Failures:
+        while True:
+            try:
+                async for attempt in stamina.retry_context(
+                    on=TransientError,
+                    attempts=self.retry.attempts,
+                    timeout=None,
+                    wait_initial=self.retry.wait_initial_s,
+                    wait_max=self.retry.wait_max_s,
+                ):
+                    with attempt:
+                        if attempt.num > 1:
+                            self.around.telemetry.retried(self.role)
+                        try:
+                            return await call()
+                        except TransientError as error:
+                            self.health.waiting_for = f"{type(error).__name__}: {error}"
+                            raise
+            except StoreUnavailable as error:
+                log.warning("%s waits: %s", self.role, error)
+
+    async def _give_up(self, failure: Failure) -> None:
+        message, error = failure.message, failure.error
+        record = message.record
+        log.warning("%s: dead letter of %s/%d/%d: %s", self.role, record.topic, record.partition, record.offset, error)
+        letters = [
+            dead_letter(record, stage=self.role, error=error, attempt=self.retry.attempts),
+            *self.lost(message, error),
+        ]
+
+        async def publish() -> Failures:
+            await self.bus.publish(letters)
+            return []
+
+        await self._try(publish)
+        self.health.dead_letters += 1
+        self.around.telemetry.dead_lettered(record.topic)

@@ -1,0 +1,22 @@
+"""The guards of the stores as predicates. SQL and Qdrant evaluate the same conditions themselves, at the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from domain.points import StoredChunk, newest_version
+
+
+def ledger_moves(legacy_version: int, version: int) -> bool:
+    """Rule *ledger-guard*: the legacy row changes only when the ledger's `legacy_version` moves up."""
+    return version > legacy_version
+
+
+def vector_moves(stored: Sequence[StoredChunk], version: int) -> bool:
+    """Rule *vector-guard*: points are written only over lower versions."""
+    return version > newest_version(stored)
+
+
+def backfill_inserts(stored: Sequence[StoredChunk]) -> bool:
+    """Rule *insert-only*: a backfill writes version 0, and only where no point is, not even a tombstone."""
+    return not stored

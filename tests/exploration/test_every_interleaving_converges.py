@@ -1,0 +1,83 @@
+"""The exhaustive exploration of the write protocol over the production functions, and that each rule is needed.
+
+`CROSSFADE_EXPLORE=full` adds a crash and a second delivery in the same history (hours).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import pytest
+
+from domain import fold, guards, points
+from tests.exploration.model import GONE, NO_ROW, REFUSED, Row, State, World, explore, start
+
+FULL = os.environ.get("CROSSFADE_EXPLORE") == "full"
+
+
+def beginnings() -> Iterator[State]:
+    submits: list[tuple[str, ...]] = [(), ("A",), ("A", GONE), (REFUSED,)]
+    direct: list[tuple[str, ...]] = [(), ("x",), ("x", GONE), (GONE, "y")]
+    faults = [(1, 0), (0, 1)]
+    if FULL:
+        submits += [("A", "B"), (GONE,), (REFUSED, "A")]
+        direct += [("x", "y"), (GONE,)]
+        faults = [(1, 1)]
+    for s, d, row, (crashes, rewinds) in product(submits, direct, (NO_ROW, Row("o", None)), faults):
+        yield start(s, d, row, crashes, rewinds)
+
+
+def visit(first: State) -> tuple[int, list[str] | None]:
+    return explore(World(), first)
+
+
+@pytest.mark.timeout(36_000 if FULL else 900)
+def test_every_interleaving_ends_with_both_stores_holding_the_same() -> None:
+    # The longest first, so that both processes end at about the same time.
+    order = sorted(beginnings(), key=lambda s: -len(s.submits_left) - len(s.direct_left))
+    states = 0
+    with multiprocessing.get_context("fork").Pool(min(2, os.cpu_count() or 1), maxtasksperchild=4) as pool:
+        for count, violation in pool.imap_unordered(visit, order):
+            states += count
+            assert violation is None, "\n  ".join(violation)
+    assert states > 1_000_000, "the exploration became smaller than it was: is a kind of step missing?"
+
+
+def never(*_: object) -> bool:
+    return False
+
+
+def always(*_: object) -> bool:
+    return True
+
+
+def nothing(*_: object) -> tuple[int, ...]:
+    return ()
+
+
+BROKEN: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
+    "position": [(fold, "producer_delivered_again", never), (fold, "captured_delivered_again", never)],
+    "echo": [(fold, "is_echo", never)],
+    "pending": [(fold, "is_pending", never)],
+    "refresh": [(fold, "refresh_is_outdated", never)],
+    "tombstone": [(points, "tombstones_for", nothing)],
+    "ledger-guard": [(guards, "ledger_moves", always)],
+    "vector-guard": [(guards, "vector_moves", always)],
+    "insert-only": [(guards, "backfill_inserts", always)],
+    "emit-first": [],
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_without_a_rule_some_interleaving_diverges(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, replacement in BROKEN[rule]:
+        monkeypatch.setattr(module, name, replacement)
+    world = World(emit_first=rule != "emit-first")
+    for first in beginnings():
+        _, violation = explore(world, first)
+        if violation is not None:
+            return
+    pytest.fail(f"no interleaving needs the rule {rule}")
