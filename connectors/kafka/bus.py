@@ -149,7 +149,7 @@ class AiokafkaBus:
                     max_request_size=largest_record(self._kafka) + _OVERHEAD_BYTES,
                     # A call brings its whole batch, so waiting for more would only cost freshness.
                     linger_ms=0,
-                    request_timeout_ms=_REQUEST_TIMEOUT_MS,
+                    request_timeout_ms=min(_REQUEST_TIMEOUT_MS, int(self._timeout_s * 1000 / 3)),
                 )
                 try:
                     await producer.start()
@@ -166,13 +166,10 @@ class AiokafkaBus:
         if producer is None or producer is not self._producer:
             return
         self._producer = None
-        # `stop` waits until everything is delivered, and an idempotent producer retries for ever: there is no public
-        # way to make it forget.
-        producer._message_accumulator.fail_all(KafkaTimeoutError("the producer was given up"))
         self._leave(producer)
 
-    def _leave(self, producer: AIOKafkaProducer) -> None:
-        task = asyncio.get_running_loop().create_task(producer.stop())
+    def _leave(self, producer: Any) -> None:
+        task = asyncio.get_running_loop().create_task(_retire(producer))
         self._leaving.add(task)
         task.add_done_callback(self._left)
 
@@ -180,6 +177,20 @@ class AiokafkaBus:
         self._leaving.discard(task)
         if not task.cancelled():
             task.exception()  # the producer was given up: how its end went is of no interest
+
+
+async def _retire(producer: Any) -> None:
+    """End a producer without delivering what it still holds; its callers get an error.
+
+    Its own `stop` waits until everything is delivered, and an idempotent producer retries for ever: there is no public
+    way to make it forget. What is on the wire is awaited, so that nothing of it happens after this.
+    """
+    try:
+        await producer._sender.close()
+        producer._message_accumulator.fail_all(KafkaTimeoutError("the producer was given up"))
+        await producer.stop()
+    finally:
+        await producer.client.close()
 
 
 class _ByteBudget:
