@@ -1,0 +1,81 @@
+"""A dead letter keeps the record as it was and says why it is one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.kafka.bus import size_of
+from schemas.cloudevents import InvalidEvent
+from schemas.dead_letters import ERROR_HEADERS, ERROR_MESSAGE, SUFFIX, dead_letter, read_dead_letter
+from schemas.records import Headers, Outgoing, Received
+from topics.catalogue import DEAD_LETTER_SUFFIX
+from topics.provisioning import DEAD_LETTER_HEADER_BYTES
+
+NAMES = st.text(st.characters(codec="ascii", categories=["L"]), min_size=1, max_size=8)
+HEADERS = st.lists(st.tuples(NAMES, st.binary(max_size=8)), max_size=4).map(tuple)
+
+
+def as_read(sent: Outgoing) -> Received:
+    return Received(sent.topic, 0, 5, sent.key, sent.value, sent.headers)
+
+
+@given(key=st.none() | st.binary(min_size=1, max_size=9), value=st.none() | st.binary(max_size=9), headers=HEADERS)
+def test_key_value_and_headers_come_back_as_they_were(key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    record = Received("source", 3, 41, key, value, headers)
+    letter = read_dead_letter(as_read(dead_letter(record, stage="intake", error=InvalidEvent("bad"), attempt=2)))
+    assert letter.original == Outgoing("source", key, value, headers)
+    assert (letter.partition, letter.offset, letter.stage, letter.message, letter.attempt) == (
+        3,
+        41,
+        "intake",
+        "bad",
+        2,
+    )
+    assert letter.error_class == "schemas.cloudevents.InvalidEvent"
+
+
+def test_a_letter_goes_to_its_sources_dead_letter_topic() -> None:
+    assert (
+        dead_letter(Received("source", 0, 0, b"k", b"v"), stage="s", error=ValueError(), attempt=1).topic
+        == "source-dlt"
+    )
+    assert SUFFIX == DEAD_LETTER_SUFFIX
+
+
+def test_the_trace_context_is_left_out() -> None:
+    record = Received("source", 0, 0, b"k", b"v", (("traceparent", b"00-a"), ("tracestate", b"b"), ("ce_id", b"1")))
+    names = [name for name, _ in dead_letter(record, stage="s", error=ValueError(), attempt=1).headers]
+    assert "ce_id" in names
+    assert not {"traceparent", "tracestate"} & set(names)
+
+
+def test_a_record_that_fails_again_carries_the_newest_error_once() -> None:
+    first = dead_letter(Received("source", 0, 0, b"k", b"v"), stage="s", error=ValueError("old"), attempt=1)
+    again = Received("source", 0, 9, b"k", b"v", first.headers)
+    second = dead_letter(again, stage="s", error=ValueError("new"), attempt=1)
+    names = [name for name, _ in second.headers]
+    assert sorted(names) == sorted(ERROR_HEADERS)
+    assert read_dead_letter(as_read(second)).message == "new"
+    assert read_dead_letter(as_read(second)).offset == 9
+
+
+def test_the_headers_fit_beside_the_largest_record() -> None:
+    record = Received("source", 0, 0, b"k", b"v")
+    sent = dead_letter(record, stage="s", error=ValueError("ü" * 1_000_000), attempt=1)
+    assert size_of(sent) < DEAD_LETTER_HEADER_BYTES
+    assert dict(sent.headers)[ERROR_MESSAGE].decode("utf-8", "replace").startswith("ü")
+
+
+@pytest.mark.parametrize("headers", [(), (("__connect.errors.topic", b"t"),)])
+def test_a_record_that_does_not_say_where_it_came_from_is_no_dead_letter(headers: Headers) -> None:
+    with pytest.raises(InvalidEvent):
+        read_dead_letter(Received("x-dlt", 0, 0, b"k", b"v", headers))
+
+
+def test_a_header_that_is_no_number_is_told() -> None:
+    sent = dead_letter(Received("source", 0, 0, b"k", b"v"), stage="s", error=ValueError(), attempt=1)
+    broken = tuple((name, b"x" if name.endswith("offset") else value) for name, value in sent.headers)
+    with pytest.raises(InvalidEvent, match="not a number"):
+        read_dead_letter(Received("x-dlt", 0, 0, b"k", b"v", broken))
