@@ -25,7 +25,8 @@ COORDINATES = (
     f"io.debezium:debezium-connector-postgres:{DEBEZIUM_VERSION}",
     f"io.debezium:debezium-connector-mariadb:{DEBEZIUM_VERSION}",
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
-    f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}",
+    # "!": without the versions that its parent manages, which would take Kafka's REST server to older libraries.
+    f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}!",
 )
 _DOWNLOAD_BOUND_S = 900.0
 _PROGRESS_EVERY_S = 3.0

@@ -86,6 +86,8 @@ class Part(ABC):
         """Make the part run and be healthy; nothing is started when it does already. Raises CommandError."""
         if self.pid is not None:
             if await self._healthy(START_BOUND_S):
+                # The command that started it may have ended before this.
+                await self.settle()
                 progress(f"{self.name} is running")
                 return
             progress(f"{self.name} runs but does not answer; it is started again")
