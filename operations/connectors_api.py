@@ -1,0 +1,280 @@
+"""Kafka Connect over its REST interface, and the Debezium configuration of a captured table. Topics are provisioned elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from operations.errors import CommandError
+
+SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_needed"]
+ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
+
+_REQUEST_BOUND_S = 15.0
+# Connect answers 409 while its worker group changes and 404 until a new configuration was read back from its topic.
+_BUSY_BOUND_S = 30.0
+_POLL_S = 0.1
+# Bounds on what a connector holds in memory: rows of a document table may be 1 MiB each.
+_QUEUE_BYTES = 32 * 1024 * 1024
+_SNAPSHOT_FETCH_ROWS = 128
+_HISTORY_TOPIC_SUFFIX = "schema-history"
+# Largest request of the schema history's own producer: the worker's `producer.` settings do not reach it.
+_HISTORY_REQUEST_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorStatus:
+    """State of a connector and of its tasks; `failure` is the first line of the first stack trace, if any."""
+
+    name: str
+    state: ConnectorState
+    tasks: tuple[ConnectorState, ...]
+    failure: str | None
+
+    @property
+    def running(self) -> bool:
+        """The connector and at least one task run, and no task does anything else."""
+        return self.state == "RUNNING" and bool(self.tasks) and all(task == "RUNNING" for task in self.tasks)
+
+    @property
+    def failed(self) -> bool:
+        """The connector or a task ended with an error and will not go on by itself."""
+        return self.state == "FAILED" or "FAILED" in self.tasks
+
+
+class ConnectClient:
+    """A client of one Connect cluster, at `url` (http). Every call raises CommandError when it is refused."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = httpx.AsyncClient(base_url=url, timeout=_REQUEST_BOUND_S, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def names(self) -> tuple[str, ...]:
+        """Give the names of all connectors."""
+        answer = await self._request("GET", "/connectors")
+        return tuple(sorted(answer.json()))
+
+    async def put_config(self, name: str, config: dict[str, str]) -> None:
+        """Create the connector or change its configuration; the same configuration again changes nothing."""
+        current = await self._request("GET", f"/connectors/{name}/config", accept=(404,))
+        if current.status_code == httpx.codes.OK and current.json() == {**config, "name": name}:
+            return
+        await self._request("PUT", f"/connectors/{name}/config", json=config)
+
+    async def status(self, name: str) -> ConnectorStatus:
+        """Tell the state of a connector; `MISSING` when there is none of that name."""
+        answer = await self._request("GET", f"/connectors/{name}/status", accept=(404,))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return ConnectorStatus(name, "MISSING", (), None)
+        body = answer.json()
+        traces = [part.get("trace") for part in (body["connector"], *body["tasks"])]
+        return ConnectorStatus(
+            name=name,
+            state=body["connector"]["state"],
+            tasks=tuple(task["state"] for task in body["tasks"]),
+            failure=next((_first_cause(trace) for trace in traces if trace), None),
+        )
+
+    async def wait_running(self, name: str, timeout_s: float) -> ConnectorStatus:
+        """Wait until the connector and its tasks run. Raises CommandError when one fails, or at the bound."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = await self.status(name)
+            if status.running:
+                return status
+            if status.failed:
+                raise CommandError(
+                    f"The connector {name} failed: {status.failure}", "Mend the cause, then restart or put it again."
+                )
+            if time.monotonic() >= deadline:
+                raise CommandError(
+                    f"The connector {name} does not run after {timeout_s:.0f} s: {status.state}, tasks {status.tasks}."
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def restart(self, name: str) -> None:
+        """Start a connector and those of its tasks that failed again."""
+        await self._request("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
+
+    async def delete(self, name: str) -> None:
+        """Remove a connector; nothing happens when there is none. Its offsets, and its slot in PostgreSQL, stay."""
+        await self._request("DELETE", f"/connectors/{name}", accept=(404,))
+
+    async def delete_with_offsets(self, name: str, timeout_s: float = 30.0) -> None:
+        """Stop a connector, forget how far it had read, and remove it: one of the same name begins with a snapshot."""
+        stopped = await self._request("PUT", f"/connectors/{name}/stop", accept=(404,))
+        if stopped.status_code == httpx.codes.NOT_FOUND:
+            return
+        deadline = time.monotonic() + timeout_s
+        while (status := await self.status(name)).state != "STOPPED" or status.tasks:
+            if time.monotonic() >= deadline:
+                raise CommandError(f"The connector {name} does not stop: {status.state}, tasks {status.tasks}.")
+            await asyncio.sleep(_POLL_S)
+        await self._request("DELETE", f"/connectors/{name}/offsets")
+        await self.delete(name)
+
+    async def _request(
+        self, method: str, path: str, *, json: dict[str, str] | None = None, accept: Sequence[int] = ()
+    ) -> httpx.Response:
+        deadline = time.monotonic() + _BUSY_BOUND_S
+        while True:
+            try:
+                answer = await self._client.request(method, path, json=json)
+            except httpx.HTTPError as error:
+                raise CommandError(
+                    f"Kafka Connect at {self._url} does not answer: {error or type(error).__name__}.", "See: crossfade status"
+                ) from error
+            if answer.is_success or answer.status_code in accept:
+                return answer
+            if answer.status_code != httpx.codes.CONFLICT or time.monotonic() >= deadline:
+                raise CommandError(f"Kafka Connect refuses {method} {path}: {_message(answer)}")
+            await asyncio.sleep(_POLL_S)
+
+
+def postgres_connector(
+    name: str,
+    dsn: str,
+    topic_prefix: str,
+    tables: Sequence[str],
+    *,
+    slot: str,
+    publication: str,
+    snapshot: SnapshotMode = "initial",
+    heartbeat_ms: int = 5_000,
+) -> dict[str, str]:
+    """Give the configuration of a connector that captures PostgreSQL tables (`schema.table`) from `dsn`.
+
+    It writes the topics of `capture_topics`, which must be there before. `slot` and `publication` belong to this
+    connector alone; the publication is made with these tables when it is missing.
+    """
+    parts = urlsplit(dsn)
+    return {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "database.hostname": parts.hostname or "localhost",
+        "database.port": str(parts.port or 5432),
+        "database.user": unquote(parts.username or ""),
+        "database.password": unquote(parts.password or ""),
+        "database.dbname": unquote(parts.path.lstrip("/")),
+        "plugin.name": "pgoutput",
+        "slot.name": slot,
+        "publication.name": publication,
+        "publication.autocreate.mode": "filtered",
+        "table.include.list": ",".join(_exactly(table) for table in tables),
+        **_common(name, topic_prefix, snapshot, heartbeat_ms),
+    }
+
+
+def mariadb_connector(
+    name: str,
+    dsn: str,
+    topic_prefix: str,
+    tables: Sequence[str],
+    *,
+    bootstrap_servers: str,
+    snapshot: SnapshotMode = "initial",
+    heartbeat_ms: int = 5_000,
+) -> dict[str, str]:
+    """Give the configuration of a connector that captures MariaDB tables (`database.table`) from `dsn`.
+
+    Its schema history is kept in a topic of the broker at `bootstrap_servers`, which the connector makes itself.
+    """
+    parts = urlsplit(dsn)
+    return {
+        "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
+        "database.hostname": parts.hostname or "localhost",
+        "database.port": str(parts.port or 3306),
+        "database.user": unquote(parts.username or ""),
+        "database.password": unquote(parts.password or ""),
+        "database.ssl.mode": "disable",
+        # A replica's id, which no other reader of the same binary log may have.
+        "database.server.id": str(100_000 + zlib.crc32(name.encode()) % 4_000_000_000),
+        "database.include.list": ",".join(sorted({_exactly(table.partition(".")[0]) for table in tables})),
+        "table.include.list": ",".join(_exactly(table) for table in tables),
+        "include.schema.changes": "false",
+        "schema.history.internal.kafka.bootstrap.servers": bootstrap_servers,
+        "schema.history.internal.kafka.topic": schema_history_topic(topic_prefix),
+        "schema.history.internal.store.only.captured.tables.ddl": "true",
+        "schema.history.internal.producer.max.request.size": str(_HISTORY_REQUEST_BYTES),
+        "schema.history.internal.producer.linger.ms": "0",
+        **_common(name, topic_prefix, snapshot, heartbeat_ms),
+    }
+
+
+def capture_topics(topic_prefix: str, tables: Sequence[str]) -> tuple[str, ...]:
+    """Give the topics that a connector writes: one a table, and its heartbeats. They must be there before it starts.
+
+    Connect retries for ever, without a failure, to write to a topic that is not there.
+    """
+    return (*(f"{topic_prefix}.{table}" for table in tables), f"__debezium-heartbeat.{topic_prefix}")
+
+
+def schema_history_topic(topic_prefix: str) -> str:
+    """Give the topic in which a MariaDB connector keeps the table definitions over time."""
+    return f"{topic_prefix}.{_HISTORY_TOPIC_SUFFIX}"
+
+
+def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: int) -> dict[str, str]:
+    return {
+        "name": name,
+        "tasks.max": "1",
+        "topic.prefix": topic_prefix,
+        "snapshot.mode": snapshot,
+        "snapshot.fetch.size": str(_SNAPSHOT_FETCH_ROWS),
+        "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "key.converter.schemas.enable": "false",
+        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "value.converter.schemas.enable": "false",
+        "decimal.handling.mode": "string",
+        "time.precision.mode": "isostring",
+        "binary.handling.mode": "base64",
+        "tombstones.on.delete": "true",
+        "poll.interval.ms": "10",
+        "heartbeat.interval.ms": str(heartbeat_ms),
+        "max.queue.size.in.bytes": str(_QUEUE_BYTES),
+        # A restart after an error of the connection is tried with a growing pause; then the task fails visibly.
+        "errors.max.retries": "10",
+        "producer.override.linger.ms": "0",
+    }
+
+
+def _exactly(name: str) -> str:
+    # Debezium reads these lists as regular expressions; a name's dot and dollar sign are meant as they are.
+    return name.replace("\\", "\\\\").replace(".", "\\.").replace("$", "\\$")
+
+
+def _first_cause(trace: str) -> str:
+    """Give the innermost cause's line of a Java stack trace, which is the one that says what is wrong."""
+    lines = [line.strip() for line in trace.splitlines()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return causes[-1] if causes else (lines[0] if lines else "")
+
+
+def _message(answer: httpx.Response) -> str:
+    body: Any
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and body.get("message"):
+        return str(body["message"])
+    return f"{answer.status_code} {answer.text[:300]}"
