@@ -1,0 +1,144 @@
+"""The port `VectorStore` in memory: the plainest statement of what the Qdrant adapters must do, no index, no disk."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from connectors.errors import Misconfigured
+from connectors.ports import PointPage, SearchRequest
+from connectors.qdrant.points import (
+    Found,
+    best_hits,
+    by_document,
+    check_document,
+    check_vector,
+    matches,
+    metadata_path,
+    payload_of,
+    stored_chunk,
+)
+from domain.keys import point_id
+from domain.points import DocumentPoints, StoredChunk
+from schemas.content import Scalar
+from schemas.queries import Hit
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    document_id: str
+    mark: StoredChunk
+    metadata: dict[str, Scalar]
+    vector: Floats | None
+
+
+@dataclass(slots=True)
+class _Collection:
+    dimension: int
+    points: dict[str, _Point] = field(default_factory=dict)
+    chunks: dict[str, dict[int, str]] = field(default_factory=dict)
+
+
+class MemoryVectorStore:
+    """Collections as dictionaries of points. Vectors are kept at length 1, as Qdrant keeps those of cosine distance."""
+
+    def __init__(self) -> None:
+        self._collections: dict[str, _Collection] = {}
+
+    async def prepare(self, collection: str, dimension: int) -> None:
+        """Create the collection where absent. Raises Misconfigured for another dimension."""
+        known = self._collections.setdefault(collection, _Collection(dimension))
+        if known.dimension != dimension:
+            raise Misconfigured(f"collection {collection} has vectors of {known.dimension} floats, not {dimension}")
+
+    async def stored(
+        self, collection: str, ids: Sequence[str], *, content: bool = False
+    ) -> dict[str, list[StoredChunk]]:
+        """Return all points of the documents that have any."""
+        known = self._of(collection)
+        wanted = dict.fromkeys(ids)
+        points = [known.points[point] for name in wanted for point in known.chunks.get(name, {}).values()]
+        marks = [(p.document_id, p.mark if content else replace(p.mark, text=None, vector=None)) for p in points]
+        return by_document(marks, ids)
+
+    async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Write each point whose stored version is lower, and each that is new. Raises Refused before anything."""
+        known = self._of(collection)
+        for document in documents:
+            check_document(document, known.dimension)
+        for document in documents:
+            for chunk in (*range(len(document.chunks)), *document.tombstones):
+                name = point_id(collection, document.id, chunk)
+                before = known.points.get(name)
+                if before is None or before.mark.version < document.version:
+                    known.points[name] = _point(document, chunk)
+                    known.chunks.setdefault(document.id, {})[chunk] = name
+
+    async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
+        """Return the nearest live chunks by comparing with every one."""
+        known = self._of(collection)
+        vector = request.vector or b""
+        check_vector(vector, known.dimension, "the question")
+        for name in request.filter:
+            metadata_path(name)  # refused here too where no other store could name it
+        asked = _unit(vector)
+        found = [
+            Found(
+                score=float(np.dot(point.vector, asked)),
+                payload={
+                    "document_id": point.document_id,
+                    "chunk": point.mark.chunk,
+                    "version": point.mark.version,
+                    "text": point.mark.text,
+                    "metadata": point.metadata,
+                },
+            )
+            for point in known.points.values()
+            if point.vector is not None
+            and point.mark.tenant == request.tenant
+            and matches(point.metadata, request.filter)
+        ]
+        return best_hits(found)[: request.limit]
+
+    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+        """Return a page of points in the order of their ids."""
+        known = self._of(collection)
+        names = sorted(known.points)
+        start = 0 if after is None else bisect_left(names, after)
+        page = [known.points[name] for name in names[start : start + limit]]
+        groups = by_document([(point.document_id, replace(point.mark, text=None, vector=None)) for point in page])
+        following = names[start + limit] if start + limit < len(names) else None
+        return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
+
+    async def count(self, collection: str) -> int:
+        """Return the number of live points."""
+        return sum(not point.mark.deleted for point in self._of(collection).points.values())
+
+    async def close(self) -> None:
+        """Keep everything: there is nothing to give back."""
+
+    def _of(self, collection: str) -> _Collection:
+        if collection not in self._collections:
+            raise Misconfigured(f"collection {collection} does not exist in the vector store")
+        return self._collections[collection]
+
+
+def _point(document: DocumentPoints, chunk: int) -> _Point:
+    payload = payload_of(document, chunk)
+    vector = None if payload["deleted"] else _unit(document.chunks[chunk].vector)
+    vectors = {} if vector is None else {"dense": vector}
+    return _Point(document.id, stored_chunk(payload, vectors, content=True), payload["metadata"], vector)
+
+
+def _unit(vector: bytes) -> Floats:
+    values: Floats = np.frombuffer(vector, dtype="<f4").astype(np.float32)
+    length = float(np.sqrt(np.dot(values, values)))
+    if length == 0 or abs(length - 1) <= 1e-6:
+        return values
+    return (values / np.float32(length)).astype(np.float32)

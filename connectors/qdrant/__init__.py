@@ -1,0 +1,28 @@
+"""Qdrant: adapters of the port `VectorStore` over a server, over the embedded engine, and over the engine's host.
+
+The functions below choose one; nothing else of the project imports a driver of Qdrant.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from connectors.ports import VectorStore
+from connectors.qdrant.client import HostedVectorStore, healthy
+from connectors.qdrant.files import socket_path
+from schemas.settings import Qdrant
+
+__all__ = ["healthy", "open_vector_store", "socket_path"]
+
+
+async def open_vector_store(settings: Qdrant, home: Path) -> VectorStore:
+    """Return the store of the configuration: the server where `url` is set, else the local stack's engine host.
+
+    Connects at the first call, so that a worker may start before its store does.
+    """
+    if settings.url is None:
+        return HostedVectorStore(socket_path(home), settings.timeout_s)
+    # The driver takes long to import, and only a server needs it.
+    from connectors.qdrant.server import ServerVectorStore  # noqa: PLC0415
+
+    return ServerVectorStore.connect(settings)

@@ -1,0 +1,167 @@
+"""The port `VectorStore` over Qdrant's engine in this process: which collections are open, turns, flushing, optimising.
+
+One process at a time may own a home; the others reach it through `connectors.qdrant.host`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
+from connectors.ports import PointPage, SearchRequest
+from connectors.qdrant.files import FolderLock, engine_folder
+from connectors.qdrant.optimise import Optimisation
+from connectors.qdrant.points import Found, check_document, check_vector, search_documents
+from connectors.qdrant.shard import Shard
+from domain.points import DocumentPoints, StoredChunk
+from schemas.queries import Hit
+
+log = logging.getLogger(__name__)
+
+FLUSH_INTERVAL_S = 5.0  # as long as a Qdrant server waits by default
+FLUSH_POINTS = 2_000  # a flush takes about 0.02 ms a point, and nothing else runs meanwhile
+TURN_S = 0.004
+IDS_A_TURN = 128
+OPTIMISE_POINTS = 20_000  # comparing a question with fewer takes 2 ms without an index
+OPTIMISE_SHARE = 0.25
+
+
+class EmbeddedVectorStore:
+    """Collections under `<home>/qdrant`. Writes are in the engine's log, kept when the process dies, on return.
+
+    A power cut may take the last `FLUSH_INTERVAL_S`. With `optimise` False the vector index is only built on demand.
+    """
+
+    def __init__(self, home: Path, *, optimise: bool = True) -> None:
+        self._folder = engine_folder(home)
+        self._lock = FolderLock(self._folder)
+        self._shards: dict[str, Shard] = {}
+        self._writing = asyncio.Lock()
+        self._optimising = asyncio.Lock()
+        self._optimise = optimise
+        self._upkeep: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def start(self) -> None:
+        """Take the folder. Raises StoreUnavailable, naming the process, where another one has it."""
+        self._lock.acquire()
+        self._upkeep = asyncio.create_task(self._keep_up(), name="qdrant upkeep")
+
+    async def prepare(self, collection: str, dimension: int) -> None:
+        """Create the collection and its payload indexes where absent. Raises Misconfigured for another dimension."""
+        self._check_open()
+        if not (self._folder / collection / "collection.json").exists():
+            self._shards[collection] = Shard.create(collection, self._folder / collection, dimension)
+        known = self._of(collection).description.dimension
+        if known != dimension:
+            raise Misconfigured(f"collection {collection} has vectors of {known} floats, not {dimension}")
+
+    async def stored(
+        self, collection: str, ids: Sequence[str], *, content: bool = False
+    ) -> dict[str, list[StoredChunk]]:
+        """Return all points, tombstones included, of the documents that have any."""
+        found: dict[str, list[StoredChunk]] = {}
+        for start in range(0, len(ids), IDS_A_TURN):
+            if start:
+                await asyncio.sleep(0)
+            found |= self._of(collection).stored(ids[start : start + IDS_A_TURN], content=content)
+        return found
+
+    async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Write each document in one guarded operation; searches get their turn in between."""
+        dimension = self._of(collection).description.dimension
+        for document in documents:
+            check_document(document, dimension)
+        async with self._writing:
+            turn_ends = time.monotonic() + TURN_S
+            for document in documents:
+                # Looked up for each document: an optimised generation may have taken the place of the last one.
+                self._of(collection).write(document)
+                if time.monotonic() >= turn_ends:
+                    await asyncio.sleep(0)
+                    turn_ends = time.monotonic() + TURN_S
+        shard = self._of(collection)
+        if shard.unflushed >= FLUSH_POINTS:
+            shard.flush()
+
+    async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
+        """Return the nearest live chunks of the tenant, at most one for each document."""
+        check_vector(request.vector or b"", self._of(collection).description.dimension, "the question")
+
+        async def ask(points: int) -> Sequence[Found]:
+            return self._of(collection).nearest(request, points)
+
+        return await search_documents(ask, request.limit, request.filter)
+
+    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+        """Return a page of points in the order of their ids."""
+        return self._of(collection).scan(after, limit)
+
+    async def count(self, collection: str) -> int:
+        """Return the number of live points of all tenants."""
+        return self._of(collection).count()
+
+    async def optimise(self, collection: str) -> bool:
+        """Build the vector index in a process of its own, and put it in place; reads and writes go on meanwhile.
+
+        Returns False, with everything as it was, where that process failed or the points written meanwhile could not
+        be caught up with.
+        """
+        async with self._optimising:
+            optimisation = Optimisation(self._of(collection), self._writing)
+            replacement = await optimisation.run()
+            if replacement is None:
+                return False
+            self._shards[collection] = replacement
+            return True
+
+    async def flush(self) -> None:
+        """Bring everything to disk."""
+        for shard in list(self._shards.values()):
+            if shard.unflushed:
+                shard.flush()
+                await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Flush and release the files. Safe to call twice."""
+        self._closed = True
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
+            self._upkeep = None
+        async with self._writing:
+            while self._shards:
+                _, shard = self._shards.popitem()
+                shard.close()
+        self._lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("Qdrant's engine is closed")
+
+    def _of(self, collection: str) -> Shard:
+        shard = self._shards.get(collection)
+        if shard is None:
+            self._check_open()
+            shard = self._shards[collection] = Shard.open(collection, self._folder / collection)
+        return shard
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_INTERVAL_S)
+            try:
+                await self.flush()
+                for collection, shard in list(self._shards.items()):
+                    if self._optimise and optimising_is_due(shard.unoptimised, shard.size()):
+                        await self.optimise(collection)
+            except CrossfadeError:
+                log.exception("upkeep of Qdrant's engine failed; tried again in %s s", FLUSH_INTERVAL_S)
+
+
+def optimising_is_due(unoptimised: int, size: int) -> bool:
+    """Say whether so many points were written since the last index, out of `size`, that another is worth its time."""
+    return unoptimised >= max(OPTIMISE_POINTS, OPTIMISE_SHARE * size)

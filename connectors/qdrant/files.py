@@ -1,0 +1,90 @@
+"""Where the embedded engine keeps its files, who may open them, and where its host listens. Nothing of the engine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO
+
+from connectors.errors import StoreUnavailable
+
+_LONGEST_SOCKET_PATH = 107
+
+
+def engine_folder(home: Path) -> Path:
+    """Return the folder of the embedded engine's collections."""
+    return home / "qdrant"
+
+
+def socket_path(home: Path) -> Path:
+    """Return where the engine's host listens: in `home`, or in the temp folder where that path is too long.
+
+    A Unix socket's path holds at most 107 bytes on Linux (unix(7)).
+    """
+    path = home.absolute() / "qdrant.sock"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        return path
+    digest = blake2b(os.fsencode(home.resolve()), digest_size=12).hexdigest()
+    return Path(tempfile.gettempdir()) / f"crossfade-qdrant-{digest}.sock"
+
+
+class FolderLock:
+    """An advisory lock on a folder, with the owner's process number in it; the system frees it when the owner dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock. Raises StoreUnavailable, naming the owner, where another process has it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a+", encoding="ascii")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            file.close()
+            raise StoreUnavailable(
+                f"Qdrant's files in {self._path.parent} are open in process {owner}; stop it, or use its socket"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Give the lock back; nothing where it is not held."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder, leaving holes of sparse files as holes: the engine's log files are mostly holes."""
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(parents=True, exist_ok=True)
+        else:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _copy_file(path, copy)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with source.open("rb") as read, target.open("wb") as write:
+        size = os.fstat(read.fileno()).st_size
+        write.truncate(size)
+        at = 0
+        while at < size:
+            try:
+                at = os.lseek(read.fileno(), at, os.SEEK_DATA)
+            except OSError:  # ENXIO: only a hole is left
+                return
+            end = os.lseek(read.fileno(), at, os.SEEK_HOLE)
+            os.lseek(write.fileno(), at, os.SEEK_SET)
+            while at < end:
+                at += os.sendfile(write.fileno(), read.fileno(), at, end - at)

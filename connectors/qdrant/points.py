@@ -1,0 +1,181 @@
+"""What every adapter of `VectorStore` shares: payload and vectors of a point, and the choice of one hit a document.
+
+No driver is imported here and nothing is asked of a store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from connectors.errors import Refused
+from domain.points import DocumentPoints, StoredChunk
+from schemas.content import Scalar
+from schemas.queries import Hit
+
+VECTOR: Final = "dense"
+MARK_FIELDS: Final = ["document_id", "tenant", "chunk", "version", "content_hash", "deleted", "model"]
+CONTENT_FIELDS: Final = [*MARK_FIELDS, "text"]
+HIT_FIELDS: Final = ["document_id", "chunk", "version", "text", "metadata"]
+IDS_A_REQUEST: Final = 1000
+POINTS_A_PAGE: Final = 1000
+EXACT_FLOAT: Final = 2**53
+_OVERSAMPLING: Final = 4
+_MOST_POINTS_SEARCHED: Final = 65_536
+
+
+def payload_of(document: DocumentPoints, chunk: int) -> dict[str, Any]:
+    """Return the payload of a chunk, a tombstone's for a number that is not among the live chunks."""
+    live = chunk < len(document.chunks)
+    return {
+        "document_id": document.id,
+        "tenant": document.tenant,
+        "chunk": chunk,
+        "version": document.version,
+        "content_hash": document.content_hash,
+        "deleted": not live,
+        "text": document.chunks[chunk].text if live else "",
+        "metadata": dict(document.metadata) if live else {},
+        "model": document.model,
+    }
+
+
+def check_document(document: DocumentPoints, dimension: int) -> None:
+    """Raise Refused for a vector of another length or with NaN, and for metadata that no payload can hold."""
+    for number, chunk in enumerate(document.chunks):
+        check_vector(chunk.vector, dimension, f"document {document.id}, chunk {number}")
+    for name, value in document.metadata.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Refused(f"document {document.id}: metadata {name} is {value}, which no payload can hold")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise Refused(f"document {document.id}: metadata {name} does not fit in 64 bits")
+
+
+def check_vector(vector: bytes, dimension: int, what: str) -> None:
+    """Raise Refused where the bytes are not `dimension` finite float32."""
+    if len(vector) != 4 * dimension:
+        raise Refused(f"{what}: the vector has {len(vector)} bytes, the collection's {dimension} floats take another")
+    if not np.isfinite(np.frombuffer(vector, dtype="<f4")).all():
+        raise Refused(f"{what}: the vector is not finite")
+
+
+def floats(vector: bytes) -> list[float]:
+    """Return a vector as the drivers take it."""
+    values: list[float] = np.frombuffer(vector, dtype="<f4").tolist()
+    return values
+
+
+def vector_bytes(values: object) -> bytes | None:
+    """Return the named vector of a stored point as bytes, None where it has none."""
+    dense = values.get(VECTOR) if isinstance(values, Mapping) else None
+    return None if dense is None else np.asarray(dense, dtype="<f4").tobytes()
+
+
+def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content: bool = False) -> StoredChunk:
+    """Return a stored point from its payload. A point without a version counts as older than every version (-1)."""
+    deleted = bool(payload.get("deleted"))
+    return StoredChunk(
+        chunk=int(payload.get("chunk", 0)),
+        version=int(payload.get("version", -1)),
+        deleted=deleted,
+        content_hash=payload.get("content_hash"),
+        tenant=payload.get("tenant", "default"),
+        model=payload.get("model", ""),
+        text=payload.get("text") if content else None,
+        vector=vector_bytes(vectors) if content and not deleted else None,
+    )
+
+
+def by_document(
+    points: Sequence[tuple[str, StoredChunk]], order: Sequence[str] | None = None
+) -> dict[str, list[StoredChunk]]:
+    """Group points by document, ordered by chunk number; documents in the given order, else in order of appearance."""
+    groups: dict[str, list[StoredChunk]] = {}
+    for document_id, chunk in points:
+        groups.setdefault(document_id, []).append(chunk)
+    ids = groups if order is None else [document_id for document_id in dict.fromkeys(order) if document_id in groups]
+    return {document_id: sorted(groups[document_id], key=lambda point: point.chunk) for document_id in ids}
+
+
+def metadata_path(name: str) -> str:
+    """Return the payload path of a metadata field, quoted. Raises Refused for a name that cannot be quoted."""
+    if not name or '"' in name or "\\" in name:
+        raise Refused(f"a filter cannot name the metadata field {name!r}")
+    return f'metadata."{name}"'
+
+
+def is_number(value: Scalar) -> bool:
+    """Say whether a filter value is compared as a number; a boolean is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def matches(metadata: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> bool:
+    """Say whether metadata equals a filter: null means null or absent, 1 equals 1.0, and a boolean equals no number."""
+    return all(_equal(metadata.get(name), value) for name, value in wanted.items())
+
+
+def _equal(stored: Scalar, wanted: Scalar) -> bool:
+    if is_number(stored) and is_number(wanted):
+        return stored == wanted
+    return type(stored) is type(wanted) and stored == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A point that a search returned."""
+
+    score: float
+    payload: Mapping[str, Any]
+
+
+def best_hits(found: Sequence[Found]) -> list[Hit]:
+    """Return for each document the best chunk among those of its highest version, best first, then by document id."""
+    newest: dict[str, int] = {}
+    for point in found:
+        document_id, version = point.payload["document_id"], point.payload.get("version", -1)
+        newest[document_id] = max(version, newest.get(document_id, -1))
+    best: dict[str, Found] = {}
+    for point in found:
+        document_id = point.payload["document_id"]
+        if point.payload.get("version", -1) == newest[document_id] and (
+            document_id not in best or _rank(point) < _rank(best[document_id])
+        ):
+            best[document_id] = point
+    return [_hit(point) for point in sorted(best.values(), key=_rank)]
+
+
+def _rank(point: Found) -> tuple[float, str, int]:
+    return (-point.score, point.payload["document_id"], point.payload["chunk"])
+
+
+def _hit(point: Found) -> Hit:
+    payload = point.payload
+    return Hit(
+        document_id=payload["document_id"],
+        chunk=payload["chunk"],
+        score=point.score,
+        text=payload.get("text") or "",
+        metadata=payload.get("metadata") or {},
+        version=payload.get("version"),
+    )
+
+
+async def search_documents(
+    ask: Callable[[int], Awaitable[Sequence[Found]]], limit: int, wanted: Mapping[str, Scalar]
+) -> list[Hit]:
+    """Return up to `limit` documents, asking for more points while there are too few documents among them.
+
+    `ask(n)` returns the n nearest points, fewer where there are no more. Stops at 65,536 points, even when that leaves
+    fewer documents than `limit`.
+    """
+    points = limit * _OVERSAMPLING
+    while True:
+        found = await ask(points)
+        hits = best_hits([point for point in found if matches(point.payload.get("metadata") or {}, wanted)])
+        if len(hits) >= limit or len(found) < points or points >= _MOST_POINTS_SEARCHED:
+            return hits[:limit]
+        points = min(points * 4, _MOST_POINTS_SEARCHED)

@@ -1,0 +1,261 @@
+"""The port `VectorStore` over a Qdrant server (gRPC or REST), or over qdrant-client's local mode in tests.
+
+Servers before 1.16 ignore the condition of an upsert without a word, so they are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from qdrant_client import AsyncQdrantClient, models
+
+from connectors.errors import Misconfigured, Refused, TransientError
+from connectors.ports import PointPage, SearchRequest
+from connectors.qdrant.points import (
+    CONTENT_FIELDS,
+    EXACT_FLOAT,
+    HIT_FIELDS,
+    IDS_A_REQUEST,
+    MARK_FIELDS,
+    POINTS_A_PAGE,
+    VECTOR,
+    Found,
+    by_document,
+    check_document,
+    check_vector,
+    floats,
+    metadata_path,
+    payload_of,
+    search_documents,
+    stored_chunk,
+)
+from connectors.qdrant.server_errors import mapped
+from domain.keys import point_id
+from domain.points import DocumentPoints, StoredChunk
+from schemas.content import Scalar
+from schemas.queries import Hit
+from schemas.settings import Qdrant
+
+FIRST_VERSION = (1, 16)
+REQUEST_BYTES = 8 * 1024 * 1024
+OPERATIONS_A_REQUEST = 512
+_INDEXES: tuple[tuple[str, models.PayloadSchemaType], ...] = (
+    ("document_id", models.PayloadSchemaType.KEYWORD),
+    ("tenant", models.PayloadSchemaType.KEYWORD),
+    ("version", models.PayloadSchemaType.INTEGER),
+    ("deleted", models.PayloadSchemaType.BOOL),
+)
+
+
+class ServerVectorStore:
+    """Collections of a server. `local` says that the client is in local mode: no versions, no payload indexes."""
+
+    def __init__(self, client: AsyncQdrantClient, *, local: bool = False) -> None:
+        self._client = client
+        self._local = local
+        self._dimensions: dict[str, int] = {}
+
+    @classmethod
+    def connect(cls, settings: Qdrant) -> ServerVectorStore:
+        """Return the store of a server; nothing is asked of it yet."""
+        with warnings.catch_warnings():
+            # A key sent without TLS: usual inside a private network, and the operator's decision.
+            warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
+            client = AsyncQdrantClient(
+                url=settings.url,
+                grpc_port=settings.grpc_port,
+                prefer_grpc=settings.prefer_grpc,
+                api_key=settings.api_key,
+                timeout=max(1, round(settings.timeout_s)),
+                # `prepare` asks for the version itself; the client would only warn, from a thread of its own.
+                check_compatibility=False,
+            )
+        return cls(client)
+
+    async def prepare(self, collection: str, dimension: int) -> None:
+        """Create the collection and its payload indexes where absent.
+
+        Raises Misconfigured for another dimension or distance, and for a server before 1.16.
+        """
+        with mapped(f"preparing {collection}"):
+            if not self._local:
+                check_version((await self._client.info()).version)
+            if not await self._client.collection_exists(collection):
+                await self._create(collection, dimension)
+            known = _dimension_of(collection, await self._client.get_collection(collection))
+            if known != dimension:
+                raise Misconfigured(f"collection {collection} has vectors of {known} floats, not {dimension}")
+            self._dimensions[collection] = known
+            if not self._local:
+                for name, kind in _INDEXES:
+                    await self._client.create_payload_index(collection, name, kind, wait=True)
+
+    async def _create(self, collection: str, dimension: int) -> None:
+        params = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+        try:
+            with mapped(f"creating {collection}"):
+                await self._client.create_collection(collection, {VECTOR: params})
+        except Refused:
+            if not await self._client.collection_exists(collection):  # otherwise another worker was faster
+                raise
+
+    async def stored(
+        self, collection: str, ids: Sequence[str], *, content: bool = False
+    ) -> dict[str, list[StoredChunk]]:
+        """Return all points, tombstones included, of the documents that have any."""
+        ids = list(dict.fromkeys(ids))
+        points: list[tuple[str, StoredChunk]] = []
+        for start in range(0, len(ids), IDS_A_REQUEST):
+            some = models.MatchAny(any=ids[start : start + IDS_A_REQUEST])
+            only = models.Filter(must=[models.FieldCondition(key="document_id", match=some)])
+            offset: Any = None
+            while True:
+                with mapped(f"reading points of {collection}"):
+                    page, offset = await self._client.scroll(
+                        collection,
+                        only,
+                        POINTS_A_PAGE,
+                        offset=offset,
+                        with_payload=CONTENT_FIELDS if content else MARK_FIELDS,
+                        with_vectors=content,
+                    )
+                for record in page:
+                    payload = record.payload or {}
+                    points.append((payload["document_id"], stored_chunk(payload, record.vector, content=content)))
+                if offset is None:
+                    break
+        return by_document(points, ids)
+
+    async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Write each document in one guarded operation, a few megabytes a request."""
+        dimension = await self._dimension(collection)
+        for document in documents:
+            check_document(document, dimension)
+        for part in _requests(documents):
+            operations = [upsert_of(collection, document) for document in part]
+            with mapped(f"writing to {collection}"):
+                results = await self._client.batch_update_points(collection, operations, wait=True)
+            check_results(results, len(operations))
+
+    async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
+        """Return the nearest live chunks of the tenant, at most one for each document."""
+        vector = request.vector or b""
+        check_vector(vector, await self._dimension(collection), "the question")
+        query, only = floats(vector), filter_of(request.tenant, request.filter)
+
+        async def ask(points: int) -> Sequence[Found]:
+            with mapped(f"searching {collection}"):
+                answer = await self._client.query_points(
+                    collection, query, using=VECTOR, query_filter=only, limit=points, with_payload=HIT_FIELDS
+                )
+            return [Found(point.score, point.payload or {}) for point in answer.points]
+
+        return await search_documents(ask, request.limit, request.filter)
+
+    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+        """Return a page of points in the order of their ids."""
+        with mapped(f"scanning {collection}"):
+            page, following = await self._client.scroll(
+                collection, None, limit, offset=after, with_payload=MARK_FIELDS, with_vectors=False
+            )
+        groups = by_document(
+            [(payload["document_id"], stored_chunk(payload)) for payload in (record.payload or {} for record in page)]
+        )
+        documents = {name: tuple(chunks) for name, chunks in groups.items()}
+        return PointPage(documents, None if following is None else str(following))
+
+    async def count(self, collection: str) -> int:
+        """Return the number of live points of all tenants."""
+        live = models.FieldCondition(key="deleted", match=models.MatchValue(value=False))
+        with mapped(f"counting {collection}"):
+            return (await self._client.count(collection, models.Filter(must=[live]), exact=True)).count
+
+    async def close(self) -> None:
+        """Close the connections."""
+        with mapped("closing"):
+            await self._client.close()
+
+    async def _dimension(self, collection: str) -> int:
+        if collection not in self._dimensions:
+            with mapped(f"reading {collection}"):
+                self._dimensions[collection] = _dimension_of(collection, await self._client.get_collection(collection))
+        return self._dimensions[collection]
+
+
+def check_version(version: str) -> None:
+    """Raise Misconfigured for a server that does not know conditional upserts."""
+    numbers = re.match(r"v?(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < FIRST_VERSION:
+        raise Misconfigured(
+            f"Qdrant {version} ignores conditions of upserts; at least {'.'.join(map(str, FIRST_VERSION))} is needed"
+        )
+
+
+def check_results(results: Sequence[models.UpdateResult], expected: int) -> None:
+    """Raise TransientError unless every operation is completed: `wait` may end by time, and says so only here."""
+    unfinished = [str(result.status) for result in results if result.status != models.UpdateStatus.COMPLETED]
+    if unfinished or len(results) != expected:
+        raise TransientError(
+            f"Qdrant completed {len(results) - len(unfinished)} of {expected} writes ({', '.join(unfinished[:3])})"
+        )
+
+
+def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperation:
+    """Return the one operation of a document: live chunks, tombstones, conditional on a lower stored version."""
+    points = [
+        models.PointStruct(
+            id=point_id(collection, document.id, number),
+            vector={VECTOR: floats(document.chunks[number].vector)} if number < len(document.chunks) else {},
+            payload=payload_of(document, number),
+        )
+        for number in (*range(len(document.chunks)), *document.tombstones)
+    ]
+    # Not "below": a point that has no version at all must not block.
+    at_least = models.FieldCondition(key="version", range=models.Range(gte=float(document.version)))
+    return models.UpsertOperation(
+        upsert=models.PointsList(points=points, update_filter=models.Filter(must_not=[at_least]))
+    )
+
+
+def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
+    """Return the filter of a search: the tenant, and equality with metadata (null: null or absent)."""
+    must: list[models.Condition] = [models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant))]
+    for name, value in wanted.items():
+        path = metadata_path(name)
+        if value is None:
+            must.append(models.IsEmptyCondition(is_empty=models.PayloadField(key=path)))
+        elif isinstance(value, str | bool) or (isinstance(value, int) and abs(value) > EXACT_FLOAT):
+            must.append(models.FieldCondition(key=path, match=models.MatchValue(value=value)))
+        else:
+            must.append(models.FieldCondition(key=path, range=models.Range(gte=float(value), lte=float(value))))
+    return models.Filter(must=must)
+
+
+def _requests(documents: Sequence[DocumentPoints]) -> Iterable[list[DocumentPoints]]:
+    part: list[DocumentPoints] = []
+    size = 0
+    for document in documents:
+        if not document.chunks and not document.tombstones:
+            continue
+        # A float32 takes about 22 bytes in JSON.
+        bytes_ = 1024 + sum(6 * len(chunk.vector) + 3 * len(chunk.text) for chunk in document.chunks)
+        if part and (size + bytes_ > REQUEST_BYTES or len(part) == OPERATIONS_A_REQUEST):
+            yield part
+            part, size = [], 0
+        part.append(document)
+        size += bytes_
+    if part:
+        yield part
+
+
+def _dimension_of(collection: str, info: models.CollectionInfo) -> int:
+    vectors = info.config.params.vectors
+    params = vectors.get(VECTOR) if isinstance(vectors, dict) else None
+    if params is None:
+        raise Misconfigured(f"collection {collection} is in Qdrant without a vector named {VECTOR}")
+    if params.distance != models.Distance.COSINE:
+        raise Misconfigured(f"collection {collection} compares by {params.distance}, not by cosine")
+    return params.size

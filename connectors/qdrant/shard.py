@@ -1,0 +1,257 @@
+"""One collection in Qdrant's embedded engine: its files, and the calls to the engine. Every call blocks its thread.
+
+The engine holds Python's global lock during every call, so a call in another thread would block the loop just the same:
+callers keep each call short instead. A folder `g<n>` is one generation of the collection; `collection.json` names the
+one that counts, so that an optimised copy takes its place in one step.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import qdrant_edge as edge
+
+from connectors.errors import Misconfigured
+from connectors.ports import PointPage, SearchRequest
+from connectors.qdrant.engine_errors import mapped
+from connectors.qdrant.points import (
+    CONTENT_FIELDS,
+    EXACT_FLOAT,
+    HIT_FIELDS,
+    IDS_A_REQUEST,
+    MARK_FIELDS,
+    POINTS_A_PAGE,
+    VECTOR,
+    Found,
+    by_document,
+    floats,
+    is_number,
+    metadata_path,
+    payload_of,
+    stored_chunk,
+)
+from domain.keys import point_id
+from domain.points import DocumentPoints, StoredChunk
+from schemas.content import Scalar
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What `collection.json` says."""
+
+    dimension: int
+    generation: int
+
+
+class Shard:
+    """An open collection. `touched` collects the ids of written points while it is a set."""
+
+    def __init__(self, collection: str, folder: Path, description: Description, engine: edge.EdgeShard) -> None:
+        self.collection = collection
+        self.folder = folder
+        self.description = description
+        self.touched: set[str] | None = None
+        self.unflushed = 0
+        self._engine = engine
+        self.unoptimised = self.unindexed()
+
+    @classmethod
+    def create(cls, collection: str, folder: Path, dimension: int) -> Shard:
+        """Create the collection and the indexes of its payload."""
+        shutil.rmtree(folder, ignore_errors=True)  # left by a creation that did not end
+        description = Description(dimension, 1)
+        path = generation_folder(folder, 1)
+        path.mkdir(parents=True)
+        with mapped(f"creating {collection}"):
+            params = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)
+            engine = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={VECTOR: params}))
+            for name, kind in (
+                ("document_id", edge.PayloadSchemaType.Keyword),
+                ("tenant", edge.PayloadSchemaType.Keyword),
+                ("version", edge.PayloadSchemaType.Integer),
+            ):
+                engine.update(edge.UpdateOperation.create_field_index(name, kind))
+            engine.flush()
+        describe(folder, description)
+        return cls(collection, folder, description, engine)
+
+    @classmethod
+    def open(cls, collection: str, folder: Path) -> Shard:
+        """Open the collection. Raises Misconfigured where it does not exist."""
+        try:
+            description = msgspec.json.decode((folder / "collection.json").read_bytes(), type=Description)
+        except FileNotFoundError:
+            raise Misconfigured(f"collection {collection} does not exist in the vector store") from None
+        except msgspec.DecodeError as error:
+            raise Misconfigured(f"collection {collection}: {folder}/collection.json is damaged: {error}") from error
+        current = generation_folder(folder, description.generation)
+        for other in folder.glob("g*"):
+            if other != current:
+                shutil.rmtree(other)
+        return cls(collection, folder, description, load(collection, current))
+
+    def write(self, document: DocumentPoints) -> None:
+        """Write the points of a document in one operation, conditional on a lower stored version."""
+        numbers = (*range(len(document.chunks)), *document.tombstones)
+        names = [point_id(self.collection, document.id, number) for number in numbers]
+        if not names:
+            return
+        with mapped(f"writing document {document.id}"):
+            points = [
+                edge.Point(
+                    name,
+                    {VECTOR: floats(document.chunks[number].vector)} if number < len(document.chunks) else {},
+                    payload_of(document, number),
+                )
+                for name, number in zip(names, numbers, strict=True)
+            ]
+            # Not "below": a point that has no version at all must not block.
+            at_least = edge.FieldCondition("version", range=edge.RangeFloat(gte=float(document.version)))
+            self._engine.update(edge.UpdateOperation.upsert_points(points, condition=edge.Filter(must_not=[at_least])))
+        self._count(names)
+
+    def adopt(self, source: Shard, names: Sequence[str]) -> None:
+        """Take points over from another generation as they are there, whatever is here."""
+        with mapped(f"taking over points of {self.collection}"):
+            points = [
+                edge.Point(record.id, record.vector or {}, record.payload)
+                for record in source._engine.retrieve(list(names), True, True)
+            ]
+            self._engine.update(edge.UpdateOperation.upsert_points(points))
+        self._count(names)
+
+    def _count(self, names: Sequence[str]) -> None:
+        self.unflushed += len(names)
+        self.unoptimised += len(names)
+        if self.touched is not None:
+            self.touched.update(names)
+
+    def stored(self, ids: Sequence[str], *, content: bool) -> dict[str, list[StoredChunk]]:
+        """Return all points of the documents."""
+        fields = CONTENT_FIELDS if content else MARK_FIELDS
+        ids = list(dict.fromkeys(ids))
+        points: list[tuple[str, StoredChunk]] = []
+        with mapped(f"reading points of {self.collection}"):
+            for start in range(0, len(ids), IDS_A_REQUEST):
+                some = edge.MatchAny(list(ids[start : start + IDS_A_REQUEST]))
+                only = edge.Filter(must=[edge.FieldCondition("document_id", match=some)])
+                offset: edge.PointId | None = None
+                while True:
+                    page, offset = self._engine.scroll(
+                        edge.ScrollRequest(offset, POINTS_A_PAGE, only, with_payload=fields, with_vector=content)
+                    )
+                    for record in page:
+                        payload = record.payload or {}
+                        points.append((payload["document_id"], stored_chunk(payload, record.vector, content=content)))
+                    if offset is None:
+                        break
+        return by_document(points, ids)
+
+    def nearest(self, request: SearchRequest, limit: int) -> list[Found]:
+        """Return the `limit` nearest points of the tenant; the filter's booleans are left to the caller."""
+        with mapped(f"searching {self.collection}"):
+            points = self._engine.query(
+                edge.QueryRequest(
+                    limit=limit,
+                    query=edge.Query.Nearest(floats(request.vector or b""), using=VECTOR),
+                    filter=_filter(request.tenant, request.filter),
+                    with_payload=HIT_FIELDS,
+                )
+            )
+        return [Found(point.score, point.payload or {}) for point in points]
+
+    def scan(self, after: str | None, limit: int) -> PointPage:
+        """Return a page of points in the order of their ids."""
+        offset = None if after is None else UUID(after)
+        with mapped(f"scanning {self.collection}"):
+            page, following = self._engine.scroll(
+                edge.ScrollRequest(offset, limit, None, with_payload=MARK_FIELDS, with_vector=False)
+            )
+        groups = by_document(
+            [(payload["document_id"], stored_chunk(payload)) for payload in (record.payload or {} for record in page)]
+        )
+        documents = {name: tuple(chunks) for name, chunks in groups.items()}
+        return PointPage(documents, None if following is None else str(following))
+
+    def count(self) -> int:
+        """Return the number of live points: those that have a vector."""
+        # Not by `deleted`: the engine's binding turns a boolean to match into a number (qdrant-edge-py 0.9.0).
+        with mapped(f"counting {self.collection}"):
+            return self._engine.count(edge.CountRequest(True, edge.Filter(must=[edge.HasVectorCondition(VECTOR)])))
+
+    def size(self) -> int:
+        """Return the number of points, tombstones included."""
+        with mapped(f"reading {self.collection}"):
+            return self._engine.info().points_count
+
+    def unindexed(self) -> int:
+        """Return the number of points that no vector index covers."""
+        with mapped(f"reading {self.collection}"):
+            info = self._engine.info()
+        return max(0, info.points_count - info.indexed_vectors_count)
+
+    def flush(self) -> None:
+        """Bring everything to disk; until then a power cut may lose it, the end of the process does not."""
+        with mapped(f"flushing {self.collection}"):
+            self._engine.flush()
+        self.unflushed = 0
+
+    def close(self) -> None:
+        """Flush and release the files."""
+        self.flush()
+        with mapped(f"closing {self.collection}"):
+            self._engine.close()
+
+
+def load(collection: str, folder: Path) -> edge.EdgeShard:
+    """Open one generation."""
+    with mapped(f"opening {collection}"):
+        return edge.EdgeShard.load(str(folder))
+
+
+def generation_folder(folder: Path, generation: int) -> Path:
+    """Return the folder of a generation of a collection."""
+    return folder / f"g{generation}"
+
+
+def describe(folder: Path, description: Description) -> None:
+    """Write `collection.json` in one step that survives a power cut."""
+    fresh = folder / "collection.json.new"
+    with fresh.open("wb") as file:
+        file.write(msgspec.json.encode(description))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(folder / "collection.json")
+    folder_fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
+def _filter(tenant: str, wanted: Mapping[str, Scalar]) -> edge.Filter:
+    must: list[edge.ConditionType] = [edge.FieldCondition("tenant", match=edge.MatchValue(tenant))]
+    must_not: list[edge.ConditionType] = []
+    for name, value in wanted.items():
+        path = metadata_path(name)
+        if value is None:
+            must.append(edge.IsEmptyCondition(path))
+        elif isinstance(value, bool):
+            # It cannot be matched (see `count`): narrow to what is there and is no number, the caller compares.
+            must_not.append(edge.IsEmptyCondition(path))
+            every = edge.RangeFloat(gte=-1.7976931348623157e308, lte=1.7976931348623157e308)
+            must_not.append(edge.FieldCondition(path, range=every))
+        elif isinstance(value, str):
+            must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
+        elif is_number(value) and abs(value) <= EXACT_FLOAT:
+            same = edge.RangeFloat(gte=float(value), lte=float(value))
+            must.append(edge.FieldCondition(path, range=same))
+        elif isinstance(value, int):
+            must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
+        else:
+            must.append(edge.FieldCondition(path, range=edge.RangeFloat(gte=value, lte=value)))
+    return edge.Filter(must=must, must_not=must_not or None)

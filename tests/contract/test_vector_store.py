@@ -1,0 +1,223 @@
+"""What every adapter of the port `VectorStore` must do. Nothing here knows which one it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from connectors.errors import Misconfigured, Refused
+from connectors.ports import VectorStore
+from domain.points import StoredChunk, tombstones_for
+from schemas.content import Scalar
+from tests.contract.vector_stores import DIMENSION, KINDS, document, opened, question, vector
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[VectorStore]:
+    async with opened(request.param) as opened_store:
+        yield opened_store
+
+
+@pytest.fixture
+async def name(store: VectorStore) -> str:
+    collection = f"c{uuid4().hex[:12]}"
+    await store.prepare(collection, DIMENSION)
+    return collection
+
+
+async def test_what_was_written_is_found_and_read_back(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 7, [(3, 4, 0, 0), (0, 0, 1, 0)], metadata={"kind": "x", "none": None})])
+    stored = await store.stored(name, ["a", "b"], content=True)
+    assert list(stored) == ["a"]
+    first, second = stored["a"]
+    assert (first.chunk, second.chunk, first.version, first.deleted) == (0, 1, 7, False)
+    assert (first.content_hash, first.model, first.tenant, first.text) == ("hash of a v7", "m@1", "default", "a v7 #0")
+    assert first.vector is not None
+    np.testing.assert_allclose(np.frombuffer(first.vector, "<f4"), [0.6, 0.8, 0, 0], atol=1e-6)  # cosine: length 1
+    assert (await store.stored(name, ["a"]))["a"][0] == StoredChunk(
+        0, 7, False, content_hash="hash of a v7", tenant="default", model="m@1"
+    )
+    (hit,) = await store.search(name, question(0, 0, 1, 0))
+    assert (hit.document_id, hit.chunk, hit.text, hit.version) == ("a", 1, "a v7 #1", 7)
+    assert hit.metadata == {"kind": "x", "none": None}
+    assert hit.score == pytest.approx(1, abs=1e-6)
+
+
+async def test_an_older_or_equal_version_changes_nothing(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 5, [(1, 0, 0, 0)])])
+    before = await store.stored(name, ["a"], content=True)
+    await store.write(name, [document("a", 4, [(0, 1, 0, 0)]), document("a", 5, [(0, 1, 0, 0)])])
+    assert await store.stored(name, ["a"], content=True) == before
+    await store.write(name, [document("a", 6, [(0, 1, 0, 0)])])
+    assert (await store.stored(name, ["a"]))["a"][0].version == 6
+
+
+async def test_versions_next_to_two_to_the_53_are_told_apart(store: VectorStore, name: str) -> None:
+    top = 2**53 - 1
+    await store.write(name, [document("a", top - 1, [(1, 0, 0, 0)])])
+    await store.write(name, [document("a", top, [(0, 1, 0, 0)])])
+    await store.write(name, [document("a", top - 1, [(0, 0, 1, 0)])])
+    (chunk,) = (await store.stored(name, ["a"], content=True))["a"]
+    assert (chunk.version, chunk.text) == (top, f"a v{top} #0")
+
+
+async def test_all_points_of_a_document_move_to_the_new_version_together(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 1, [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)])])
+    stored = (await store.stored(name, ["a"]))["a"]
+    await store.write(name, [document("a", 2, [(0, 0, 0, 1)], tombstones_for(1, stored))])
+    after = (await store.stored(name, ["a"], content=True))["a"]
+    assert [(chunk.chunk, chunk.version, chunk.deleted) for chunk in after] == [
+        (0, 2, False),
+        (1, 2, True),
+        (2, 2, True),
+    ]
+    assert [chunk.vector is None for chunk in after] == [False, True, True]
+    assert [chunk.text for chunk in after] == ["a v2 #0", "", ""]
+    assert await store.count(name) == 1
+    assert [hit.chunk for hit in await store.search(name, question(0, 1, 0, 0))] == [0]
+
+
+async def test_a_deleted_document_is_not_found_and_blocks_a_late_insert(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 3, [], [0])])
+    await store.write(name, [document("a", 2, [(1, 0, 0, 0)])])
+    assert await store.search(name, question(1, 0, 0, 0)) == []
+    assert [chunk.deleted for chunk in (await store.stored(name, ["a"]))["a"]] == [True]
+    assert await store.count(name) == 0
+    await store.write(name, [document("a", 4, [(1, 0, 0, 0)])])
+    assert [hit.version for hit in await store.search(name, question(1, 0, 0, 0))] == [4]
+
+
+async def test_one_hit_a_document_even_when_one_has_very_many_near_chunks(store: VectorStore, name: str) -> None:
+    crowd = document("crowd", 1, [(1, i / 1000, 0, 0) for i in range(120)])
+    others = [document(f"d{i}", 1, [(1, 1 + i, 0, 0)]) for i in range(4)]
+    await store.write(name, [crowd, *others])
+    hits = await store.search(name, question(1, 0, 0, 0, limit=5))
+    assert [hit.document_id for hit in hits] == ["crowd", "d0", "d1", "d2", "d3"]
+    assert hits[0].chunk == 0
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+async def test_equal_scores_are_ordered_by_document_id(store: VectorStore, name: str) -> None:
+    await store.write(name, [document(x, 1) for x in ("c", "a", "b")])
+    assert [hit.document_id for hit in await store.search(name, question(1, 0, 0, 0))] == ["a", "b", "c"]
+
+
+async def test_a_tenant_never_sees_another_tenants_documents(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 1, tenant="one"), document("b", 1, tenant="two")])
+    assert [hit.document_id for hit in await store.search(name, question(1, 0, 0, 0, tenant="one"))] == ["a"]
+    assert await store.search(name, question(1, 0, 0, 0)) == []
+    assert await store.count(name) == 2
+
+
+VALUES: dict[str, Scalar] = {
+    "int": 1, "float": 1.0, "half": 0.5, "text": "1", "true": True, "false": False, "zero": 0, "null": None,
+    "empty": "", "big": 2**53 + 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (1, {"int", "float"}), (1.0, {"int", "float"}), (0.5, {"half"}), ("1", {"text"}), (True, {"true"}),
+        (False, {"false"}), (0, {"zero"}), (None, {"null", "absent"}), ("", {"empty"}),
+        (2**53 + 1, {"big"}), (2, set()),
+    ],
+)  # fmt: skip
+async def test_a_filter_is_equality_of_type_and_value(
+    store: VectorStore, name: str, wanted: Scalar, expected: set[str]
+) -> None:
+    documents = [document(key, 1, metadata={"a.b $": value}) for key, value in VALUES.items()]
+    await store.write(name, [*documents, document("absent", 1)])
+    hits = await store.search(name, question(1, 0, 0, 0, wanted={"a.b $": wanted}))
+    assert {hit.document_id for hit in hits} == expected
+
+
+async def test_several_conditions_must_all_hold(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 1, metadata={"x": 1, "y": "q"}), document("b", 1, metadata={"x": 1})])
+    assert [h.document_id for h in await store.search(name, question(1, 0, 0, 0, wanted={"x": 1, "y": "q"}))] == ["a"]
+    assert [h.document_id for h in await store.search(name, question(1, 0, 0, 0, wanted={"x": 1, "y": None}))] == ["b"]
+
+
+@pytest.mark.parametrize("bad", [b"", vector(1, 2), vector(1, 2, 3, 4, 5), vector(1, float("nan"), 0, 0)])
+async def test_an_unusable_vector_is_refused_before_anything_is_written(
+    store: VectorStore, name: str, bad: bytes
+) -> None:
+    wrong = document("b", 1)
+    object.__setattr__(wrong.chunks[0], "vector", bad)
+    with pytest.raises(Refused):
+        await store.write(name, [document("a", 1), wrong])
+    assert await store.stored(name, ["a", "b"]) == {}
+    ask = question(1, 0, 0, 0)
+    object.__setattr__(ask, "vector", bad)
+    with pytest.raises(Refused):
+        await store.search(name, ask)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**64])
+async def test_metadata_that_no_payload_holds_is_refused(store: VectorStore, name: str, value: Scalar) -> None:
+    with pytest.raises(Refused):
+        await store.write(name, [document("a", 1, metadata={"x": value})])
+
+
+async def test_a_filter_name_that_cannot_be_quoted_is_refused(store: VectorStore, name: str) -> None:
+    for field in ('x" or "y', "x\\", ""):
+        with pytest.raises(Refused):
+            await store.search(name, question(1, 0, 0, 0, wanted={field: 1}))
+
+
+async def test_preparing_twice_is_preparing_once(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 1)])
+    await store.prepare(name, DIMENSION)
+    assert await store.count(name) == 1
+    with pytest.raises(Misconfigured, match=f"{DIMENSION} floats, not 5"):
+        await store.prepare(name, 5)
+
+
+async def test_a_collection_that_does_not_exist_is_a_matter_of_configuration(store: VectorStore) -> None:
+    with pytest.raises(Misconfigured):
+        await store.stored("absent", ["a"])
+    with pytest.raises(Misconfigured):
+        await store.write("absent", [document("a", 1)])
+    with pytest.raises(Misconfigured):
+        await store.search("absent", question(1, 0, 0, 0))
+    with pytest.raises(Misconfigured):
+        await store.count("absent")
+    with pytest.raises(Misconfigured):
+        await store.scan("absent", None, 10)
+
+
+async def test_a_scan_passes_every_point_once_whatever_the_page(store: VectorStore, name: str) -> None:
+    documents = [document(f"d{i}", i + 1, [(1, i, 0, 0)] * (i % 3), [i % 3]) for i in range(20)]
+    await store.write(name, documents)
+    for size in (1, 7, 1000):
+        seen: list[tuple[str, int, int, bool]] = []
+        after: str | None = None
+        while True:
+            page = await store.scan(name, after, size)
+            assert sum(len(chunks) for chunks in page.documents.values()) <= size
+            seen += [(key, c.chunk, c.version, c.deleted) for key, chunks in page.documents.items() for c in chunks]
+            after = page.next
+            if after is None:
+                break
+        expected = [(d.id, n, d.version, n >= len(d.chunks)) for d in documents for n in range(len(d.chunks) + 1)]
+        assert sorted(seen) == sorted(expected)
+
+
+async def test_stored_reads_more_documents_and_chunks_than_a_page_holds(store: VectorStore, name: str) -> None:
+    long = document("long", 1, [(1, i, 0, 0) for i in range(1100)])
+    await store.write(name, [long, *(document(f"d{i}", 1) for i in range(300))])
+    stored = await store.stored(name, ["long", *(f"d{i}" for i in range(300)), "long"])
+    assert [chunk.chunk for chunk in stored["long"]] == list(range(1100))
+    assert list(stored)[:3] == ["long", "d0", "d1"]
+    assert len(stored) == 301
+
+
+async def test_nothing_asked_is_nothing_done(store: VectorStore, name: str) -> None:
+    assert await store.stored(name, []) == {}
+    await store.write(name, [])
+    await store.write(name, [document("a", 1, [])])
+    assert await store.count(name) == 0
+    assert (await store.scan(name, None, 5)).next is None

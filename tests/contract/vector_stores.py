@@ -1,0 +1,100 @@
+"""How the contract suite opens each adapter of `VectorStore`, and the documents it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+from qdrant_client import AsyncQdrantClient
+
+from connectors.memory.vectors import MemoryVectorStore
+from connectors.ports import SearchRequest, VectorStore
+from connectors.qdrant.client import HostedVectorStore, healthy
+from connectors.qdrant.embedded import EmbeddedVectorStore
+from connectors.qdrant.files import socket_path
+from connectors.qdrant.server import ServerVectorStore
+from domain.points import DocumentPoints, PointChunk
+from schemas.content import Scalar
+from schemas.settings import Qdrant
+
+SERVER_URL = os.environ.get("CROSSFADE_QDRANT_URL")
+DIMENSION = 4
+
+
+def vector(*values: float) -> bytes:
+    return np.asarray(values, dtype="<f4").tobytes()
+
+
+def document(
+    name: str,
+    version: int,
+    vectors: Sequence[Sequence[float]] = ((1, 0, 0, 0),),
+    tombstones: Sequence[int] = (),
+    tenant: str = "default",
+    metadata: dict[str, Scalar] | None = None,
+) -> DocumentPoints:
+    chunks = tuple(PointChunk(f"{name} v{version} #{i}", vector(*values)) for i, values in enumerate(vectors))
+    content_hash = f"hash of {name} v{version}" if chunks else None
+    return DocumentPoints(name, version, tenant, content_hash, "m@1", metadata or {}, chunks, tuple(tombstones))
+
+
+def question(
+    *values: float, limit: int = 10, tenant: str = "default", wanted: dict[str, Scalar] | None = None
+) -> SearchRequest:
+    return SearchRequest("", vector(*values), tenant, limit, wanted or {})
+
+
+async def start_host(home: Path) -> asyncio.subprocess.Process:
+    """Start the engine's host and return when it answers."""
+    host = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "connectors.qdrant.host", "--home", str(home), stderr=asyncio.subprocess.DEVNULL
+    )
+    while not await healthy(socket_path(home)):
+        assert host.returncode is None
+        await asyncio.sleep(0.02)
+    return host
+
+
+async def end(host: asyncio.subprocess.Process, number: signal.Signals = signal.SIGTERM) -> int:
+    if host.returncode is None:
+        host.send_signal(number)
+    return await host.wait()
+
+
+@asynccontextmanager
+async def opened(kind: str) -> AsyncIterator[VectorStore]:
+    """Open an empty store of a kind."""
+    home = Path(tempfile.mkdtemp(prefix="crossfade-"))
+    host: asyncio.subprocess.Process | None = None
+    store: VectorStore
+    if kind == "memory":
+        store = MemoryVectorStore()
+    elif kind == "embedded":
+        embedded = EmbeddedVectorStore(home)
+        await embedded.start()
+        store = embedded
+    elif kind == "hosted":
+        host = await start_host(home)
+        store = HostedVectorStore(socket_path(home))
+    elif kind == "local mode":
+        store = ServerVectorStore(AsyncQdrantClient(":memory:"), local=True)
+    else:
+        store = ServerVectorStore.connect(Qdrant(url=SERVER_URL, prefer_grpc=kind == "server grpc"))
+    try:
+        yield store
+    finally:
+        await store.close()
+        if host is not None:
+            await end(host)
+        shutil.rmtree(home)
+
+
+KINDS = ["memory", "embedded", "hosted", "local mode", *(["server grpc", "server rest"] if SERVER_URL else [])]
