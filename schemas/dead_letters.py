@@ -44,8 +44,8 @@ class DeadLetter:
 def dead_letter(record: Received, *, stage: str, error: Exception, attempt: int) -> Outgoing:
     """Return what to publish for a record that cannot be used: the same key, value and headers, and the error's.
 
-    The trace context is left out, because the one who publishes adds its own. Kafka's clients refuse a record without key
-    and value; such a one gets an empty key. `stage` is the role that gave up.
+    The trace context is left out, because the one who publishes adds its own. Kafka's clients refuse a record without
+    key and value; such a one gets an empty key. `stage` is the role that gave up.
     """
     error_type = type(error)
     told = {

@@ -1,0 +1,66 @@
+"""JSON Schema (draft 2020-12) of each event and of the configuration file, made from the models. Writes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from schemas.documents import (
+    DifferenceFound,
+    DifferenceRepaired,
+    DocumentChanged,
+    DocumentEmbedded,
+    DocumentResolved,
+    DocumentSubmitted,
+    DocumentWritten,
+    Event,
+)
+from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+from schemas.settings import Settings
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# Names under which the schemas refer to themselves; nothing is fetched from there.
+IDENTIFIER = "urn:crossfade:schema:"
+
+EVENTS: tuple[type[Event], ...] = (
+    DocumentSubmitted,
+    DocumentChanged,
+    DocumentResolved,
+    DocumentEmbedded,
+    DocumentWritten,
+    DifferenceFound,
+    DifferenceRepaired,
+    QueryAsked,
+    QueryAnswered,
+    RouteDecided,
+)
+
+JsonObject = dict[str, Any]
+
+
+def event_schema(event: type[Event]) -> JsonObject:
+    """Return the schema of an event's data: what a producer may write and a consumer will read."""
+    return {"$schema": DIALECT, "$id": IDENTIFIER + event.ce_type, **event.model_json_schema()}
+
+
+def settings_schema() -> JsonObject:
+    """Return the schema of `crossfade.toml`, for editors that check TOML."""
+    return {"$schema": DIALECT, "$id": IDENTIFIER + "settings", **Settings.model_json_schema()}
+
+
+def shared_schemas(ref_template: str) -> JsonObject:
+    """Return the schemas of all events by name in one namespace, with references of the given form.
+
+    `ref_template` contains `{model}`, as in `#/components/schemas/{model}`.
+    """
+    _, definitions = models_json_schema([(event, "validation") for event in EVENTS], ref_template=ref_template)
+    found: JsonObject = definitions["$defs"]
+    return found
+
+
+def schema_files() -> dict[str, JsonObject]:
+    """Return every schema by the name of its file."""
+    files = {f"{event.ce_type}.schema.json": event_schema(event) for event in EVENTS}
+    files["crossfade.toml.schema.json"] = settings_schema()
+    return files
