@@ -211,6 +211,9 @@ def mariadb_connector(
         "database.include.list": ",".join(sorted({_exactly(table.partition(".")[0]) for table in tables})),
         "table.include.list": ",".join(_exactly(table) for table in tables),
         "include.schema.changes": "false",
+        # Otherwise an unsigned number above 2^63 comes as a negative one. With the converters' decimal format it is a
+        # number in JSON.
+        "bigint.unsigned.handling.mode": "precise",
         "schema.history.internal.kafka.bootstrap.servers": bootstrap_servers,
         "schema.history.internal.kafka.topic": schema_history_topic(topic_prefix),
         "schema.history.internal.store.only.captured.tables.ddl": "true",
@@ -242,8 +245,10 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
         "snapshot.fetch.size": str(_SNAPSHOT_FETCH_ROWS),
         "key.converter": "org.apache.kafka.connect.json.JsonConverter",
         "key.converter.schemas.enable": "false",
+        "key.converter.decimal.format": "NUMERIC",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
         "value.converter.schemas.enable": "false",
+        "value.converter.decimal.format": "NUMERIC",
         "decimal.handling.mode": "string",
         "time.precision.mode": "isostring",
         "binary.handling.mode": "base64",
