@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import stamina
-from schemas.dead_letters import dead_letter
 
 from agents.batch import Batch, Failure, Failures, Message, Surroundings
 from connectors.errors import CrossfadeError, StoreUnavailable, TransientError
 from connectors.ports import Bus
 from schemas.cloudevents import InvalidEvent
+from schemas.dead_letters import dead_letter
 from schemas.records import Outgoing
 
 log = logging.getLogger("crossfade.agents")

@@ -26,10 +26,10 @@ PORT_NAMES = ("kafka", "kafka_controller", "connect", "postgres", "mariadb")
 _PORT_RANGE = range(20_000, 32_000)
 _PORT_TRIES = 500
 
-PartName = Literal["kafka", "connect", "postgres", "mariadb"]
+PartName = Literal["kafka", "connect", "postgres", "mariadb", "qdrant"]
 # In the order of starting; ended in the order of `STOP_ORDER`.
-PART_NAMES: tuple[PartName, ...] = ("kafka", "connect", "postgres", "mariadb")
-STOP_ORDER: tuple[PartName, ...] = ("connect", "kafka", "mariadb", "postgres")
+PART_NAMES: tuple[PartName, ...] = ("kafka", "connect", "postgres", "mariadb", "qdrant")
+STOP_ORDER: tuple[PartName, ...] = ("connect", "kafka", "mariadb", "postgres", "qdrant")
 
 
 @dataclass(frozen=True)

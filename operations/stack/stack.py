@@ -12,6 +12,7 @@ from pathlib import Path
 from operations.errors import CommandError
 from operations.stack.broker import Broker
 from operations.stack.connect import Connect
+from operations.stack.engine import Engine
 from operations.stack.layout import (
     PART_NAMES,
     STOP_ORDER,
@@ -28,7 +29,13 @@ from operations.stack.part import Part, PartStatus
 from operations.stack.postgres import Postgres
 
 ALL_PARTS: frozenset[PartName] = frozenset(PART_NAMES)
-_CLASSES: dict[PartName, type[Part]] = {"kafka": Broker, "connect": Connect, "postgres": Postgres, "mariadb": MariaDB}
+_CLASSES: dict[PartName, type[Part]] = {
+    "kafka": Broker,
+    "connect": Connect,
+    "postgres": Postgres,
+    "mariadb": MariaDB,
+    "qdrant": Engine,
+}
 # A part is started when those that it needs are healthy.
 NEEDS: dict[PartName, tuple[PartName, ...]] = {"connect": ("kafka",)}
 _LOCK_BOUND_S = 300.0
@@ -83,7 +90,7 @@ class LocalStack:
         addresses = state.addresses()
         return tuple(
             await asyncio.gather(
-                *(self._make(name, state).status(getattr(addresses, name)) for name in names),
+                *(self._make(name, state).status(getattr(addresses, name, None)) for name in names),
             )
         )
 

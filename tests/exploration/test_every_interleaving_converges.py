@@ -76,7 +76,8 @@ def test_without_a_rule_some_interleaving_diverges(rule: str, monkeypatch: pytes
     for module, name, replacement in BROKEN[rule]:
         monkeypatch.setattr(module, name, replacement)
     world = World(emit_first=rule != "emit-first")
-    for first in beginnings():
+    # The smallest first: a violation is found where few things happen.
+    for first in sorted(beginnings(), key=lambda s: len(s.submits_left) + len(s.direct_left)):
         _, violation = explore(world, first)
         if violation is not None:
             return

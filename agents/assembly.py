@@ -1,0 +1,133 @@
+"""Opens what the configured collections need and refuses to start on anything that would break the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.batch import CollectionPorts
+from connectors.embedding.service import open_embedding
+from connectors.embedding.settings import EmbeddingSettings
+from connectors.errors import Misconfigured
+from connectors.kafka.admin import partition_counts
+from connectors.kafka.bus import AiokafkaBus
+from connectors.legacy_connector import open_legacy
+from connectors.ports import Embedder, Ledger, VectorStore
+from connectors.qdrant import open_vector_store
+from domain.keys import FIRST_EPOCH
+from schemas.settings import Collection, Settings
+from topics.catalogue import CATALOGUE, LOG
+
+PARTITIONS = "documents.log.partitions"
+EPOCH = "documents.log.epoch"
+SOURCE_EPOCH = "source_epoch"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Everything that agents and commands use; `close` gives it all back."""
+
+    settings: Settings
+    bus: AiokafkaBus
+    vectors: VectorStore
+    collections: dict[str, CollectionPorts]
+    epoch: int
+    resources: AsyncExitStack
+
+    async def close(self) -> None:
+        """Close every connection and engine, the last opened first."""
+        await self.resources.aclose()
+
+
+async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened:
+    """Open bus, stores and models of every configured collection.
+
+    Raises Misconfigured where a table, a topic or the number of partitions is not what it was, StoreUnavailable where
+    one does not answer.
+    """
+    if not settings.collections:
+        raise Misconfigured("no collection is configured")
+    async with AsyncExitStack() as resources:
+        bus = AiokafkaBus(settings.kafka)
+        resources.push_async_callback(bus.close)
+        await bus.open()
+        partitions = await _log_partitions(settings)
+        vectors = await open_vector_store(settings.qdrant, home)
+        resources.push_async_callback(vectors.close)
+        embedders: dict[tuple[str, int, int], Embedder] = {}
+        collections: dict[str, CollectionPorts] = {}
+        epoch = FIRST_EPOCH
+        for name, collection in settings.collections.items():
+            embedder = await _embedder(settings, collection, embedders, home, progress, resources)
+            legacy = await open_legacy(name, collection, collection.dsn or "")
+            resources.push_async_callback(legacy.close)
+            await legacy.prepare()
+            epoch = await _epoch(legacy.ledger, partitions, name)
+            await vectors.prepare(name, embedder.dimension)
+            collections[name] = CollectionPorts(
+                name,
+                collection,
+                legacy.table,
+                legacy.ledger,
+                vectors,
+                embedder,
+                legacy.text_search,
+                legacy.vector_search,
+                await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 1,
+            )
+        return Opened(settings, bus, vectors, collections, epoch, resources.pop_all())
+
+
+async def _log_partitions(settings: Settings) -> int:
+    names = [topic.name for topic in CATALOGUE]
+    counts = await partition_counts(settings.kafka.bootstrap or "", names)
+    missing = [name for name in names if name not in counts]
+    if missing:
+        raise Misconfigured(f"topics are missing: {', '.join(missing)}; run: crossfade topics apply")
+    same = {topic.name: counts[topic.name] for topic in CATALOGUE if topic.partitions == "log"}
+    if len(set(same.values())) > 1:
+        raise Misconfigured(f"the working topics must have one number of partitions, they have {same}")
+    return counts[LOG]
+
+
+async def _epoch(ledger: Ledger, partitions: int, collection: str) -> int:
+    recorded = await ledger.recorded(PARTITIONS)
+    if recorded is None:
+        await ledger.record(EPOCH, FIRST_EPOCH)
+        await ledger.record(PARTITIONS, partitions)
+        return FIRST_EPOCH
+    if recorded != partitions:
+        raise Misconfigured(
+            f"{LOG} has {partitions} partitions, the ledger of {collection!r} was written with {recorded}: "
+            "versions would go down. Restore the topic's number of partitions."
+        )
+    return await ledger.recorded(EPOCH) or FIRST_EPOCH
+
+
+async def _embedder(
+    settings: Settings,
+    collection: Collection,
+    embedders: dict[tuple[str, int, int], Embedder],
+    home: Path,
+    progress: Progress,
+    resources: AsyncExitStack,
+) -> Embedder:
+    key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
+    if key not in embedders:
+        wanted = EmbeddingSettings(
+            model=collection.model,
+            engine=settings.embedding.engine,
+            threads=settings.embedding.threads,
+            batch_size=settings.embedding.batch_size,
+            queue_limit=settings.embedding.queue_limit,
+            chunk_tokens=collection.chunk_tokens,
+            chunk_overlap=collection.chunk_overlap,
+            minimum_cosine=settings.embedding.minimum_cosine,
+            timeout_s=settings.embedding.timeout_s,
+        )
+        embedders[key] = await open_embedding(wanted, home / "models", progress)
+        resources.push_async_callback(embedders[key].close)
+    return embedders[key]

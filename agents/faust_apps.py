@@ -1,0 +1,131 @@
+"""One Faust application for each role, so that each has its own consumer group, and none waits behind another.
+
+Values are raw bytes: what cannot be decoded is the handler's to dead-letter, never Faust's to skip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from agents.batch import Message
+from agents.batches import acknowledge, batches
+from agents.runner import Runner
+from connectors.telemetry import Telemetry
+from schemas.settings import Kafka
+
+GROUP_PREFIX = "crossfade-"
+log = logging.getLogger("crossfade.agents")
+
+
+def group_of(role: str) -> str:
+    """Return the consumer group of a role."""
+    return GROUP_PREFIX + role
+
+
+def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
+    """Return a Faust application that consumes for one role; it owns no tables, no web server and no topics."""
+    data.mkdir(parents=True, exist_ok=True)
+    return faust.App(
+        group_of(role),
+        broker=f"aiokafka://{kafka.bootstrap}",
+        datadir=str(data / role),
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=kafka.partitions,
+        web_enabled=False,
+        web_tables_enabled=False,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=buffer,
+        stream_recovery_delay=0.0,
+        broker_commit_interval=1.0,
+        broker_commit_every=10_000,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=kafka.max_record_bytes + 64 * 1024,
+        producer_acks=-1,
+        producer_linger=0,
+        key_serializer="raw",
+        value_serializer="raw",
+        autodiscover=False,
+    )
+
+
+def add_batch_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, limit: int) -> None:
+    """Add the agent of a role that handles whole batches, one after the other."""
+    group = app.conf.id
+
+    async def agent(stream: Any) -> None:
+        async for events, records in batches(stream, limit):
+            messages = [Message(record, telemetry.received(record, group)) for record in records]
+            try:
+                await runner.run(messages)
+            finally:
+                for message in messages:
+                    message.trace.finish()
+            acknowledge(stream, events)
+
+    app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), name=runner.role, concurrency=1)(agent)
+
+
+def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, in_flight: int) -> None:
+    """Add the agent of a role whose records do not wait for each other: up to `in_flight` at a time.
+
+    Records are still acknowledged in the order of their arrival.
+    """
+    group = app.conf.id
+
+    async def handle(record: Any) -> None:
+        message = Message(record, telemetry.received(record, group))
+        try:
+            await runner.run([message])
+        finally:
+            message.trace.finish()
+
+    async def agent(stream: Any) -> None:
+        waiting: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue(in_flight)
+
+        async def acknowledge_in_order() -> None:
+            while True:
+                event, task = await waiting.get()
+                await task
+                acknowledge(stream, [event])
+
+        acknowledging = asyncio.create_task(acknowledge_in_order())
+        try:
+            async for events, records in batches(stream, in_flight):
+                for event, record in zip(events, records, strict=True):
+                    await waiting.put((event, asyncio.create_task(handle(record))))
+        finally:
+            acknowledging.cancel()
+
+    app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), name=runner.role, concurrency=1)(agent)
+
+
+async def start_apps(apps: Sequence[Any]) -> None:
+    """Start every application; their agents consume when this returns."""
+    for app in apps:
+        app.finalize()
+        await app.start()
+
+
+async def stop_apps(apps: Sequence[Any], limit_s: float) -> None:
+    """Stop every application within a limit: fetching ends, what is finished is committed."""
+    stops: list[Awaitable[None]] = [_stop(app) for app in apps]
+    try:
+        async with asyncio.timeout(limit_s):
+            await asyncio.gather(*stops)
+    except TimeoutError:
+        log.warning("not all agents stopped within %.0f s; what they had in flight will be delivered again", limit_s)
+
+
+async def _stop(app: Any) -> None:
+    await app.stop()
+
+
+Stopper = Callable[[], Awaitable[None]]

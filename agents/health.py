@@ -1,0 +1,66 @@
+"""The HTTP page of a worker: alive, ready, metrics. Reads what the roles tell; decides nothing about them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from agents.runner import RoleHealth
+
+
+def is_stuck(role: RoleHealth, stall_s: float, now_s: float) -> bool:
+    """Say whether a role is in one batch for longer than `stall_s` without waiting for a store."""
+    return role.busy_since_s is not None and role.waiting_for is None and now_s - role.busy_since_s > stall_s
+
+
+def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
+    """Return ready, degraded (waits for a store), or stuck."""
+    if is_stuck(role, stall_s, now_s):
+        return "stuck"
+    return "degraded" if role.waiting_for else "ready"
+
+
+async def serve_health(
+    roles: Sequence[RoleHealth], started: Callable[[], bool], port: int, stall_s: float
+) -> tuple[web.AppRunner, int]:
+    """Serve /livez, /readyz and /metrics on loopback; returns the runner to clean up, and the port that it got."""
+
+    def report() -> list[dict[str, object]]:
+        now = time.monotonic()
+        return [
+            {
+                "role": role.role,
+                "state": state_of(role, stall_s, now),
+                "handled": role.handled,
+                "dead_letters": role.dead_letters,
+                "waiting_for": asdict(role)["waiting_for"],
+                "idle_s": round(now - role.finished_at_s, 1),
+            }
+            for role in roles
+        ]
+
+    async def livez(_: web.Request) -> web.Response:
+        found = report()
+        alive = all(role["state"] != "stuck" for role in found)
+        return web.json_response({"alive": alive, "roles": found}, status=200 if alive else 503)
+
+    async def readyz(_: web.Request) -> web.Response:
+        found = report()
+        ready = started() and all(role["state"] == "ready" for role in found)
+        return web.json_response({"ready": ready, "roles": found}, status=200 if ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    addresses = runner.addresses
+    return runner, int(addresses[0][1])
