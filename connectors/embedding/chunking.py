@@ -1,0 +1,61 @@
+"""Cuts a text into pieces that a model reads whole, at sentence and paragraph ends where it can. Pure computation."""
+
+from __future__ import annotations
+
+from semantic_text_splitter import TextSplitter
+from tokenizers import Tokenizer
+
+from connectors.errors import EmbeddingFailed, Misconfigured
+
+# Below this a chunk holds no sentence, and one rare character may already take several tokens.
+MINIMUM_TOKENS = 8
+
+
+def plain_tokenizer(serialised: str) -> Tokenizer:
+    """Return a tokenizer of its own from its JSON form, one that neither cuts nor pads."""
+    tokenizer: Tokenizer = Tokenizer.from_str(serialised)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+class Chunker:
+    """Chunks of at most `max_tokens` tokens, special tokens not counted; neighbours share up to `overlap_tokens`.
+
+    Safe to use from several threads; the compiled splitter lets other threads run. Without overlap the chunks hold
+    every character of the text in order, except white space at their ends.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> None:
+        if max_tokens < MINIMUM_TOKENS:
+            raise Misconfigured(f"chunk_tokens is {max_tokens}, the least is {MINIMUM_TOKENS}")
+        if not 0 <= overlap_tokens < max_tokens:
+            raise Misconfigured(f"chunk_overlap is {overlap_tokens}, it must be below the chunk's {max_tokens} tokens")
+        self.max_tokens = max_tokens
+        self.overlap_tokens = overlap_tokens
+        self._tokenizer = tokenizer
+        self._splitter = TextSplitter.from_huggingface_tokenizer(tokenizer, max_tokens, overlap=overlap_tokens)
+
+    def tokens(self, text: str) -> int:
+        """Return the number of tokens, special tokens not counted."""
+        try:
+            return len(self._tokenizer.encode(text, add_special_tokens=False))
+        except (TypeError, UnicodeError) as error:
+            raise EmbeddingFailed("the text is not valid Unicode (a lone surrogate)") from error
+
+    def chunks(self, text: str) -> tuple[str, ...]:
+        """Return the chunks, at least one: a text without content gives one empty chunk."""
+        stripped = text.strip()
+        if self.tokens(stripped) <= self.max_tokens:
+            return (stripped,)
+        pieces: list[str] = []
+        for chunk in self._splitter.chunks(stripped):
+            pieces += self._fitting(chunk)
+        return tuple(pieces)
+
+    def _fitting(self, chunk: str) -> list[str]:
+        # The splitter assumes that a longer text has more tokens, which a tokenizer that merges need not obey.
+        if len(chunk) == 1 or self.tokens(chunk) <= self.max_tokens:
+            return [chunk]
+        middle = len(chunk) // 2
+        return self._fitting(chunk[:middle]) + self._fitting(chunk[middle:])

