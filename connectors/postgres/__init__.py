@@ -1,0 +1,33 @@
+"""PostgreSQL as the legacy store."""
+
+from __future__ import annotations
+
+from connectors.postgres.layout import read_layout
+from connectors.postgres.ledger import PostgresLedger
+from connectors.postgres.pool import Pool, execute_all
+from connectors.postgres.search import PostgresTextSearch, PostgresVectorSearch
+from connectors.postgres.table import PostgresTable
+from connectors.sql_connector import LegacyConnector
+from schemas.settings import Collection
+
+__all__ = ["execute_all", "open_postgres"]
+
+
+async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyConnector:
+    """Open a collection's table. Raises Misconfigured for a missing table or column, StoreUnavailable."""
+    pool = await Pool.open(dsn)
+    try:
+        async with pool.session() as session:
+            layout = await read_layout(session, name, collection)
+            vectors = await PostgresVectorSearch.available(session, layout)
+    except BaseException:
+        await pool.close()
+        raise
+    ledger = PostgresLedger(pool, layout)
+    return LegacyConnector(
+        table=PostgresTable(pool, layout),
+        ledger=ledger,
+        text_search=PostgresTextSearch(pool, layout),
+        vector_search=PostgresVectorSearch(pool, layout, vectors) if vectors else None,
+        prepare=ledger.prepare,
+    )

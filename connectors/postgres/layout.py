@@ -1,0 +1,86 @@
+"""Reads a table's columns from PostgreSQL's catalogue and gives each type its kind. No rows are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from connectors.errors import Misconfigured
+from connectors.postgres.pool import Session, quoted
+from connectors.sql_layout import Column, Layout
+from domain.values import Kind
+from schemas.settings import Collection
+
+# pg_type.typname of the type under a domain.
+KINDS: dict[str, Kind] = {
+    "text": Kind.TEXT,
+    "varchar": Kind.TEXT,
+    "bpchar": Kind.TEXT,
+    "citext": Kind.TEXT,
+    "int2": Kind.INTEGER,
+    "int4": Kind.INTEGER,
+    "int8": Kind.INTEGER,
+    "float4": Kind.FLOAT,
+    "float8": Kind.FLOAT,
+    "numeric": Kind.DECIMAL,
+    "bool": Kind.BOOLEAN,
+    "timestamp": Kind.TIMESTAMP,
+    "timestamptz": Kind.TIMESTAMPTZ,
+    "date": Kind.DATE,
+    "time": Kind.TIME,
+    "uuid": Kind.UUID,
+    "json": Kind.JSON,
+    "jsonb": Kind.JSON,
+}
+
+# The cast type is asked for with typmod -1: an explicit cast to varchar(10) would cut the value without an error.
+_COLUMNS = """
+SELECT a.attname AS name, format_type(a.atttypid, -1) AS sql_type, b.typname AS base, b.typtype::text AS typtype,
+       a.attnotnull AS not_null, a.attgenerated::text AS generated, a.atttypmod AS typmod,
+       coalesce(c.collisdeterministic, true) AS deterministic
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+LEFT JOIN pg_collation c ON c.oid = a.attcollation
+WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+_TABLE = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')
+"""
+
+
+def table_reference(table: str) -> str:
+    """Return a table of the configuration, `articles` or `public.articles`, as a quoted name."""
+    return quoted(*table.split("."))
+
+
+async def find_table(session: Session, table: str) -> tuple[str, str] | None:
+    """Return (schema, name) of a table, looked up along the search path where no schema is given."""
+    found = await session.fetchrow(_TABLE, table_reference(table))
+    return (found["schema"], found["name"]) if found else None
+
+
+async def raw_columns(session: Session, table: str) -> dict[str, dict[str, Any]]:
+    """Return what the catalogue says of each column."""
+    return {row["name"]: dict(row) for row in await session.fetch(_COLUMNS, table_reference(table))}
+
+
+def column_of(raw: Mapping[str, Any]) -> Column:
+    """Return a catalogue row as a column; an enum is text."""
+    kind = Kind.TEXT if raw["typtype"] == "e" else KINDS.get(raw["base"])
+    binary = bool(raw["deterministic"]) and raw["base"] != "citext"
+    return Column(raw["name"], raw["sql_type"], kind, raw["base"] == "float4", binary)
+
+
+async def read_layout(session: Session, name: str, collection: Collection) -> Layout:
+    """Return the layout of a collection's table. Raises Misconfigured where table or columns are not there."""
+    found = await find_table(session, collection.table)
+    if found is None:
+        raise Misconfigured(f"{name}: there is no table {collection.table}")
+    columns = {column: column_of(raw) for column, raw in (await raw_columns(session, collection.table)).items()}
+    layout = Layout(name, collection, *found, columns)
+    _ = layout.description
+    return layout

@@ -1,0 +1,154 @@
+"""The ledger of one collection in PostgreSQL: `crossfade_ledger` and `crossfade_meta`, in the schema of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from connectors.postgres.pool import Pool, quoted
+from connectors.sql_layout import LEDGER_TABLE, META_TABLE, Layout
+from connectors.sql_ledger import LEDGER_COLUMNS, ledger_row, position_text
+from domain.ledger import LedgerRow, VectorMark
+
+# A quarter of each page stays free, so that the many updates of a row need no new index entries.
+_PREPARE = """
+SELECT pg_advisory_xact_lock(hashtext('crossfade prepare'));
+CREATE TABLE IF NOT EXISTS {ledger} (
+    collection text NOT NULL,
+    document_id text COLLATE "C" NOT NULL,
+    version bigint NOT NULL DEFAULT 0,
+    written bigint NOT NULL DEFAULT 0,
+    pending boolean NOT NULL DEFAULT false,
+    removed boolean NOT NULL DEFAULT false,
+    refresh boolean NOT NULL DEFAULT false,
+    legacy_position text NOT NULL DEFAULT '[]',
+    producer_positions text NOT NULL DEFAULT '[]',
+    legacy_version bigint NOT NULL DEFAULT 0,
+    refused_version bigint NOT NULL DEFAULT 0,
+    vector_version bigint NOT NULL DEFAULT 0,
+    content_hash text,
+    chunk_count integer,
+    embedding_model text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (collection, document_id)
+) WITH (fillfactor = 75);
+CREATE TABLE IF NOT EXISTS {meta} (name text PRIMARY KEY, value bigint NOT NULL);
+"""
+
+_READ = """
+SELECT {columns} FROM {ledger} WHERE collection = $1 AND document_id = ANY($2::text[])
+"""
+
+_FOLDED = """
+INSERT INTO {ledger} AS l (collection, document_id, version, written, pending, removed, refresh,
+                           legacy_position, producer_positions)
+SELECT $1, u.* FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::boolean[], $6::boolean[], $7::boolean[],
+                           $8::text[], $9::text[]) AS u
+ON CONFLICT (collection, document_id) DO UPDATE SET
+    version = excluded.version, written = excluded.written, pending = excluded.pending, removed = excluded.removed,
+    refresh = excluded.refresh, legacy_position = excluded.legacy_position,
+    producer_positions = excluded.producer_positions, updated_at = now()
+WHERE l.version < excluded.version
+"""
+
+_VECTORS = """
+INSERT INTO {ledger} AS l (collection, document_id, vector_version, content_hash, chunk_count, embedding_model)
+SELECT $1, u.* FROM unnest($2::text[], $3::bigint[], $4::text[], $5::integer[], $6::text[]) AS u
+ON CONFLICT (collection, document_id) DO UPDATE SET
+    vector_version = excluded.vector_version, content_hash = excluded.content_hash,
+    chunk_count = excluded.chunk_count, embedding_model = excluded.embedding_model, updated_at = now()
+WHERE l.vector_version < excluded.vector_version
+"""
+
+_TOLD = """
+UPDATE {ledger} SET refused_version = 0, updated_at = now()
+WHERE collection = $1 AND document_id = $2 AND refused_version = $3
+"""
+
+
+class PostgresLedger:
+    """`Ledger` of one collection. Statements take their documents in the order of their ids, so none deadlocks."""
+
+    def __init__(self, pool: Pool, layout: Layout) -> None:
+        self._pool = pool
+        self._collection = layout.name
+        names = {"ledger": quoted(layout.schema, LEDGER_TABLE), "meta": quoted(layout.schema, META_TABLE)}
+        names["columns"] = ", ".join(LEDGER_COLUMNS)
+        self._meta = names["meta"]
+        self._prepare = _PREPARE.format(**names)
+        self._read, self._folded, self._vectors, self._told = (
+            statement.format(**names) for statement in (_READ, _FOLDED, _VECTORS, _TOLD)
+        )
+
+    async def prepare(self) -> None:
+        """Create both tables where they are absent; the user's table is never altered."""
+        async with self._pool.transaction() as session:
+            await session.execute(self._prepare)
+
+    async def read(self, ids: Sequence[str]) -> dict[str, LedgerRow]:
+        """See `Ledger.read`."""
+        if not ids:
+            return {}
+        async with self._pool.session() as session:
+            records = await session.fetch(self._read, self._collection, list(ids))
+        return {record["document_id"]: ledger_row(tuple(record)) for record in records}
+
+    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+        """See `Ledger.folded`."""
+        if not rows:
+            return
+        ids = sorted(rows)
+        states = [rows[one].state for one in ids]
+        async with self._pool.session() as session:
+            await session.execute(
+                self._folded,
+                self._collection,
+                ids,
+                [state.version for state in states],
+                [state.written for state in states],
+                [state.pending for state in states],
+                [state.removed for state in states],
+                [state.refresh for state in states],
+                [position_text(state.legacy_position) for state in states],
+                [position_text(state.producer_positions) for state in states],
+            )
+
+    async def vectors_written(self, marks: Sequence[VectorMark]) -> None:
+        """See `Ledger.vectors_written`."""
+        if not marks:
+            return
+        # One row a document: a statement may not touch a row twice.
+        newest: dict[str, VectorMark] = {}
+        for mark in sorted(marks, key=lambda one: (one.id, one.version)):
+            newest[mark.id] = mark
+        chosen = list(newest.values())
+        async with self._pool.session() as session:
+            await session.execute(
+                self._vectors,
+                self._collection,
+                [mark.id for mark in chosen],
+                [mark.version for mark in chosen],
+                [mark.content_hash for mark in chosen],
+                [mark.chunk_count for mark in chosen],
+                [mark.embedding_model for mark in chosen],
+            )
+
+    async def refusals_told(self, versions: Mapping[str, int]) -> None:
+        """See `Ledger.refusals_told`."""
+        async with self._pool.session() as session:
+            await session.executemany(self._told, [(self._collection, one, versions[one]) for one in sorted(versions)])
+
+    async def recorded(self, name: str) -> int | None:
+        """See `Ledger.recorded`."""
+        async with self._pool.session() as session:
+            value = await session.fetchval(f"SELECT value FROM {self._meta} WHERE name = $1", name)  # noqa: S608 - quoted
+        return None if value is None else int(value)
+
+    async def record(self, name: str, value: int) -> None:
+        """See `Ledger.record`."""
+        statement = (
+            f"INSERT INTO {self._meta} (name, value) VALUES ($1, $2) "  # noqa: S608 - a quoted identifier
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+        async with self._pool.session() as session:
+            await session.execute(statement, name, value)

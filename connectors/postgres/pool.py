@@ -1,0 +1,153 @@
+"""A bounded pool of asyncpg connections; every error is one of `connectors.errors`. No SQL of a collection here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+
+Session: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # generic in the stubs only
+
+CONNECT_TIMEOUT_S = 10.0
+ACQUIRE_TIMEOUT_S = 15.0
+COMMAND_TIMEOUT_S = 120.0
+# Text forms that `domain.values` reads; lock waits end before the caller gives up; no compiling of small queries.
+SERVER_SETTINGS = {
+    "application_name": "crossfade",
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "extra_float_digits": "1",
+    "lock_timeout": "10000",
+    "jit": "off",
+}
+
+# SQLSTATE, whole or its class of two characters, to error; the whole code wins. Source: PostgreSQL, Appendix A.
+_STATES: dict[str, type[CrossfadeError]] = {
+    "08": StoreUnavailable,
+    "53": StoreUnavailable,
+    "57P01": StoreUnavailable,
+    "57P02": StoreUnavailable,
+    "57P03": StoreUnavailable,
+    "57P05": StoreUnavailable,
+    "25006": StoreUnavailable,  # a standby after a failover
+    "40": TransientError,
+    "55": TransientError,
+    "57": TransientError,
+    "22": Refused,
+    "23": Refused,
+    "27": Refused,
+    "44": Refused,
+    "54": Refused,
+    "P0": Refused,
+    "21": Refused,
+    "428C9": Refused,
+    "42804": Refused,
+    "42846": Refused,
+    "28": Misconfigured,
+    "3D": Misconfigured,
+    "3F": Misconfigured,
+    "42": Misconfigured,
+    "0A": Misconfigured,
+}
+
+_QUOTED = re.compile(r'".*"', re.DOTALL)
+
+
+def mapped(error: BaseException) -> CrossfadeError:
+    """Return the port error of a driver error; its message carries no value of a document."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return TransientError("the table changed while a statement was prepared")
+    if isinstance(error, asyncpg.PostgresError):
+        state = str(getattr(error, "sqlstate", "") or "")
+        kind = _STATES.get(state) or _STATES.get(state[:2]) or TransientError
+        return kind(reason(state, str(error)))
+    if isinstance(error, (asyncpg.DataError, UnicodeError)):
+        return Refused("a value that the database has no form for")
+    if isinstance(error, (asyncpg.InterfaceError, OSError, TimeoutError)):
+        return StoreUnavailable(f"PostgreSQL does not answer ({type(error).__name__})")
+    return TransientError(f"{type(error).__name__} in the PostgreSQL driver")
+
+
+def reason(state: str, message: str) -> str:
+    """Return a database's message without the values that it may quote.
+
+    Data exceptions quote the value itself, and what a trigger raises may hold anything.
+    """
+    first = message.partition("\n")[0]
+    if state.startswith("P0"):
+        return f"{state}: raised by a trigger or function; its message is in the database's log"
+    if state.startswith("22"):
+        return f"{state}: {_QUOTED.sub('(value)', message).partition(chr(10))[0]}"
+    return f"{state}: {first}"
+
+
+class Pool:
+    """At most four connections, opened when needed and given back on `close`."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str, *, minimum: int = 1, maximum: int = 4) -> Pool:
+        """Connect. Raises Misconfigured (address, role, password, database), StoreUnavailable."""
+        try:
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=minimum,
+                max_size=maximum,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=COMMAND_TIMEOUT_S,
+                server_settings=SERVER_SETTINGS,
+            )
+        except (ValueError, asyncpg.ClientConfigurationError) as error:
+            raise Misconfigured(f"not a PostgreSQL address: {error}") from None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise mapped(error) from None
+        return cls(pool)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Lend a connection; a driver's error inside leaves as a port error, without the driver's own text."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise mapped(error) from None
+        except (OSError, TimeoutError, UnicodeError) as error:
+            raise mapped(error) from None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Lend a connection in a READ COMMITTED transaction that ends with the block."""
+        async with self.session() as connection, connection.transaction(isolation="read_committed"):
+            yield connection
+
+    async def close(self) -> None:
+        """Close the connections; those in use get five seconds to end."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=5.0)
+        except (TimeoutError, asyncpg.InterfaceError, OSError):
+            self._pool.terminate()
+
+
+async def execute_all(dsn: str, statements: Sequence[str]) -> None:
+    """Execute statements one after the other, each in a transaction of its own. Raises as `Pool.open`, Refused."""
+    pool = await Pool.open(dsn, maximum=1)
+    try:
+        for statement in statements:
+            async with pool.session() as connection:
+                await connection.execute(statement)
+    finally:
+        await pool.close()
+
+
+def quoted(*names: str) -> str:
+    """Return a qualified identifier, each part in double quotes."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)

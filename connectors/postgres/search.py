@@ -1,0 +1,164 @@
+"""Searches over one collection's table in PostgreSQL: full text, and cosine over a pgvector column. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from connectors.errors import Refused
+from connectors.ports import SearchRequest
+from connectors.postgres.expressions import document_vector, literal, read_list
+from connectors.postgres.pool import Pool, Session, quoted
+from connectors.sql_layout import Layout
+from connectors.sql_search import filter_text, hit_of, tenant_exists, tenant_is_text
+from connectors.sql_values import embedding_value
+from schemas.queries import Hit
+
+# Ranking reads a row's text again; more than this many matches are not ranked but cut, in the table's own order.
+RANKED = 400
+MAX_LEXEMES = 24
+
+_STRICT = """
+WITH q AS MATERIALIZED (SELECT websearch_to_tsquery({config}, $1) AS query)
+SELECT {read}, ts_rank_cd({vector}, q.query, 1) AS score
+FROM q, (SELECT t.* FROM {table} t, q WHERE {vector} @@ q.query{where} LIMIT {ranked}) t
+ORDER BY score DESC, {key} LIMIT $2
+"""
+
+# Documents that hold some of the words, by the sum of the words' rarity (inverse document frequency): every word is
+# looked up in the index by itself, and no text is read until the best rows are known.
+_LENIENT = """
+WITH words AS MATERIALIZED (
+    SELECT ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS word
+    FROM unnest(to_tsvector({config}, $1)) ORDER BY length(lexeme) DESC LIMIT {lexemes}
+), found AS (
+    SELECT {key}, count(*) OVER (PARTITION BY w.word) AS df FROM words w JOIN {table} t ON {vector} @@ w.word{where}
+), best AS (
+    SELECT {bare_key}, sum(ln(1 + (SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = {oid}) / df)) AS score
+    FROM found GROUP BY {bare_key} ORDER BY score DESC, {bare_key} LIMIT $2
+)
+SELECT {read}, b.score::float8 AS score FROM best b JOIN {table} t ON {joined} ORDER BY b.score DESC, {key}
+"""
+
+_NEAREST = """
+SELECT {read}, 1 - (t.{column} {cosine} $1::text::{type}) AS score FROM {table} t
+WHERE t.{column} IS NOT NULL{where} ORDER BY t.{column} {cosine} $1::text::{type} LIMIT $2
+"""
+
+
+class PostgresTextSearch:
+    """`SearchBackend`: all words as a web search takes them; where no document has all, the most and rarest of them."""
+
+    needs_vector = False
+
+    def __init__(self, pool: Pool, layout: Layout) -> None:
+        self._pool = pool
+        self._layout = layout
+        self._names = _names(layout)
+
+    async def search(self, request: SearchRequest) -> list[Hit]:
+        """See `SearchBackend.search`. A score of the second step is a sum of rarities, one of the first a rank."""
+        where, values = conditions(self._layout, request)
+        if not tenant_exists(self._layout, request.tenant):
+            return []
+        text = request.text.replace("\x00", " ")
+        async with self._pool.session() as session:
+            for statement in (_STRICT, _LENIENT):
+                sql = statement.format(**self._names, where=where)
+                records = await session.fetch(sql, text, request.limit, *values)
+                if records:
+                    return _hits(self._layout, records)
+        return []
+
+
+class PostgresVectorSearch:
+    """`SearchBackend`: cosine similarity over the table's own pgvector column."""
+
+    needs_vector = True
+
+    def __init__(self, pool: Pool, layout: Layout, schema: str) -> None:
+        self._pool = pool
+        self._layout = layout
+        column = layout.collection.embedding
+        if column is None:
+            raise ValueError("the collection has no embedding column")
+        self._names = _names(layout) | {
+            "column": quoted(column.column),
+            "type": layout.columns[column.column].sql_type,
+            "cosine": f"OPERATOR({quoted(schema)}.<=>)",
+        }
+
+    @staticmethod
+    async def available(session: Session, layout: Layout) -> str | None:
+        """Return the schema of the pgvector extension where the collection's embedding column is of its type."""
+        embedding = layout.collection.embedding
+        if embedding is None or embedding.format != "pgvector":
+            return None
+        statement = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+        found = await session.fetchval(statement)
+        return None if found is None else str(found).strip('"')
+
+    async def search(self, request: SearchRequest) -> list[Hit]:
+        """See `SearchBackend.search`. Raises Refused without a vector, or with one of another dimension."""
+        if request.vector is None:
+            raise Refused("a vector search needs a vector")
+        where, values = conditions(self._layout, request)
+        if not tenant_exists(self._layout, request.tenant):
+            return []
+        sql = _NEAREST.format(**self._names, where=where)
+        async with self._pool.session() as session:
+            given = embedding_value("pgvector", request.vector)
+            return _hits(self._layout, await session.fetch(sql, given, request.limit, *values))
+
+
+def conditions(layout: Layout, request: SearchRequest) -> tuple[str, list[Any]]:
+    """Return the conditions on tenant and metadata, with leading AND, and their values from parameter 3 on."""
+    parts: list[str] = []
+    values: list[Any] = []
+    for name, value in request.filter.items():
+        text = filter_text(layout, name, value)
+        column = layout.columns[name]
+        if text is None:
+            parts.append(f"t.{quoted(name)} IS NULL")
+            continue
+        values.append(text)
+        as_type = "jsonb" if column.sql_type == "json" else column.sql_type if column.binary else "text"
+        cast = f"::{as_type}" if as_type != column.sql_type else ""
+        parts.append(f"t.{quoted(name)}{cast} = ${len(values) + 2}::text::{as_type}")
+    if layout.collection.tenant is not None:
+        parts.append(_tenant(layout, layout.collection.tenant, request.tenant, values))
+    return "".join(f" AND {part}" for part in parts), values
+
+
+def _tenant(layout: Layout, name: str, tenant: str, values: list[Any]) -> str:
+    """The default tenant's rows are also those without a tenant."""
+    column = f"t.{quoted(name)}"
+    if tenant == "default" and not tenant_is_text(layout):
+        return f"{column} IS NULL"
+    values.append(tenant)
+    as_type = layout.columns[name].sql_type if layout.columns[name].binary else "text"
+    cast = f"::{as_type}" if as_type != layout.columns[name].sql_type else ""
+    same = f"{column}{cast} = ${len(values) + 2}::text::{as_type}"
+    return f"({same} OR {column} IS NULL OR {column}{cast} = '')" if tenant == "default" else same
+
+
+def _names(layout: Layout) -> dict[str, str]:
+    key = [quoted(name) for name in layout.collection.key]
+    table = quoted(layout.schema, layout.table)
+    return {
+        "config": f"{literal(layout.collection.text_search_config)}::regconfig",
+        "read": read_list(layout),
+        "vector": document_vector(layout.collection, "t"),
+        "table": table,
+        "oid": f"{literal(table)}::regclass",
+        "key": ", ".join(f"t.{name}" for name in key),
+        "bare_key": ", ".join(key),
+        "joined": " AND ".join(f"b.{name} = t.{name}" for name in key),
+        "ranked": str(RANKED),
+        "lexemes": str(MAX_LEXEMES),
+    }
+
+
+def _hits(layout: Layout, records: Sequence[Any]) -> list[Hit]:
+    found = (hit_of(layout, record, float(record["score"])) for record in records)
+    return [hit for hit in found if hit is not None]

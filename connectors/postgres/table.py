@@ -1,0 +1,183 @@
+"""The table of one collection in PostgreSQL: guarded set-based writes, locked reads, keyset scans. No search here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from connectors.errors import Refused
+from connectors.postgres.checks import check_layout
+from connectors.postgres.expressions import read_list, selected
+from connectors.postgres.pool import Pool, Session, quoted
+from connectors.sql_apply import APPLIED, apply_changes
+from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
+from connectors.sql_values import content_bytes, row_content, row_key, slices
+from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
+from domain.values import Kind
+
+STATEMENT_BYTES = 32 * 1024 * 1024
+
+# Keys are compared in a wide type, so that a number beyond the column's range is no row instead of an error.
+_KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
+
+_GUARD = """
+INSERT INTO {ledger} AS l (collection, document_id, legacy_version)
+SELECT $1, u.id, u.version FROM unnest($2::text[], $3::bigint[]) AS u(id, version)
+ON CONFLICT (collection, document_id) DO UPDATE SET legacy_version = excluded.legacy_version, updated_at = now()
+WHERE l.legacy_version < excluded.legacy_version
+RETURNING document_id
+"""
+
+_REFUSE = """
+INSERT INTO {ledger} AS l (collection, document_id, legacy_version, refused_version) VALUES ($1, $2, $3, $3)
+ON CONFLICT (collection, document_id) DO UPDATE SET legacy_version = excluded.legacy_version,
+    refused_version = excluded.refused_version, updated_at = now()
+WHERE l.legacy_version < excluded.legacy_version
+RETURNING document_id
+"""
+
+_REFUSED = """
+SELECT document_id, refused_version FROM {ledger} WHERE collection = $1 AND document_id = ANY($2::text[])
+"""
+
+
+class PostgresTable:
+    """`LegacyTable` of one collection; see `connectors.ports`."""
+
+    def __init__(self, pool: Pool, layout: Layout) -> None:
+        self.description: TableDescription = layout.description
+        self._pool = pool
+        self._layout = layout
+        self._form = layout.collection.embedding.format if layout.collection.embedding else None
+        ledger = quoted(layout.schema, LEDGER_TABLE)
+        self._guard, self._refuse, self._refused = (s.format(ledger=ledger) for s in (_GUARD, _REFUSE, _REFUSED))
+        self._sql = Statements(layout)
+
+    async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
+        """See `LegacyTable.apply`."""
+        return await apply_changes(self, self._layout, changes)
+
+    async def write(self, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
+        """Write changes, sorted by id, behind the ledger guard in one transaction. Raises Refused with nothing done."""
+        ids = [change.id for change in changes]
+        async with self._pool.transaction() as session:
+            guarded = await session.fetch(self._guard, self._layout.name, ids, [c.version for c in changes])
+            moved = {record["document_id"] for record in guarded}
+            ours = [change for change in changes if change.id in moved and change.written is not None]
+            upserts = [change for change in ours if change.content is not None]
+            for part in slices(upserts, map(content_bytes, upserts), STATEMENT_BYTES):
+                rows = [self._layout.row_values(change) for change in part]
+                await session.execute(self._sql.upsert, *(list(column) for column in zip(*rows, strict=True)))
+            keys = [self._layout.key_values(change.id) for change in ours if change.content is None]
+            deleted = [key for key in keys if key is not None]
+            if deleted:
+                await session.execute(self._sql.delete, *_columns(deleted))
+            late = await self._superseded(session, [change for change in changes if change.id not in moved])
+        return dict.fromkeys(moved, APPLIED) | late
+
+    async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
+        """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
+        async with self._pool.transaction() as session:
+            if await session.fetchval(self._refuse, self._layout.name, change.id, change.version) is not None:
+                return LegacyOutcome(LegacyVerdict.REFUSED, reason)
+            return (await self._superseded(session, [change]))[change.id]
+
+    async def _superseded(self, session: Session, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
+        if not changes:
+            return {}
+        records = await session.fetch(self._refused, self._layout.name, [change.id for change in changes])
+        refused = {record["document_id"]: record["refused_version"] for record in records}
+        return {
+            change.id: LegacyOutcome(LegacyVerdict.SUPERSEDED, unconfirmed=refused.get(change.id) == change.version)
+            for change in changes
+        }
+
+    async def rows(self, ids: Sequence[str]) -> dict[str, LegacyRow]:
+        """See `LegacyTable.rows`."""
+        keys = self._keys(ids)
+        if not keys:
+            return {}
+        async with self._pool.session() as session:
+            records = await session.fetch(self._sql.rows, *_columns(keys))
+        wanted = set(ids)
+        found = (self._row(record) for record in records)
+        return {row.id: row for row in found if row.id in wanted}
+
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """See `LegacyTable.existing`."""
+        keys = self._keys(ids)
+        if not keys:
+            return set()
+        async with self._pool.session() as session:
+            records = await session.fetch(self._sql.existing, *_columns(keys))
+        return {row_key(self.description, record) for record in records} & set(ids)
+
+    async def scan(self, after: str | None, limit: int) -> list[LegacyRow]:
+        """See `LegacyTable.scan`. Raises Refused where `after` is not the id of a row of this table."""
+        key = () if after is None else self._layout.key_values(after)
+        if key is None:
+            raise Refused("the scan cannot go on after something that is not a key of the table")
+        statement = self._sql.scan_first if after is None else self._sql.scan_after
+        async with self._pool.session() as session:
+            records = await session.fetch(statement, limit, *key)
+        return [self._row(record) for record in records]
+
+    async def check(self) -> list[Finding]:
+        """See `LegacyTable.check`."""
+        async with self._pool.session() as session:
+            return await check_layout(session, self._layout.name, self._layout.collection)
+
+    async def close(self) -> None:
+        """See `LegacyTable.close`."""
+        await self._pool.close()
+
+    def _keys(self, ids: Sequence[str]) -> list[tuple[str, ...]]:
+        return [key for key in map(self._layout.key_values, dict.fromkeys(ids)) if key is not None]
+
+    def _row(self, record: Any) -> LegacyRow:
+        content = row_content(self.description, self._form, record)
+        return LegacyRow(row_key(self.description, record), record[VERSION_COLUMN], content)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+class Statements:
+    """The SQL of one table. Identifiers are quoted, values are parameters."""
+
+    def __init__(self, layout: Layout) -> None:
+        table = quoted(layout.schema, layout.table)
+        key = [quoted(name) for name in layout.collection.key]
+        types = [_KEY_TYPES[kind] for kind in layout.key_kinds]
+        read = read_list(layout)
+        arrays = ", ".join(f"${n}::text[]" for n in range(1, len(key) + 1))
+        names = ", ".join(f"k{n}" for n in range(len(key)))
+        same = " AND ".join(f"t.{name} = u.k{n}::{types[n]}" for n, name in enumerate(key))
+        given = f"unnest({arrays}) AS u({names})"
+        columns = ", ".join(f"t.{name}" for name in key)
+        after = ", ".join(f"${n + 2}::text::{kind}" for n, kind in enumerate(types))
+        self.rows = f"SELECT {read} FROM {table} t JOIN {given} ON {same} FOR SHARE OF t"  # noqa: S608 - quoted
+        keys = ", ".join(selected(layout.columns[name]) for name in layout.collection.key)
+        self.existing = f"SELECT {keys} FROM {table} t JOIN {given} ON {same}"  # noqa: S608 - quoted
+        self.delete = f"DELETE FROM {table} t USING {given} WHERE {same}"  # noqa: S608 - quoted
+        self.scan_first = f"SELECT {read} FROM {table} t ORDER BY {columns} LIMIT $1"  # noqa: S608 - quoted
+        self.scan_after = f"SELECT {read} FROM {table} t WHERE ({columns}) > ({after}) ORDER BY {columns} LIMIT $1"  # noqa: S608 - quoted
+        self.upsert = _upsert(layout, table, key)
+
+
+def _upsert(layout: Layout, table: str, key: list[str]) -> str:
+    """An identity column that is always generated is overridden: the producer's key is the row's key."""
+    columns = [layout.columns[name] for name in layout.write_columns]
+    names = [quoted(column.name) for column in columns]
+    arrays, values = [], []
+    for number, column in enumerate(columns):
+        element = "bigint" if column.name == VERSION_COLUMN else "bytea" if column.sql_type == "bytea" else "text"
+        arrays.append(f"${number + 1}::{element}[]")
+        values.append(f"u.c{number}::{column.sql_type}")
+    aliases = ", ".join(f"c{n}" for n in range(len(columns)))
+    sets = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) OVERRIDING SYSTEM VALUE SELECT {', '.join(values)} "  # noqa: S608 - quoted
+        f"FROM unnest({', '.join(arrays)}) AS u({aliases}) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
+    )

@@ -1,0 +1,159 @@
+"""A collection's table as its database describes it, and what of a change fits into it. No statement is built here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from uuid import UUID
+
+from connectors.errors import Misconfigured
+from connectors.sql_values import embedding_value, sql_text
+from domain.keys import split_key
+from domain.legacy import LegacyChange, TableDescription
+from domain.values import Kind
+from schemas.content import Content
+from schemas.settings import Collection
+
+VERSION_COLUMN = "crossfade_version"
+LEDGER_TABLE = "crossfade_ledger"
+META_TABLE = "crossfade_meta"
+KEY_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: `sql_type` is what values are cast to, `kind` None where crossfade has no canonical form for it.
+
+    `single` marks a float of 32 bits. `binary` marks text that is compared byte by byte.
+    """
+
+    name: str
+    sql_type: str
+    kind: Kind | None
+    single: bool = False
+    binary: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The table of one collection: where it is and its columns by name."""
+
+    name: str
+    collection: Collection
+    schema: str
+    table: str
+    columns: Mapping[str, Column]
+
+    @cached_property
+    def description(self) -> TableDescription:
+        """Raises Misconfigured for a column that is missing or of a type that is not supported."""
+        collection = self.collection
+        self._require([VERSION_COLUMN, *collection.key, *collection.text, *collection.metadata])
+        embedding = collection.embedding.column if collection.embedding else None
+        self._require([name for name in (collection.tenant, embedding) if name])
+        kinds = {name: self._kind(name) for name in collection.metadata}
+        for name in (*collection.key, *([collection.tenant] if collection.tenant else [])):
+            if self._kind(name) not in KEY_KINDS:
+                raise Misconfigured(f"{self.name}: column {name} of type {self.columns[name].sql_type} cannot be a key")
+        return TableDescription(collection.key, collection.text, kinds, collection.tenant, embedding)
+
+    def _require(self, names: list[str]) -> None:
+        missing = [name for name in names if name not in self.columns]
+        if missing:
+            raise Misconfigured(f"{self.name}: table {self.schema}.{self.table} has no column {', '.join(missing)}")
+
+    def _kind(self, name: str) -> Kind:
+        column = self.columns[name]
+        if column.kind is None:
+            raise Misconfigured(f"{self.name}: column {name} has the unsupported type {column.sql_type}")
+        return column.kind
+
+    @cached_property
+    def key_kinds(self) -> tuple[Kind, ...]:
+        """The kinds of the key columns, in their order."""
+        return tuple(self._kind(name) for name in self.collection.key)
+
+    @cached_property
+    def read_columns(self) -> tuple[str, ...]:
+        """The columns that make a document, in the order key, text, metadata, tenant, embedding."""
+        description = self.description
+        optional = [name for name in (description.tenant, description.embedding) if name]
+        return (*description.key, *description.text, *description.metadata, *optional)
+
+    @cached_property
+    def write_columns(self) -> tuple[str, ...]:
+        """The columns that an upsert sets: those of a document, and the version."""
+        return (*self.read_columns, VERSION_COLUMN)
+
+    def key_values(self, document_id: str) -> tuple[str, ...] | None:
+        """Return the key column values of a document id, None where no row could have that id.
+
+        Only the canonical spelling counts: `007` is not the id of row 7, which would be two documents in one row.
+        """
+        try:
+            parts = split_key(document_id, len(self.key_kinds))
+        except ValueError:
+            return None
+        sound = all(_is_canonical(kind, part) for kind, part in zip(self.key_kinds, parts, strict=True))
+        return parts if sound else None
+
+    def refusal(self, change: LegacyChange) -> str | None:
+        """Return why a change can never be a row of this table, None where that is for the database to say."""
+        if change.written is None or change.content is None:
+            return None
+        if self.key_values(change.id) is None:
+            return f"the id is not a key of the table ({', '.join(self.collection.key)})"
+        return content_refusal(self.description, change.content, self._tenant_is_text)
+
+    @cached_property
+    def _tenant_is_text(self) -> bool:
+        return self.collection.tenant is None or self._kind(self.collection.tenant) is Kind.TEXT
+
+    def row_values(self, change: LegacyChange) -> list[str | bytes | int | None]:
+        """Return the values of `write_columns` for an upsert that `refusal` found nothing wrong with."""
+        content, key = change.content, self.key_values(change.id)
+        if content is None or key is None:
+            raise ValueError("not an upsert of this table")
+        description = self.description
+        values: list[str | bytes | int | None] = [*key]
+        values += [content.text.get(name) for name in description.text]
+        values += [sql_text(kind, content.metadata.get(name)) for name, kind in description.metadata.items()]
+        if description.tenant is not None:
+            plain = self._tenant_is_text or content.tenant != "default"
+            values.append(content.tenant if plain else None)
+        if self.collection.embedding is not None:
+            given = content.embedding
+            values.append(None if given is None else embedding_value(self.collection.embedding.format, given))
+        return [*values, change.written]
+
+
+def content_refusal(description: TableDescription, content: Content, tenant_is_text: bool = True) -> str | None:
+    """Return why a content has no place in a table of that description, without any value of it."""
+    if description.tenant is None and content.tenant != "default":
+        return "the table has no tenant column"
+    if not tenant_is_text and content.tenant != "default" and not _INTEGER.fullmatch(content.tenant):
+        return f"column {description.tenant}: the tenant is not of its type"
+    unknown = sorted({*content.text} - {*description.text}) + sorted({*content.metadata} - {*description.metadata})
+    if unknown:
+        return f"the collection has no column {', '.join(unknown)}"
+    for name, kind in description.metadata.items():
+        try:
+            sql_text(kind, content.metadata.get(name))
+        except ValueError as error:
+            return f"column {name}: {error}"
+    return None
+
+
+def _is_canonical(kind: Kind, part: str) -> bool:
+    if kind is Kind.INTEGER:
+        return bool(_INTEGER.fullmatch(part)) and -(2**63) <= int(part) < 2**63
+    if kind is Kind.UUID:
+        try:
+            return str(UUID(part)) == part
+        except ValueError:
+            return False
+    return bool(part) and "\x00" not in part

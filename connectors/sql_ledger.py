@@ -1,0 +1,56 @@
+"""A ledger row as both databases store it, back into a value. Positions are JSON text, compared in Python only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from domain.fold import LedgerState
+from domain.ledger import LedgerRow
+
+LEDGER_COLUMNS = (
+    "document_id",
+    "version",
+    "written",
+    "pending",
+    "removed",
+    "refresh",
+    "legacy_position",
+    "producer_positions",
+    "legacy_version",
+    "refused_version",
+    "vector_version",
+    "content_hash",
+    "chunk_count",
+    "embedding_model",
+)
+
+
+def position_text(position: Sequence[Any]) -> str:
+    """Return a position, or positions, as JSON text."""
+    return orjson.dumps(position).decode()
+
+
+def ledger_row(values: Sequence[Any]) -> LedgerRow:
+    """Return the row of values in the order of `LEDGER_COLUMNS`; numbers may be text."""
+    flags = [bool(int(value)) for value in values[3:6]]
+    state = LedgerState(
+        version=int(values[1]),
+        written=int(values[2]),
+        pending=flags[0],
+        removed=flags[1],
+        refresh=flags[2],
+        legacy_position=tuple(orjson.loads(values[6])),
+        producer_positions=tuple((p, e, o) for p, e, o in orjson.loads(values[7])),
+    )
+    return LedgerRow(
+        state=state,
+        legacy_version=int(values[8]),
+        refused_version=int(values[9]),
+        vector_version=int(values[10]),
+        content_hash=values[11],
+        chunk_count=None if values[12] is None else int(values[12]),
+        embedding_model=values[13],
+    )
