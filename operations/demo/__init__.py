@@ -1,0 +1,1 @@
+"""The demonstration: the whole path on this machine, with text that every machine has."""

@@ -1,0 +1,52 @@
+"""Runs a worker in this process until a signal: opens everything, reports when ready, drains and closes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agents.assembly import open_all
+from agents.wiring import RoleName
+from agents.worker import Worker
+from operations.errors import CommandError
+from operations.observability import set_up
+from operations.preparing import check_tables, prepare_capture, prepare_topics
+from schemas.settings import Settings
+
+Progress = Callable[[str], None]
+
+
+async def run_worker(
+    settings: Settings, home: Path, roles: Sequence[RoleName], progress: Progress, ready_file: Path | None = None
+) -> None:
+    """Prepare, consume until SIGTERM or SIGINT, drain. Raises CommandError when the watchdog found a role stuck.
+
+    `ready_file` gets the port of the health page as JSON once every agent consumes, for who started this process.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    telemetry = set_up(os.environ)
+    await check_tables(settings, progress, mend=False)
+    await prepare_topics(settings, progress)
+    if "capture" in roles:
+        await prepare_capture(settings, progress)
+    opened = await open_all(settings, home, progress)
+
+    def ready(port: int) -> None:
+        progress(f"worker is ready: {', '.join(roles)}; health page http://127.0.0.1:{port}/readyz")
+        if ready_file is not None:
+            ready_file.write_text(json.dumps({"port": port, "pid": os.getpid()}))
+
+    try:
+        worker = Worker(opened, roles, home, telemetry)
+        healthy = await worker.run(stop, ready)
+    finally:
+        await opened.close()
+    if not healthy:
+        raise CommandError("a role was stuck; the worker ended so that it can be started again")
+    progress("worker drained and stopped")
