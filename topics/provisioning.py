@@ -167,9 +167,9 @@ def _partition_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
         return Action(
             "refuse",
             topic,
-            f"{change}: a document's versions are offsets in its partition, and another count would move it to another"
-            f" one; set kafka.partitions to {found.partitions}. Recreating this topic with a raised partition epoch is"
-            " not offered",
+            f"{change}: a document's versions are offsets in its partition of the log, and another count would move"
+            f" it to another one; set kafka.partitions to {found.partitions}. Recreating this topic with a raised"
+            " partition epoch is not offered",
             found.partitions,
         )
     confirm = ""
@@ -254,7 +254,6 @@ def _debezium(settings: Settings) -> list[DesiredTopic]:
     names = {heartbeat_topic(prefix): DAY_MS}
     if any(collection.connector == "mariadb" for collection in settings.collections.values()):
         names[schema_history_topic(prefix)] = FOR_EVER
-        names[prefix] = CAPTURE_RETENTION_MS  # changes of table definitions, as Debezium names it
     return [
         DesiredTopic(
             name, 1, kafka.replication, _config(kafka, kept, SMALL_RECORD_BYTES), Widening.NEVER, "Debezium itself"

@@ -126,7 +126,7 @@ def test_every_collection_has_its_captured_topic_and_dead_letters() -> None:
         "__debezium-heartbeat.crossfade.capture",
         "crossfade.capture.schema-history",
     } <= names
-    assert len(names) == len(desired_topics(settings())) + 7
+    assert len(names) == len(desired_topics(settings())) + 6
 
 
 def test_no_retry_topic_is_made() -> None:

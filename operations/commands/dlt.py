@@ -1,0 +1,242 @@
+"""`crossfade dlt`: dead letters, what became of them, their replay. The work is done in `operations.dead_letters`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from connectors.kafka.bus import AiokafkaBus
+from operations.context import (
+    WRONG_USE,
+    ConfigOption,
+    Context,
+    HomeOption,
+    JsonOption,
+    load,
+    print_json,
+    print_table,
+    run,
+    told,
+)
+from operations.dead_letters import Replayed, Selection, letters, marks_of, replay, sources
+from operations.errors import CommandError
+from operations.replay_marks import ReplayMarks
+from schemas.cloudevents import timestamp
+from schemas.dead_letters import SUFFIX, DeadLetter
+
+_PREVIEW_BYTES = 400
+
+app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be used, with their errors.")
+
+TopicArgument = Annotated[
+    str | None, typer.Argument(help="The topic they came from, or its dead-letter topic (default: all).")
+]
+PartitionOption = Annotated[int | None, typer.Option("--partition", min=0, help="In the dead-letter topic.")]
+OffsetOption = Annotated[int | None, typer.Option("--offset", min=0, help="In the dead-letter topic.")]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Dead letters of one topic, stage and kind of error."""
+
+    count: int = 0
+    replayed: int = 0
+    last_ms: int = 0
+    message: str = ""
+
+
+@app.command("list")
+def list_letters(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Count dead letters by topic, stage and error, and how many of them were replayed."""
+    with told():
+        context = load(config, home)
+    groups = run(_grouped(context))
+    if json:
+        print_json(
+            {
+                "dead_letters": [
+                    {
+                        "topic": topic,
+                        "stage": stage,
+                        "error": error,
+                        "count": group.count,
+                        "replayed": group.replayed,
+                        "last": timestamp(group.last_ms),
+                        "message": group.message,
+                    }
+                    for (topic, stage, error), group in groups.items()
+                ]
+            }
+        )
+        return
+    if not groups:
+        print("There are no dead letters.")
+        return
+    rows = [
+        (topic, stage, error.rpartition(".")[2], group.count, group.replayed, timestamp(group.last_ms), group.message)
+        for (topic, stage, error), group in groups.items()
+    ]
+    print_table(("topic", "stage", "error", "letters", "replayed", "last", "last message"), rows)
+
+
+@app.command("show")
+def show(
+    topic: TopicArgument = None,
+    partition: PartitionOption = None,
+    offset: OffsetOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="The newest so many of each topic.")] = 20,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show dead letters: where each came from, why it is one, and the beginning of its value (whole with --json)."""
+    with told():
+        context = load(config, home)
+    found = run(_shown(context, topic, partition, offset, limit))
+    if json:
+        print_json({"dead_letters": [_described(letter, replayed) for letter, replayed in found]})
+        return
+    if not found:
+        print("There are no such dead letters.")
+    for letter, replayed in found:
+        _print_letter(letter, replayed)
+
+
+@app.command("replay")
+def replay_letters(
+    topic: TopicArgument = None,
+    partition: PartitionOption = None,
+    offset: OffsetOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every letter that was not replayed yet.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also letters that were replayed before.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be published, and publish nothing.")
+    ] = False,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Publish dead letters again where they came from, each once.
+
+    What a store refused of a producer is submitted as a new change instead, because its version is old by now.
+    """
+    with told():
+        if not everything and (topic is None or offset is None):
+            raise CommandError(
+                "Which dead letters?", "Name a topic and --offset (and --partition), or give --all.", WRONG_USE
+            )
+        if everything and offset is not None:
+            raise CommandError("--all and --offset exclude each other.", "", WRONG_USE)
+        context = load(config, home)
+    done = run(_replayed(context, topic, partition, offset, again, dry_run))
+    if json:
+        print_json({"published": not dry_run, "count": len(done), "letters": [_step(step) for step in done]})
+        return
+    counts = Counter((step.topic, step.published_to) for step in done)
+    if counts:
+        print_table(("dead-letter topic", "published to", "letters"), [(*key, count) for key, count in counts.items()])
+    print(f"{len(done)} dead letters {'would be' if dry_run else 'were'} published again.")
+
+
+async def _topics(context: Context, topic: str | None) -> tuple[str, ...]:
+    known = await sources(context.bootstrap, context.settings)
+    if topic is None:
+        return known
+    source = topic.removesuffix(SUFFIX)
+    if source not in known:
+        names = ", ".join(known) or "none yet (`crossfade topics apply` makes them)"
+        raise CommandError(f"{source} has no dead-letter topic.", f"There are: {names}.", WRONG_USE)
+    return (source,)
+
+
+async def _grouped(context: Context) -> dict[tuple[str, str, str], _Group]:
+    groups: dict[tuple[str, str, str], _Group] = {}
+    topics = await _topics(context, None)
+    marks = await marks_of(context.bootstrap, topics)
+    for topic in topics:
+        async for letter in letters(context.bootstrap, topic):
+            group = groups.setdefault((topic, letter.stage, letter.error_class), _Group())
+            group.count += 1
+            group.replayed += _is_replayed(letter, marks)
+            if letter.letter.timestamp_ms >= group.last_ms:
+                group.last_ms, group.message = letter.letter.timestamp_ms, letter.message
+    return groups
+
+
+async def _shown(
+    context: Context, topic: str | None, partition: int | None, offset: int | None, limit: int
+) -> list[tuple[DeadLetter, bool]]:
+    topics = await _topics(context, topic)
+    selection = Selection(topics, partition, offset, again=True)
+    marks = await marks_of(context.bootstrap, topics)
+    found: list[tuple[DeadLetter, bool]] = []
+    for name in topics:
+        newest: list[tuple[DeadLetter, bool]] = []
+        async for letter in letters(context.bootstrap, name):
+            if selection.takes(letter.letter):
+                newest.append((letter, _is_replayed(letter, marks)))
+                del newest[:-limit]
+        found += newest
+    return found
+
+
+async def _replayed(
+    context: Context, topic: str | None, partition: int | None, offset: int | None, again: bool, dry_run: bool
+) -> list[Replayed]:
+    selection = Selection(await _topics(context, topic), partition, offset, again)
+    bus = AiokafkaBus(context.settings.kafka)
+    try:
+        return await replay(context.bootstrap, bus, selection, now_ms=int(time.time() * 1000), dry_run=dry_run)
+    finally:
+        await bus.close()
+
+
+def _is_replayed(letter: DeadLetter, marks: dict[tuple[str, int], ReplayMarks]) -> bool:
+    return letter.letter.offset in marks.get((letter.letter.topic, letter.letter.partition), ReplayMarks())
+
+
+def _described(letter: DeadLetter, replayed: bool) -> dict[str, Any]:
+    original = letter.original
+    return {
+        "dead_letter_topic": letter.letter.topic,
+        "partition": letter.letter.partition,
+        "offset": letter.letter.offset,
+        "time": timestamp(letter.letter.timestamp_ms),
+        "topic": original.topic,
+        "original_partition": letter.partition,
+        "original_offset": letter.offset,
+        "stage": letter.stage,
+        "error": letter.error_class,
+        "message": letter.message,
+        "attempts": letter.attempt,
+        "replayed": replayed,
+        "key": _text(original.key),
+        "headers": [[name, _text(value)] for name, value in original.headers],
+        "value": _text(original.value),
+    }
+
+
+def _print_letter(letter: DeadLetter, replayed: bool) -> None:
+    described = _described(letter, replayed)
+    value = described.pop("value") or "(none: a deletion)"
+    headers = described.pop("headers")
+    print_table(("", ""), [*described.items(), *((f"header {name}", text) for name, text in headers)])
+    shown = value[:_PREVIEW_BYTES]
+    print(f"{shown}{f'… ({len(value)} characters, whole with --json)' if len(value) > len(shown) else ''}\n")
+
+
+def _step(step: Replayed) -> dict[str, Any]:
+    return {
+        "dead_letter_topic": step.topic,
+        "partition": step.partition,
+        "offset": step.offset,
+        "published_to": step.published_to,
+    }
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")

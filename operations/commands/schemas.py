@@ -1,0 +1,49 @@
+"""`crossfade schemas`: writes the schemas of the events and the AsyncAPI document for producers in any language."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from operations.context import ConfigOption, HomeOption, JsonOption, load, print_json, told
+from operations.errors import CommandError
+from schemas.export import schema_files
+from topics.asyncapi import asyncapi
+
+ASYNCAPI_FILE = "asyncapi.json"
+
+app = typer.Typer(no_args_is_help=True, help="JSON Schema of every event, and the AsyncAPI document.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `export` a command of its own: a group of one command would otherwise take its place."""
+
+
+@app.command("export")
+def export(
+    directory: Annotated[Path, typer.Argument(help="The folder to write into; it is made when it is not there.")],
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write one JSON Schema for each event, one for crossfade.toml, and asyncapi.json for the configured topics."""
+    with told():
+        context = load(config, home)
+        files = schema_files() | {ASYNCAPI_FILE: asyncapi(context.settings, version("crossfade"))}
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for name, document in files.items():
+                text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+                (directory / name).write_bytes(text)
+        except OSError as error:
+            raise CommandError(f"{directory} cannot be written: {error.strerror or error}.") from error
+        paths = [str(directory / name) for name in files]
+        if json:
+            print_json({"files": paths})
+        else:
+            print("\n".join(paths))

@@ -1,0 +1,150 @@
+"""What every command shares: common options, settings with addresses, errors as messages, tables and JSON documents.
+
+Results go to stdout, everything else to stderr. No command prints a traceback unless CROSSFADE_DEBUG is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
+from operations.configuration import find_config, read_settings, resolve
+from operations.errors import CommandError
+from operations.stack.layout import default_home, read_addresses
+from schemas.settings import Settings
+
+FAILED = 1
+WRONG_USE = 2
+DIFFERENCES = 3
+INTERRUPTED = 130
+_PIPED_WIDTH = 400
+
+T = TypeVar("T")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="The configuration file (default: $CROSSFADE_CONFIG, or crossfade.toml here)."),
+]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="The data folder (default: $CROSSFADE_HOME, or ~/.crossfade).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Settings with the local stack's addresses filled in, and where they came from (`file` None: only defaults)."""
+
+    settings: Settings
+    home: Path
+    file: Path | None
+
+    @property
+    def bootstrap(self) -> str:
+        """Give the brokers' addresses. Raises CommandError where there are none."""
+        if self.settings.kafka.bootstrap is None:
+            raise CommandError(
+                "No Kafka brokers are known.", "Start the local stack with `crossfade up`, or set kafka.bootstrap."
+            )
+        return self.settings.kafka.bootstrap
+
+    def dsn(self, collection: str) -> str:
+        """Give the address of a collection's database. Raises CommandError where there is none."""
+        found = self.settings.collections[collection]
+        if found.dsn is None:
+            raise CommandError(
+                f"No database is known for the collection {collection!r}.",
+                f"Set collections.{collection}.dsn, or start the local stack with `crossfade up` ({found.connector}).",
+            )
+        return found.dsn
+
+
+def load(config: Path | None, home: Path | None) -> Context:
+    """Read the settings. Raises CommandError for every mistake in them."""
+    folder = home.expanduser().absolute() if home else default_home()
+    file = find_config(config, folder, os.environ)
+    settings = read_settings(file, folder, os.environ)
+    return Context(resolve(settings, read_addresses(folder)), folder, file)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work; its errors are told and end the process with their exit code."""
+    with told():
+        return asyncio.run(main)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn every error into a message on stderr and an exit code."""
+    debug = bool(os.environ.get("CROSSFADE_DEBUG"))
+    if not debug:
+        # The client libraries report on stderr what the command tells its user in one sentence.
+        for name in ("aiokafka", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message, hint, code = explained(error)
+        print(f"crossfade: {message}", file=sys.stderr)
+        if hint:
+            print(hint, file=sys.stderr)
+        raise typer.Exit(code) from None
+
+
+def explained(error: Exception) -> tuple[str, str, int]:
+    """Return what to tell about an error, what to do about it, and the exit code."""
+    if isinstance(error, CommandError):
+        return error.message, error.hint, error.exit_code
+    if isinstance(error, StoreUnavailable):
+        return str(error), "`crossfade status` tells what runs; `crossfade up` starts the local stack.", FAILED
+    if isinstance(error, Misconfigured):
+        return str(error), "`crossfade config check` looks at everything that is configured.", FAILED
+    if isinstance(error, CrossfadeError | OSError):
+        return str(error) or type(error).__name__, "", FAILED
+    return (
+        f"an unexpected error: {type(error).__name__}: {error}",
+        "Run it again with CROSSFADE_DEBUG=1 to see where, and please report it.",
+        FAILED,
+    )
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """Print a table for people on stdout; nothing in a cell is cut or read as markup."""
+    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(cell).replace("[", "\\[") for cell in row))
+    for column in table.columns:
+        column.overflow = "fold"
+    # Where nobody looks, nothing needs to be folded to the width of a screen.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+
+
+def say(message: str) -> None:
+    """Tell progress or a note on stderr."""
+    print(message, file=sys.stderr)

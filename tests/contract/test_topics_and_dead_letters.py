@@ -1,0 +1,186 @@
+"""The commands over topics and dead letters, against a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from typer.testing import CliRunner
+
+from connectors.kafka import tail
+from connectors.kafka.admin import broker_config, delete_topics, existing_topics, provision
+from connectors.kafka.bus import AiokafkaBus
+from operations.commands import dlt, topics
+from operations.dead_letters import GROUP
+from operations.stack.layout import StackAddresses
+from schemas.dead_letters import SUFFIX, dead_letter
+from schemas.records import Outgoing, Received
+from schemas.settings import Settings
+from topics.provisioning import desired_topics, plan
+
+pytestmark = pytest.mark.stack
+
+
+class Shop:
+    """Settings of an installation of its own on the shared broker: its captured table has a name of its own."""
+
+    def __init__(self, folder: Path, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self.prefix = f"test.{uuid4().hex}"
+        self.captured = f"{self.prefix}.public.articles"
+        self.file = folder / "crossfade.toml"
+        self.write(2)
+
+    def write(self, partitions: int) -> None:
+        self.file.write_text(
+            f'[kafka]\nbootstrap = "{self.bootstrap}"\npartitions = {partitions}\ncapture_prefix = "{self.prefix}"\n'
+            '[collections.docs]\ntable = "articles"\nkey = ["id"]\ntext = ["body"]\n',
+            encoding="utf-8",
+        )
+
+    def settings(self) -> Settings:
+        collection = {"table": "articles", "key": ["id"], "text": ["body"]}
+        kafka = {"bootstrap": self.bootstrap, "partitions": 2, "capture_prefix": self.prefix}
+        return Settings.model_validate({"kafka": kafka, "collections": {"docs": collection}})
+
+    def own_topics(self) -> list[str]:
+        return [topic.name for topic in desired_topics(self.settings()) if self.prefix in topic.name]
+
+    def call(self, command: Any, *arguments: str) -> tuple[int, Any, str]:
+        """Run a command; return its exit code, its JSON document, and its stderr."""
+        home = str(self.file.parent / "home")
+        result = CliRunner().invoke(command, [*arguments, "--config", str(self.file), "--home", home, "--json"])
+        return result.exit_code, json.loads(result.stdout) if result.stdout else None, result.stderr
+
+
+@pytest.fixture
+def shop(tmp_path: Path, stack: StackAddresses, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    for name in ("CROSSFADE_CONFIG", "CROSSFADE_KAFKA__BOOTSTRAP", "CROSSFADE_KAFKA__PARTITIONS"):
+        monkeypatch.delenv(name, raising=False)
+    made = Shop(tmp_path, stack.kafka)
+    # Only its own topics: those of the catalogue belong to the whole broker.
+    own = [topic for topic in desired_topics(made.settings()) if made.prefix in topic.name]
+    asyncio.run(provision(stack.kafka, plan(own, {})))
+    yield made
+    asyncio.run(delete_topics(stack.kafka, made.own_topics()))
+
+
+def test_what_was_provisioned_is_what_the_plan_wanted(shop: Shop) -> None:
+    wanted = [topic for topic in desired_topics(shop.settings()) if shop.prefix in topic.name]
+    existing = asyncio.run(existing_topics(shop.bootstrap, [topic.name for topic in wanted]))
+    assert {action.kind for action in plan(wanted, existing)} == {"keep"}
+    assert existing[shop.captured].partitions == 2
+    code, document, _ = shop.call(topics.app, "list")
+    assert code == 0
+    assert {topic["topic"]: topic["step"] for topic in document["topics"]}[shop.captured] == "keep"
+
+
+def test_a_widening_that_could_reorder_waits_for_a_yes(shop: Shop) -> None:
+    shop.write(3)
+    code, document, _ = shop.call(topics.app, "apply", "--dry-run")
+    step = next(step for step in document["steps"] if step["topic"] == shop.captured)
+    assert (code, step["step"], step["done"]) == (3, "widen", False)
+    assert "overtaken" in step["needs_yes"]
+    existing = asyncio.run(existing_topics(shop.bootstrap, [shop.captured]))
+    assert existing[shop.captured].partitions == 2
+
+
+def test_altering_one_value_leaves_the_others_that_were_set(shop: Shop) -> None:
+    wanted = [topic for topic in desired_topics(shop.settings()) if topic.name == shop.captured]
+    before = asyncio.run(existing_topics(shop.bootstrap, [shop.captured]))
+    smaller = {shop.captured: before[shop.captured]}
+    asyncio.run(_set_retention(shop.bootstrap, wanted, smaller))
+    after = asyncio.run(existing_topics(shop.bootstrap, [shop.captured]))[shop.captured]
+    assert after.config["retention.ms"] == "-1"
+    assert after.config["max.message.bytes"] == before[shop.captured].config["max.message.bytes"]
+
+
+async def _set_retention(bootstrap: str, wanted: list[Any], existing: dict[str, Any]) -> None:
+    longer = [replace(topic, config={**topic.config, "retention.ms": "-1"}) for topic in wanted]
+    actions = plan(longer, existing)
+    assert [action.kind for action in actions] == ["alter"]
+    await provision(bootstrap, actions)
+
+
+def test_the_limits_of_every_broker_can_be_read(shop: Shop) -> None:
+    found = asyncio.run(broker_config(shop.bootstrap, ["message.max.bytes", "no.such.key"]))
+    assert found
+    for values in found.values():
+        assert set(values) == {"message.max.bytes"}
+
+
+async def _put_letters(shop: Shop, count: int) -> list[Outgoing]:
+    bus = AiokafkaBus(shop.settings().kafka)
+    originals = [
+        Outgoing(shop.captured, f"docs/{number}".encode(), f"value {number}".encode(), (("ce_id", b"x"),))
+        for number in range(count)
+    ]
+    received = [Received(o.topic, 0, n, o.key, o.value, o.headers) for n, o in enumerate(originals)]
+    await bus.publish([dead_letter(r, stage="capture", error=ValueError("bad"), attempt=1) for r in received])
+    await bus.close()
+    return originals
+
+
+async def _published(shop: Shop) -> list[tuple[bytes | None, bytes | None]]:
+    return [(record.key, record.value) async for record in tail.read_topic(shop.bootstrap, shop.captured)]
+
+
+def test_letters_are_listed_shown_and_each_replayed_once(shop: Shop) -> None:
+    originals = asyncio.run(_put_letters(shop, 5))
+    code, document, _ = shop.call(dlt.app, "list")
+    listed = {found["topic"]: found for found in document["dead_letters"]}[shop.captured]
+    assert (code, listed["count"], listed["replayed"], listed["message"]) == (0, 5, 0, "bad")
+
+    code, document, _ = shop.call(dlt.app, "show", shop.captured, "--offset", "3")
+    (shown,) = document["dead_letters"]
+    assert (code, shown["key"], shown["value"], shown["stage"]) == (0, "docs/3", "value 3", "capture")
+
+    code, document, _ = shop.call(dlt.app, "replay", shop.captured, "--offset", "3")
+    assert (code, document["count"]) == (0, 1)
+    assert asyncio.run(_published(shop)) == [(originals[3].key, originals[3].value)]
+
+    code, document, _ = shop.call(dlt.app, "replay", shop.captured + SUFFIX, "--all", "--dry-run")
+    assert (document["count"], document["published"]) == (4, False)
+    code, document, _ = shop.call(dlt.app, "replay", shop.captured, "--all")
+    assert [letter["offset"] for letter in document["letters"]] == [0, 1, 2, 4]
+    code, document, _ = shop.call(dlt.app, "replay", shop.captured, "--all")
+    assert document["count"] == 0
+    assert sorted(asyncio.run(_published(shop))) == sorted((o.key, o.value) for o in originals)
+
+    code, document, _ = shop.call(dlt.app, "replay", shop.captured, "--offset", "0", "--again")
+    assert document["count"] == 1
+    assert len(asyncio.run(_published(shop))) == 6
+    code, document, _ = shop.call(dlt.app, "show", shop.captured)
+    assert [letter["replayed"] for letter in document["dead_letters"]] == [True] * 5
+
+
+def test_a_letter_that_comes_after_a_replay_is_replayed_by_the_next(shop: Shop) -> None:
+    asyncio.run(_put_letters(shop, 2))
+    shop.call(dlt.app, "replay", shop.captured, "--all")
+    asyncio.run(_put_letters(shop, 1))
+    _, document, _ = shop.call(dlt.app, "replay", shop.captured, "--all")
+    assert [letter["offset"] for letter in document["letters"]] == [2]
+    lags = asyncio.run(tail.group_lag(shop.bootstrap, GROUP, [shop.captured + SUFFIX]))
+    assert [(lag.committed, lag.lag) for lag in lags] == [(3, 0)]
+
+
+@pytest.mark.parametrize("arguments", [["replay"], ["replay", "no-such-topic", "--all"], ["show", "no-such-topic"]])
+def test_a_wrong_use_is_told_without_a_traceback(shop: Shop, arguments: list[str]) -> None:
+    code, document, told = shop.call(dlt.app, *arguments)
+    assert (code, document) == (2, None)
+    assert told.startswith("crossfade: ")
+    assert "Traceback" not in told
+
+
+def test_without_brokers_the_command_says_so(tmp_path: Path) -> None:
+    lonely = Shop(tmp_path, "127.0.0.1:1")
+    code, document, told = lonely.call(topics.app, "list")
+    assert (code, document) == (1, None)
+    assert "do not answer" in told
+    assert "crossfade up" in told
