@@ -1,4 +1,4 @@
-"""Kafka Connect over its REST interface, and the Debezium configuration of a captured table. Topics are provisioned elsewhere."""
+"""Kafka Connect over its REST interface, and Debezium's configuration of captured tables. Topics are made elsewhere."""
 
 from __future__ import annotations
 
@@ -142,7 +142,8 @@ class ConnectClient:
                 answer = await self._client.request(method, path, json=json)
             except httpx.HTTPError as error:
                 raise CommandError(
-                    f"Kafka Connect at {self._url} does not answer: {error or type(error).__name__}.", "See: crossfade status"
+                    f"Kafka Connect at {self._url} does not answer: {error or type(error).__name__}.",
+                    "See: crossfade status",
                 ) from error
             if answer.is_success or answer.status_code in accept:
                 return answer

@@ -44,11 +44,16 @@ class Broker(Part):
                 subprocess.run, command, capture_output=True, text=True, timeout=_FORMAT_BOUND_S, check=False
             )
             if done.returncode != 0:
-                raise CommandError(f"The storage of Kafka cannot be prepared: {done.stderr.strip() or done.stdout.strip()}")
+                raise CommandError(
+                    f"The storage of Kafka cannot be prepared: {done.stderr.strip() or done.stdout.strip()}"
+                )
         return Launch(java_command(java, "kafka.Kafka", [str(server)], folder, _HEAP_MIB), cwd=data)
 
     async def check(self) -> None:
         """The broker describes its cluster."""
+        # First a plain connection: the client logs an error for each one that is refused.
+        _, writer = await asyncio.wait_for(asyncio.open_connection(LOOPBACK, self.port), _CHECK_BOUND_MS / 1000)
+        writer.close()
         client = AIOKafkaAdminClient(bootstrap_servers=f"{LOOPBACK}:{self.port}", request_timeout_ms=_CHECK_BOUND_MS)
         try:
             await client.start()
@@ -85,6 +90,9 @@ class Broker(Part):
             # One group member at a time joins here: waiting for others only delays the first assignment.
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 3_000,
+            # A broker that was killed may register again only when its last session has ended.
+            "broker.session.timeout.ms": 4_000,
+            "broker.heartbeat.interval.ms": 1_000,
             # With one replica an acknowledged record is in the page cache only: bound what a power cut can take.
             "log.flush.interval.ms": 1_000,
             "log.segment.bytes": 128 * 1024 * 1024,

@@ -1,4 +1,4 @@
-"""Kafka Connect with the Debezium connectors: one worker in distributed mode. Connectors are put by `connectors_api`."""
+"""Kafka Connect with Debezium: one worker in distributed mode. Connectors are put by `connectors_api`, not here."""
 
 from __future__ import annotations
 

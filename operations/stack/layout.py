@@ -1,4 +1,4 @@
-"""Where the local stack keeps its things: folders, ports chosen once, passwords made once. No process is started here."""
+"""Where the local stack keeps its things: folders, ports and passwords, chosen once. No process is started here."""
 
 from __future__ import annotations
 
@@ -78,16 +78,20 @@ class Layout:
 
     @property
     def state_file(self) -> Path:
+        """What must never change for the same data: see `StackState`."""
         return self.home / "state.json"
 
     @property
     def lock_file(self) -> Path:
+        """Held by the command that starts or ends parts."""
         return self.home / "lock"
 
     def data(self, part: PartName) -> Path:
+        """Folder that the part's server owns."""
         return self.home / "data" / part
 
     def log(self, part: PartName) -> Path:
+        """File of all that the part's process prints."""
         return self.home / "logs" / f"{part}.log"
 
     def record(self, part: PartName) -> Path:

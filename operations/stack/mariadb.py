@@ -1,4 +1,4 @@
-"""MariaDB from the system's package, as a plain process with the binary log that Debezium reads. Tables are made by others."""
+"""MariaDB from the system's package, as a plain process with the binary log that Debezium reads. No tables here."""
 
 from __future__ import annotations
 
@@ -45,13 +45,18 @@ def find_mariadb() -> MariaDBPrograms | None:
 
 
 def ensure_mariadb(progress: Callable[[str], None]) -> MariaDBPrograms | None:
-    """Give the installed MariaDB; as root on Debian and its relatives install it when missing. Else None, with the reason told."""
+    """Give the installed MariaDB; when missing, install it as root on Debian and its relatives.
+
+    None when it cannot be had; `progress` was told why.
+    """
     programs = find_mariadb()
     if programs is not None:
         return programs
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
-        progress("mariadb is not installed; install your system's MariaDB server package (mariadbd, mariadb-install-db)")
+        progress(
+            "mariadb is not installed; install your system's MariaDB server package (mariadbd, mariadb-install-db)"
+        )
         return None
     progress(f"installing {' and '.join(_DEBIAN_PACKAGES)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

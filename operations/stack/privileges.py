@@ -1,4 +1,4 @@
-"""Running a program as an ordinary user when we are root, since PostgreSQL refuses root. Nothing else of it is decided here."""
+"""Running a program as an ordinary user when we are root, since PostgreSQL refuses root. Nothing is started here."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def unprivileged(home: Path, data: Path, program: Path) -> Unprivileged:
         reasons.append(f"the system user {other.owner[0] if other.owner else ''} cannot reach {path}")
     raise CommandError(
         f"PostgreSQL refuses to run as root, and there is no way around it: {'; '.join(reasons)}.",
-        "Run crossfade as an ordinary user, or (as root) `useradd --system crossfade` and set CROSSFADE_HOME to a folder "
-        "that everybody may enter.",
+        "Run crossfade as an ordinary user, or (as root) `useradd --system crossfade` and set CROSSFADE_HOME "
+        "to a folder that everybody may enter.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Daemons of the local stack: start, recognise, stop and kill one process. It knows nothing of what the process does."""
+"""Daemons of the local stack: start, recognise, stop and kill one process. What the process does is not known here."""
 
 from __future__ import annotations
 

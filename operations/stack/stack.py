@@ -1,4 +1,4 @@
-"""The local stack as a whole: which parts there are, what depends on what, one `up` at a time. Servers are elsewhere."""
+"""The local stack as a whole: its parts, what depends on what, one `up` at a time. Servers are elsewhere."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ _CLASSES: dict[PartName, type[Part]] = {
 # A part is started when those that it needs are healthy.
 NEEDS: dict[PartName, tuple[PartName, ...]] = {"connect": ("kafka",)}
 _LOCK_BOUND_S = 300.0
+# The detail of a part that no `up` has started in this home yet.
+NEVER_STARTED = "never started"
 
-__all__ = ["ALL_PARTS", "NEEDS", "LocalStack", "PartStatus"]
+__all__ = ["ALL_PARTS", "NEEDS", "NEVER_STARTED", "LocalStack", "PartStatus"]
 
 
 class LocalStack:
     """The stack in one home folder.
 
-    `parts` are what `up` starts, with what they need. MariaDB comes from the system: where it is missing, it is left out
-    with a word about it, unless `install_mariadb` allows to install it and that works.
+    `parts` are what `up` starts, with what they need. MariaDB comes from the system: where it is missing, it is left
+    out with a word about it, unless `install_mariadb` allows to install it and that works.
     """
 
-    def __init__(
-        self, home: Path, parts: frozenset[PartName] = ALL_PARTS, *, install_mariadb: bool = False
-    ) -> None:
+    def __init__(self, home: Path, parts: frozenset[PartName] = ALL_PARTS, *, install_mariadb: bool = False) -> None:
         self.home = home.absolute()
         self._layout = Layout(self.home)
         self._parts = _with_needs(parts)
@@ -85,14 +85,13 @@ class LocalStack:
         """Tell how each part is, also those that were never started."""
         state = read_state(self.home)
         names = [name for name in PART_NAMES if name in self._parts]
-        if state is None:
-            return tuple(PartStatus(name, "stopped", None, None, "never started", None) for name in names)
-        addresses = state.addresses()
-        return tuple(
-            await asyncio.gather(
-                *(self._make(name, state).status(getattr(addresses, name, None)) for name in names),
-            )
-        )
+
+        async def one(name: PartName) -> PartStatus:
+            if state is None or name not in state.parts:
+                return PartStatus(name, "stopped", None, None, NEVER_STARTED, None)
+            return await self._make(name, state).status(getattr(state.addresses(), name, None))
+
+        return tuple(await asyncio.gather(*(one(name) for name in names)))
 
     def part(self, name: PartName) -> Part:
         """Give one part, to see its pid, to kill it or to start it alone. Raises CommandError before the first `up`."""

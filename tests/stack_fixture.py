@@ -1,0 +1,53 @@
+"""The local stack for tests, as a pytest plugin: one for the whole session, ended with it. No tests live here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from operations.stack.layout import StackAddresses
+from operations.stack.stack import ALL_PARTS, LocalStack
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"[stack] {text}\n")
+
+
+@pytest.fixture(scope="session")
+def stack_home() -> Iterator[Path]:
+    """The home of the session's stack.
+
+    CROSSFADE_TEST_HOME names a stack to use and to leave running; else a temporary one is ended and removed.
+    """
+    given = os.environ.get("CROSSFADE_TEST_HOME")
+    if given:
+        yield Path(given).absolute()
+        return
+    home = Path(tempfile.mkdtemp(prefix="crossfade-test-"))
+    try:
+        yield home
+    finally:
+        asyncio.run(LocalStack(home).down())
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack(stack_home: Path) -> StackAddresses:
+    """The addresses of a running stack with every part, MariaDB included.
+
+    Without MariaDB the tests are skipped on a developer's machine and fail in CI.
+    """
+    addresses = asyncio.run(LocalStack(stack_home, ALL_PARTS, install_mariadb=True).up(_progress))
+    if addresses.mariadb is None:
+        message = "MariaDB is not installed and cannot be installed here"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return addresses
