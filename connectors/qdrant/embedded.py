@@ -112,12 +112,11 @@ class EmbeddedVectorStore:
         be caught up with.
         """
         async with self._optimising:
-            optimisation = Optimisation(self._of(collection), self._writing)
-            replacement = await optimisation.run()
-            if replacement is None:
-                return False
-            self._shards[collection] = replacement
-            return True
+
+            def put(shard: Shard) -> None:
+                self._shards[collection] = shard
+
+            return await Optimisation(self._of(collection), self._writing, put).run()
 
     async def flush(self) -> None:
         """Bring everything to disk."""
@@ -157,6 +156,7 @@ class EmbeddedVectorStore:
                 await self.flush()
                 for collection, shard in list(self._shards.items()):
                     if self._optimise and optimising_is_due(shard.unoptimised, shard.size()):
+                        shard.unoptimised = 0  # a run that fails is made again after as many writes, not at once
                         await self.optimise(collection)
             except CrossfadeError:
                 log.exception("upkeep of Qdrant's engine failed; tried again in %s s", FLUSH_INTERVAL_S)

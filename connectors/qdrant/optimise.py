@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from connectors.qdrant.files import copy_folder
@@ -28,43 +29,45 @@ _NICENESS = 10
 
 
 class Optimisation:
-    """One run over one collection. `writing` is held while files are copied: searches go on, writes wait."""
+    """One run over one collection. `writing` is held while files are copied: searches go on, writes wait.
 
-    def __init__(self, shard: Shard, writing: asyncio.Lock) -> None:
+    `put` is called with the new generation, in the same turn in which the old one is closed.
+    """
+
+    def __init__(self, shard: Shard, writing: asyncio.Lock, put: Callable[[Shard], None]) -> None:
         self._old = shard
+        self._put = put
         self._writing = writing
         generation = shard.description.generation + 1
         self._description = Description(shard.description.dimension, generation)
         self._path = generation_folder(shard.folder, generation)
         self._replaced = False
 
-    async def run(self) -> Shard | None:
-        """Return the new generation, in place and with every point of the old one, which is closed; None on failure."""
+    async def run(self) -> bool:
+        """Put a new generation, with every point of the old one, in its place; False, and all as it was, on failure."""
         started = time.monotonic()
         new: Shard | None = None
         try:
             await self._copy()
             if not await self._build():
-                return None
-            new = Shard(
-                self._old.collection, self._old.folder, self._description, load(self._old.collection, self._path)
-            )
+                return False
+            name = self._old.collection
+            new = Shard(name, self._old.folder, self._description, load(name, self._path))
             new.unoptimised = 0
             pending = await self._catch_up(new)
             if len(pending) > LAST_POINTS:
                 log.warning("%s: writes outran the optimised copy, which is dropped", self._old.collection)
-                return None
+                return False
             self._replace(new, pending)
-            replacement, new = new, None
         finally:
             self._old.touched = None
-            if new is not None:
-                new.close()
             if not self._replaced:
+                if new is not None:
+                    new.close()
                 await asyncio.to_thread(shutil.rmtree, self._path, ignore_errors=True)
         await asyncio.to_thread(shutil.rmtree, self._old_path(), ignore_errors=True)
         log.info("%s optimised in %.1f s", self._old.collection, time.monotonic() - started)
-        return replacement
+        return True
 
     def _old_path(self) -> Path:
         return generation_folder(self._old.folder, self._old.description.generation)
@@ -78,7 +81,13 @@ class Optimisation:
 
     async def _build(self) -> bool:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "connectors.qdrant.optimise", str(self._path), stderr=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "connectors.qdrant.optimise",
+            str(self._path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
             async with asyncio.timeout(CHILD_LIMIT_S):
@@ -115,6 +124,7 @@ class Optimisation:
         new.flush()
         describe(new.folder, new.description)
         self._replaced = True
+        self._put(new)
         self._old.close()
 
 

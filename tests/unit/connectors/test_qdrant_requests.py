@@ -1,0 +1,132 @@
+"""What the server adapter sends, after the client's conversion to gRPC too, and how it reads the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from qdrant_client import models
+from qdrant_client.conversions.conversion import RestToGrpc
+
+from connectors.errors import Misconfigured, TransientError
+from connectors.qdrant.embedded import optimising_is_due
+from connectors.qdrant.files import socket_path
+from connectors.qdrant.points import Found, best_hits, search_documents
+from connectors.qdrant.server import _requests, check_results, check_version, filter_of, upsert_of
+from tests.contract.vector_stores import document
+
+TOP = 2**53 - 1
+
+
+def test_an_upsert_keeps_condition_and_empty_vectors_in_json() -> None:
+    sent = upsert_of("c", document("a", TOP, [(1, 0, 0, 0)], [1])).model_dump(exclude_none=True)["upsert"]
+    assert sent["update_filter"] == {"must_not": [{"key": "version", "range": {"gte": float(TOP)}}]}
+    live, gone = sent["points"]
+    assert live["vector"] == {"dense": [1.0, 0.0, 0.0, 0.0]}
+    assert gone["vector"] == {}
+    assert (gone["payload"]["deleted"], gone["payload"]["text"], gone["payload"]["metadata"]) == (True, "", {})
+    assert set(live["payload"]) == {
+        "document_id", "tenant", "chunk", "version", "content_hash", "deleted", "text", "metadata", "model",
+    }  # fmt: skip
+
+
+def test_an_upsert_keeps_condition_and_empty_vectors_over_grpc() -> None:
+    operation = upsert_of("c", document("a", TOP, [(1, 0, 0, 0)], [1], metadata={"f": 1.0, "i": 1, "n": None}))
+    sent = RestToGrpc.convert_update_operation(operation).upsert
+    (condition,) = sent.update_filter.must_not
+    assert condition.field.key == "version"
+    assert condition.field.range.gte == float(TOP)
+    assert condition.field.range.HasField("gte")
+    assert not condition.field.range.HasField("lt")
+    live, gone = sent.points
+    assert list(live.vectors.vectors.vectors["dense"].dense.data) == [1, 0, 0, 0]
+    assert gone.vectors.WhichOneof("vectors_options") == "vectors"
+    assert len(gone.vectors.vectors.vectors) == 0
+    assert gone.payload["version"].integer_value == TOP
+    assert gone.payload["deleted"].bool_value is True
+    fields = live.payload["metadata"].struct_value.fields
+    assert (fields["f"].WhichOneof("kind"), fields["i"].WhichOneof("kind")) == ("double_value", "integer_value")
+    assert fields["n"].WhichOneof("kind") == "null_value"
+
+
+def test_a_search_is_always_limited_to_its_tenant_over_grpc_too() -> None:
+    sent = RestToGrpc.convert_filter(filter_of("one", {"a": True, "b": 2, "c": None}))
+    tenant, flag, number, null = sent.must
+    assert (tenant.field.key, tenant.field.match.keyword) == ("tenant", "one")
+    assert (flag.field.key, flag.field.match.boolean) == ('metadata."a"', True)
+    assert (number.field.range.gte, number.field.range.lte) == (2.0, 2.0)
+    assert null.is_empty.key == 'metadata."c"'
+
+
+@pytest.mark.parametrize("status", [models.UpdateStatus.ACKNOWLEDGED, models.UpdateStatus.WAIT_TIMEOUT])
+def test_a_write_that_is_not_completed_is_not_done(status: models.UpdateStatus) -> None:
+    done = models.UpdateResult(status=models.UpdateStatus.COMPLETED)
+    check_results([done, done], 2)
+    with pytest.raises(TransientError, match=f"1 of 2 .*{status.value}"):
+        check_results([done, models.UpdateResult(status=status)], 2)
+    with pytest.raises(TransientError):
+        check_results([done], 2)
+
+
+def test_a_server_that_ignores_conditions_is_refused() -> None:
+    for version in ("1.16.0", "v1.18.3", "2.0.1", "1.17.0-dev"):
+        check_version(version)
+    for version in ("1.15.5", "v1.9.0", "0.11.0"):
+        with pytest.raises(Misconfigured, match=r"1\.16"):
+            check_version(version)
+
+
+def test_requests_are_bounded_and_nothing_is_left_out() -> None:
+    small = [document(f"d{i}", 1) for i in range(1200)]
+    assert [len(part) for part in _requests(small)] == [512, 512, 176]
+    large = [document(f"d{i}", 1, [(float(n), 0, 0, 0) for n in range(30_000)]) for i in range(3)]
+    parts = list(_requests([*large, document("nothing", 1, [])]))
+    assert [[one.id for one in part] for part in parts] == [["d0", "d1"], ["d2"]]
+    assert list(_requests([])) == []
+
+
+def found(name: str, chunk: int, version: int, score: float) -> Found:
+    return Found(score, {"document_id": name, "chunk": chunk, "version": version, "text": "", "metadata": {}})
+
+
+def test_chunks_of_an_older_version_never_stand_for_a_document() -> None:
+    hits = best_hits([found("a", 0, 1, 0.9), found("a", 1, 2, 0.5), found("b", 0, 1, 0.7), found("a", 2, 2, 0.6)])
+    assert [(hit.document_id, hit.chunk, hit.version) for hit in hits] == [("b", 0, 1), ("a", 2, 2)]
+
+
+async def test_a_search_asks_for_more_until_there_are_enough_documents_or_no_more_points() -> None:
+    points = [found("crowd", i, 1, 1 - i / 1e4) for i in range(100)] + [found("rare", 0, 1, 0.1)]
+    asked: list[int] = []
+
+    async def ask(limit: int) -> list[Found]:
+        asked.append(limit)
+        return points[:limit]
+
+    assert [hit.document_id for hit in await search_documents(ask, 2, {})] == ["crowd", "rare"]
+    assert asked == [8, 32, 128]
+    asked.clear()
+    assert len(await search_documents(ask, 3, {})) == 2
+    assert asked == [12, 48, 192]
+
+
+async def test_a_search_gives_up_at_its_bound() -> None:
+    async def endless(limit: int) -> list[Found]:
+        return [found("one", i, 1, 0.5) for i in range(limit)]
+
+    assert len(await search_documents(endless, 2, {})) == 1
+
+
+def test_a_long_home_gets_a_short_socket_of_its_own(tmp_path: Path) -> None:
+    short = socket_path(Path("/srv/crossfade"))
+    assert short == Path("/srv/crossfade/qdrant.sock")
+    long, other = (socket_path(tmp_path / ("h" * 120) / name) for name in ("a", "b"))
+    assert len(str(long)) <= 107
+    assert long != other
+    assert long == socket_path(tmp_path / ("h" * 120) / "a")
+
+
+def test_optimising_is_due_after_enough_writes_and_a_share_of_the_points() -> None:
+    assert not optimising_is_due(19_999, 20_000)
+    assert optimising_is_due(20_000, 20_000)
+    assert not optimising_is_due(20_000, 100_000)
+    assert optimising_is_due(25_000, 100_000)
