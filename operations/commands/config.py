@@ -1,0 +1,97 @@
+"""`crossfade config`: finds mistakes before anything starts. The checks are in `operations.checking`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from operations.checking import Checked, check_all, mend_all
+from operations.context import (
+    DIFFERENCES,
+    ConfigOption,
+    Context,
+    HomeOption,
+    JsonOption,
+    load,
+    print_json,
+    print_table,
+    run,
+    told,
+)
+
+app = typer.Typer(no_args_is_help=True, help="The configuration, and what it names.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `check` a command of its own: a group of one command would otherwise take its place."""
+
+
+@app.command("check")
+def check(
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Execute the SQL statements that mend, then check again.")
+    ] = False,
+) -> None:
+    """Check the file, the brokers, Connect, Qdrant and each collection's database; tell what mends each mistake.
+
+    Exit code 3: there are errors (warnings alone are no error).
+    """
+    with told():
+        context = load(config, home)
+    checked, executed = run(_checked(context, apply))
+    errors = sum(finding.level == "error" for part in checked for finding in part.findings)
+    if json:
+        print_json(_document(context, checked, executed))
+    else:
+        for statement in executed:
+            print(f"executed: {statement}")
+        _print(context, checked, errors)
+    if errors:
+        raise typer.Exit(DIFFERENCES)
+
+
+async def _checked(context: Context, apply: bool) -> tuple[list[Checked], list[str]]:
+    checked = await check_all(context)
+    executed = await mend_all(context, checked) if apply else []
+    return (await check_all(context) if executed else checked), executed
+
+
+def _document(context: Context, checked: list[Checked], executed: list[str]) -> dict[str, Any]:
+    return {
+        "file": str(context.file) if context.file else None,
+        "checked": [part.part for part in checked],
+        "executed": executed,
+        "findings": [
+            {
+                "part": part.part,
+                "level": finding.level,
+                "subject": finding.subject,
+                "message": finding.message,
+                "mend": finding.mend,
+            }
+            for part in checked
+            for finding in part.findings
+        ],
+    }
+
+
+def _print(context: Context, checked: list[Checked], errors: int) -> None:
+    rows = [
+        (finding.level, part.part, finding.subject, finding.message)
+        for part in checked
+        for finding in sorted(part.findings, key=lambda finding: finding.level)
+    ]
+    if rows:
+        print_table(("level", "part", "subject", "what is wrong"), rows)
+    mends = [finding.mend for part in checked for finding in part.findings if finding.mend]
+    if mends:
+        print("\nWhat mends it:")
+        for mend in dict.fromkeys(mends):
+            print(f"  {mend}" if mend.startswith("--") else f"  {mend};")
+    file = context.file or "no file, defaults and environment only"
+    print(f"{errors} errors, {len(rows) - errors} warnings ({file}; checked: {', '.join(p.part for p in checked)}).")
