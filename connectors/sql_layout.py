@@ -28,13 +28,12 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 class Column:
     """One column: `sql_type` is what values are cast to, `kind` None where crossfade has no canonical form for it.
 
-    `single` marks a float of 32 bits. `binary` marks text that is compared byte by byte.
+    `binary` marks text that is compared byte by byte.
     """
 
     name: str
     sql_type: str
     kind: Kind | None
-    single: bool = False
     binary: bool = True
 
 

@@ -7,6 +7,7 @@ microseconds, decimals plain strings without trailing zeros, UUIDs lower case.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -25,6 +26,7 @@ class Kind(Enum):
     TEXT = "text"
     INTEGER = "integer"
     FLOAT = "float"
+    FLOAT32 = "float32"
     DECIMAL = "decimal"
     BOOLEAN = "boolean"
     TIMESTAMP = "timestamp"
@@ -65,6 +67,17 @@ def _float(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError
     return number
+
+
+def _float32(value: Any) -> float:
+    """The shortest number that is this float of 32 bits: drivers print it with 6, 9 or 17 digits."""
+    wanted = struct.pack("<f", _float(value))
+    number = struct.unpack("<f", wanted)[0]
+    for digits in range(6, 9):
+        shorter = float(f"{number:.{digits}g}")
+        if struct.pack("<f", shorter) == wanted:
+            return shorter
+    return float(f"{number:.9g}")
 
 
 def _decimal(value: Any) -> str:
@@ -138,6 +151,7 @@ _FORMS: dict[Kind, Callable[[Any], Scalar]] = {
     Kind.TEXT: _text,
     Kind.INTEGER: _integer,
     Kind.FLOAT: _float,
+    Kind.FLOAT32: _float32,
     Kind.DECIMAL: _decimal,
     Kind.BOOLEAN: _boolean,
     Kind.TIMESTAMP: _timestamp,

@@ -20,7 +20,7 @@ KINDS: dict[str, Kind] = {
     "int2": Kind.INTEGER,
     "int4": Kind.INTEGER,
     "int8": Kind.INTEGER,
-    "float4": Kind.FLOAT,
+    "float4": Kind.FLOAT32,
     "float8": Kind.FLOAT,
     "numeric": Kind.DECIMAL,
     "bool": Kind.BOOLEAN,
@@ -72,7 +72,7 @@ def column_of(raw: Mapping[str, Any]) -> Column:
     """Return a catalogue row as a column; an enum is text."""
     kind = Kind.TEXT if raw["typtype"] == "e" else KINDS.get(raw["base"])
     binary = bool(raw["deterministic"]) and raw["base"] != "citext"
-    return Column(raw["name"], raw["sql_type"], kind, raw["base"] == "float4", binary)
+    return Column(raw["name"], raw["sql_type"], kind, binary)
 
 
 async def read_layout(session: Session, name: str, collection: Collection) -> Layout:

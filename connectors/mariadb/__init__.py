@@ -1,0 +1,32 @@
+"""MariaDB as the legacy store."""
+
+from __future__ import annotations
+
+from connectors.mariadb.layout import read_layout
+from connectors.mariadb.ledger import MariadbLedger
+from connectors.mariadb.pool import Pool, execute_all
+from connectors.mariadb.search import MariadbTextSearch
+from connectors.mariadb.table import MariadbTable
+from connectors.sql_connector import LegacyConnector
+from schemas.settings import Collection
+
+__all__ = ["execute_all", "open_mariadb"]
+
+
+async def open_mariadb(name: str, collection: Collection, dsn: str) -> LegacyConnector:
+    """Open a collection's table. Raises Misconfigured for a missing table or column, StoreUnavailable."""
+    pool = Pool(dsn)
+    try:
+        async with pool.session() as session:
+            layout = await read_layout(session, name, collection, pool.database)
+    except BaseException:
+        await pool.close()
+        raise
+    ledger = MariadbLedger(pool, layout)
+    return LegacyConnector(
+        table=MariadbTable(pool, layout),
+        ledger=ledger,
+        text_search=MariadbTextSearch(pool, layout),
+        vector_search=None,
+        prepare=ledger.prepare,
+    )

@@ -1,0 +1,170 @@
+"""What `config check` finds wrong with a collection in MariaDB, and the statements that mend it. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from connectors.mariadb.layout import column_of, raw_columns, table_name
+from connectors.mariadb.pool import Pool, Session, quoted
+from connectors.sql_checks import column_findings, error, near, warning
+from connectors.sql_layout import VERSION_COLUMN, Column
+from domain.legacy import Finding
+from domain.values import Kind
+from schemas.settings import Collection
+
+MIN_PACKET_BYTES = 16 * 1024 * 1024
+
+_SERVER = """
+SELECT @@log_bin AS log_bin, @@global.binlog_format AS binlog_format, @@global.binlog_row_image AS binlog_row_image,
+       @@global.binlog_row_metadata AS binlog_row_metadata, @@global.max_allowed_packet AS max_allowed_packet,
+       @@global.read_only AS read_only
+"""
+
+_UNIQUE = """
+SELECT INDEX_NAME AS name, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARATOR '\n') AS columns,
+       SUM(SUB_PART IS NOT NULL) AS parts, MAX(INDEX_TYPE) AS type, MAX(NON_UNIQUE) AS non_unique
+FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s GROUP BY INDEX_NAME
+"""
+
+_TABLES = "SELECT TABLE_NAME AS name, ENGINE AS engine FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"
+
+_REPLICATION = ("REPLICATION SLAVE", "REPLICATION REPLICA", "ALL PRIVILEGES ON *.*")
+
+
+async def check_mariadb(name: str, collection: Collection, dsn: str) -> list[Finding]:
+    """Return what is wrong for a collection, whether or not its table is there.
+
+    Raises Misconfigured, StoreUnavailable.
+    """
+    pool = Pool(dsn, maximum=1)
+    try:
+        async with pool.session() as session:
+            return await check_layout(session, name, collection, pool.database)
+    finally:
+        await pool.close()
+
+
+async def check_layout(session: Session, name: str, collection: Collection, database: str | None) -> list[Finding]:
+    """Return what is wrong, over a connection that is already there."""
+    findings = await _server(session)
+    schema, table = table_name(collection.table, database)
+    tables = {row["name"]: row["engine"] for row in await session.fetch(_TABLES, (schema,))}
+    if table not in tables:
+        return [*findings, error(name, f"there is no table {schema}.{table}{near(table, tables)}")]
+    reference = quoted(schema, table)
+    if tables[table] != "InnoDB":
+        message = f"the table's engine is {tables[table]}: it has no transactions"
+        findings.append(error(name, message, f"ALTER TABLE {reference} ENGINE=InnoDB"))
+    raw = await raw_columns(session, schema, table)
+    columns = {column: column_of(row) for column, row in raw.items()}
+    findings += column_findings(name, collection, columns, _base)
+    findings += _version_column(name, reference, raw)
+    indexes = await session.fetch(_UNIQUE, (schema, table))
+    if all(column in raw for column in collection.key):
+        findings += _key(name, reference, collection, raw, indexes)
+    findings += _details(name, collection, raw)
+    if all(column in raw for column in collection.text):
+        findings += _full_text(name, reference, collection, indexes)
+    return findings
+
+
+def _base(column: Column) -> str:
+    return column.sql_type.partition("(")[0].partition(" ")[0]
+
+
+async def _server(session: Session) -> list[Finding]:
+    server = (await session.fetch(_SERVER))[0]
+    findings = []
+    if server["log_bin"] != "1":
+        message = "the binary log is off: changes cannot be captured; set it and restart the server"
+        findings.append(error("MariaDB", message, "-- my.cnf: log_bin = ON"))
+    for variable, wanted in (("binlog_format", "ROW"), ("binlog_row_image", "FULL"), ("binlog_row_metadata", "FULL")):
+        if server[variable] != wanted:
+            message = f"{variable} is {server[variable]}, capture needs {wanted}; set it in my.cnf too"
+            findings.append(error("MariaDB", message, f"SET GLOBAL {variable} = '{wanted}'"))
+    if int(server["max_allowed_packet"]) < MIN_PACKET_BYTES:
+        message = f"max_allowed_packet is {server['max_allowed_packet']} bytes: long documents would be refused"
+        findings.append(warning("MariaDB", message, f"SET GLOBAL max_allowed_packet = {MIN_PACKET_BYTES}"))
+    if server["read_only"] != "0":
+        findings.append(error("MariaDB", "the server is read-only: give the address of the primary"))
+    grants = [str(next(iter(row.values()))) for row in await session.fetch("SHOW GRANTS")]
+    if not any(privilege in grant for grant in grants for privilege in _REPLICATION):
+        user = (await session.fetch("SELECT CURRENT_USER() AS name"))[0]["name"]
+        account = "@".join(f"'{part}'" for part in str(user).split("@", 1))
+        message = f"the user {user} may not read the binary log"
+        mend = f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account}"
+        findings.append(error("MariaDB", message, mend))
+    return findings
+
+
+def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:
+    column = raw.get(VERSION_COLUMN)
+    wanted = f"COLUMN {VERSION_COLUMN} BIGINT NULL INVISIBLE"
+    if column is None:
+        return [error(name, f"the table has no column {VERSION_COLUMN}", f"ALTER TABLE {table} ADD {wanted}")]
+    if column["base"] != "bigint" or column["nullable"] != "YES":
+        message = f"column {VERSION_COLUMN} is not a nullable BIGINT"
+        return [error(name, message, f"ALTER TABLE {table} MODIFY {wanted}")]
+    if "INVISIBLE" not in str(column["extra"]).upper():
+        message = f"column {VERSION_COLUMN} is visible: an INSERT without a column list would fail"
+        return [warning(name, message, f"ALTER TABLE {table} MODIFY {wanted}")]
+    return []
+
+
+def _key(
+    name: str, table: str, collection: Collection, raw: Mapping[str, dict[str, Any]], indexes: list[dict[str, Any]]
+) -> list[Finding]:
+    findings = []
+    names = ", ".join(quoted(column) for column in collection.key)
+    whole = [index for index in indexes if index["non_unique"] == "0" and index["parts"] == "0"]
+    if set(collection.key) not in [set(str(index["columns"]).split("\n")) for index in whole]:
+        primary = any(index["name"] == "PRIMARY" for index in indexes)
+        mend = f"ALTER TABLE {table} ADD {'UNIQUE' if primary else 'PRIMARY KEY'} ({names})"
+        findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
+    for column in collection.key:
+        row = raw[column]
+        if row["nullable"] == "YES":
+            mend = f"ALTER TABLE {table} MODIFY {quoted(column)} {row['sql_type']} NOT NULL"
+            findings.append(error(name, f"key column {column} may be NULL", mend))
+        if not column_of(row).binary:
+            text = f"key column {column} ({row['collation']}): an id that differs only in case or accents is refused"
+            findings.append(warning(name, text))
+    return findings
+
+
+def _details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:
+    """Columns that cannot be written, that may keep another value than they are given, or that new rows would need."""
+    findings = []
+    optional = [collection.tenant] if collection.tenant else []
+    used = [*collection.key, *collection.text, *collection.metadata, *optional]
+    for column in used:
+        row = raw.get(column)
+        if row is None:
+            continue
+        if row["made"] == "ALWAYS":
+            findings.append(error(name, f"column {column} is generated: it cannot be written"))
+        kind = column_of(row).kind
+        timed = kind in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.TIME} and int(row["time_digits"] or 0) < 6
+        if timed or kind in {Kind.DECIMAL, Kind.FLOAT32}:
+            text = f"column {column} rounds what does not fit its precision: a producer must send values that fit"
+            findings.append(warning(name, text))
+    needed = [
+        column
+        for column, row in raw.items()
+        if row["nullable"] == "NO" and row["preset"] is None and "auto_increment" not in row["extra"]
+    ]
+    left = sorted(set(needed) - {*used, VERSION_COLUMN} - {n for n, row in raw.items() if row["made"] == "ALWAYS"})
+    if left:
+        text = f"column {', '.join(left)} is NOT NULL without a default: new documents of producers will be refused"
+        findings.append(warning(name, text))
+    return findings
+
+
+def _full_text(name: str, table: str, collection: Collection, indexes: list[dict[str, Any]]) -> list[Finding]:
+    full = [set(str(index["columns"]).split("\n")) for index in indexes if index["type"] == "FULLTEXT"]
+    if set(collection.text) in full:
+        return []
+    columns = ", ".join(quoted(column) for column in collection.text)
+    mend = f"CREATE FULLTEXT INDEX crossfade_text ON {table} ({columns})"
+    return [warning(name, "no FULLTEXT index over the text columns: the legacy store cannot answer questions", mend)]

@@ -1,0 +1,131 @@
+"""The ledger of one collection in MariaDB: `crossfade_ledger` and `crossfade_meta`, in the database of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from connectors.mariadb.pool import Pool, places, quoted
+from connectors.sql_layout import LEDGER_TABLE, META_TABLE, Layout
+from connectors.sql_ledger import LEDGER_COLUMNS, ledger_row, position_text
+from domain.ledger import LedgerRow, VectorMark
+
+# Ids are compared character by character: neither case nor trailing blanks are the same.
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS {ledger} (
+    collection VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    document_id VARCHAR(512) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
+    version BIGINT NOT NULL DEFAULT 0,
+    written BIGINT NOT NULL DEFAULT 0,
+    pending BOOLEAN NOT NULL DEFAULT FALSE,
+    removed BOOLEAN NOT NULL DEFAULT FALSE,
+    refresh BOOLEAN NOT NULL DEFAULT FALSE,
+    legacy_position VARCHAR(255) CHARACTER SET ascii NOT NULL DEFAULT '[]',
+    producer_positions TEXT CHARACTER SET ascii NOT NULL DEFAULT '[]',
+    legacy_version BIGINT NOT NULL DEFAULT 0,
+    refused_version BIGINT NOT NULL DEFAULT 0,
+    vector_version BIGINT NOT NULL DEFAULT 0,
+    content_hash VARCHAR(64) CHARACTER SET ascii,
+    chunk_count INT,
+    embedding_model VARCHAR(255) CHARACTER SET utf8mb4,
+    created_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    PRIMARY KEY (collection, document_id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC
+"""
+_META = """
+CREATE TABLE IF NOT EXISTS {meta} (
+    name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY, value BIGINT NOT NULL
+) ENGINE=InnoDB
+"""
+
+_STATE = ("version", "written", "pending", "removed", "refresh", "legacy_position", "producer_positions")
+_VECTOR = ("vector_version", "content_hash", "chunk_count", "embedding_model")
+
+
+class MariadbLedger:
+    """`Ledger` of one collection. Statements take their documents in the order of their ids, so none deadlocks."""
+
+    def __init__(self, pool: Pool, layout: Layout) -> None:
+        self._pool = pool
+        self._collection = layout.name
+        self._ledger = quoted(layout.schema, LEDGER_TABLE)
+        self._meta = quoted(layout.schema, META_TABLE)
+
+    async def prepare(self) -> None:
+        """Create both tables where they are absent; the user's table is never altered."""
+        async with self._pool.session() as session:
+            await session.execute(_LEDGER.format(ledger=self._ledger))
+            await session.execute(_META.format(meta=self._meta))
+
+    async def read(self, ids: Sequence[str]) -> dict[str, LedgerRow]:
+        """See `Ledger.read`."""
+        if not ids:
+            return {}
+        statement = (
+            f"SELECT {', '.join(LEDGER_COLUMNS)} FROM {self._ledger} "  # noqa: S608 - a quoted identifier
+            f"WHERE collection = %s AND document_id IN ({places(len(ids))})"
+        )
+        async with self._pool.session() as session:
+            records = await session.fetch(statement, (self._collection, *ids))
+        return {record["document_id"]: ledger_row([record[name] for name in LEDGER_COLUMNS]) for record in records}
+
+    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+        """See `Ledger.folded`."""
+        values: list[list[Any]] = []
+        for one in sorted(rows):
+            state = rows[one].state
+            flags = [int(state.pending), int(state.removed), int(state.refresh)]
+            positions = [position_text(state.legacy_position), position_text(state.producer_positions)]
+            values.append([one, state.version, state.written, *flags, *positions])
+        await self._raise(_STATE, values)
+
+    async def vectors_written(self, marks: Sequence[VectorMark]) -> None:
+        """See `Ledger.vectors_written`."""
+        marks = sorted(marks, key=lambda mark: (mark.id, mark.version))
+        await self._raise(
+            _VECTOR,
+            [[mark.id, mark.version, mark.content_hash, mark.chunk_count, mark.embedding_model] for mark in marks],
+        )
+
+    async def _raise(self, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+        """Store rows of (id, *columns) where the first column, a version, is higher than the stored one.
+
+        That column is assigned last: MariaDB evaluates assignments in order, and each looks at the stored version.
+        """
+        if not rows:
+            return
+        version = columns[0]
+        moves = [f"{c} = IF({version} < VALUES({version}), VALUES({c}), {c})" for c in (*columns[1:], version)]
+        one = f"({places(len(columns) + 2)})"
+        statement = (
+            f"INSERT INTO {self._ledger} (collection, document_id, {', '.join(columns)}) "  # noqa: S608 - quoted
+            f"VALUES {', '.join([one] * len(rows))} ON DUPLICATE KEY UPDATE {', '.join(moves)}"
+        )
+        async with self._pool.session() as session:
+            await session.execute(statement, [value for row in rows for value in (self._collection, *row)])
+
+    async def refusals_told(self, versions: Mapping[str, int]) -> None:
+        """See `Ledger.refusals_told`."""
+        statement = (
+            f"UPDATE {self._ledger} SET refused_version = 0 "  # noqa: S608 - a quoted identifier
+            "WHERE collection = %s AND document_id = %s AND refused_version = %s"
+        )
+        async with self._pool.session() as session:
+            for one in sorted(versions):
+                await session.execute(statement, (self._collection, one, versions[one]))
+
+    async def recorded(self, name: str) -> int | None:
+        """See `Ledger.recorded`."""
+        async with self._pool.session() as session:
+            found = await session.fetch(f"SELECT value FROM {self._meta} WHERE name = %s", (name,))  # noqa: S608 - quoted
+        return int(found[0]["value"]) if found else None
+
+    async def record(self, name: str, value: int) -> None:
+        """See `Ledger.record`."""
+        statement = (
+            f"INSERT INTO {self._meta} (name, value) VALUES (%s, %s) "  # noqa: S608 - a quoted identifier
+            "ON DUPLICATE KEY UPDATE value = VALUES(value)"
+        )
+        async with self._pool.session() as session:
+            await session.execute(statement, (name, value))

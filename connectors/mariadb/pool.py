@@ -1,0 +1,245 @@
+"""A bounded pool of aiomysql connections; every error is one of `connectors.errors`. No SQL of a collection here.
+
+Every value comes back as text (or bytes): `domain.values` gives it its form, as for captured changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import aiomysql
+import pymysql
+from pymysql.converters import encoders
+
+from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+
+CONNECT_TIMEOUT_S = 10.0
+ACQUIRE_TIMEOUT_S = 15.0
+COMMAND_TIMEOUT_S = 120.0
+IDLE_S = 5.0  # a connection that rested longer is asked whether it is still there
+MAX_CONNECTIONS = 4
+
+# Strict, so that a wrong value is refused and not changed; a key of 0 stays 0; lock waits end before the caller gives
+# up; READ COMMITTED, because gap locks would make batches of new documents wait for each other.
+_SESSION = (
+    "SET SESSION sql_mode = "
+    "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION',"
+    " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10, max_statement_time = 110"
+)
+
+# Numbers of MariaDB's errors. Source: MariaDB, "MariaDB Error Codes".
+_UNAVAILABLE = {1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1290, 1836, 1927}
+_TRANSIENT = {1020, 1021, 1037, 1038, 1041, 1114, 1205, 1213, 1317, 1412, 1637, 1969, 3024}
+_MISCONFIGURED = {1044, 1045, 1046, 1049, 1054, 1130, 1142, 1143, 1146, 1191, 1227, 1305, 1370, 1524, 1698}
+_REFUSED = {
+    *(1048, 1062, 1118, 1138, 1153, 1169, 1216, 1217, 1264, 1265, 1292, 1364, 1365, 1366, 1367, 1406, 1411, 1441, 1442),
+    *(1451, 1452, 1526, 1557, 1586, 1644, 1690, 1748, 1761, 1762, 1906, 3140, 4025, 4078, 4079, 4161),
+}
+_SIGNALLED = 1644
+_QUOTED = (re.compile(r"(entry) '.*' (for key)", re.DOTALL), re.compile(r"(value: )'.*'( for column|$)", re.DOTALL))
+
+
+def mapped(error: BaseException) -> CrossfadeError:
+    """Return the port error of a driver error; its message carries no value of a document."""
+    if isinstance(error, pymysql.err.MySQLError):
+        number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        return _kind(number, error)(reason(number, str(error.args[-1]) if error.args else type(error).__name__))
+    if isinstance(error, UnicodeError):
+        return Refused("a value that the database has no form for")
+    if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError)):
+        return StoreUnavailable(f"MariaDB does not answer ({type(error).__name__})")
+    return TransientError(f"{type(error).__name__} in the MariaDB driver")
+
+
+def _kind(number: int, error: Exception) -> type[CrossfadeError]:
+    for numbers, kind in (
+        (_UNAVAILABLE, StoreUnavailable),
+        (_TRANSIENT, TransientError),
+        (_MISCONFIGURED, Misconfigured),
+        (_REFUSED, Refused),
+    ):
+        if number in numbers:
+            return kind
+    # 2000 to 2999 are the client's own; 0 is the driver's "not connected".
+    if 2000 <= number < 3000 or isinstance(error, pymysql.err.InterfaceError):
+        return StoreUnavailable
+    if isinstance(error, (pymysql.err.IntegrityError, pymysql.err.DataError)):
+        return Refused
+    return Misconfigured if isinstance(error, pymysql.err.ProgrammingError) else TransientError
+
+
+def reason(number: int, message: str) -> str:
+    """Return a database's message without the values that it may quote; what a trigger signals may hold anything."""
+    if number == _SIGNALLED:
+        return f"{number}: raised by a trigger or procedure"
+    for pattern in _QUOTED:
+        message = pattern.sub(r"\1 (value) \2", message)
+    return f"{number}: {message.partition(chr(10))[0]}"
+
+
+def arguments(dsn: str) -> dict[str, Any]:
+    """Return the arguments of `mysql://user:password@host:port/database[?ssl=true]`. Raises Misconfigured."""
+    try:
+        parts = urlsplit(dsn)
+        port = parts.port or 3306
+    except ValueError as error:
+        raise Misconfigured(f"not a MariaDB address: {error}") from None
+    if parts.scheme not in {"mysql", "mariadb"} or not parts.hostname:
+        raise Misconfigured("not a MariaDB address: mysql://user:password@host:port/database is expected")
+    secure = parse_qs(parts.query).get("ssl", ["false"])[-1].lower() in {"true", "1", "require"}
+    return {
+        "host": parts.hostname,
+        "port": port,
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "db": unquote(parts.path.lstrip("/")) or None,
+        "ssl": ssl.create_default_context() if secure else None,
+        "charset": "utf8mb4",
+        "autocommit": True,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "init_command": _SESSION,
+        "conv": dict(encoders),  # no decoders: values stay text
+    }
+
+
+class Session:
+    """One connection, lent: statements with `%s` parameters, answers as rows of text."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Return all rows by column name."""
+        async with asyncio.timeout(COMMAND_TIMEOUT_S), self._connection.cursor(aiomysql.DictCursor) as cursor:
+            await cursor.execute(statement, tuple(values) or None)
+            return list(await cursor.fetchall())
+
+    async def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Execute a statement."""
+        async with asyncio.timeout(COMMAND_TIMEOUT_S), self._connection.cursor() as cursor:
+            await cursor.execute(statement, tuple(values) or None)
+
+    async def begin(self) -> None:
+        """Begin a transaction."""
+        await self._connection.begin()
+
+    async def commit(self) -> None:
+        """End it, with everything done."""
+        await self._connection.commit()
+
+    async def rollback(self) -> None:
+        """End it, with nothing done."""
+        await self._connection.rollback()
+
+
+class Pool:
+    """At most four connections, opened when needed. One whose statement was cancelled or failed is closed."""
+
+    def __init__(self, dsn: str, maximum: int = MAX_CONNECTIONS) -> None:
+        self._arguments = arguments(dsn)
+        self._places = asyncio.Semaphore(maximum)
+        self._free: list[tuple[Any, float]] = []
+        self._closed = False
+
+    @property
+    def database(self) -> str | None:
+        """The database of the address."""
+        name: str | None = self._arguments["db"]
+        return name
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Lend a connection; a driver's error inside leaves as a port error, without the driver's own text."""
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+                await self._places.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("all connections to MariaDB are in use") from None
+        connection = None
+        sound = False
+        try:
+            connection = await self._connection()
+            yield Session(connection)
+            sound = True
+        except CrossfadeError:
+            sound = True
+            raise
+        except (pymysql.err.MySQLError, OSError, TimeoutError, UnicodeError, asyncio.IncompleteReadError) as error:
+            port_error = mapped(error)
+            sound = not isinstance(error, TimeoutError) and not isinstance(port_error, StoreUnavailable)
+            raise port_error from None
+        finally:
+            self._give_back(connection, sound)
+            self._places.release()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Lend a connection in a transaction that ends with the block: done, or on any error rolled back."""
+        async with self.session() as session:
+            await session.begin()
+            try:
+                yield session
+                await session.commit()
+            except (CrossfadeError, pymysql.err.MySQLError, UnicodeError):
+                await session.rollback()
+                raise
+
+    async def _connection(self) -> Any:
+        if self._closed:
+            raise StoreUnavailable("the connections to MariaDB are closed")
+        while self._free:
+            connection, since_s = self._free.pop()
+            if asyncio.get_running_loop().time() - since_s < IDLE_S:
+                return connection
+            try:
+                await connection.ping(reconnect=False)
+            except (pymysql.err.MySQLError, OSError, RuntimeError):
+                connection.close()
+            else:
+                return connection
+        return await aiomysql.connect(**self._arguments)
+
+    def _give_back(self, connection: Any, sound: bool) -> None:
+        if connection is None:
+            return
+        if not sound or self._closed or connection.closed:
+            connection.close()
+        else:
+            self._free.append((connection, asyncio.get_running_loop().time()))
+
+    async def close(self) -> None:
+        """Close the connections; those in use are closed when they come back."""
+        self._closed = True
+        while self._free:
+            connection, _ = self._free.pop()
+            try:
+                await connection.ensure_closed()
+            except (pymysql.err.MySQLError, OSError):
+                connection.close()
+
+
+async def execute_all(dsn: str, statements: Sequence[str]) -> None:
+    """Execute statements one after the other. Raises Misconfigured, Refused, StoreUnavailable."""
+    pool = Pool(dsn, maximum=1)
+    try:
+        for statement in statements:
+            async with pool.session() as session:
+                await session.execute(statement)
+    finally:
+        await pool.close()
+
+
+def quoted(*names: str) -> str:
+    """Return a qualified identifier, each part in backticks."""
+    return ".".join("`" + name.replace("`", "``") + "`" for name in names)
+
+
+def places(count: int) -> str:
+    """Return `count` parameters, separated by commas."""
+    return ", ".join(["%s"] * count)
