@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from connectors.embedding.engine import (
     load_sentence_transformer,
     tokenizer_json,
 )
-from connectors.embedding.model import ModelDescription, Vectors, normalised
+from connectors.embedding.model import ModelDescription, Vectors, cosines, normalised
 from connectors.embedding.probe import Closeness, probe_texts, refuse_unless_close
-from connectors.embedding.quantize import instruction_set, quantize_int8
+from connectors.embedding.quantize import feed_forward_outputs, instruction_set, quantize_closely, quantize_int8
 from connectors.errors import CrossfadeError, Misconfigured
 
 DESCRIPTION_FILE = "description.json"
@@ -79,7 +79,12 @@ def _export_into(folder: Path, request: ExportRequest, progress: Callable[[str],
     texts = probe_texts(Chunker(plain, description.window - plain.num_special_tokens_to_add(False), 0))
     reference = _reference(original, texts, description)
     progress(f"exporting {request.name} to ONNX")
-    _write_graph(request, folder, progress)
+    graph = _write_graph(request, folder)
+    if request.int8:
+        progress("quantising to int8")
+        _quantise(graph, folder, description, texts, reference, request.minimum_cosine)
+    else:
+        graph.rename(folder / WEIGHTS_FILE)
     progress("comparing the export with the original")
     closeness = verify(folder, description, texts, reference, request.minimum_cosine)
     (folder / CLOSENESS_FILE).write_text(json.dumps(asdict(closeness)), encoding="utf-8")
@@ -98,7 +103,24 @@ def _reference(original: Any, texts: tuple[str, ...], description: ModelDescript
     return normalised(np.asarray(vectors, dtype=np.float32), description.identity.dimension)
 
 
-def _write_graph(request: ExportRequest, folder: Path, progress: Callable[[str], None]) -> None:
+def _quantise(
+    graph: Path,
+    folder: Path,
+    description: ModelDescription,
+    texts: tuple[str, ...],
+    reference: Vectors,
+    minimum: float,
+) -> None:
+    instructions = instruction_set()
+
+    def quantize(kept: Sequence[str]) -> float:
+        quantize_int8(graph, folder / WEIGHTS_FILE, instructions, kept)
+        return min(cosines(OnnxEngine(folder, description, threads=1).embed(texts), reference))
+
+    quantize_closely(quantize, feed_forward_outputs(graph), minimum)
+
+
+def _write_graph(request: ExportRequest, folder: Path) -> Path:
     options = {"export": True, "provider": "CPUExecutionProvider"}
     exported = load_sentence_transformer(Path(request.source), backend="onnx", model_kwargs=options)
     raw = folder.parent / "raw"
@@ -106,11 +128,7 @@ def _write_graph(request: ExportRequest, folder: Path, progress: Callable[[str],
     graph = raw / "onnx" / "model.onnx"
     if not graph.is_file() or [*graph.parent.glob("*.onnx_data")]:
         raise Misconfigured(f'{request.name} is too large for one ONNX file (2 GB); set engine = "torch"')
-    if request.int8:
-        progress("quantising to int8")
-        quantize_int8(graph, folder / WEIGHTS_FILE, instruction_set())
-    else:
-        graph.rename(folder / WEIGHTS_FILE)
+    return graph
 
 
 def main() -> int:

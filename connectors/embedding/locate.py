@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, an installed package, or the hub's cache. No model is loaded, torch not imported."""
+"""Where a model's files are: a folder, an installed package, or the hub's cache. No model is loaded here, nor torch."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def probe_texts(chunker: Chunker) -> tuple[str, ...]:
 
 
 def refuse_unless_close(engine: Engine, texts: tuple[str, ...], reference: Vectors, minimum: float) -> Closeness:
-    """Compare an engine with the original's vectors of the same texts, and refuse one cosine below the minimum."""
+    """Compare an engine with the vectors of the original. Raises Misconfigured for one below the minimum."""
     found = cosines(engine.embed(texts), reference)
     worst = min(range(len(found)), key=lambda i: found[i])
     if not found[worst] >= minimum:

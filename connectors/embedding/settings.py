@@ -14,8 +14,9 @@ class EmbeddingSettings:
     """The model, how it is run, and the bounds of its queue.
 
     `model` is a folder, a name that an installed package carries, or a name on the hub (`owner/name`,
-    `owner/name@revision`). `threads` 0 means one for each core. `batch_size` and `queue_limit` count texts. `chunk_tokens` 0 means the model's
-    window. `timeout_s` is the longest wait without progress, `export_timeout_s` bounds the export of the ONNX model.
+    `owner/name@revision`). `threads` 0 means one for each core. `batch_size` and `queue_limit` count texts.
+    `chunk_tokens` 0 means the model's window. `timeout_s` is the longest wait without progress, `export_timeout_s`
+    bounds the export of the ONNX model.
     """
 
     model: str = "all-MiniLM-L6-v2"
