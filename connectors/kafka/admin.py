@@ -173,8 +173,11 @@ def _led(topic: Any) -> int:
 
 
 async def provision(bootstrap: str, actions: Sequence[Action]) -> None:
-    """Carry out a plan in which nothing is refused or doubtful. Raises Misconfigured, naming the first such topic."""
+    """Carry out a plan without an operator: what only shortens or changes how records are kept is left as it is.
+
+    Raises Misconfigured, naming the topic, when a number of partitions is refused or would need a yes.
+    """
     for action in actions:
-        if action.kind == "refuse" or action.confirm:
+        if action.kind == "refuse" or (action.kind == "widen" and action.confirm):
             raise Misconfigured(f"{action.topic.name}: {action.reason} {action.confirm}".strip())
-    await apply(bootstrap, actions)
+    await apply(bootstrap, [action for action in actions if not action.confirm])
