@@ -72,6 +72,7 @@ async def test_a_call_under_way_when_the_host_dies_fails_and_does_not_hang(
     await end(host, signal.SIGKILL)
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(result) for result in results] == [StoreUnavailable] * 3
+    assert all("was lost" in str(result) for result in results)  # told at once, not by the time limit
 
 
 async def test_a_host_that_does_not_answer_is_unavailable_after_the_time_limit(tmp_path: Path) -> None:
