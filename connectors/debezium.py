@@ -39,8 +39,8 @@ _POSITIONS = {"postgresql": postgres_position, "mariadb": mariadb_position, "mys
 class CapturedRow:
     """One row change as Debezium tells it.
 
-    `operation`: r (read by a snapshot), c, u, d. `renamed`: the row came to its key by a change of its primary key, which
-    Debezium tells as a deletion and a creation.
+    `operation`: r (read by a snapshot), c, u, d. `renamed`: the row came to its key by a change of its primary key,
+    which Debezium tells as a deletion and a creation.
     """
 
     operation: str
@@ -186,7 +186,7 @@ def _versions(captured: CapturedRow) -> tuple[int | None, int | None]:
     if after is not None and VERSION_COLUMN not in after:
         raise InvalidEvent(f"the row has no {VERSION_COLUMN}")
     if captured.operation == "u" and (before is None or VERSION_COLUMN not in before):
-        raise InvalidEvent(f"an update without {VERSION_COLUMN} before it: set REPLICA IDENTITY FULL, row image FULL")
+        raise InvalidEvent(f"no {VERSION_COLUMN} before a change: REPLICA IDENTITY or row image is not FULL")
     return _version(before), _version(after)
 
 

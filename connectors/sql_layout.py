@@ -97,7 +97,7 @@ class Layout:
             parts = split_key(document_id, len(self.key_kinds))
         except ValueError:
             return None
-        sound = all(_is_canonical(kind, part) for kind, part in zip(self.key_kinds, parts, strict=True))
+        sound = all(is_canonical_key(kind, part) for kind, part in zip(self.key_kinds, parts, strict=True))
         return parts if sound else None
 
     def refusal(self, change: LegacyChange) -> str | None:
@@ -147,7 +147,8 @@ def content_refusal(description: TableDescription, content: Content, tenant_is_t
     return None
 
 
-def _is_canonical(kind: Kind, part: str) -> bool:
+def is_canonical_key(kind: Kind, part: str) -> bool:
+    """Say whether a text is the one spelling of a value of a key column."""
     if kind is Kind.INTEGER:
         return bool(_INTEGER.fullmatch(part)) and -(2**63) <= int(part) < 2**63
     if kind is Kind.UUID:

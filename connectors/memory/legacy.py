@@ -1,0 +1,208 @@
+"""The legacy side of one collection in memory: table, ledger, and the changes that capture would tell, for simulations.
+
+It keeps the contract of the real adapters, and their canonical forms; nothing outlives the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from connectors.sql_layout import content_refusal, is_canonical_key
+from domain.fold import is_echo
+from domain.keys import split_key
+from domain.ledger import LedgerRow, VectorMark
+from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
+from domain.values import Kind, canonical
+from schemas.content import Content, content_hash
+from schemas.documents import DocumentChanged
+
+Constraint = Callable[[str, Content], str | None]
+
+
+class MemoryLegacy:
+    """Rows and ledger of one collection. `captured` grows with every change of a row, ours and the application's.
+
+    `constraint` stands for the database's own: it returns why a row is refused, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: TableDescription,
+        *,
+        key_kinds: Sequence[Kind] | None = None,
+        constraint: Constraint = lambda _id, _content: None,
+        source_epoch: int = 1,
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.key_kinds = tuple(key_kinds or [Kind.TEXT] * len(description.key))
+        self.constraint = constraint
+        self.source_epoch = source_epoch
+        self.stored: dict[str, LegacyRow] = {}
+        self.ledger_rows: dict[str, LedgerRow] = {}
+        self.recorded: dict[str, int] = {}
+        self.captured: list[DocumentChanged] = []
+
+    def write_directly(self, document_id: str, content: Content) -> None:
+        """Insert or update a row as an application does with SQL: the version column stays as it is."""
+        old = self.stored.get(document_id)
+        self.put(LegacyRow(document_id, old.version if old else None, self.normal(content)))
+
+    def delete_directly(self, document_id: str) -> None:
+        """Delete a row as an application does with SQL."""
+        self.drop(document_id)
+
+    def put(self, row: LegacyRow) -> None:
+        """Store a row and capture the change."""
+        old = self.stored.get(row.id)
+        self.stored[row.id] = row
+        self._capture(row.id, old, row)
+
+    def drop(self, document_id: str) -> None:
+        """Delete a row and capture the change; of an absent row nothing is captured."""
+        old = self.stored.pop(document_id, None)
+        if old is not None:
+            self._capture(document_id, old, None)
+
+    def _capture(self, document_id: str, before: LegacyRow | None, after: LegacyRow | None) -> None:
+        changed = DocumentChanged(
+            collection=self.name,
+            id=document_id,
+            origin="legacy",
+            deleted=after is None,
+            before_version=before.version if before else None,
+            after_version=after.version if after else None,
+            position=(self.source_epoch, 1, len(self.captured) + 1),
+        )
+        if after is not None and not is_echo(changed):
+            told = {"content": after.content, "content_hash": content_hash(after.content)}
+            changed = changed.model_copy(update=told)
+        self.captured.append(changed)
+
+    def key_of(self, document_id: str) -> tuple[int | str, ...] | None:
+        """Return the key of an id in the order of the table, None where no row could have that id."""
+        try:
+            parts = split_key(document_id, len(self.key_kinds))
+        except ValueError:
+            return None
+        if not all(is_canonical_key(kind, part) for kind, part in zip(self.key_kinds, parts, strict=True)):
+            return None
+        pairs = zip(self.key_kinds, parts, strict=True)
+        return tuple(int(part) if kind is Kind.INTEGER else part for kind, part in pairs)
+
+    def normal(self, content: Content) -> Content:
+        """Return a content as it would be read back from a table of this description."""
+        kinds = self.description.metadata
+        return Content(
+            tenant=content.tenant,
+            text={name: content.text.get(name) for name in self.description.text},
+            metadata={name: canonical(kind, content.metadata.get(name)) for name, kind in kinds.items()},
+            embedding=content.embedding if self.description.embedding else None,
+        )
+
+
+class MemoryTable:
+    """`LegacyTable` over a `MemoryLegacy`. Nothing waits here, so every call is a transaction of its own."""
+
+    def __init__(self, store: MemoryLegacy) -> None:
+        self.description = store.description
+        self._store = store
+
+    async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
+        """See `LegacyTable.apply`."""
+        return [self._apply(change) for change in changes]
+
+    def _apply(self, change: LegacyChange) -> LegacyOutcome:
+        store = self._store
+        row = store.ledger_rows.get(change.id, LedgerRow())
+        if row.legacy_version >= change.version:
+            unconfirmed = row.refused_version == change.version
+            return LegacyOutcome(LegacyVerdict.SUPERSEDED, unconfirmed=unconfirmed)
+        refusal = self._refusal(change)
+        if refusal is not None:
+            store.ledger_rows[change.id] = replace(row, legacy_version=change.version, refused_version=change.version)
+            return LegacyOutcome(LegacyVerdict.REFUSED, refusal)
+        store.ledger_rows[change.id] = replace(row, legacy_version=change.version)
+        if change.written is not None and change.content is not None:
+            store.put(LegacyRow(change.id, change.written, store.normal(change.content)))
+        elif change.written is not None:
+            store.drop(change.id)
+        return LegacyOutcome(LegacyVerdict.APPLIED)
+
+    def _refusal(self, change: LegacyChange) -> str | None:
+        if change.written is None or change.content is None:
+            return None
+        if self._store.key_of(change.id) is None:
+            return f"the id is not a key of the table ({', '.join(self.description.key)})"
+        refusal = content_refusal(self.description, change.content)
+        return refusal or self._store.constraint(change.id, self._store.normal(change.content))
+
+    async def rows(self, ids: Sequence[str]) -> dict[str, LegacyRow]:
+        """See `LegacyTable.rows`."""
+        return {one: self._store.stored[one] for one in ids if one in self._store.stored}
+
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """See `LegacyTable.existing`."""
+        return {one for one in ids if one in self._store.stored}
+
+    async def scan(self, after: str | None, limit: int) -> list[LegacyRow]:
+        """See `LegacyTable.scan`."""
+        keys = sorted((key, one) for one in self._store.stored if (key := self._store.key_of(one)) is not None)
+        start = None if after is None else self._store.key_of(after)
+        chosen = [one for key, one in keys if start is None or key > start]
+        return [self._store.stored[one] for one in chosen[:limit]]
+
+    async def check(self) -> list[Finding]:
+        """See `LegacyTable.check`: nothing can be wrong with a table that was made from its description."""
+        return []
+
+    async def close(self) -> None:
+        """See `LegacyTable.close`."""
+
+
+class MemoryLedger:
+    """`Ledger` over a `MemoryLegacy`."""
+
+    def __init__(self, store: MemoryLegacy) -> None:
+        self._store = store
+
+    async def read(self, ids: Sequence[str]) -> dict[str, LedgerRow]:
+        """See `Ledger.read`."""
+        return {one: self._store.ledger_rows[one] for one in ids if one in self._store.ledger_rows}
+
+    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+        """See `Ledger.folded`."""
+        for one, given in rows.items():
+            row = self._store.ledger_rows.get(one)
+            if row is None or row.state.version < given.state.version:
+                self._store.ledger_rows[one] = replace(row or LedgerRow(), state=given.state)
+
+    async def vectors_written(self, marks: Sequence[VectorMark]) -> None:
+        """See `Ledger.vectors_written`."""
+        for mark in marks:
+            row = self._store.ledger_rows.get(mark.id)
+            if row is None or row.vector_version < mark.version:
+                self._store.ledger_rows[mark.id] = replace(
+                    row or LedgerRow(),
+                    vector_version=mark.version,
+                    content_hash=mark.content_hash,
+                    chunk_count=mark.chunk_count,
+                    embedding_model=mark.embedding_model,
+                )
+
+    async def refusals_told(self, versions: Mapping[str, int]) -> None:
+        """See `Ledger.refusals_told`."""
+        for one, version in versions.items():
+            row = self._store.ledger_rows.get(one)
+            if row is not None and row.refused_version == version:
+                self._store.ledger_rows[one] = replace(row, refused_version=0)
+
+    async def recorded(self, name: str) -> int | None:
+        """See `Ledger.recorded`."""
+        return self._store.recorded.get(name)
+
+    async def record(self, name: str, value: int) -> None:
+        """See `Ledger.record`."""
+        self._store.recorded[name] = value
