@@ -69,7 +69,9 @@ async def answer(
     served_by: Backend | None = None
     hits: list[Hit] = []
     waited_ms = max(0, around.clock() - message.record.timestamp_ms)
-    limit_ms = min(breakers.routing.backend_timeout_ms, *([query.deadline_ms - waited_ms] if query.deadline_ms else []))
+    limit_ms = breakers.routing.backend_timeout_ms
+    if query.deadline_ms is not None:
+        limit_ms = min(limit_ms, query.deadline_ms - waited_ms)
     for backend in decision.order if limit_ms > 0 else ():
         found = await _ask(search, backend, breakers, limit_ms / 1000)
         if found is not None:
@@ -96,6 +98,15 @@ async def answer(
             _record(message, decided, DECIDED, query.id, attributes.id, around),
         ]
     )
+
+
+def refused_question(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+    """Return the answer to a question that cannot be read: its error, under its record's key."""
+    query_id = (message.record.key or b"").decode("utf-8", "replace")
+    if not query_id:
+        return []
+    answered = QueryAnswered(query_id=query_id, hits=(), served_by=None, degraded=True, error=str(error)[:1000])
+    return [_record(message, answered, ANSWERED, query_id, query_id, around)]
 
 
 def _preferred(decision: Decision) -> Backend:

@@ -19,7 +19,7 @@ from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
 from agents.legacy_writer import write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
-from agents.query import Breakers, answer
+from agents.query import Breakers, answer, refused_question
 from agents.resolver import resolve
 from agents.runner import Handler, Lost, Retry, Runner
 from agents.vector_writer import write_vectors
@@ -117,6 +117,7 @@ class Worker:
             "legacy": partial(lost_resolved, store="legacy", around=self._around),
             "embedder": partial(lost_resolved, store="qdrant", around=self._around),
             "vector": partial(lost_embedded, around=self._around),
+            "query": partial(refused_question, around=self._around),
         }
         return lost.get(role, none)
 

@@ -10,6 +10,8 @@ from typing import Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from connectors.errors import Misconfigured
+from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.headers import received
 from schemas.cloudevents import InvalidEvent, decode, encode
@@ -37,8 +39,8 @@ class Asker:
         )
 
     async def __aenter__(self) -> Self:
-        await self._consumer.start()
         partitions = await self._partitions()
+        await self._consumer.start()
         self._consumer.assign(partitions)
         await self._consumer.seek_to_end(*partitions)
         for partition in partitions:
@@ -73,9 +75,10 @@ class Asker:
             self._waiting.pop(query.id, None)
 
     async def _partitions(self) -> list[TopicPartition]:
-        await self._consumer.topics()
-        found = self._consumer.partitions_for_topic(ANSWERED) or set()
-        return [TopicPartition(ANSWERED, number) for number in sorted(found)]
+        counts = await partition_counts(self._kafka.bootstrap or "", [ANSWERED])
+        if ANSWERED not in counts:
+            raise Misconfigured(f"the topic {ANSWERED} is missing; run: crossfade topics apply")
+        return [TopicPartition(ANSWERED, number) for number in range(counts[ANSWERED])]
 
     async def _read(self) -> None:
         async for record in self._consumer:

@@ -21,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Moves a live document store from MariaDB or PostgreSQL to Qdrant, and serves queries from both while it does.",
+    help="Moves a live document store from MariaDB or PostgreSQL to Qdrant, serving queries from both.",
 )
 for group in (stack, pipeline, demo):
     app.add_typer(group.app)

@@ -1,4 +1,4 @@
-"""`crossfade worker`, `submit`, `ask` and `verify`: the pipeline on the command line. What they do is done elsewhere."""
+"""`crossfade worker`, `submit`, `ask` and `verify`: the pipeline. What they do is done elsewhere."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from topics.catalogue import SUBMITTED
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _errors = Console(stderr=True, highlight=False)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="The configuration file (default: crossfade.toml).")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="The configuration file.")]
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Folder of data, logs and state.", envvar="CROSSFADE_HOME")
 ]
@@ -63,7 +63,7 @@ def _load(config: Path | None, home: Path | None) -> tuple[Settings, Path]:
 def _the_collection(settings: Settings, name: str | None) -> str:
     names = list(settings.collections)
     if name in names:
-        return cast("str", name)
+        return str(name)
     if name is None and len(names) == 1:
         return names[0]
     wrong = f"there is no collection {name!r}" if name else "which collection?"
@@ -227,9 +227,7 @@ def verify(
         raise typer.Exit(DIFFERENCES_FOUND)
 
 
-async def verify_collection(
-    settings: Settings, home: Path, name: str, bounds: Bounds, *, repair: bool
-) -> Verification:
+async def verify_collection(settings: Settings, home: Path, name: str, bounds: Bounds, *, repair: bool) -> Verification:
     """Open the stores of one collection, verify it, and close them."""
     only = settings.model_copy(update={"collections": {name: settings.collections[name]}})
     async with AsyncExitStack() as resources:

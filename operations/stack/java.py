@@ -148,7 +148,7 @@ def _download(cache: Path) -> tuple[Path, ...]:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CommandError(
             f"Kafka and Debezium could not be downloaded: {reason}",
-            "The first start needs a network with a Maven repository; later ones do not. A mirror can be named in jgo.conf.",
+            "The first start needs a network with a Maven repository. A mirror can be named in jgo.conf.",
         ) from error
     sizes = {str(jar.relative_to(cache)): jar.stat().st_size for jar in jars}
     manifest = cache / ".manifest.tmp"
