@@ -1,33 +1,26 @@
-"""Reads and replays dead letters. What was replayed is remembered as the commits of one consumer group."""
+"""Reads and replays dead letters. What was replayed is remembered in a compacted topic, one record a partition."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
-
+from connectors.errors import Misconfigured
 from connectors.kafka import tail
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import size_of
-from connectors.kafka.errors import mapped
 from connectors.ports import Bus
 from domain.keys import document_key
-from operations.errors import CommandError
-from operations.replay_marks import ReplayMarks, TooManyMarks
+from operations.replay_marks import ReplayMarks
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
 from schemas.documents import DocumentResolved, DocumentSubmitted
 from schemas.records import Outgoing, Received
 from schemas.settings import Settings
 from topics.catalogue import RESOLVED, SUBMITTED
-from topics.provisioning import desired_topics
+from topics.provisioning import REPLAYED, desired_topics
 
-GROUP = "crossfade-dlt-replay"
 SOURCE = "crossfade/dlt-replay"
 _BATCH = 100
 _BATCH_BYTES = 32 * 1024 * 1024
@@ -76,15 +69,16 @@ async def letters(bootstrap: str, topic: str) -> AsyncIterator[DeadLetter]:
             continue
 
 
-async def marks_of(bootstrap: str, topics: Sequence[str]) -> dict[tuple[str, int], ReplayMarks]:
+async def marks_of(bootstrap: str) -> dict[tuple[str, int], ReplayMarks]:
     """Return what was replayed, by dead-letter topic and partition."""
-    names = {topic + SUFFIX for topic in topics}
-    commits = await tail.group_commits(bootstrap, GROUP)
-    return {
-        (topic, partition): ReplayMarks.read(offset, metadata)
-        for (topic, partition), (offset, metadata) in commits.items()
-        if topic in names
-    }
+    found: dict[tuple[str, int], ReplayMarks] = {}
+    async for record in tail.read_topic(bootstrap, REPLAYED):
+        topic, _, partition = (record.key or b"").decode().rpartition("/")
+        try:
+            found[topic, int(partition)] = ReplayMarks.decode(record.value or b"")
+        except ValueError as error:
+            raise Misconfigured(f"{REPLAYED}/{record.partition}/{record.offset}: {error}") from error
+    return found
 
 
 def replay_of(letter: DeadLetter, now_ms: int) -> Outgoing:
@@ -134,74 +128,43 @@ async def replay(bootstrap: str, bus: Bus, selection: Selection, *, now_ms: int,
     """Publish the selected dead letters in the order of their offsets and remember them; return which they were.
 
     A letter is remembered after the brokers acknowledged its record: ended in between, it is published again by the
-    next run. Raises CommandError when a replay of single letters can no longer be remembered.
+    next run, as it is by two runs at the same time.
     """
     done: list[Replayed] = []
-    marks = await marks_of(bootstrap, selection.topics)
-    async with _committer(bootstrap) as consumer:
-        for topic in selection.topics:
-            batch: list[tuple[Replayed, Outgoing]] = []
-            size = 0
-            async for letter in letters(bootstrap, topic):
-                at = letter.letter
-                known = marks.get((at.topic, at.partition), ReplayMarks())
-                if not selection.takes(at) or (at.offset in known and not selection.again):
-                    continue
-                outgoing = replay_of(letter, now_ms)
-                batch.append((Replayed(at.topic, at.partition, at.offset, outgoing.topic), outgoing))
-                size += size_of(outgoing)
-                if len(batch) == _BATCH or size > _BATCH_BYTES:
-                    done += await _publish(bus, consumer, batch, marks, dry_run)
-                    batch, size = [], 0
-            done += await _publish(bus, consumer, batch, marks, dry_run)
+    marks = await marks_of(bootstrap)
+    for topic in selection.topics:
+        batch: list[tuple[Replayed, Outgoing]] = []
+        size = 0
+        async for letter in letters(bootstrap, topic):
+            at = letter.letter
+            known = marks.get((at.topic, at.partition), ReplayMarks())
+            if not selection.takes(at) or (at.offset in known and not selection.again):
+                continue
+            outgoing = replay_of(letter, now_ms)
+            batch.append((Replayed(at.topic, at.partition, at.offset, outgoing.topic), outgoing))
+            size += size_of(outgoing)
+            if len(batch) == _BATCH or size > _BATCH_BYTES:
+                done += await _publish(bus, batch, marks, dry_run)
+                batch, size = [], 0
+        done += await _publish(bus, batch, marks, dry_run)
     return done
 
 
 async def _publish(
-    bus: Bus,
-    consumer: AIOKafkaConsumer,
-    batch: Sequence[tuple[Replayed, Outgoing]],
-    marks: dict[tuple[str, int], ReplayMarks],
-    dry_run: bool,
+    bus: Bus, batch: Sequence[tuple[Replayed, Outgoing]], marks: dict[tuple[str, int], ReplayMarks], dry_run: bool
 ) -> list[Replayed]:
     steps = [step for step, _ in batch]
     if dry_run or not batch:
         return steps
-    changed: dict[tuple[str, int], ReplayMarks] = {}
+    changed: set[tuple[str, int]] = set()
     for step in steps:
         at = (step.topic, step.partition)
-        changed[at] = changed.get(at, marks.get(at, ReplayMarks())).add(step.offset)
-    commits = {TopicPartition(*at): _commit(found) for at, found in changed.items()}
+        marks[at] = marks.get(at, ReplayMarks()).add(step.offset)
+        changed.add(at)
     await bus.publish([outgoing for _, outgoing in batch])
-    consumer.assign(list(commits))
-    try:
-        await consumer.commit(commits)
-    except KafkaError as error:
-        raise mapped(error, GROUP) from error
-    marks.update(changed)
+    await bus.publish([_mark(at, marks[at]) for at in sorted(changed)])
     return steps
 
 
-def _commit(marks: ReplayMarks) -> OffsetAndMetadata:
-    try:
-        return OffsetAndMetadata(marks.below, marks.metadata())
-    except TooManyMarks as error:
-        raise CommandError(
-            f"This replay could not be remembered: there are {error}.",
-            "Replay everything that is older first: crossfade dlt replay TOPIC --all",
-        ) from error
-
-
-@asynccontextmanager
-async def _committer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, client_id="crossfade-dlt", group_id=GROUP, enable_auto_commit=False
-    )
-    try:
-        try:
-            await consumer.start()
-        except (KafkaError, OSError) as error:
-            raise mapped(error, bootstrap) from error
-        yield consumer
-    finally:
-        await consumer.stop()
+def _mark(at: tuple[str, int], marks: ReplayMarks) -> Outgoing:
+    return Outgoing(REPLAYED, f"{at[0]}/{at[1]}".encode(), marks.encode())

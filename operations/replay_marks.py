@@ -1,18 +1,10 @@
-"""Which dead letters of one partition were replayed, as a group's commit can hold it. Pure values, no broker.
-
-A commit is an offset with up to 4,096 bytes of metadata: everything below the offset is done, and the metadata lists
-the ranges above it that were replayed one by one.
-"""
+"""Which dead letters of one partition were replayed. Pure values, no broker."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-METADATA_BYTES = 4096
-
-
-class TooManyMarks(ValueError):
-    """The single replays do not fit into a commit's metadata any more."""
+import orjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +32,15 @@ class ReplayMarks:
             below = max(below, ranges.pop(0)[1] + 1)
         return ReplayMarks(below, tuple(ranges))
 
-    def metadata(self) -> str:
-        """Return the ranges as text, as in `5 7-9`. Raises TooManyMarks when they are too many for a commit."""
-        text = " ".join(str(first) if first == last else f"{first}-{last}" for first, last in self.above)
-        if len(text) > METADATA_BYTES:
-            raise TooManyMarks(f"{len(self.above)} single replays above offset {self.below}")
-        return text
+    def encode(self) -> bytes:
+        """Return the marks as JSON, for a record of the topic of replayed letters."""
+        return orjson.dumps({"below": self.below, "above": self.above})
 
     @classmethod
-    def read(cls, below: int, metadata: str) -> ReplayMarks:
-        """Return the marks of a commit. Raises ValueError for metadata that this did not write."""
-        ranges = []
-        for part in metadata.split():
-            first, _, last = part.partition("-")
-            ranges.append((int(first), int(last or first)))
-        return cls(max(0, below), tuple(ranges))
+    def decode(cls, data: bytes) -> ReplayMarks:
+        """Return the marks of a record. Raises ValueError for one that `encode` did not write."""
+        try:
+            read = orjson.loads(data)
+            return cls(int(read["below"]), tuple((int(first), int(last)) for first, last in read["above"]))
+        except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+            raise ValueError(f"these are no replay marks: {error}") from error

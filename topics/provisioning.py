@@ -30,6 +30,8 @@ DEAD_LETTER_HEADER_BYTES = 64 * 1024
 DEAD_LETTER_RETENTION_MS = 30 * DAY_MS
 CAPTURE_RETENTION_MS = 7 * DAY_MS
 HEARTBEAT_PREFIX = "__debezium-heartbeat"
+# Which dead letters were replayed. A consumer group's commits would be forgotten after a week, long before the letters.
+REPLAYED = "crossfade.dead-letters.replayed.v1"
 _RETENTION, _CLEANUP, _SIZE, _IN_SYNC = "retention.ms", "cleanup.policy", "max.message.bytes", "min.insync.replicas"
 CONFIG_KEYS = (_RETENTION, _CLEANUP, _SIZE, _IN_SYNC)
 
@@ -129,6 +131,7 @@ def desired_topics(settings: Settings) -> tuple[DesiredTopic, ...]:
         found.append(_catalogued(topic, kafka))
         if topic.dead_letters:
             found.append(_dead_letters(topic.name, kafka, topic.readers))
+    found.append(_replayed(kafka))
     captured = sorted({captured_table(collection) for collection in settings.collections.values()})
     for table in captured:
         name = capture_topic(kafka.capture_prefix, table)
@@ -235,6 +238,11 @@ def _dead_letters(source: str, kafka: Kafka, readers: Sequence[str]) -> DesiredT
         Widening.FREE,
         f"what {' and '.join(readers)} could not take",
     )
+
+
+def _replayed(kafka: Kafka) -> DesiredTopic:
+    config = _config(kafka, FOR_EVER, SMALL_RECORD_BYTES, "compact")
+    return DesiredTopic(REPLAYED, 1, kafka.replication, config, Widening.ORDER, "the replay of dead letters")
 
 
 def _captured(name: str, kafka: Kafka, table: str) -> DesiredTopic:

@@ -87,14 +87,6 @@ async def group_lag(bootstrap: str, group: str, topics: Iterable[str], *, timeou
 
 async def committed_offsets(bootstrap: str, group: str, *, timeout_s: float = _TIMEOUT_S) -> dict[tuple[str, int], int]:
     """Return a group's committed offsets by topic and partition; a group that never was has none."""
-    commits = await group_commits(bootstrap, group, timeout_s=timeout_s)
-    return {at: offset for at, (offset, _) in commits.items()}
-
-
-async def group_commits(
-    bootstrap: str, group: str, *, timeout_s: float = _TIMEOUT_S
-) -> dict[tuple[str, int], tuple[int, str]]:
-    """Return what a group committed, offset and metadata, by topic and partition."""
     async with admin_client(bootstrap, timeout_s=timeout_s) as admin:
         while True:
             try:
@@ -102,9 +94,7 @@ async def group_commits(
                 break
             except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
                 await asyncio.sleep(_COORDINATOR_WAIT_S)
-    return {
-        (at.topic, at.partition): (found.offset, found.metadata) for at, found in commits.items() if found.offset >= 0
-    }
+    return {(at.topic, at.partition): found.offset for at, found in commits.items() if found.offset >= 0}
 
 
 async def _bounds(bootstrap: str, topics: Iterable[str], timeout_s: float) -> dict[str, dict[int, tuple[int, int]]]:

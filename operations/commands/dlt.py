@@ -156,7 +156,7 @@ async def _topics(context: Context, topic: str | None) -> tuple[str, ...]:
 async def _grouped(context: Context) -> dict[tuple[str, str, str], _Group]:
     groups: dict[tuple[str, str, str], _Group] = {}
     topics = await _topics(context, None)
-    marks = await marks_of(context.bootstrap, topics)
+    marks = await marks_of(context.bootstrap)
     for topic in topics:
         async for letter in letters(context.bootstrap, topic):
             group = groups.setdefault((topic, letter.stage, letter.error_class), _Group())
@@ -172,7 +172,7 @@ async def _shown(
 ) -> list[tuple[DeadLetter, bool]]:
     topics = await _topics(context, topic)
     selection = Selection(topics, partition, offset, again=True)
-    marks = await marks_of(context.bootstrap, topics)
+    marks = await marks_of(context.bootstrap)
     found: list[tuple[DeadLetter, bool]] = []
     for name in topics:
         newest: list[tuple[DeadLetter, bool]] = []

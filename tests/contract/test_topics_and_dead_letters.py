@@ -11,18 +11,18 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from typer.testing import CliRunner
 
 from connectors.kafka import tail
 from connectors.kafka.admin import broker_config, delete_topics, existing_topics, provision
 from connectors.kafka.bus import AiokafkaBus
 from operations.commands import dlt, topics
-from operations.dead_letters import GROUP
 from operations.stack.layout import StackAddresses
 from schemas.dead_letters import SUFFIX, dead_letter
 from schemas.records import Outgoing, Received
 from schemas.settings import Settings
-from topics.provisioning import desired_topics, plan
+from topics.provisioning import REPLAYED, desired_topics, plan
 
 pytestmark = pytest.mark.stack
 
@@ -64,11 +64,15 @@ def shop(tmp_path: Path, stack: StackAddresses, monkeypatch: pytest.MonkeyPatch)
     for name in ("CROSSFADE_CONFIG", "CROSSFADE_KAFKA__BOOTSTRAP", "CROSSFADE_KAFKA__PARTITIONS"):
         monkeypatch.delenv(name, raising=False)
     made = Shop(tmp_path, stack.kafka)
-    # Only its own topics: those of the catalogue belong to the whole broker.
-    own = [topic for topic in desired_topics(made.settings()) if made.prefix in topic.name]
-    asyncio.run(provision(stack.kafka, plan(own, {})))
+    asyncio.run(_provision_own(made))
     yield made
     asyncio.run(delete_topics(stack.kafka, made.own_topics()))
+
+
+async def _provision_own(shop: Shop) -> None:
+    """Make its own topics and the one of replayed letters; the others of the catalogue belong to the whole broker."""
+    own = [topic for topic in desired_topics(shop.settings()) if shop.prefix in topic.name or topic.name == REPLAYED]
+    await provision(shop.bootstrap, plan(own, await existing_topics(shop.bootstrap, [topic.name for topic in own])))
 
 
 def test_what_was_provisioned_is_what_the_plan_wanted(shop: Shop) -> None:
@@ -166,8 +170,18 @@ def test_a_letter_that_comes_after_a_replay_is_replayed_by_the_next(shop: Shop) 
     asyncio.run(_put_letters(shop, 1))
     _, document, _ = shop.call(dlt.app, "replay", shop.captured, "--all")
     assert [letter["offset"] for letter in document["letters"]] == [2]
-    lags = asyncio.run(tail.group_lag(shop.bootstrap, GROUP, [shop.captured + SUFFIX]))
-    assert [(lag.committed, lag.lag) for lag in lags] == [(3, 0)]
+
+
+def test_the_lag_of_a_group_counts_from_what_it_committed_or_from_the_beginning(shop: Shop) -> None:
+    asyncio.run(_put_letters(shop, 3))
+    topic = shop.captured + SUFFIX
+    before = asyncio.run(tail.group_lag(shop.bootstrap, f"{shop.prefix}.group", [topic]))
+    assert [(lag.committed, lag.end, lag.lag) for lag in before] == [(None, 3, 3)]
+    consumer = Consumer({"bootstrap.servers": shop.bootstrap, "group.id": f"{shop.prefix}.group"})
+    consumer.commit(offsets=[TopicPartition(topic, 0, 2)], asynchronous=False)
+    consumer.close()
+    after = asyncio.run(tail.group_lag(shop.bootstrap, f"{shop.prefix}.group", [topic]))
+    assert [(lag.committed, lag.end, lag.lag) for lag in after] == [(2, 3, 1)]
 
 
 @pytest.mark.parametrize("arguments", [["replay"], ["replay", "no-such-topic", "--all"], ["show", "no-such-topic"]])
