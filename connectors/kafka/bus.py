@@ -147,6 +147,8 @@ class AiokafkaBus:
                     enable_idempotence=True,
                     max_batch_size=_BATCH_BYTES,
                     max_request_size=largest_record(self._kafka) + _OVERHEAD_BYTES,
+                    # Not compressed: gzip, the one codec without another dependency, halves embedded documents and
+                    # takes five times the processor time and two thirds of the throughput.
                     # A call brings its whole batch, so waiting for more would only cost freshness.
                     linger_ms=0,
                     request_timeout_ms=min(_REQUEST_TIMEOUT_MS, int(self._timeout_s * 1000 / 3)),
