@@ -1,0 +1,107 @@
+"""`Ledger`: what every adapter must hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from domain.fold import LedgerState
+from domain.ledger import LedgerRow, VectorMark
+from operations.stack.layout import StackAddresses
+from tests.contract.legacy_places import ADAPTERS, Ports, legacy_ports, upsert
+
+pytestmark = pytest.mark.stack
+
+STATE = LedgerState(
+    version=(3 << 40) | 7,
+    written=5,
+    pending=True,
+    removed=True,
+    refresh=True,
+    legacy_position=(2, 1, 2**60, 0),
+    producer_positions=((0, 1, 17), (3, 2, 4)),
+)
+
+
+@pytest.fixture(params=ADAPTERS)
+async def ports(request: pytest.FixtureRequest, stack: StackAddresses) -> AsyncIterator[Ports]:
+    async with legacy_ports(request.param, stack) as opened:
+        yield opened
+
+
+async def test_a_folded_state_is_read_back_as_it_was(ports: Ports) -> None:
+    await ports.ledger.folded({"a": LedgerRow(STATE), "A": LedgerRow(LedgerState(version=1)), "a ": LedgerRow()})
+    rows = await ports.ledger.read(["a", "A", "a ", "missing"])
+    assert rows["a"] == LedgerRow(STATE)
+    assert rows["A"].state == LedgerState(version=1)
+    assert set(rows) == {"a", "A", "a "}
+
+
+async def test_a_fold_moves_only_forward(ports: Ports) -> None:
+    await ports.ledger.folded({"a": LedgerRow(LedgerState(version=5, written=5))})
+    await ports.ledger.folded(
+        {"a": LedgerRow(LedgerState(version=5, written=1)), "b": LedgerRow(LedgerState(version=1))}
+    )
+    await ports.ledger.folded({"a": LedgerRow(LedgerState(version=4, written=4))})
+    assert (await ports.ledger.read(["a"]))["a"].state == LedgerState(version=5, written=5)
+    await ports.ledger.folded({"a": LedgerRow(LedgerState(version=6))})
+    assert (await ports.ledger.read(["a"]))["a"].state == LedgerState(version=6)
+
+
+async def test_each_writer_leaves_what_the_others_own(ports: Ports) -> None:
+    await ports.table.apply([upsert("a", 3)])
+    await ports.ledger.folded({"a": LedgerRow(STATE, legacy_version=99, refused_version=99, vector_version=99)})
+    await ports.ledger.vectors_written([VectorMark("a", 2, "hash", 4, "model")])
+    assert (await ports.ledger.read(["a"]))["a"] == LedgerRow(STATE, 3, 0, 2, "hash", 4, "model")
+
+
+async def test_a_vector_mark_moves_only_forward(ports: Ports) -> None:
+    await ports.ledger.vectors_written([VectorMark("a", 2, "two", 2, "m"), VectorMark("b", 1, None, 0, "m")])
+    await ports.ledger.vectors_written([VectorMark("a", 1, "one", 1, "m"), VectorMark("a", 2, "other", 1, "m")])
+    rows = await ports.ledger.read(["a", "b"])
+    assert (rows["a"].vector_version, rows["a"].content_hash, rows["a"].chunk_count) == (2, "two", 2)
+    assert (rows["b"].vector_version, rows["b"].content_hash, rows["b"].chunk_count) == (1, None, 0)
+
+
+async def test_the_newest_mark_of_a_document_in_one_call_wins(ports: Ports) -> None:
+    marks = [
+        VectorMark("a", 3, "three", 3, "m"),
+        VectorMark("a", 5, "five", 5, "m"),
+        VectorMark("a", 4, "four", 4, "m"),
+    ]
+    await ports.ledger.vectors_written(marks)
+    assert (await ports.ledger.read(["a"]))["a"].content_hash == "five"
+
+
+async def test_recorded_numbers_are_kept_and_replaced(ports: Ports) -> None:
+    assert await ports.ledger.recorded("partition_epoch") is None
+    await ports.ledger.record("partition_epoch", 1)
+    await ports.ledger.record("partition_epoch", 2)
+    await ports.ledger.record("Partition_epoch", 9)
+    assert await ports.ledger.recorded("partition_epoch") == 2
+
+
+async def test_folds_and_marks_and_writes_at_the_same_time_do_not_lose_each_other(ports: Ports) -> None:
+    ids = [f"d{n}" for n in range(20)]
+
+    async def fold(version: int) -> None:
+        await ports.ledger.folded({one: LedgerRow(LedgerState(version=version)) for one in reversed(ids)})
+
+    async def mark(version: int) -> None:
+        await ports.ledger.vectors_written([VectorMark(one, version, "h", 1, "m") for one in ids])
+
+    async def write(version: int) -> None:
+        await ports.table.apply([upsert(one, version) for one in reversed(ids)])
+
+    await asyncio.gather(*(work(version) for version in range(1, 8) for work in (fold, mark, write)))
+    rows = await ports.ledger.read(ids)
+    assert {(row.state.version, row.vector_version, row.legacy_version) for row in rows.values()} == {(7, 7, 7)}
+
+
+async def test_empty_calls_do_nothing(ports: Ports) -> None:
+    await ports.ledger.folded({})
+    await ports.ledger.vectors_written([])
+    await ports.ledger.refusals_told({})
+    assert await ports.ledger.read([]) == {}
