@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -109,7 +110,8 @@ def _print_status(parts: tuple[PartStatus, ...]) -> None:
             _without_password(part.address or ""),
             part.detail,
         )
-    Console(highlight=False).print(table)
+    # In a pipe there is no width to respect: each part keeps its line.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 250).print(table)
 
 
 def _without_password(address: str) -> str:
