@@ -199,7 +199,9 @@ async def test_a_connector_whose_database_side_is_gone_says_why_it_failed(
     # No table of that name, and a publication that must not be made: the task cannot start.
     await connect.put_config(name, {**config, "publication.autocreate.mode": "disabled", "errors.max.retries": "0"})
     async with asyncio.timeout(_BOUND_S):
-        while not (await connect.status(name)).failed:  # the task may be said to run before it fails
+        while True:  # the task may be said to run before it fails
+            if (await connect.status(name)).failed:
+                break
             await asyncio.sleep(0.05)
     with pytest.raises(CommandError, match=r"failed: .*[Pp]ublication"):
         await connect.wait_running(name, _BOUND_S)
