@@ -11,7 +11,7 @@ import pytest
 
 from domain.legacy import LegacyChange, LegacyVerdict
 from operations.stack.layout import StackAddresses
-from schemas.content import content_hash
+from schemas.content import Content, content_hash
 from tests.contract.legacy_places import ADAPTERS, Ports, content, deletion, legacy_ports, upsert
 
 APPLIED, SUPERSEDED, REFUSED = LegacyVerdict.APPLIED, LegacyVerdict.SUPERSEDED, LegacyVerdict.REFUSED
@@ -86,7 +86,7 @@ async def test_a_direct_write_keeps_the_version_of_the_row(ports: Ports) -> None
     [content(year=3000), content(title="x" * 41), content(body=None), content(year=10**12), content(year="no number")],
     ids=["check", "too long", "not null", "out of range", "not of the kind"],
 )
-async def test_a_refused_document_does_not_touch_the_others(ports: Ports, wrong: object) -> None:
+async def test_a_refused_document_does_not_touch_the_others(ports: Ports, wrong: Content) -> None:
     changes = [upsert(f"d{n}", 5) for n in range(8)]
     changes[3] = replace(changes[3], content=wrong)
     outcomes = await ports.table.apply(changes)

@@ -192,15 +192,12 @@ class World:
             if at >= len(s.resolved):
                 continue
             done = self.apply(role, s, s.resolved[at])
-            field_name = f"{role}_at"
-            yield f"{role} writer", done._replace(**{field_name: at + 1})
+            yield f"{role} writer", _committed(done, role)
             if s.crashes_left:
                 fewer = done._replace(crashes_left=s.crashes_left - 1)
                 yield f"{role} writer applies, not committed", fewer
-                yield (
-                    f"{role} writer pauses with it",
-                    fewer._replace(**{field_name: at + 1}, zombies=(*s.zombies, (role, at))),
-                )
+                paused = _committed(fewer, role)
+                yield f"{role} writer pauses with it", paused._replace(zombies=(*s.zombies, (role, at)))
         for i, (role, at) in enumerate(s.zombies):
             rest = s.zombies[:i] + s.zombies[i + 1 :]
             yield f"zombie {role} writer", self.apply(role, s, s.resolved[at])._replace(zombies=rest)
@@ -237,6 +234,10 @@ class World:
             inserts = s.backfill[0] != GONE and guards.backfill_inserts(_stored(s.point))
             point = Point(0, s.backfill[0]) if inserts else s.point
             yield "backfill inserts where no point is", s._replace(point=point, backfill=(*s.backfill, "done"))
+
+
+def _committed(s: State, role: str) -> State:
+    return s._replace(legacy_at=s.legacy_at + 1) if role == "legacy" else s._replace(vector_at=s.vector_at + 1)
 
 
 def _stored(point: Point | None) -> tuple[StoredChunk, ...]:

@@ -7,7 +7,9 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 import httpx
@@ -111,12 +113,12 @@ class Foreign:
         try:
             for _ in range(int(WAIT_S * 10)):
                 message = consumer.poll(0.1)
-                if message is None or message.error() or message.value() is None:
+                value = message.value() if message is not None and not message.error() else None
+                if message is None or value is None:
                     continue
-                data = json.loads(message.value())
+                data = json.loads(value)
                 if found(data):
-                    headers = {name: value.decode() for name, value in message.headers() or []}
-                    return {**data, "headers": headers}
+                    return {**data, "headers": dict(cast("list[tuple[str, bytes]]", message.headers() or []))}
         finally:
             consumer.close()
         pytest.fail(f"nothing fitting on {topic} within {WAIT_S:.0f} s")
@@ -125,6 +127,10 @@ class Foreign:
 @pytest.fixture
 def foreign(stack: StackAddresses) -> Foreign:
     return Foreign(stack.kafka)
+
+
+def is_of(data: dict[str, object], **expected: object) -> bool:
+    return all(data[name] == value for name, value in expected.items())
 
 
 async def holds_the_same(path: Installation, documents: int) -> None:
@@ -150,9 +156,7 @@ async def test_a_submitted_document_is_in_the_table_and_found_by_both_backends(
         metadata={"kind": "animal", "line": 7},
     )
     for store in ("legacy", "qdrant"):
-        told = await asyncio.to_thread(
-            foreign.read_until, WRITTEN, lambda d, s=store: d["cause"] == cause and d["store"] == s
-        )
+        told = await asyncio.to_thread(foreign.read_until, WRITTEN, partial(is_of, cause=cause, store=store))
         assert told["outcome"] == "applied"
     row = await path.sql.fetchrow(f"select * from {NAME} where id = 'elephant'")
     assert row is not None
@@ -162,7 +166,7 @@ async def test_a_submitted_document_is_in_the_table_and_found_by_both_backends(
         query_id = uuid.uuid4().hex
         question = {"id": query_id, "collection": NAME, "text": "largest land animals", "route": route}
         foreign.send(ASKED, query_id, question, "crossfade.query.asked.v1")
-        answer = await asyncio.to_thread(foreign.read_until, ANSWERED, lambda d, q=query_id: d["query_id"] == q)
+        answer = await asyncio.to_thread(foreign.read_until, ANSWERED, partial(is_of, query_id=query_id))
         assert (answer["served_by"], answer["degraded"]) == (route, False)
         hits = answer["hits"]
         assert isinstance(hits, list)
@@ -183,7 +187,7 @@ async def test_a_null_value_deletes_in_both_stores(path: Installation, foreign: 
     foreign.send(SUBMITTED, f"{NAME}/row-3", None, "crossfade.document.submitted.v1")
 
     async def gone() -> bool:
-        return await path.sql.fetchval(f"select count(*) from {NAME} where id = 'row-3'") == 0
+        return bool(await path.sql.fetchval(f"select count(*) from {NAME} where id = 'row-3'") == 0)
 
     await eventually(gone, "the row is gone")
     await holds_the_same(path, rows - 1)
@@ -200,7 +204,7 @@ async def test_bad_events_are_answered_and_kept_and_the_rest_goes_on(path: Insta
     kept = await asyncio.to_thread(foreign.read_until, dead_letter_topic(SUBMITTED), lambda d: d.get("id") == "bad")
     headers = kept["headers"]
     assert isinstance(headers, dict)
-    assert headers["__connect.errors.topic"] == SUBMITTED
+    assert headers["__connect.errors.topic"] == SUBMITTED.encode()
     await holds_the_same(path, rows + 1)
 
 

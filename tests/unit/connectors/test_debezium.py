@@ -1,0 +1,162 @@
+"""Debezium's envelopes become log entries that the fold can decide, and nothing unknown passes in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from connectors.debezium import UNAVAILABLE, decode_capture
+from domain.fold import LedgerState, Verdict, fold, is_echo
+from domain.legacy import TableDescription
+from domain.values import Kind
+from schemas.cloudevents import InvalidEvent
+from schemas.documents import DocumentChanged
+from schemas.records import Received
+from schemas.settings import Collection
+
+SAMPLES = Path(__file__).parent / "samples"
+COLLECTION = Collection(table="sample", key=("id",), text=("body",), metadata=("n",))
+TABLE = TableDescription(("id",), ("body",), {"n": Kind.INTEGER}, None, None)
+
+
+def samples(connector: str) -> list[tuple[str, Received]]:
+    lines = (SAMPLES / f"debezium_{connector}.jsonl").read_bytes().splitlines()
+    return [(message["what"], received(message)) for message in map(orjson.loads, lines)]
+
+
+def received(message: dict[str, Any]) -> Received:
+    value = None if message["value"] is None else orjson.dumps(message["value"])
+    headers = tuple((name, str(text).encode()) for name, text in message.get("headers", []))
+    return Received(message.get("topic", "t"), 0, 0, orjson.dumps(message.get("key")), value, headers)
+
+
+def decode(record: Received, table: TableDescription = TABLE) -> DocumentChanged | None:
+    return decode_capture(record, "documents", COLLECTION, table, 1)
+
+
+def row(**values: Any) -> dict[str, Any]:
+    return {"id": 1, "body": "b", "n": 1, "crossfade_version": None} | values
+
+
+def change(operation: str, before: Any, after: Any, **other: Any) -> Received:
+    source = {"connector": "postgresql", "sequence": '["1","2"]', "snapshot": "false", "ts_ms": 5}
+    value = {"op": operation, "before": before, "after": after, "source": source, "ts_ms": 9, "transaction": None}
+    return received({"key": {"id": 1}, "value": value | other})
+
+
+def decoded(record: Received, table: TableDescription = TABLE) -> DocumentChanged:
+    changed = decode(record, table)
+    assert changed is not None
+    return changed
+
+
+@pytest.mark.parametrize("connector", ["postgres", "mariadb"])
+def test_what_the_real_connectors_send_is_decoded_in_order(connector: str) -> None:
+    entries = [(what, decode(record)) for what, record in samples(connector)]
+    told = [
+        (what, entry.id, entry.deleted, entry.snapshot, entry.before_version, entry.after_version)
+        for what, entry in entries
+        if entry is not None
+    ]
+    assert told == [
+        ("snapshot", "1", False, True, None, None),
+        ("insert", "2", False, False, None, None),
+        ("insert", "3", False, False, None, None),
+        ("update", "2", False, False, None, 42),
+        ("delete", "3", True, False, None, None),
+        ("insert", "9", False, False, None, None),
+        ("delete", "2", True, False, 42, None),
+    ]
+    assert {what for what, entry in entries if entry is None} == {"tombstone", "heartbeat"}
+    for document in "123":
+        positions = [entry.position for _, entry in entries if entry is not None and entry.id == document]
+        assert positions == sorted(set(positions))
+
+
+@pytest.mark.parametrize("connector", ["postgres", "mariadb"])
+def test_an_echo_travels_without_its_content_and_others_with_it(connector: str) -> None:
+    for what, record in samples(connector):
+        entry = decode(record)
+        if entry is None or entry.deleted:
+            continue
+        assert (entry.content is None) == is_echo(entry) == (what == "update")
+
+
+def test_a_row_renamed_by_the_application_is_no_echo_of_ours_and_no_removed_row() -> None:
+    """It carries the version of the document that it was, which says nothing about the document that it is."""
+    record = change("c", None, row(crossfade_version=42))
+    renamed = Received("t", 0, 0, record.key, record.value, (("__debezium.oldkey", b'{"id":3}'),))
+    assert is_echo(decoded(record))
+    entry = decoded(renamed)
+    assert not is_echo(entry)
+    assert entry.content is not None
+    assert fold(LedgerState(removed=True), 1, entry)[0] is Verdict.TAKES_EFFECT
+
+
+def test_times_and_positions_come_from_the_source() -> None:
+    entry = decoded(change("c", None, row()))
+    assert (entry.occurred_at_ms, entry.position, entry.origin) == (5, (1, 1, 1, 2), "legacy")
+
+
+def test_a_value_that_did_not_change_is_taken_from_before() -> None:
+    entry = decoded(change("u", row(body="long"), row(body=UNAVAILABLE, n=2)))
+    assert entry.content is not None
+    assert (entry.content.text, entry.content.metadata, entry.incomplete) == ({"body": "long"}, {"n": 2}, False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (row(body=UNAVAILABLE), row(body=UNAVAILABLE)),
+        ({"id": 1, "crossfade_version": None}, row(body=UNAVAILABLE)),
+        (row(), {"id": 1, "n": 1, "crossfade_version": None}),
+    ],
+    ids=["unknown before too", "not in before", "column absent"],
+)
+def test_a_row_that_is_not_whole_is_incomplete_and_has_no_content(before: Any, after: Any) -> None:
+    entry = decoded(change("u", before, after))
+    assert (entry.incomplete, entry.content, entry.content_hash) == (True, None, None)
+    assert fold(LedgerState(), 1, entry)[0] is Verdict.READ_AGAIN
+
+
+def test_a_deletion_without_an_image_takes_its_id_from_the_key() -> None:
+    entry = decoded(change("d", None, None))
+    assert (entry.id, entry.deleted, entry.before_version) == ("1", True, None)
+
+
+def test_keys_of_several_columns_make_one_id() -> None:
+    table = TableDescription(("shop", "id"), ("body",), {"n": Kind.INTEGER}, None, None)
+    assert decoded(change("c", None, row(shop="a/b")), table).id == "a%2Fb/1"
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (change("t", None, None), "truncated"),
+        (change("m", None, None), "operation 'm'"),
+        (change("c", None, row(), surprise=1), "surprise"),
+        (change("c", None, None), "without an image"),
+        (change("d", row(), row()), "with an image"),
+        (change("u", None, row()), "REPLICA IDENTITY"),
+        (change("u", {"id": 1}, row()), "REPLICA IDENTITY"),
+        (change("u", row(id=2), row()), "changed the key"),
+        (change("c", None, {"id": 1, "body": "b", "n": 1}), "crossfade_version"),
+        (change("c", None, row(crossfade_version="7")), "not an integer"),
+        (change("c", None, row(id=None)), "no value of the key"),
+        (change("c", None, row(id="x" * 600)), "id"),
+        (change("c", None, row(), source={"connector": "oracle"}), "oracle"),
+        (change("c", None, row(), source={"connector": "postgresql"}), "sequence"),
+        (change("c", None, row(), source={"connector": "mariadb", "file": None}), "binlog"),
+        (change("c", None, row(), source=None), "no source"),
+        (change("c", None, "text"), "not an object"),
+        (received({"key": {}, "value": {"schema": {}, "payload": {}}}), "schemas.enable"),
+        (Received("t", 0, 0, b"{}", b"not json"), "not JSON"),
+        (Received("t", 0, 0, b"{}", b"[1]"), "not an object"),
+    ],
+)
+def test_what_is_not_known_is_an_invalid_event_that_says_why(record: Received, message: str) -> None:
+    with pytest.raises(InvalidEvent, match=message):
+        decode(record)
