@@ -34,7 +34,7 @@ class Broker(Part):
         folder = self.layout.configuration("kafka")
         folder.mkdir(parents=True, exist_ok=True)
         data = self.layout.data("kafka")
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
         server = folder / "server.properties"
         write_private(server, properties(self._settings()))
         if not (data / "meta.properties").exists():

@@ -25,7 +25,7 @@ class Connect(Part):
         folder = self.layout.configuration("connect")
         folder.mkdir(parents=True, exist_ok=True)
         data = self.layout.data("connect")
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
         worker = folder / "worker.properties"
         write_private(worker, properties(self._settings()))
         main_class = "org.apache.kafka.connect.cli.ConnectDistributed"

@@ -107,7 +107,7 @@ class Layout:
         try:
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("data", "logs", "run", "etc"):
-                (self.home / name).mkdir(exist_ok=True)
+                (self.home / name).mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             raise CommandError(
                 f"The folder {self.home} cannot be used: {error.strerror or error}.",

@@ -57,7 +57,7 @@ def unprivileged(home: Path, data: Path, program: Path) -> Unprivileged:
     other = _system_user(owner)
     if other is None:
         reasons.append(f"there is no system user {' or '.join(_SYSTEM_USERS)}")
-    elif (path := _unreachable(other, (home, program))) is None:
+    elif (path := _unreachable(other, (_passable(home, data), program))) is None:
         return other
     else:
         reasons.append(f"the system user {other.owner[0] if other.owner else ''} cannot reach {path}")
@@ -80,12 +80,24 @@ def _system_user(owner: int) -> Unprivileged | None:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return None
-    for user in pwd.getpwall():
-        if user.pw_uid != 0 and (user.pw_uid == owner or (owner == 0 and user.pw_name in _SYSTEM_USERS)):
-            prefix = (setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
-            if _answers([*prefix, "id", "-u"], str(user.pw_uid)):
-                return Unprivileged(prefix, (user.pw_uid, user.pw_gid))
+    known = {user.pw_name: user for user in pwd.getpwall() if user.pw_uid != 0}
+    if owner != 0:
+        candidates = [user for user in known.values() if user.pw_uid == owner]
+    else:
+        candidates = [known[name] for name in _SYSTEM_USERS if name in known]
+    for user in candidates:
+        prefix = (setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+        if _answers([*prefix, "id", "-u"], str(user.pw_uid)):
+            return Unprivileged(prefix, (user.pw_uid, user.pw_gid))
     return None
+
+
+def _passable(home: Path, data: Path) -> Path:
+    """Let other users pass through the home, without seeing what is in it, on the way to their data."""
+    for folder in (home, *(parent for parent in data.parents if parent.is_relative_to(home))):
+        if folder.is_dir():
+            folder.chmod(0o711)
+    return data.parent if data.parent.is_dir() else home
 
 
 def _unreachable(user: Unprivileged, paths: Sequence[Path]) -> Path | None:

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from operations.commands import stack as commands
 from operations.errors import CommandError
+from operations.stack import privileges
 from operations.stack.layout import PORT_NAMES, Layout, new_state, read_addresses, read_state, write_state
 from operations.stack.privileges import unprivileged
 from operations.stack.processes import Daemon, start_mark
@@ -130,6 +132,29 @@ def test_root_gives_up_its_rights_and_still_reads_its_private_files(tmp_path: Pa
     identity, _, content = done.stdout.partition("\n")
     assert identity != "0"
     assert content == "here"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_without_user_namespaces_a_system_user_gets_a_way_to_its_data_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(privileges, "_namespace", lambda: None)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        Path(folder).chmod(0o755)
+        home = Path(folder) / "home"
+        Layout(home).create()
+        data = Layout(home).data("postgres")
+        try:
+            user = unprivileged(home, data, Path("/bin/sh"))
+        except CommandError as error:
+            pytest.skip(error.message)
+        data.mkdir()
+        user.own(data)
+        script = f"id -u; echo mine > {data}/file && cat {data}/file; ls {home} || echo closed"
+        done = subprocess.run(user.command(["sh", "-c", script]), capture_output=True, text=True, check=False)
+    identity, *rest = done.stdout.split()
+    assert identity != "0"
+    assert rest == ["mine", "closed"]
 
 
 def test_status_before_the_first_up_fails_and_prints_one_document(tmp_path: Path) -> None:
