@@ -130,7 +130,11 @@ def _timestamptz(value: Any) -> str:
 def _date(value: Any) -> str:
     if isinstance(value, datetime):
         return value.date().isoformat()
-    return value.isoformat() if isinstance(value, date) else date.fromisoformat(str(value).rstrip("Z")[:10]).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    text = str(value).rstrip("Z")
+    # What follows the date must be a time of day: `0044-03-15 BC` is another day.
+    return (date.fromisoformat(text) if len(text) <= 10 else _moment(text).date()).isoformat()
 
 
 def _time(value: Any) -> str:

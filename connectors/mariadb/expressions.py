@@ -24,7 +24,12 @@ def read_list(layout: Layout) -> str:
 
 
 def given(kind: Kind | None, value: Given) -> Given:
-    """Return a value of `Layout.row_values` as MariaDB takes it: no `true`, no time zone, integers unquoted."""
+    """Return a value of `Layout.row_values` as MariaDB takes it: no `true`, no time zone, integers unquoted.
+
+    Bytes are given in hex, to UNHEX, because the driver fails on bytes.
+    """
+    if isinstance(value, bytes):
+        return value.hex()
     if not isinstance(value, str):
         return value
     if kind is Kind.BOOLEAN:

@@ -30,7 +30,8 @@ MAX_CONNECTIONS = 4
 _SESSION = (
     "SET SESSION sql_mode = "
     "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION',"
-    " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10, max_statement_time = 110"
+    " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10, max_statement_time = 110,"
+    " sql_notes = 0"
 )
 
 # Numbers of MariaDB's errors. Source: MariaDB, "MariaDB Error Codes".

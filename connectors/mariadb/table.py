@@ -30,6 +30,8 @@ class MariadbTable:
         self._table = quoted(layout.schema, layout.table)
         self._read = read_list(layout)
         self._kinds = kinds_written(layout)
+        raw = self._form == "float32"
+        self._places = ["UNHEX(%s)" if raw and n == self.description.embedding else "%s" for n in layout.write_columns]
         self._key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
 
     async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
@@ -85,7 +87,7 @@ class MariadbTable:
     async def _upsert(self, session: Session, changes: Sequence[LegacyChange]) -> None:
         """Raises Refused where a row of another key took the values: an upsert follows every unique index there is."""
         columns = [quoted(name) for name in self._layout.write_columns]
-        one = f"({places(len(columns))})"
+        one = f"({', '.join(self._places)})"
         sets = ", ".join(f"{name} = VALUES({name})" for name in columns[len(self._layout.collection.key) :])
         statement = f"INSERT INTO {self._table} ({', '.join(columns)}) VALUES "  # noqa: S608 - quoted
         statement += ", ".join([one] * len(changes)) + f" ON DUPLICATE KEY UPDATE {sets}"

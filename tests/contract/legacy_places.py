@@ -144,7 +144,10 @@ class Ports:
     async def write_directly(self, document_id: str, title: str, body: str) -> None:
         """Insert or update a row as an application does."""
         if self.memory is not None:
-            self.memory.write_directly(document_id, Content(text={"title": title, "body": body}))
+            old = self.memory.stored.get(document_id)
+            base = old.content if old else content()
+            given = base.model_copy(update={"text": {"title": title, "body": body}})
+            self.memory.write_directly(document_id, given)
             return
         assert self.place is not None
         conflict = (
