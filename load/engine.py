@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -28,13 +29,18 @@ _CRANFIELD = Path(__file__).resolve().parents[2] / "shared" / "data" / "cranfiel
 _DOCUMENTS = 1400
 _WARM_UP = 32
 _BASELINE_BATCH = 32
+_SLICES = 7
 # A docstring shorter than this is no document.
 _SHORTEST = 80
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFigures:
-    """Documents a second of both sides, `ratio` = value / baseline, and the cosine between their vectors."""
+    """Documents a second of both sides, and the cosine between their vectors.
+
+    All three are medians over the slices: `ratio` is that of the slices' own ratios, since only the two turns of one
+    slice met the same machine.
+    """
 
     name: str
     value: float
@@ -52,30 +58,27 @@ class EngineFigures:
 async def engine_ratio(
     texts: Sequence[str], cache: Path, settings: EmbeddingSettings, progress: Callable[[str], None]
 ) -> EngineFigures:
-    """Embed the texts by the engine and by sentence-transformers, one after the other, each in a quiet process.
+    """Embed the texts by the engine and by sentence-transformers, in slices by turns: what else the machine does
+    meets both alike. Each side has a process of its own.
 
     Raises as `open_embedding` does, RuntimeError when the baseline's process fails.
     """
     service = await open_embedding(settings, cache, progress)
     try:
         chunks = [service.chunks(text) for text in texts]
-        progress(f"engine: {len(texts)} documents in {sum(map(len, chunks))} chunks")
-        seconds, vectors = await _measure(service, chunks)
+        progress(f"{len(texts)} documents in {sum(map(len, chunks))} chunks, {_SLICES} slices by turns")
+        source = await asyncio.to_thread(locate_model, settings.model, progress)
+        turns, found = await _measure(service, source, chunks, progress)
     finally:
         await service.close()
-    progress("baseline: sentence-transformers on torch")
-    source = await asyncio.to_thread(locate_model, settings.model, progress)
-    flat = [chunk for pieces in chunks for chunk in pieces]
-    baseline_seconds, reference = await _baseline(source, flat)
-    found = cosines(vectors, reference)
     return EngineFigures(
         name="engine_ratio",
-        value=round(len(texts) / seconds, 1),
+        value=round(median(own for own, _ in turns), 1),
         unit="documents/s",
-        baseline=round(len(texts) / baseline_seconds, 1),
-        ratio=round(baseline_seconds / seconds, 2),
+        baseline=round(median(other for _, other in turns), 1),
+        ratio=round(median(own / other for own, other in turns), 2),
         documents=len(texts),
-        chunks=len(flat),
+        chunks=len(found),
         cosine_min=round(min(found), 4),
         cosine_mean=round(sum(found) / len(found), 4),
         model=service.identity.key,
@@ -83,8 +86,29 @@ async def engine_ratio(
     )
 
 
-async def _measure(service: EmbeddingService, chunks: Sequence[tuple[str, ...]]) -> tuple[float, Vectors]:
-    await asyncio.gather(*(service.embed_documents(pieces) for pieces in chunks[:_WARM_UP]))
+async def _measure(
+    service: EmbeddingService, source: Path, chunks: Sequence[tuple[str, ...]], progress: Callable[[str], None]
+) -> tuple[list[tuple[float, float]], list[float]]:
+    turns: list[tuple[float, float]] = []
+    found: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        baseline = await _Baseline.started(source, Path(scratch))
+        try:
+            await asyncio.gather(*(service.embed_documents(pieces) for pieces in chunks[:_WARM_UP]))
+            await baseline.embed([chunk for pieces in chunks[:_WARM_UP] for chunk in pieces])
+            for start in range(_SLICES):
+                part = chunks[start::_SLICES]
+                own, vectors = await _embed(service, part)
+                other, reference = await baseline.embed([chunk for pieces in part for chunk in pieces])
+                turns.append((len(part) / own, len(part) / other))
+                found += cosines(vectors, reference)
+                progress(f"slice {start + 1}: {len(part) / own:.1f} and {len(part) / other:.1f} documents/s")
+        finally:
+            await baseline.close()
+    return turns, found
+
+
+async def _embed(service: EmbeddingService, chunks: Sequence[tuple[str, ...]]) -> tuple[float, Vectors]:
     started = time.perf_counter()
     found = await asyncio.gather(*(service.embed_documents(pieces) for pieces in chunks))
     seconds = time.perf_counter() - started
@@ -92,33 +116,51 @@ async def _measure(service: EmbeddingService, chunks: Sequence[tuple[str, ...]])
     return seconds, np.frombuffer(whole, dtype="<f4").reshape(-1, service.dimension)
 
 
-async def _baseline(source: Path, texts: Sequence[str]) -> tuple[float, Vectors]:
-    with tempfile.TemporaryDirectory() as scratch:
-        given, result = Path(scratch) / "texts.json", Path(scratch) / "vectors.npy"
-        await asyncio.to_thread(given.write_text, json.dumps(texts), encoding="utf-8")
+class _Baseline:
+    """sentence-transformers in a process of its own, so that the measured one does not hold torch."""
+
+    def __init__(self, process: asyncio.subprocess.Process, scratch: Path) -> None:
+        self._process = process
+        self._given, self._result = scratch / "texts.json", scratch / "vectors.npy"
+
+    @staticmethod
+    async def started(source: Path, scratch: Path) -> _Baseline:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "load.engine", "--baseline", str(source), str(given), str(result)),
+            *(sys.executable, "-m", "load.engine", "--baseline", str(source), str(scratch)),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        out, _ = await process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"the baseline's process ended with {process.returncode}")
-        vectors: Vectors = await asyncio.to_thread(np.load, result)
-    return float(out.split()[-1]), normalised(vectors, vectors.shape[1])
+        return _Baseline(process, scratch)
+
+    async def embed(self, texts: Sequence[str]) -> tuple[float, Vectors]:
+        await asyncio.to_thread(self._given.write_text, json.dumps(texts), encoding="utf-8")
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the baseline's process has no pipes")
+        self._process.stdin.write(b"go\n")
+        line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the baseline's process ended")
+        vectors: Vectors = await asyncio.to_thread(np.load, self._result)
+        return float(line), normalised(vectors, vectors.shape[1])
+
+    async def close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await self._process.wait()
 
 
-def run_baseline(source: Path, given: Path, result: Path) -> None:
-    """Embed the texts as its users do, write the vectors and print the seconds. Holds torch."""
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 the measuring process must not hold torch
+def run_baseline(source: Path, scratch: Path) -> None:
+    """For each line on stdin embed the given texts as users of sentence-transformers do, and print the seconds."""
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 the measured process must not hold torch
 
-    texts = json.loads(given.read_text(encoding="utf-8"))
     model = SentenceTransformer(str(source), device="cpu")
-    model.encode(texts[:_WARM_UP], batch_size=_BASELINE_BATCH)
-    started = time.perf_counter()
-    vectors = model.encode(texts, batch_size=_BASELINE_BATCH)
-    seconds = time.perf_counter() - started
-    np.save(result, vectors)
-    print(seconds)
+    for _ in sys.stdin:
+        texts = json.loads((scratch / "texts.json").read_text(encoding="utf-8"))
+        started = time.perf_counter()
+        vectors = model.encode(texts, batch_size=_BASELINE_BATCH, show_progress_bar=False)
+        seconds = time.perf_counter() - started
+        np.save(scratch / "vectors.npy", vectors)
+        print(seconds, flush=True)
 
 
 def corpus(documents: int) -> list[str]:
@@ -166,7 +208,7 @@ def main() -> int:
     parser.add_argument("--model", default=EmbeddingSettings().model)
     parser.add_argument("--engine", choices=["onnx-int8", "onnx-fp32", "torch"], default="onnx-int8")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "crossfade")
-    parser.add_argument("--baseline", nargs=3, type=Path, metavar=("MODEL", "TEXTS", "VECTORS"), help=argparse.SUPPRESS)
+    parser.add_argument("--baseline", nargs=2, type=Path, metavar=("MODEL", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.baseline:
         run_baseline(*given.baseline)

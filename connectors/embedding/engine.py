@@ -8,11 +8,9 @@ bytes, nothing is padded, and two cores work on two texts at once.
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -27,8 +25,6 @@ WEIGHTS_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 # Slower than the separate operations on every CPU measured.
 _DISABLED_OPTIMISATIONS = ["SkipLayerNormFusion"]
-# Documents give way to questions and to the event loop when all cores are busy.
-_DOCUMENT_NICENESS = 5
 
 
 class Engine(Protocol):
@@ -85,7 +81,7 @@ class OnnxEngine:
         self.tokenizer = plain_tokenizer((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
         self._session = _open_session(folder / WEIGHTS_FILE)
         self._inputs = {argument.name for argument in self._session.get_inputs()}
-        self._pool = _document_threads(threads) if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embed") if threads > 1 else None
 
     @property
     def identity(self) -> ModelIdentity:
@@ -204,14 +200,3 @@ def _open_session(weights: Path) -> Any:
         )
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise Misconfigured(f"{weights.parent} cannot be loaded, remove it to export again: {error}") from error
-
-
-def _document_threads(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="embed", initializer=_give_way)
-
-
-def _give_way() -> None:
-    # Linux keeps niceness for each thread; elsewhere it would be the whole process's.
-    if os.uname().sysname == "Linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _DOCUMENT_NICENESS)
