@@ -16,6 +16,11 @@ EMBEDDING_TYPES: dict[str, tuple[str, ...]] = {
     "float32": ("bytea", "blob", "mediumblob", "longblob", "tinyblob", "varbinary", "binary"),
 }
 
+NOT_PRIMARY = (
+    "the key is not the table's primary key: an update that changes it is captured as one event of two documents, "
+    "goes to the dead letters, and is repaired by verify --repair"
+)
+
 
 def error(subject: str, message: str, mend: str | None = None) -> Finding:
     """A mistake that keeps the collection from working."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from connectors.mariadb.layout import column_of, raw_columns, table_name
 from connectors.mariadb.pool import Pool, Session, quoted
-from connectors.sql_checks import column_findings, error, near, warning
+from connectors.sql_checks import NOT_PRIMARY, column_findings, error, near, warning
 from connectors.sql_layout import VERSION_COLUMN, Column
 from domain.legacy import Finding
 from domain.values import Kind
@@ -122,6 +122,8 @@ def _key(
         primary = any(index["name"] == "PRIMARY" for index in indexes)
         mend = f"ALTER TABLE {table} ADD {'UNIQUE' if primary else 'PRIMARY KEY'} ({names})"
         findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
+    elif any(set(str(i["columns"]).split("\n")) != set(collection.key) for i in whole if i["name"] == "PRIMARY"):
+        findings.append(warning(name, NOT_PRIMARY))
     for column in collection.key:
         row = raw[column]
         if row["nullable"] == "YES":

@@ -8,7 +8,7 @@ from typing import Any
 from connectors.postgres.expressions import document_vector, literal
 from connectors.postgres.layout import column_of, find_table, raw_columns
 from connectors.postgres.pool import Pool, Session, quoted
-from connectors.sql_checks import column_findings, error, near, warning
+from connectors.sql_checks import NOT_PRIMARY, column_findings, error, near, warning
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN
 from domain.legacy import Finding
 from schemas.settings import Collection
@@ -37,6 +37,11 @@ _UNIQUE = """
 SELECT array(SELECT attname::text FROM pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY(i.indkey)) AS columns
 FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND i.indisvalid
 AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = i.indnatts
+"""
+
+_PRIMARY = """
+SELECT array(SELECT attname::text FROM pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY(i.indkey))
+FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisprimary
 """
 
 _TEXT_INDEX = """
@@ -160,6 +165,8 @@ async def _key(
             f"CREATE UNIQUE INDEX ON {table} ({names})" if primary else f"ALTER TABLE {table} ADD PRIMARY KEY ({names})"
         )
         findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
+    elif set(collection.key) != set(await session.fetchval(_PRIMARY, table) or collection.key):
+        findings.append(warning(name, NOT_PRIMARY))
     for column in collection.key:
         if not raw[column]["not_null"] and not (findings and "ADD PRIMARY KEY" in str(findings[0].mend)):
             mend = f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET NOT NULL"

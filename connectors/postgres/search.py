@@ -47,7 +47,7 @@ WHERE t.{column} IS NOT NULL{where} ORDER BY t.{column} {cosine} $1::text::{type
 
 
 class PostgresTextSearch:
-    """`SearchBackend`: all words as a web search takes them; where no document has all, the most and rarest of them."""
+    """`SearchBackend`: all words as a web search takes them, then those with the most and rarest of them."""
 
     needs_vector = False
 
@@ -57,18 +57,18 @@ class PostgresTextSearch:
         self._names = _names(layout)
 
     async def search(self, request: SearchRequest) -> list[Hit]:
-        """See `SearchBackend.search`. A score of the second step is a sum of rarities, one of the first a rank."""
+        """See `SearchBackend.search`. A score is a rank; of those that do not hold all words, a share of the lowest."""
         where, values = conditions(self._layout, request)
         if not tenant_exists(self._layout, request.tenant):
             return []
         text = request.text.replace("\x00", " ")
         async with self._pool.session() as session:
-            for statement in (_STRICT, _LENIENT):
-                sql = statement.format(**self._names, where=where)
-                records = await session.fetch(sql, text, request.limit, *values)
-                if records:
-                    return _hits(self._layout, records)
-        return []
+            strict, lenient = (s.format(**self._names, where=where) for s in (_STRICT, _LENIENT))
+            found = _hits(self._layout, await session.fetch(strict, text, request.limit, *values))
+            if len(found) >= request.limit:
+                return found
+            more = _hits(self._layout, await session.fetch(lenient, text, request.limit, *values))
+        return filled(found, more)[: request.limit]
 
 
 class PostgresVectorSearch:
@@ -109,6 +109,16 @@ class PostgresVectorSearch:
         async with self._pool.session() as session:
             given = embedding_value("pgvector", request.vector)
             return _hits(self._layout, await session.fetch(sql, given, request.limit, *values))
+
+
+def filled(first: list[Hit], second: list[Hit]) -> list[Hit]:
+    """Return the first hits and those of the second that are not among them, with scores below the first's lowest."""
+    known = {hit.document_id for hit in first}
+    more = [hit for hit in second if hit.document_id not in known]
+    if not first or not more:
+        return first + more
+    share = first[-1].score / (1 + more[0].score)
+    return first + [hit.model_copy(update={"score": hit.score * share}) for hit in more]
 
 
 def conditions(layout: Layout, request: SearchRequest) -> tuple[str, list[Any]]:

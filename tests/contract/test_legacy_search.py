@@ -85,6 +85,14 @@ async def test_a_question_in_natural_language_finds_the_document_that_answers_it
     assert (await found(legacy, ask(question)))[0] == expected
 
 
+async def test_scores_fall_from_the_first_hit_to_the_last(legacy: LegacyConnector) -> None:
+    hits = await legacy.text_search.search(ask("relational database answers about cosine and tables"))
+    assert hits[0].document_id == "sql"
+    assert len({hit.document_id for hit in hits}) == len(hits) >= 2
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+
+
 async def test_no_tenant_sees_anothers_documents_not_even_by_case(legacy: LegacyConnector) -> None:
     assert await found(legacy, ask("fox")) == ["fox"]
     assert await found(legacy, ask("fox", tenant="acme")) == ["acme"]
