@@ -7,17 +7,27 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from operations.stack.layout import StackAddresses
 from operations.stack.stack import ALL_PARTS, LocalStack
 
+T = TypeVar("T")
+
 
 def _progress(text: str) -> None:
     sys.stderr.write(f"[stack] {text}\n")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end in a thread of its own: an asynchronous fixture may ask for the stack from inside a loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +44,7 @@ def stack_home() -> Iterator[Path]:
     try:
         yield home
     finally:
-        asyncio.run(LocalStack(home).down())
+        _run(LocalStack(home).down())
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -44,7 +54,7 @@ def stack(stack_home: Path) -> StackAddresses:
 
     Without MariaDB the tests are skipped on a developer's machine and fail in CI.
     """
-    addresses = asyncio.run(LocalStack(stack_home, ALL_PARTS, install_mariadb=True).up(_progress))
+    addresses = _run(LocalStack(stack_home, ALL_PARTS, install_mariadb=True).up(_progress))
     if addresses.mariadb is None:
         message = "MariaDB is not installed and cannot be installed here"
         if os.environ.get("CI") == "true":
