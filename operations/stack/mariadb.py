@@ -98,12 +98,16 @@ class MariaDB(Part):
             await asyncio.to_thread(self._initialise, data, programs)
         folder = self.layout.configuration("mariadb")
         folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / "tmp"
+        temporary.mkdir(exist_ok=True)
         statements = folder / "init.sql"
         write_private(statements, self._init_statements())
         command = [
             str(programs.server),
             "--no-defaults",
             f"--datadir={data}",
+            # Another server in the same folder would remove our temporary tables when it starts.
+            f"--tmpdir={temporary}",
             f"--port={self.port}",
             f"--bind-address={LOOPBACK}",
             # Taken relative to the data folder, so that a long home does not exceed the 107 bytes of a socket's path.
@@ -173,7 +177,7 @@ class MariaDB(Part):
             for statement in (
                 f"CREATE DATABASE IF NOT EXISTS `{DATABASE}`",
                 f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY '{password}'",
-                f"GRANT ALL PRIVILEGES ON *.* TO {user}",
+                f"GRANT ALL PRIVILEGES ON *.* TO {user} WITH GRANT OPTION",
                 f"ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}'",
                 "DROP USER IF EXISTS ''@'localhost'",
             )
