@@ -38,7 +38,8 @@ class Broker(Part):
         server = folder / "server.properties"
         write_private(server, properties(self._settings()))
         if not (data / "meta.properties").exists():
-            arguments = ["format", "-t", self.state.kafka_cluster_id, "-c", str(server)]
+            # An id may begin with a hyphen, which only the form with "=" takes for a value.
+            arguments = ["format", f"--cluster-id={self.state.kafka_cluster_id}", "--config", str(server)]
             command = java_command(java, "kafka.tools.StorageTool", arguments, folder, _HEAP_MIB)
             done = await asyncio.to_thread(
                 subprocess.run, command, capture_output=True, text=True, timeout=_FORMAT_BOUND_S, check=False
