@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from connectors.debezium import decode_capture
-
 from agents.batch import Batch, CollectionPorts, Failure, Failures, Surroundings
+from connectors.debezium import decode_capture
 from connectors.ports import Bus
 from domain.keys import document_key
 from schemas.cloudevents import InvalidEvent, encode

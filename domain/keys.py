@@ -34,7 +34,12 @@ def join_key(values: Sequence[str]) -> str:
 
 
 def split_key(document_id: str, columns: int) -> tuple[str, ...]:
-    """Return the key column values of a document id. Raises ValueError when it has another number of parts."""
+    """Return the key column values of a document id.
+
+    Raises ValueError for another number of parts, and for a NUL character, which PostgreSQL's text cannot hold.
+    """
+    if "\x00" in document_id:
+        raise ValueError("the id has a NUL character")
     if columns == 1:
         return (document_id,)
     parts = tuple(unquote(part) for part in document_id.split("/"))

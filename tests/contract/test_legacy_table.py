@@ -193,3 +193,9 @@ async def test_what_is_read_back_has_the_hash_of_what_was_written(ports: Ports) 
     assert set(await verdicts(ports, *(upsert(f"d{n}", 1, one) for n, one in enumerate(samples)))) == {APPLIED}
     rows = await ports.table.rows([f"d{n}" for n in range(len(samples))])
     assert [content_hash(rows[f"d{n}"].content) for n in range(len(samples))] == [content_hash(s) for s in samples]
+
+
+async def test_an_id_with_nul_is_no_key_and_never_fails_a_read(ports: Ports) -> None:
+    await ports.table.apply([upsert("a", 1)])
+    assert await ports.table.existing(["a", "a\x00"]) == {"a"}
+    assert set(await ports.table.rows(["a\x00", "a"])) == {"a"}
