@@ -6,16 +6,12 @@ Both get the same chunks, so that neither side cuts a text; a figure counts whol
 from __future__ import annotations
 
 import argparse
-import ast
 import asyncio
 import json
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -24,40 +20,16 @@ import numpy as np
 from connectors.embedding.locate import locate_model
 from connectors.embedding.model import Vectors, cosines, normalised
 from connectors.embedding.service import EmbeddingService, EmbeddingSettings, open_embedding
+from load.figures import Figure
 
-_CRANFIELD = Path(__file__).resolve().parents[2] / "shared" / "data" / "cranfield" / "documents.jsonl"
-_DOCUMENTS = 1400
 _WARM_UP = 32
 _BASELINE_BATCH = 32
 _SLICES = 7
-# A docstring shorter than this is no document.
-_SHORTEST = 80
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFigures:
-    """Documents a second of both sides, and the cosine between their vectors.
-
-    All three are medians over the slices: `ratio` is that of the slices' own ratios, since only the two turns of one
-    slice met the same machine.
-    """
-
-    name: str
-    value: float
-    unit: str
-    baseline: float
-    ratio: float
-    documents: int
-    chunks: int
-    cosine_min: float
-    cosine_mean: float
-    model: str
-    engine: str
 
 
 async def engine_ratio(
     texts: Sequence[str], cache: Path, settings: EmbeddingSettings, progress: Callable[[str], None]
-) -> EngineFigures:
+) -> Figure:
     """Embed the texts by the engine and by sentence-transformers, in slices by turns: what else the machine does
     meets both alike. Each side has a process of its own.
 
@@ -71,18 +43,20 @@ async def engine_ratio(
         turns, found = await _measure(service, source, chunks, progress)
     finally:
         await service.close()
-    return EngineFigures(
-        name="engine_ratio",
-        value=round(median(own for own, _ in turns), 1),
-        unit="documents/s",
+    return Figure(
+        "engine_ratio",
+        round(median(own for own, _ in turns), 1),
+        "documents/s",
         baseline=round(median(other for _, other in turns), 1),
         ratio=round(median(own / other for own, other in turns), 2),
-        documents=len(texts),
-        chunks=len(found),
-        cosine_min=round(min(found), 4),
-        cosine_mean=round(sum(found) / len(found), 4),
-        model=service.identity.key,
-        engine=settings.engine,
+        details={
+            "documents": len(texts),
+            "chunks": len(found),
+            "cosine_min": round(min(found), 4),
+            "cosine_mean": round(sum(found) / len(found), 4),
+            "model": service.identity.key,
+            "engine": settings.engine,
+        },
     )
 
 
@@ -163,62 +137,11 @@ def run_baseline(source: Path, scratch: Path) -> None:
         print(seconds, flush=True)
 
 
-def corpus(documents: int) -> list[str]:
-    """Return real texts: the Cranfield abstracts where they are, else docstrings of the Python standard library."""
-    return list(islice(_cranfield() if _CRANFIELD.is_file() else _docstrings(), documents))
-
-
-def _cranfield() -> Iterator[str]:
-    with _CRANFIELD.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["body"]
-
-
-def _docstrings() -> Iterator[str]:
-    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
-        if "site-packages" in path.parts or "test" in path.parts:
-            continue
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                text = ast.get_docstring(node)
-                if text and len(text) >= _SHORTEST:
-                    yield text
-
-
-def _print_table(figures: EngineFigures) -> None:
-    rows = {
-        f"crossfade ({figures.engine})": f"{figures.value:.1f} {figures.unit}",
-        "sentence-transformers (torch)": f"{figures.baseline:.1f} {figures.unit}",
-        "ratio": f"{figures.ratio:.2f}",
-        "cosine, mean and least": f"{figures.cosine_mean:.4f}, {figures.cosine_min:.4f}",
-        "documents, chunks": f"{figures.documents}, {figures.chunks}",
-    }
-    for label, value in rows.items():
-        print(f"{label:32} {value:>22}", file=sys.stderr)
-
-
 def main() -> int:
-    """Measure, print a table on stderr and one JSON line on stdout."""
-    parser = argparse.ArgumentParser(prog="python -m load.engine", description=__doc__)
-    parser.add_argument("--documents", type=int, default=_DOCUMENTS)
-    parser.add_argument("--model", default=EmbeddingSettings().model)
-    parser.add_argument("--engine", choices=["onnx-int8", "onnx-fp32", "torch"], default="onnx-int8")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "crossfade")
-    parser.add_argument("--baseline", nargs=2, type=Path, metavar=("MODEL", "FOLDER"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.baseline:
-        run_baseline(*given.baseline)
-        return 0
-    settings = EmbeddingSettings(model=given.model, engine=given.engine)
-    figures = asyncio.run(
-        engine_ratio(corpus(given.documents), given.cache, settings, lambda line: print(line, file=sys.stderr))
-    )
-    _print_table(figures)
-    print(json.dumps(asdict(figures)))
+    """Serve the baseline's texts; the figures themselves are made by `load.bench`."""
+    parser = argparse.ArgumentParser(prog="python -m load.engine", description=run_baseline.__doc__)
+    parser.add_argument("--baseline", nargs=2, type=Path, metavar=("MODEL", "FOLDER"), required=True)
+    run_baseline(*parser.parse_args().baseline)
     return 0
 
 

@@ -15,6 +15,7 @@ from agents.worker import Worker
 from operations.errors import CommandError
 from operations.observability import set_up
 from operations.preparing import check_tables, prepare_capture, prepare_topics
+from operations.stack.layout import write_private
 from schemas.settings import Settings
 
 Progress = Callable[[str], None]
@@ -40,7 +41,7 @@ async def run_worker(
     def ready(port: int) -> None:
         progress(f"worker is ready: {', '.join(roles)}; health page http://127.0.0.1:{port}/readyz")
         if ready_file is not None:
-            ready_file.write_text(json.dumps({"port": port, "pid": os.getpid()}))
+            write_private(ready_file, json.dumps({"port": port, "pid": os.getpid()}))
 
     try:
         worker = Worker(opened, roles, home, telemetry)

@@ -9,12 +9,9 @@ import asyncio
 import json
 import os
 import random
-import signal
-import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from operations.errors import CommandError
 from operations.preparing import check_tables, prepare_topics
 from operations.stack.stack import LocalStack
 from operations.verifying import Bounds, Verification
+from operations.worker_process import worker_process
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentSubmitted, DocumentWritten
 from schemas.queries import QueryAnswered, QueryAsked
@@ -50,7 +48,6 @@ QUESTIONS = (
     "wait until several coroutines have finished",
     "compute the median of a list of numbers",
 )
-READY_BOUND_S = 300.0
 DRAIN_BOUND_S = 180.0
 Progress = Callable[[str], None]
 Say = Callable[[str], None]
@@ -125,7 +122,9 @@ async def run_demo(
         await check_tables(settings, progress, mend=True)
         await prepare_topics(settings, progress)
         begin = (await end_offsets(settings.kafka.bootstrap or "", [WRITTEN]))[WRITTEN]
-        async with _worker(config, home, progress, keep=keep):
+        progress("the worker is starting (the first time it exports the model)")
+        async with worker_process(config, home, keep=keep) as worker:
+            progress(f"the worker is ready (process {worker.pid}, log {worker.log})")
             report.backfill_s = await _backfilled(settings, home, dsn, progress)
             await _live(settings, dsn, changes, begin, report, progress)
             run: Verification = await verify(settings, home, COLLECTION, Bounds(500, 3.0))
@@ -157,41 +156,6 @@ async def _fill(dsn: str, documents: int, progress: Progress) -> int:
         await sql.close()
     progress(f"the table {TABLE} holds {count} documents")
     return count
-
-
-@asynccontextmanager
-async def _worker(config: Path, home: Path, progress: Progress, *, keep: bool) -> AsyncIterator[None]:
-    ready = home / "run" / "worker-ready.json"
-    ready.unlink(missing_ok=True)
-    log = home / "logs" / "worker.log"
-    arguments = ["worker", "--config", str(config), "--home", str(home), "--ready-file", str(ready)]
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from operations.cli import main; main()",
-            *arguments,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        progress("the worker is starting (the first time it exports the model)")
-        deadline = time.monotonic() + READY_BOUND_S
-        while not ready.exists():
-            if process.returncode is not None or time.monotonic() > deadline:
-                raise CommandError(f"the worker did not start; its log is {log}")
-            await asyncio.sleep(0.1)
-        progress(f"the worker is ready (process {process.pid}, log {log})")
-        yield
-    finally:
-        if not keep and process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(60):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
 
 
 async def _backfilled(settings: Settings, home: Path, dsn: str, progress: Progress) -> float:

@@ -1,0 +1,82 @@
+"""`make bench`: every figure from one run. Text on stderr, one JSON line a figure on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from connectors.embedding.settings import EmbeddingSettings
+from load import corpus
+from load.engine import engine_ratio
+from load.figures import Figure, show
+from load.freshness import answers, freshness_commit, freshness_publish
+from load.memory import MemoryWatch
+from load.path import given_embeddings, path_ratio
+from load.place import Place, place, progress
+
+STAGES = ("engine", "path", "freshness", "given", "answers")
+
+
+async def run(home: Path, stages: list[str], documents: int, points: int, seconds: float) -> None:
+    """Run the stages in order and show each figure when it is there."""
+    progress(f"{psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f} at the beginning")
+    texts = await asyncio.to_thread(corpus.documents, documents)
+    if "engine" in stages:
+        show([await engine_ratio(texts[:420], home / "models", EmbeddingSettings(), progress)])
+    if set(stages) == {"engine"}:
+        return
+    async with place(home) as at, MemoryWatch(at.pids()) as memory:
+        await _measure(at, stages, texts, points, seconds)
+        show(_memory(memory))
+
+
+async def _measure(at: Place, stages: list[str], texts: list[str], points: int, seconds: float) -> None:
+    if "path" in stages:
+        progress("the whole path against the engine alone")
+        show([await path_ratio(at, texts)])
+    if "freshness" in stages:
+        progress(f"freshness at 20 documents/s, {seconds:.0f} s each way")
+        show(await freshness_publish(at, texts, seconds))
+        show(await freshness_commit(at, texts, seconds))
+    if "given" in stages or "answers" in stages:
+        progress(f"{points} documents with embeddings")
+        show([await given_embeddings(at, texts, points)])
+    if "answers" in stages:
+        progress(f"questions at 20/s on {points} points, {seconds:.0f} s")
+        show(await answers(at, corpus.questions(), seconds, points))
+
+
+def _memory(watch: MemoryWatch) -> list[Figure]:
+    return [Figure(f"{name}_peak_mib", value, "MiB") for name, value in watch.peak_mib.items()]
+
+
+def main() -> int:
+    """Run the benchmark in a folder of its own, which is removed, or in `--home`, which is kept."""
+    parser = argparse.ArgumentParser(prog="python -m load.bench", description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"which figures (default: all of {STAGES})")
+    parser.add_argument("--documents", type=int, default=1200, help="texts that are embedded")
+    parser.add_argument("--points", type=int, default=20_000, help="documents with embeddings given")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each open loop")
+    parser.add_argument("--home", type=Path, help="data folder to use and keep")
+    given = parser.parse_args()
+    unknown = sorted(set(given.stages) - set(STAGES))
+    if unknown:
+        parser.error(f"unknown stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
+    home = given.home or Path(tempfile.mkdtemp(prefix="crossfade-bench-"))
+    try:
+        stages = given.stages or list(STAGES)
+        asyncio.run(run(home.absolute(), stages, given.documents, given.points, given.seconds))
+    finally:
+        if given.home is None:
+            shutil.rmtree(home, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

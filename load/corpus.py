@@ -1,0 +1,39 @@
+"""Real texts for benchmarks: the Cranfield abstracts where they are, else docstrings of Python's standard library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from operations.demo.corpus import pages
+
+_CRANFIELD = Path(__file__).resolve().parents[2] / "shared" / "data" / "cranfield"
+# A docstring shorter than this is no document.
+_SHORTEST = 80
+_PAGES = 20_000
+
+
+def documents(limit: int) -> list[str]:
+    """Return up to `limit` texts, the same ones every time."""
+    return list(islice(_abstracts() if _CRANFIELD.is_dir() else _docstrings(), limit))
+
+
+def questions() -> list[str]:
+    """Return questions that the texts can answer."""
+    path = _CRANFIELD / "queries.jsonl"
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            return [json.loads(line)["text"] for line in lines]
+    return [page.title for page in pages(200)]
+
+
+def _abstracts() -> Iterator[str]:
+    with (_CRANFIELD / "documents.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["body"]
+
+
+def _docstrings() -> Iterator[str]:
+    return (page.body for page in pages(_PAGES) if len(page.body) >= _SHORTEST)

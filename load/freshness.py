@@ -1,0 +1,82 @@
+"""Benchmarks of latency under an open loop: freshness of both ways in, and the answers to questions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+
+from load.arrivals import Schedule, open_loop
+from load.figures import Figure, Latencies
+from load.outcomes import WAIT_S
+from load.path import submission
+from load.place import TEXTS, VECTORS, Place
+from operations.asking import Asker
+from schemas.queries import Backend, QueryAsked
+
+_RATE_S = 20.0
+_WARM_UP_S = 3.0
+_ANSWER_BOUND_S = 20.0
+
+
+async def freshness_publish(at: Place, texts: Sequence[str], seconds: float) -> list[Figure]:
+    """Publish → searchable: until the vector writer's outcome, which follows the write, was received."""
+    latencies = Latencies()
+
+    async def send(number: int, due: float) -> None:
+        document_id = f"fresh-{number}"
+        seen = at.outcomes.expect(document_id, "qdrant")
+        await at.bus.publish([submission(TEXTS, document_id, texts[number % len(texts)])])
+        async with asyncio.timeout(WAIT_S):
+            latencies.record(await seen - due)
+
+    await open_loop(Schedule(_RATE_S, seconds), send)
+    return latencies.figures("freshness_publish", ["p50", "p95", "p99"], rate_s=_RATE_S)
+
+
+async def freshness_commit(at: Place, texts: Sequence[str], seconds: float) -> list[Figure]:
+    """SQL commit → searchable, for rows that an application inserts; counted from when the statement was due."""
+    latencies = Latencies()
+    one_statement = asyncio.Lock()
+
+    async def send(number: int, due: float) -> None:
+        document_id = f"row-{number}"
+        seen = at.outcomes.expect(document_id, "qdrant")
+        async with one_statement:
+            await at.sql.execute(
+                f"INSERT INTO {TEXTS} VALUES ($1, $2, 'load')", document_id, texts[number % len(texts)]
+            )
+        async with asyncio.timeout(WAIT_S):
+            latencies.record(await seen - due)
+
+    await open_loop(Schedule(_RATE_S, seconds), send)
+    return latencies.figures("freshness_commit", ["p50", "p95", "p99"], rate_s=_RATE_S)
+
+
+async def answers(at: Place, asked: Sequence[str], seconds: float, points: int) -> list[Figure]:
+    """Question → answer over Kafka, from Qdrant (`answer_…`) and from the table (`answer_legacy_…`)."""
+    async with Asker(at.settings.kafka, at.bus) as asker:
+        await _ask(asker, asked, "qdrant", _WARM_UP_S)
+        qdrant = await _ask(asker, asked, "qdrant", seconds)
+        await _ask(asker, asked, "legacy", _WARM_UP_S)
+        legacy = await _ask(asker, asked, "legacy", seconds / 2)
+    return [
+        *qdrant.figures("answer", ["p50", "p95", "p99"], rate_s=_RATE_S, points=points),
+        *legacy.figures("answer_legacy", ["p50", "p95"], rate_s=_RATE_S, points=points),
+    ]
+
+
+async def _ask(asker: Asker, asked: Sequence[str], route: Backend, seconds: float) -> Latencies:
+    latencies = Latencies()
+
+    async def send(number: int, due: float) -> None:
+        text = asked[number % len(asked)]
+        query = QueryAsked(id=uuid.uuid4().hex, collection=VECTORS, text=text, limit=10, route=route)
+        answered = await asker.ask(query, _ANSWER_BOUND_S)
+        if answered.served_by != route:
+            raise RuntimeError(f"a question was answered by {answered.served_by}: {answered.error}")
+        latencies.record(time.perf_counter() - due)
+
+    await open_loop(Schedule(_RATE_S, seconds), send)
+    return latencies

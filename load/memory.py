@@ -1,0 +1,48 @@
+"""Peak memory of processes, sampled while they run: proportional set size, so that shared pages count once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
+import psutil
+
+_EVERY_S = 1.0
+_MIB = 1024 * 1024
+
+
+class MemoryWatch:
+    """Samples each named process with its children every second; use as an asynchronous context manager."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self.peak_mib: dict[str, float] = dict.fromkeys(pids, 0.0)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> MemoryWatch:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            for name, pid in self._pids.items():
+                used = await asyncio.to_thread(_family_mib, pid)
+                self.peak_mib[name] = max(self.peak_mib[name], used)
+            await asyncio.sleep(_EVERY_S)
+
+
+def _family_mib(pid: int) -> float:
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                used = each.memory_full_info()
+                # Where the kernel gives no proportional size (macOS), the resident one.
+                total += getattr(used, "pss", 0) or used.rss
+    return round(total / _MIB, 1)

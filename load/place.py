@@ -1,0 +1,94 @@
+"""Where the benchmarks of the whole path run: a local stack, its collections, a worker process. Nothing is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from connectors.kafka.bus import AiokafkaBus
+from load.outcomes import Outcomes
+from operations.configuration import read_settings, resolve
+from operations.preparing import check_tables, prepare_topics
+from operations.stack.layout import PartName
+from operations.stack.stack import LocalStack
+from operations.worker_process import RunningWorker, worker_process
+from schemas.settings import Settings
+
+TEXTS = "bench_texts"
+VECTORS = "bench_vectors"
+DIMENSION = 384
+_PARTS: frozenset[PartName] = frozenset({"kafka", "connect", "postgres", "qdrant"})
+
+_CONFIG = f"""
+[kafka]
+capture_prefix = "bench.capture"
+[collections.{TEXTS}]
+table = "{TEXTS}"
+key = ["id"]
+text = ["body"]
+metadata = ["kind"]
+[collections.{VECTORS}]
+table = "{VECTORS}"
+key = ["id"]
+text = ["body"]
+metadata = ["kind"]
+embedding = {{ column = "embedding", format = "pgvector" }}
+"""
+
+_TABLES = f"""
+CREATE EXTENSION IF NOT EXISTS vector;
+CREATE TABLE IF NOT EXISTS {TEXTS} (id text PRIMARY KEY, body text, kind text);
+CREATE TABLE IF NOT EXISTS {VECTORS} (id text PRIMARY KEY, body text, kind text, embedding vector({DIMENSION}));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A running stack and worker, a producer, the outcomes as they come, and an application's database connection."""
+
+    settings: Settings
+    home: Path
+    stack: LocalStack
+    worker: RunningWorker
+    bus: AiokafkaBus
+    outcomes: Outcomes
+    sql: asyncpg.Connection[asyncpg.Record]
+
+    def pids(self) -> dict[str, int]:
+        """Return the process of each part, and the worker's."""
+        parts = {name: self.stack.part(name).pid for name in sorted(_PARTS)}
+        return {"worker": self.worker.pid, **{name: pid for name, pid in parts.items() if pid is not None}}
+
+
+def progress(text: str) -> None:
+    """Tell what is being done, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@asynccontextmanager
+async def place(home: Path) -> AsyncIterator[Place]:
+    """Start everything in a home of its own, and end it. Raises CommandError where a part does not come up."""
+    stack = LocalStack(home, _PARTS)
+    try:
+        addresses = await stack.up(progress)
+        config = home / "bench.toml"
+        await asyncio.to_thread(config.write_text, _CONFIG)
+        settings = resolve(read_settings(config, home, {}), addresses)
+        sql = await asyncpg.connect(settings.collections[TEXTS].dsn)
+        await sql.execute(_TABLES)
+        await check_tables(settings, progress, mend=True)
+        await prepare_topics(settings, progress)
+        bus = AiokafkaBus(settings.kafka)
+        async with Outcomes(settings.kafka.bootstrap or "") as outcomes, worker_process(config, home) as worker:
+            yield Place(settings, home, stack, worker, bus, outcomes, sql)
+        await bus.close()
+        await sql.close()
+    finally:
+        progress("stopping everything")
+        await stack.down()
