@@ -185,8 +185,11 @@ class Embedder(Protocol):
         """Length of every vector."""
         ...
 
-    def chunks(self, text: str) -> tuple[str, ...]:
-        """Return the text in pieces that the model reads whole; at least one."""
+    async def chunked(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return each text in pieces that the model reads whole, at least one; long texts never hold up the loop.
+
+        Raises EmbeddingFailed for a text that is not valid Unicode.
+        """
         ...
 
     async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from connectors.embedding.chunking import plain_tokenizer
+from connectors.embedding.chunking import Chunker, plain_tokenizer
 from connectors.embedding.locate import locate_model
 from connectors.embedding.model import ModelDescription, ModelIdentity, Vectors, normalised, to_bytes
 from connectors.embedding.service import EmbeddingService, EmbeddingSettings, serve
@@ -189,4 +189,22 @@ async def test_services_of_another_chunking_share_the_engine() -> None:
     assert len(other.chunks(text)) > len(service.chunks(text))
     assert await other.embed_documents(["shared"]) == [expected("shared")]
     assert documents.asked == [["shared"]]
+    await service.close()
+
+
+async def test_the_loop_goes_on_while_a_long_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, service = opened()
+    cutting, seen = threading.Event(), threading.Event()
+
+    def slow(_: Chunker, text: str) -> tuple[str, ...]:
+        cutting.set()
+        assert seen.wait(PATIENCE_S)  # set by the loop, which must be free for it
+        return (text,)
+
+    monkeypatch.setattr(Chunker, "chunks", slow)
+    long = "wing " * 1000
+    waiting = asyncio.create_task(service.chunked([long]))
+    assert await asyncio.to_thread(cutting.wait, PATIENCE_S)
+    seen.set()
+    assert await waiting == [(long,)]
     await service.close()

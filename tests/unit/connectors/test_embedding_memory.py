@@ -48,3 +48,8 @@ async def test_after_close_every_call_is_refused() -> None:
 def test_an_overlap_as_long_as_the_chunk_is_refused() -> None:
     with pytest.raises(Misconfigured):
         HashingEmbedder(chunk_words=5, overlap_words=5)
+
+
+async def test_texts_are_cut_together_as_each_is_alone() -> None:
+    embedder = HashingEmbedder(chunk_words=2)
+    assert await embedder.chunked(["one two three", ""]) == [embedder.chunks("one two three"), ("",)]
