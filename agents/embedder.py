@@ -57,7 +57,7 @@ async def embed(batch: Batch, *, collections: Collections, bus: Bus, around: Sur
 async def _embed(
     ports: CollectionPorts, items: Sequence[Item], around: Surroundings
 ) -> tuple[list[Outgoing], Failures]:
-    pieces = {event.id: _pieces(ports, event) for _, event in items}
+    pieces = await _pieces(ports, items)
     vectors = await _given_or_stored(ports, items, pieces)
     missing = [
         (document_id, number)
@@ -71,6 +71,7 @@ async def _embed(
         traces = [message.trace for message, event in items if event.id in ids]
         with client_span(traces, *embeddings_span(ports.settings.model, ports.embedder.dimension)):
             await _compute(ports, missing, pieces, vectors, failures)
+        around.telemetry.embedded(ports.name, sum(document_id not in failures for document_id, _ in missing))
     return (
         [
             _event(ports, message, event, pieces[event.id], vectors[event.id], around)
@@ -81,22 +82,37 @@ async def _embed(
     )
 
 
-def _pieces(ports: CollectionPorts, event: DocumentResolved) -> tuple[str, ...]:
-    if event.deleted or event.content is None:
-        return ()
-    text = event.content.full_text()
-    return (text,) if event.content.embedding is not None else ports.embedder.chunks(text)
+async def _pieces(ports: CollectionPorts, items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
+    """Return the chunks of each document: none of a deleted one, one of a document that brings its vector."""
+    pieces: dict[str, tuple[str, ...]] = {event.id: () for _, event in items}
+    to_cut: dict[str, str] = {}
+    for _, event in items:
+        if event.deleted or event.content is None:
+            continue
+        text = event.content.full_text()
+        if _given(ports, event) is not None:
+            pieces[event.id] = (text,)
+        else:
+            to_cut[event.id] = text
+    if to_cut:
+        pieces.update(zip(to_cut, await ports.embedder.chunked(list(to_cut.values())), strict=True))
+    return pieces
+
+
+def _given(ports: CollectionPorts, event: DocumentResolved) -> bytes | None:
+    """Return the embedding that came with a document; one of another length is another model's, and not used."""
+    given = event.content.embedding if event.content else None
+    return given if given is not None and len(given) == 4 * ports.embedder.dimension else None
 
 
 async def _given_or_stored(
     ports: CollectionPorts, items: Sequence[Item], pieces: dict[str, tuple[str, ...]]
 ) -> dict[str, dict[int, bytes]]:
     found: dict[str, dict[int, bytes]] = {event.id: {} for _, event in items}
-    size = 4 * ports.embedder.dimension
     to_look_up: list[str] = []
     for _, event in items:
-        given = event.content.embedding if event.content else None
-        if given is not None and len(given) == size:
+        given = _given(ports, event)
+        if given is not None:
             found[event.id] = {0: given}
         elif pieces[event.id]:
             to_look_up.append(event.id)

@@ -12,11 +12,13 @@ from agents.outcomes import written
 from agents.refresh import append_refreshes
 from connectors.errors import Refused
 from connectors.ports import Bus
+from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.legacy import LegacyChange, LegacyVerdict
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import DocumentResolved
 from schemas.records import Outgoing
+from topics.catalogue import LOG
 
 SOURCE = "crossfade/legacy"
 Item = tuple[Message, DocumentResolved]
@@ -52,8 +54,13 @@ async def _write(
 ) -> tuple[list[Outgoing], Failures]:
     latest = {event.id: (message, event) for message, event in items if event.origin == "producer"}
     changes = _changes(items)
-    span = database_span(ports.settings.connector, "upsert", ports.settings.table)
-    with client_span([message.trace for message, _ in items], *span):
+    system, table = ports.settings.connector, ports.settings.table
+    producers = [message.trace for message, event in items if event.origin == "producer"]
+    others = [message.trace for message, event in items if event.origin != "producer"]
+    with (
+        client_span(producers, *database_span(system, "upsert", table)),
+        client_span(others, *database_span(system, "update", LEDGER_TABLE)),
+    ):
         verdicts = dict(zip(changes, await ports.table.apply(list(changes.values())), strict=True))
     outcomes: list[Outgoing] = []
     refusals: dict[str, tuple[Item, str]] = {}
@@ -91,4 +98,12 @@ async def _refresh_refused(
     ports: CollectionPorts, refusals: dict[str, tuple[Item, str]], bus: Bus, around: Surroundings
 ) -> None:
     rejects = {document_id: event.version for document_id, ((_, event), _) in refusals.items()}
-    await append_refreshes(ports, list(refusals), bus=bus, around=around, source=SOURCE, rejects=rejects)
+    await append_refreshes(
+        ports,
+        list(refusals),
+        bus=bus,
+        around=around,
+        source=SOURCE,
+        rejects=rejects,
+        traceparents={document_id: message.trace.sent(LOG) for document_id, ((message, _), _) in refusals.items()},
+    )

@@ -145,10 +145,10 @@ async def _search(search: _Search, backend: Backend) -> list[Hit]:
             search.vector = await ports.embedder.embed_query(query.text)
         search.timings_ms["embed"] = round((time.perf_counter() - started) * 1000, 3)
     request = SearchRequest(query.text, search.vector, query.tenant, query.limit, query.filter)
-    system = "qdrant" if backend == "qdrant" else ports.settings.connector
-    with client_span([search.message.trace], *database_span(system, "search", ports.name)):
-        if backend == "qdrant":
+    if backend == "qdrant":
+        with client_span([search.message.trace], *database_span("qdrant", "search", ports.name)):
             return await ports.vectors.search(ports.name, request)
+    with client_span([search.message.trace], *database_span(ports.settings.connector, "select", ports.settings.table)):
         return await legacy.search(request)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.refresh import append_refreshes
 from connectors.ports import Bus
+from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.fold import Verdict, fold
 from domain.keys import document_key, version_of
@@ -41,7 +42,8 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: S
     work, failures = _by_collection(batch, collections, around)
     decisions: list[Outgoing] = []
     for each in work:
-        with client_span([m.trace for m, _, _ in each.entries], *database_span("ledger", "select", each.ports.name)):
+        span = database_span(each.ports.settings.connector, "select", LEDGER_TABLE)
+        with client_span([message.trace for message, _, _ in each.entries], *span):
             each.ledger = await each.ports.ledger.read(each.ids())
         decisions += _fold(each, around)
     await bus.publish(decisions)

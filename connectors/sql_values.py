@@ -83,7 +83,7 @@ def sql_text(kind: Kind, value: Scalar) -> str | None:
 
 
 def parse_embedding(form: EmbeddingFormat, value: Any, column: str = "embedding") -> bytes | None:
-    """Return little-endian float32 bytes of a stored embedding, None for NULL or for something malformed.
+    """Return little-endian float32 bytes of a stored embedding, None for NULL, for all zeros, for something malformed.
 
     Text and lists are read for `pgvector` and `json`, bytes and base64 text for `float32`.
     """
@@ -93,7 +93,7 @@ def parse_embedding(form: EmbeddingFormat, value: Any, column: str = "embedding"
         vector = _float32(value) if form == "float32" else _numbers(value)
     except (ValueError, TypeError):
         vector = None
-    if vector is None or vector.ndim != 1 or vector.size == 0 or not bool(np.isfinite(vector).all()):
+    if vector is None or vector.ndim != 1 or not vector.any() or not bool(np.isfinite(vector).all()):
         _warn_once(f"column {column}: an embedding that is not {form}; the vector is computed instead")
         return None
     return vector.tobytes()

@@ -19,6 +19,8 @@ from schemas.records import Received
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 Attributes = Mapping[str, str | int | float | bool]
+# The conventions' names of database systems where they are not ours.
+_SYSTEMS = {"postgres": "postgresql"}
 
 
 def traceparent_of(span: Span) -> str | None:
@@ -104,9 +106,9 @@ def client_span(traces: Sequence[Trace], name: str, attributes: Attributes) -> I
 
 
 def database_span(system: str, operation: str, collection: str) -> tuple[str, Attributes]:
-    """Return name and attributes of a database call's span."""
+    """Return name and attributes of a database call; `system` is a connector or `qdrant`, `collection` the table."""
     return f"{operation} {collection}", {
-        "db.system.name": system,
+        "db.system.name": _SYSTEMS.get(system, system),
         "db.operation.name": operation,
         "db.collection.name": collection,
     }
@@ -134,6 +136,7 @@ class Telemetry:
         self._process = meter.create_histogram("messaging.process.duration", "s", "Time a handler took for a batch")
         self._outcomes = meter.create_counter("crossfade.documents", "{document}", "Documents by store and outcome")
         self._freshness = meter.create_histogram("crossfade.freshness", "s", "From a change to its write in a store")
+        self._embedded = meter.create_counter("crossfade.embedded_texts", "{text}", "Chunks whose vector was computed")
         self._queries = meter.create_histogram("crossfade.query.duration", "s", "From question to answer")
         self._dead = meter.create_counter("crossfade.dead_letters", "{message}", "Records sent to a dead-letter topic")
         self._retries = meter.create_counter("crossfade.retries", "{attempt}", "Batches tried again")
@@ -173,6 +176,10 @@ class Telemetry:
         self._outcomes.add(1, attributes)
         if outcome == "applied":
             self._freshness.record(latency_ms / 1000, attributes)
+
+    def embedded(self, collection: str, count: int) -> None:
+        """Count chunks of documents whose vectors were computed, neither given nor taken over from stored points."""
+        self._embedded.add(count, {"db.collection.name": collection})
 
     def answered(self, collection: str, backend: str, degraded: bool, seconds: float) -> None:
         """Record an answered question."""
