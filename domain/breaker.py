@@ -34,6 +34,10 @@ class Breaker:
         """Return the state after a call began."""
         return replace(self, probing=True) if self.state(now_s) == "half_open" else self
 
+    def released(self) -> Breaker:
+        """Return the state after a call that says nothing of the backend: the question was at fault, or cancelled."""
+        return replace(self, probing=False)
+
     def succeeded(self) -> Breaker:
         """Return the state after a call succeeded: closed."""
         return replace(self, failed=0, opened_at_s=None, probing=False)

@@ -36,15 +36,16 @@ def join_key(values: Sequence[str]) -> str:
 def split_key(document_id: str, columns: int) -> tuple[str, ...]:
     """Return the key column values of a document id.
 
-    Raises ValueError for another number of parts, and for a NUL character, which PostgreSQL's text cannot hold.
+    Raises ValueError for another number of parts, for a NUL character, which PostgreSQL's text cannot hold, and for
+    another spelling than `join_key` gives: two ids of one row would be two documents in one place.
     """
-    if "\x00" in document_id:
-        raise ValueError("the id has a NUL character")
-    if columns == 1:
-        return (document_id,)
-    parts = tuple(unquote(part) for part in document_id.split("/"))
+    parts = (document_id,) if columns == 1 else tuple(unquote(part) for part in document_id.split("/"))
     if len(parts) != columns:
         raise ValueError(f"the id has {len(parts)} parts, the key of the table has {columns} columns")
+    if any("\x00" in part for part in parts):
+        raise ValueError("the id has a NUL character")
+    if join_key(parts) != document_id:
+        raise ValueError("the id is not percent-encoded as the ids of rows are (RFC 3986, upper-case digits)")
     return parts
 
 

@@ -80,6 +80,7 @@ def _embedding(submitted: DocumentSubmitted, model_names: Sequence[str], dimensi
         packed = struct.pack(f"<{dimension}f", *given)
     except (OverflowError, struct.error) as error:
         raise InvalidEvent("embedding: a number does not fit a 32-bit float") from error
-    if not math.isfinite(math.fsum(given)) or not any(given):
+    kept = struct.unpack(f"<{dimension}f", packed)  # a number too small for 32 bits became zero
+    if not all(map(math.isfinite, kept)) or not any(kept):
         raise InvalidEvent("embedding: NaN, infinite, or all zero")
     return packed

@@ -19,6 +19,10 @@ import orjson
 
 from schemas.content import Scalar
 
+# The bounds of PostgreSQL's numeric, the widest: `1e999999999` written out would take the memory of the process.
+_DIGITS_BEFORE_POINT = 131_072
+_DIGITS_AFTER_POINT = 16_383
+
 
 class Kind(Enum):
     """The kinds of metadata columns; each SQL type that crossfade supports is of one of them."""
@@ -57,7 +61,9 @@ def _text(value: Any) -> str:
 
 def _integer(value: Any) -> int:
     number = int(value)
-    if isinstance(value, float) and number != value:
+    if isinstance(value, (float, Decimal)) and number != value:
+        raise ValueError
+    if not -(2**63) <= number < 2**64:  # beyond any SQL integer, and no JSON writer here takes it
         raise ValueError
     return number
 
@@ -80,9 +86,14 @@ def _float32(value: Any) -> float:
     return float(f"{number:.9g}")
 
 
+def _places(number: Decimal) -> int:
+    exponent = number.as_tuple().exponent
+    return -exponent if isinstance(exponent, int) else 0
+
+
 def _decimal(value: Any) -> str:
     number = Decimal(str(value))
-    if not number.is_finite():
+    if not number.is_finite() or number.adjusted() >= _DIGITS_BEFORE_POINT or _places(number) > _DIGITS_AFTER_POINT:
         raise ValueError
     plain = format(number, "f")
     trimmed = plain.rstrip("0").rstrip(".") if "." in plain else plain
