@@ -66,7 +66,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
             resources.push_async_callback(legacy.close)
             await legacy.prepare()
             epoch = await _epoch(legacy.ledger, partitions, name)
-            await vectors.prepare(name, embedder.dimension)
+            await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata)
             collections[name] = CollectionPorts(
                 name,
                 collection,

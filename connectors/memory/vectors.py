@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from connectors.errors import Misconfigured
-from connectors.ports import PointPage, SearchRequest
+from connectors.ports import NO_METADATA, PointPage, SearchRequest
 from connectors.qdrant.points import (
     Found,
     best_hits,
@@ -18,12 +18,14 @@ from connectors.qdrant.points import (
     check_document,
     check_vector,
     matches,
+    metadata_indexes,
     metadata_path,
     payload_of,
     stored_chunk,
 )
 from domain.keys import point_id
 from domain.points import DocumentPoints, StoredChunk
+from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 
@@ -51,8 +53,9 @@ class MemoryVectorStore:
     def __init__(self) -> None:
         self._collections: dict[str, _Collection] = {}
 
-    async def prepare(self, collection: str, dimension: int) -> None:
-        """Create the collection where absent. Raises Misconfigured for another dimension."""
+    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+        """Create the collection where absent; a search compares with every point, so there is nothing to index."""
+        metadata_indexes(metadata)  # refused here too where no other store could index it
         known = self._collections.setdefault(collection, _Collection(dimension))
         if known.dimension != dimension:
             raise Misconfigured(f"collection {collection} has vectors of {known.dimension} floats, not {dimension}")

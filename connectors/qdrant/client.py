@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from connectors.errors import Refused, StoreUnavailable, TransientError
-from connectors.ports import PointPage, SearchRequest
+from connectors.ports import NO_METADATA, PointPage, SearchRequest
 from connectors.qdrant import wire
 from domain.points import DocumentPoints, StoredChunk
+from domain.values import Kind
 from schemas.queries import Hit
 
 CONNECT_TIMEOUT_S = 1.0
 HEALTH_TIMEOUT_S = 2.0
 OPTIMISE_TIMEOUT_S = 3600.0
+PREPARE_TIMEOUT_S = 300.0  # enough to index several columns of ten million points
 CALLS_IN_FLIGHT = 64
 WRITE_BYTES = 4 * 1024 * 1024
 CONTENT_IDS = 128
 
 
 class HostedVectorStore:
-    """Qdrant's engine in another process. `timeout_s` bounds each call but `optimise`."""
+    """Qdrant's engine in another process. `timeout_s` bounds each call but `prepare` and `optimise`."""
 
     def __init__(self, socket: Path, timeout_s: float = 10.0) -> None:
         self._socket = socket
@@ -39,9 +41,9 @@ class HostedVectorStore:
         self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT)
         self._closed = False
 
-    async def prepare(self, collection: str, dimension: int) -> None:
-        """Create the collection and its payload indexes where absent. Raises Misconfigured for another dimension."""
-        await self._call(wire.Prepare(collection, dimension))
+    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+        """Create what is absent: the collection, and the indexes of its payload and metadata."""
+        await self._call(wire.Prepare(collection, dimension, dict(metadata)), PREPARE_TIMEOUT_S)
 
     async def stored(
         self, collection: str, ids: Sequence[str], *, content: bool = False

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
-from connectors.ports import PointPage, SearchRequest
+from connectors.ports import NO_METADATA, PointPage, SearchRequest
 from connectors.qdrant.files import FolderLock, engine_folder
 from connectors.qdrant.optimise import Optimisation
-from connectors.qdrant.points import Found, check_document, check_vector, search_documents
+from connectors.qdrant.points import Found, check_document, check_vector, metadata_indexes, search_documents
 from connectors.qdrant.shard import Shard
 from domain.points import DocumentPoints, StoredChunk
+from domain.values import Kind
 from schemas.queries import Hit
 
 log = logging.getLogger(__name__)
@@ -51,14 +52,18 @@ class EmbeddedVectorStore:
         self._lock.acquire()
         self._upkeep = asyncio.create_task(self._keep_up(), name="qdrant upkeep")
 
-    async def prepare(self, collection: str, dimension: int) -> None:
-        """Create the collection and its payload indexes where absent. Raises Misconfigured for another dimension."""
+    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+        """Create what is absent: the collection, and the indexes of its payload and metadata."""
+        indexes = metadata_indexes(metadata)
         self._check_open()
         if not (self._folder / collection / "collection.json").exists():
             self._shards[collection] = Shard.create(collection, self._folder / collection, dimension)
         known = self._of(collection).description.dimension
         if known != dimension:
             raise Misconfigured(f"collection {collection} has vectors of {known} floats, not {dimension}")
+        for path, kind in indexes.items():
+            self._of(collection).index(path, kind)
+            await asyncio.sleep(0)
 
     async def stored(
         self, collection: str, ids: Sequence[str], *, content: bool = False

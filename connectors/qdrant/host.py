@@ -123,7 +123,7 @@ class EngineHost:
             case wire.Count():
                 answer = await store.count(request.collection)
             case wire.Prepare():
-                await store.prepare(request.collection, request.dimension)
+                await store.prepare(request.collection, request.dimension, request.metadata)
             case wire.Optimise():
                 answer = await store.optimise(request.collection)
             case wire.Ping():

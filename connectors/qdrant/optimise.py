@@ -54,6 +54,7 @@ class Optimisation:
             name = self._old.collection
             new = Shard(name, self._old.folder, self._description, load(name, self._path))
             new.unoptimised = 0
+            new.index_as(self._old)
             pending = await self._catch_up(new)
             if len(pending) > LAST_POINTS:
                 log.warning("%s: writes outran the optimised copy, which is dropped", self._old.collection)
@@ -121,6 +122,7 @@ class Optimisation:
     def _replace(self, new: Shard, pending: set[str]) -> None:
         """Take over the last points and change places, without a turn for anyone else in between."""
         new.adopt(self._old, sorted(pending | (self._old.touched or set())))
+        new.index_as(self._old)
         new.flush()
         describe(new.folder, new.description)
         self._replaced = True

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from connectors.errors import Refused
 from domain.points import DocumentPoints, StoredChunk
+from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 
@@ -24,6 +25,23 @@ HIT_FIELDS: Final = ["document_id", "chunk", "version", "text", "metadata"]
 IDS_A_REQUEST: Final = 1000
 POINTS_A_PAGE: Final = 1000
 EXACT_FLOAT: Final = 2**53
+IndexKind = Literal["keyword", "integer", "float", "bool"]
+# Values are stored in their canonical form, so decimals, times and UUIDs are strings. A JSON document is one too, but
+# nobody asks for a whole one by equality, and an index would keep every one in memory.
+_INDEX_KINDS: Final[Mapping[Kind, IndexKind | None]] = {
+    Kind.TEXT: "keyword",
+    Kind.INTEGER: "integer",
+    Kind.FLOAT: "float",
+    Kind.FLOAT32: "float",
+    Kind.DECIMAL: "keyword",
+    Kind.BOOLEAN: "bool",
+    Kind.TIMESTAMP: "keyword",
+    Kind.TIMESTAMPTZ: "keyword",
+    Kind.DATE: "keyword",
+    Kind.TIME: "keyword",
+    Kind.UUID: "keyword",
+    Kind.JSON: None,
+}
 _OVERSAMPLING: Final = 4
 _MOST_POINTS_SEARCHED: Final = 65_536
 
@@ -106,6 +124,12 @@ def metadata_path(name: str) -> str:
     if not name or '"' in name or "\\" in name:
         raise Refused(f"a filter cannot name the metadata field {name!r}")
     return f'metadata."{name}"'
+
+
+def metadata_indexes(metadata: Mapping[str, Kind]) -> dict[str, IndexKind]:
+    """Return the payload path and the kind of the index of each metadata column. Raises as `metadata_path` does."""
+    kinds = {metadata_path(name): _INDEX_KINDS[kind] for name, kind in metadata.items()}
+    return {path: kind for path, kind in kinds.items() if kind is not None}
 
 
 def is_number(value: Scalar) -> bool:

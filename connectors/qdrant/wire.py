@@ -15,6 +15,7 @@ from connectors import errors
 from connectors.errors import CrossfadeError, Refused, TransientError
 from connectors.ports import PointPage, SearchRequest
 from domain.points import DocumentPoints, StoredChunk
+from domain.values import Kind
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _LENGTH_BYTES: Final = 4
@@ -25,6 +26,7 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
 
     collection: str
     dimension: int
+    metadata: dict[str, Kind] = {}
 
 
 class Stored(msgspec.Struct, frozen=True, tag="stored"):

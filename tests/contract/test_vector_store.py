@@ -11,6 +11,7 @@ import pytest
 from connectors.errors import Misconfigured, Refused
 from connectors.ports import VectorStore
 from domain.points import StoredChunk, tombstones_for
+from domain.values import Kind
 from schemas.content import Scalar
 from tests.contract.vector_stores import DIMENSION, KINDS, document, opened, question, vector
 
@@ -133,6 +134,51 @@ async def test_a_filter_is_equality_of_type_and_value(
     await store.write(name, [*documents, document("absent", 1)])
     hits = await store.search(name, question(1, 0, 0, 0, wanted={"a.b $": wanted}))
     assert {hit.document_id for hit in hits} == expected
+
+
+KINDS_OF_COLUMNS: dict[str, tuple[Kind, Scalar, Scalar]] = {
+    "title": (Kind.TEXT, "Grüße", "Gruß"), "year": (Kind.INTEGER, 2024, 2025), "big": (Kind.INTEGER, 2**53 + 1, 2**53),
+    "price": (Kind.FLOAT, 0.1, 0.2), "ratio": (Kind.FLOAT32, 0.5, 1.0), "amount": (Kind.DECIMAL, "12.5", "12.50"),
+    "open": (Kind.BOOLEAN, True, False), "made": (Kind.TIMESTAMPTZ, "2024-05-01T10:00:00.000000Z", "2024-05-01"),
+    "day": (Kind.DATE, "2024-05-01", "2024-05-02"), "hour": (Kind.TIME, "10:00:00.000000", "10:00"),
+    "uuid": (Kind.UUID, "4fede126-23ab-5ef4-a76e-4ecc8d366086", "x"), "facts": (Kind.JSON, '{"a":1}', "{}"),
+}  # fmt: skip
+COLUMNS = {name: kind for name, (kind, _, _) in KINDS_OF_COLUMNS.items()}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_filter_finds_the_same_by_an_index_made_before_or_after_the_points(
+    store: VectorStore, name: str, when: str
+) -> None:
+    if when == "before":
+        await store.prepare(name, DIMENSION, COLUMNS)
+    own = {column: value for column, (_, value, _) in KINDS_OF_COLUMNS.items()}
+    other = {column: value for column, (_, _, value) in KINDS_OF_COLUMNS.items()}
+    await store.write(name, [document("own", 1, metadata=own), document("other", 1, metadata=other)])
+    await store.write(name, [document("null", 1, metadata=dict.fromkeys(own, None)), document("absent", 1)])
+    if when == "after":
+        await store.prepare(name, DIMENSION, COLUMNS)
+    for column, value in own.items():
+        hits = await store.search(name, question(1, 0, 0, 0, wanted={column: value}))
+        assert [hit.document_id for hit in hits] == ["own"], column
+        hits = await store.search(name, question(1, 0, 0, 0, wanted={column: None}))
+        assert [hit.document_id for hit in hits] == ["absent", "null"], column
+    assert [hit.document_id for hit in await store.search(name, question(1, 0, 0, 0, wanted=own))] == ["own"]
+
+
+async def test_a_column_that_changed_its_kind_is_found_by_its_new_values(store: VectorStore, name: str) -> None:
+    await store.prepare(name, DIMENSION, {"code": Kind.TEXT})
+    await store.write(name, [document("text", 1, metadata={"code": "7"})])
+    await store.prepare(name, DIMENSION, {"code": Kind.INTEGER})
+    await store.write(name, [document("number", 1, metadata={"code": 7})])
+    for wanted, expected in ((7, ["number"]), ("7", ["text"])):
+        hits = await store.search(name, question(1, 0, 0, 0, wanted={"code": wanted}))
+        assert [hit.document_id for hit in hits] == expected
+
+
+async def test_a_column_that_no_filter_could_name_is_refused(store: VectorStore, name: str) -> None:
+    with pytest.raises(Refused):
+        await store.prepare(name, DIMENSION, {'x" or "y': Kind.TEXT})
 
 
 async def test_several_conditions_must_all_hold(store: VectorStore, name: str) -> None:

@@ -15,6 +15,7 @@ from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.qdrant import embedded, optimise
 from connectors.qdrant.embedded import EmbeddedVectorStore
 from connectors.qdrant.files import copy_folder
+from domain.values import Kind
 from tests.contract.vector_stores import DIMENSION, document, question
 
 Store = EmbeddedVectorStore
@@ -121,6 +122,40 @@ async def test_an_optimised_collection_has_what_was_written_meanwhile(
         ("new", 2)
     ]
     await again.close()
+
+
+INDEXES = {"metadata.year": "Integer", "metadata.title": "Keyword", "metadata.price": "Float", "metadata.open": "Bool"}
+
+
+def indexes(store: Store) -> dict[str, str]:
+    schema = store._shards["c"]._engine.info().payload_schema
+    return {path: str(one.data_type).rpartition(".")[2] for path, one in schema.items() if path.startswith("metadata")}
+
+
+async def test_metadata_columns_are_indexed_by_their_kinds_and_stay_so(store: Store, tmp_path: Path) -> None:
+    await store.write("c", [document("a", 1, metadata={"year": 2024})])
+    assert indexes(store) == {}
+    columns = {"year": Kind.INTEGER, "title": Kind.TEXT, "price": Kind.FLOAT, "open": Kind.BOOLEAN, "facts": Kind.JSON}
+    await store.prepare("c", DIMENSION, columns)
+    assert indexes(store) == INDEXES
+    again = await reopened(store, tmp_path)
+    assert await again.count("c") == 1
+    assert indexes(again) == INDEXES
+    await again.close()
+
+
+async def test_a_column_indexed_during_an_optimisation_is_indexed_after_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.prepare("c", DIMENSION, {"year": Kind.TEXT})
+    await store.write("c", [document(f"d{i}", 1, metadata={"year": i}) for i in range(20)])
+
+    async def meanwhile() -> None:
+        await store.prepare("c", DIMENSION, {"year": Kind.INTEGER, "title": Kind.TEXT})
+
+    paused_after_the_copy(monkeypatch, meanwhile)
+    assert await store.optimise("c")
+    assert indexes(store) == {"metadata.year": "Integer", "metadata.title": "Keyword"}
 
 
 async def test_questions_are_answered_at_every_moment_of_an_optimisation(store: Store) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from qdrant_client import models
+from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from connectors.errors import Misconfigured, TransientError
 from connectors.qdrant.embedded import optimising_is_due
 from connectors.qdrant.files import socket_path
 from connectors.qdrant.points import Found, best_hits, search_documents
-from connectors.qdrant.server import _requests, check_results, check_version, filter_of, upsert_of
+from connectors.qdrant.server import ServerVectorStore, _requests, check_results, check_version, filter_of, upsert_of
+from domain.values import Kind
 from tests.contract.vector_stores import document
 
 TOP = 2**53 - 1
@@ -74,6 +76,38 @@ def test_a_server_that_ignores_conditions_is_refused() -> None:
     for version in ("1.15.5", "v1.9.0", "0.11.0"):
         with pytest.raises(Misconfigured, match=r"1\.16"):
             check_version(version)
+
+
+class Recording(AsyncQdrantClient):
+    """The local mode, saying that it is a server, and keeping which indexes it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.asked: list[tuple[str, str, bool]] = []
+
+    async def info(self) -> models.VersionInfo:
+        return models.VersionInfo(title="qdrant", version="1.18.3")
+
+    async def create_payload_index(self, *arguments: Any, **options: Any) -> models.UpdateResult:
+        _, field, kind = arguments
+        self.asked.append((field, kind.value, options["wait"]))
+        return models.UpdateResult(status=models.UpdateStatus.ACKNOWLEDGED)
+
+
+async def test_a_server_is_asked_for_the_indexes_of_every_column_at_each_start() -> None:
+    client = Recording()
+    store = ServerVectorStore(client)
+    await store.prepare("c", 4)
+    ours = [("document_id", "keyword", True), ("tenant", "keyword", True), ("version", "integer", True)]
+    assert client.asked == [*ours, ("deleted", "bool", True)]
+    client.asked.clear()
+    await store.prepare("c", 4, {"year": Kind.INTEGER, "a$b": Kind.UUID, "open": Kind.BOOLEAN, "facts": Kind.JSON})
+    assert client.asked[4:] == [
+        ('metadata."year"', "integer", False),
+        ('metadata."a$b"', "keyword", False),
+        ('metadata."open"', "bool", False),
+    ]
+    await store.close()
 
 
 def test_requests_are_bounded_and_nothing_is_left_out() -> None:
