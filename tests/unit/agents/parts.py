@@ -1,0 +1,266 @@
+"""One collection over the in-memory adapters, with every call noted in order and failing where a test wants it to.
+
+What is noted: `publish TOPIC...`, `ledger.NAME`, `table.NAME`, `vectors.NAME`, `embedder.NAME`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
+
+from agents.batch import CollectionPorts, Message, Surroundings
+from connectors.embedding.memory import HashingEmbedder
+from connectors.errors import EmbeddingFailed
+from connectors.memory.bus import MemoryBus
+from connectors.memory.legacy import Constraint, MemoryLedger, MemoryLegacy, MemoryTable
+from connectors.memory.vectors import MemoryVectorStore
+from connectors.ports import Bus, Ledger, LegacyTable, SearchBackend, SearchRequest, VectorStore
+from connectors.telemetry import Telemetry, Trace
+from domain.keys import document_key
+from domain.legacy import LegacyRow, TableDescription
+from domain.points import DocumentPoints, PointChunk
+from domain.values import Kind
+from schemas.cloudevents import decode, encode
+from schemas.content import Content, content_hash
+from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, EmbeddedChunk, Event
+from schemas.queries import Hit, Phase
+from schemas.records import Outgoing, Received
+from schemas.settings import Collection
+from topics.catalogue import CATALOGUE, EMBEDDED, RESOLVED, WRITTEN
+
+NAME = "docs"
+CAPTURE = "crossfade.capture.public.docs"
+NOW = 1_700_000_000_000
+EPOCH = 1
+TRACEPARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+
+
+class Crash(Exception):
+    """What a test lets a process die of: no error of a port."""
+
+
+@dataclass
+class Journal:
+    """The steps that were done, in order, and the errors that still wait for their step."""
+
+    steps: list[str] = field(default_factory=list)
+    _fails: dict[tuple[str, bool], list[Exception]] = field(default_factory=dict)
+
+    def fail(self, step: str, *errors: Exception, after: bool = False) -> None:
+        """Raise the errors one by one at the next times of a step, before it is done or `after`."""
+        self._fails.setdefault((step, after), []).extend(errors)
+
+    async def run(self, step: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Do one step."""
+        self._raise(step, after=False)
+        result = await call()
+        self.steps.append(step)
+        self._raise(step, after=True)
+        return result
+
+    def _raise(self, step: str, *, after: bool) -> None:
+        waiting = self._fails.get((step, after))
+        if waiting:
+            raise waiting.pop(0)
+
+
+class _Noted:
+    def __init__(self, inner: Any, name: str, journal: Journal) -> None:
+        self._inner, self._name, self._journal = inner, name, journal
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._journal.run(f"{self._name}.{name}", lambda: found(*args, **kwargs))
+
+        return call
+
+
+class NotedBus:
+    """A bus that notes the topics of what it publishes; nothing is noted of an empty call."""
+
+    def __init__(self, journal: Journal) -> None:
+        topics = [topic.name for topic in CATALOGUE] + [CAPTURE]
+        self.inner = MemoryBus({one: 1 for name in topics for one in (name, f"{name}-dlt")}, clock_ms=lambda: NOW)
+        self._journal = journal
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        if records:
+            topics = " ".join(dict.fromkeys(record.topic for record in records))
+            await self._journal.run(f"publish {topics}", lambda: self.inner.publish(records))
+
+    def events(self, topic: str, model: type[E]) -> list[E]:
+        """Return what was published to a topic."""
+        return [decode(record, model)[0] for record in self.inner.records(topic)]
+
+    def messages(self, topic: str) -> list[Message]:
+        """Return the records of a topic as a handler is given them."""
+        return [_message(record) for record in self.inner.records(topic)]
+
+    def add(self, record: Outgoing, timestamp_ms: int = NOW - 5) -> Message:
+        """Append a record without noting it; return it as a handler is given it."""
+        return _message(self.inner.append(record, timestamp_ms=timestamp_ms))
+
+
+def _message(record: Received) -> Message:
+    return Message(record, Trace(incoming=record.header("traceparent")))
+
+
+class CountingEmbedder(HashingEmbedder):
+    """Notes every text that is embedded, and each call; refuses texts that hold the word `poison`."""
+
+    def __init__(self, chunk_words: int = 3) -> None:
+        super().__init__(dimension=8, chunk_words=chunk_words)
+        self.calls: list[list[str]] = []
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for call in self.calls for text in call]
+
+    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
+        self.calls.append(list(texts))
+        if any("poison" in text for text in texts):
+            raise EmbeddingFailed("no usable vector")
+        return await super().embed_documents(texts)
+
+
+@dataclass
+class RowSearch:
+    """A search over the rows of the table: those whose text holds a word of the question."""
+
+    legacy: MemoryLegacy
+    needs_vector: bool = False
+
+    async def search(self, request: SearchRequest) -> list[Hit]:
+        words = request.text.split()
+        rows = [row for row in self.legacy.stored.values() if any(word in row.content.full_text() for word in words)]
+        return [
+            Hit(document_id=row.id, chunk=0, score=1.0, text=row.content.full_text(), version=row.version)
+            for row in rows[: request.limit]
+        ]
+
+
+class World:
+    """One collection with text column `body` and metadata column `year`, its agents' surroundings, and its journal."""
+
+    def __init__(self, *, phase: Phase = "dual_write", constraint: Constraint = lambda _id, _content: None) -> None:
+        self.journal = Journal()
+        self.bus = NotedBus(self.journal)
+        self.legacy = MemoryLegacy(
+            NAME, TableDescription(("id",), ("body",), {"year": Kind.INTEGER}, None, None), constraint=constraint
+        )
+        self.vectors = MemoryVectorStore()
+        self.embedder = CountingEmbedder()
+        self.around = Surroundings(lambda: NOW, EPOCH, Telemetry(tracing=False), max_text_bytes=100)
+        self.ports = CollectionPorts(
+            NAME,
+            Collection(table="public.docs", key=("id",), text=("body",), metadata=("year",), phase=phase),
+            cast(LegacyTable, self.noted(MemoryTable(self.legacy), "table")),
+            cast(Ledger, self.noted(MemoryLedger(self.legacy), "ledger")),
+            cast(VectorStore, self.noted(self.vectors, "vectors")),
+            self.embedder,
+            cast(SearchBackend, self.noted(RowSearch(self.legacy), "search")),
+        )
+
+    def noted(self, inner: object, name: str) -> Any:
+        """Return a port that notes its calls under a name."""
+        return _Noted(inner, name, self.journal)
+
+    async def prepared(self) -> World:
+        """Create the collection of points."""
+        await self.vectors.prepare(NAME, self.embedder.dimension)
+        return self
+
+    @property
+    def collections(self) -> dict[str, CollectionPorts]:
+        return {NAME: self.ports}
+
+    @property
+    def handled(self) -> dict[str, Any]:
+        """The ports that every document handler takes."""
+        return {"collections": self.collections, "bus": cast(Bus, self.bus), "around": self.around}
+
+    def steps(self) -> list[str]:
+        """Return the steps since the last time they were asked for."""
+        steps, self.journal.steps = self.journal.steps, []
+        return steps
+
+    def outcomes(self) -> list[tuple[str, int | None, str]]:
+        """Return (document, version, outcome) of all that was told, in order."""
+        return [(e.id, e.version, e.outcome) for e in self.bus.events(WRITTEN, DocumentWritten)]
+
+    def put(self, topic: str, event: Event, key: str, *, trace: str | None = None) -> Message:
+        """Append an event to a topic as a producer or another agent would."""
+        record = encode(event, topic=topic, key=key, event_id=f"e-{key}", source="test", time_ms=NOW, traceparent=trace)
+        return self.bus.add(record)
+
+    def resolved(self, document_id: str, version: int, body: str | None = "text", **other: Any) -> Message:
+        """Append a resolved version; without a body it is a deletion. A producer's, if nothing else is said."""
+        given = None if body is None else content(body)
+        event = DocumentResolved(
+            **{
+                "collection": NAME,
+                "id": document_id,
+                "version": version,
+                "origin": "producer",
+                "deleted": given is None,
+                "content": given,
+                "content_hash": content_hash(given) if given else None,
+                "cause": f"cause-{version}",
+                "occurred_at_ms": NOW - 50,
+            }
+            | other
+        )
+        return self.put(RESOLVED, event, document_key(event.collection, document_id))
+
+    async def embedded(self, document_id: str, version: int, *texts: str, **other: Any) -> Message:
+        """Append an embedded version; without texts it is a deletion."""
+        vectors = await HashingEmbedder(dimension=8).embed_documents(texts)
+        event = DocumentEmbedded(
+            **{
+                "collection": NAME,
+                "id": document_id,
+                "version": version,
+                "origin": "producer",
+                "deleted": not texts,
+                "content_hash": f"hash-{version}" if texts else None,
+                "model": self.embedder.model_key,
+                "chunks": tuple(EmbeddedChunk(text=t, vector=v) for t, v in zip(texts, vectors, strict=True)),
+            }
+            | other
+        )
+        return self.put(EMBEDDED, event, document_key(event.collection, document_id))
+
+    async def store(self, document_id: str, version: int, *texts: str) -> None:
+        """Put points into the vector store, as if an earlier version had been written."""
+        vectors = await HashingEmbedder(dimension=8).embed_documents(texts)
+        chunks = tuple(PointChunk(text, vector) for text, vector in zip(texts, vectors, strict=True))
+        points = DocumentPoints(document_id, version, "default", "h", self.embedder.model_key, {}, chunks, ())
+        await self.vectors.write(NAME, [points])
+
+    async def points(self, document_id: str) -> list[tuple[int, int, str | None]]:
+        """Return (chunk, version, text) of every stored point of a document; the text of a tombstone is None."""
+        stored = await self.vectors.stored(NAME, [document_id], content=True)
+        return [(p.chunk, p.version, None if p.deleted else p.text) for p in stored.get(document_id, [])]
+
+    def row(self, document_id: str) -> tuple[str, int | None] | None:
+        """Return (body, version) of a row, None where there is none."""
+        row: LegacyRow | None = self.legacy.stored.get(document_id)
+        return None if row is None else (row.content.full_text(), row.version)
+
+    def change_ledger(self, document_id: str, **state: Any) -> None:
+        """Change what the fold remembers of a document."""
+        row = self.legacy.ledger_rows[document_id]
+        self.legacy.ledger_rows[document_id] = replace(row, state=replace(row.state, **state))
+
+
+def content(body: str, **metadata: Any) -> Content:
+    """Return content of the collection."""
+    return Content(text={"body": body}, metadata={"year": None} | metadata)

@@ -1,0 +1,73 @@
+"""Captured row changes are appended to the log as they are; what Debezium sends besides them is passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from agents.batch import Message
+from agents.capture import capture
+from schemas.cloudevents import InvalidEvent
+from schemas.documents import DocumentChanged
+from schemas.records import Outgoing
+from tests.unit.agents.parts import CAPTURE, NAME, NOW, Crash, World, content
+from topics.catalogue import LOG
+
+
+def change(world: World, lsn: int, before: Any, after: Any, operation: str = "u") -> Message:
+    source = {"connector": "postgresql", "sequence": f'["{lsn}","{lsn + 1}"]', "snapshot": "false", "ts_ms": NOW - 70}
+    value = {"op": operation, "before": before, "after": after, "source": source, "ts_ms": NOW}
+    return world.bus.add(Outgoing(CAPTURE, b'{"id":"1"}', orjson.dumps(value)))
+
+
+def row(body: str, version: int | None = None, year: int | None = None) -> dict[str, Any]:
+    return {"id": "1", "body": body, "year": year, "crossfade_version": version}
+
+
+def ports(world: World) -> dict[str, Any]:
+    return {"tables": {CAPTURE: world.ports}, "bus": world.bus, "around": world.around}
+
+
+async def test_a_row_change_becomes_an_entry_with_its_position_in_the_databases_log() -> None:
+    world = World()
+    message = change(world, 8, row("old", 3), row("new", 3, 2001))
+    assert await capture([message], **ports(world)) == []
+    (entry,) = world.bus.events(LOG, DocumentChanged)
+    assert (entry.id, entry.origin, entry.content, entry.deleted) == ("1", "legacy", content("new", year=2001), False)
+    assert (entry.before_version, entry.after_version, entry.position) == (3, 3, (1, 1, 8, 9))
+    assert (entry.occurred_at_ms, entry.cause) == (NOW - 70, "")
+    (record,) = world.bus.inner.records(LOG)
+    assert (record.key, record.header("ce_id")) == (f"{NAME}/1".encode(), f"{CAPTURE}/0/0")
+
+
+async def test_tombstones_and_heartbeats_append_nothing() -> None:
+    world = World()
+    tombstone = world.bus.add(Outgoing(CAPTURE, b'{"id":"1"}', None))
+    heartbeat = world.bus.add(Outgoing(CAPTURE, b"{}", b'{"ts_ms":1}'))
+    assert await capture([tombstone, heartbeat], **ports(world)) == []
+    assert world.steps() == []
+
+
+async def test_a_change_that_cannot_be_read_fails_alone() -> None:
+    world = World()
+    truncated = change(world, 1, None, None, "t")
+    deleted = change(world, 2, row("old"), None, "d")
+    (failure,) = await capture([truncated, deleted], **ports(world))
+    assert failure.message is truncated
+    assert isinstance(failure.error, InvalidEvent)
+    assert [entry.deleted for entry in world.bus.events(LOG, DocumentChanged)] == [True]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_crash_and_a_second_delivery_append_the_same_entry(after: bool) -> None:
+    world = World()
+    batch = [change(world, 8, row("old"), row("new"))]
+    world.journal.fail(f"publish {LOG}", Crash(), after=after)
+    with pytest.raises(Crash):
+        await capture(batch, **ports(world))
+    await capture(batch, **ports(world))
+    entries = world.bus.events(LOG, DocumentChanged)
+    assert len(entries) == (2 if after else 1)
+    assert len({entry.position for entry in entries}) == 1

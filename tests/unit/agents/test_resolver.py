@@ -1,0 +1,196 @@
+"""The resolver publishes, then remembers, then has rows read again: a crash anywhere in between loses nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agents.batch import Message
+from agents.resolver import resolve
+from domain.fold import LedgerState
+from domain.keys import version_of
+from domain.ledger import LedgerRow
+from schemas.cloudevents import InvalidEvent
+from schemas.content import content_hash
+from schemas.documents import DocumentChanged, DocumentResolved
+from schemas.records import Outgoing
+from tests.unit.agents.parts import EPOCH, NAME, NOW, TRACEPARENT, Crash, World, content
+from topics.catalogue import LOG, RESOLVED
+
+PUBLISH, LEDGER, REFRESH = f"publish {RESOLVED}", "ledger.folded", f"publish {LOG}"
+
+
+def entry(world: World, document_id: str, body: str | None = "text", *, key: str = "", **other: Any) -> Message:
+    given = None if body is None else content(body)
+    told: dict[str, Any] = {
+        "collection": NAME,
+        "id": document_id,
+        "origin": "producer",
+        "deleted": given is None,
+        "content": given,
+        "content_hash": content_hash(given) if given else None,
+        "cause": "event-1",
+        "occurred_at_ms": NOW - 9,
+    }
+    offset = world.bus.inner.end_offsets(LOG)[0]
+    told |= {"position": (EPOCH, 0, offset)} | other
+    return world.put(LOG, DocumentChanged(**told), key or f"{NAME}/{document_id}", trace=TRACEPARENT)
+
+
+def incomplete(world: World, document_id: str, lsn: int) -> Message:
+    return entry(world, document_id, origin="legacy", incomplete=True, content=None, position=(1, 1, lsn))
+
+
+def published(world: World) -> list[tuple[str, int]]:
+    return [(event.id, event.version) for event in world.bus.events(RESOLVED, DocumentResolved)]
+
+
+def v(offset: int) -> int:
+    return version_of(EPOCH, offset)
+
+
+async def test_the_decision_is_published_then_remembered_then_rows_are_read_again() -> None:
+    world = World()
+    batch = [entry(world, "1"), incomplete(world, "2", 7)]
+    world.legacy.write_directly("2", content("as it is now"))
+    assert await resolve(batch, **world.handled) == []
+    assert world.steps() == ["ledger.read", PUBLISH, LEDGER, "ledger.read", "table.rows", REFRESH]
+
+
+async def test_a_decision_is_the_entry_with_its_offset_as_version_in_the_same_trace() -> None:
+    world = World()
+    entry(world, "0")
+    message = entry(world, "1", "body", content=content("body", year=2001))
+    await resolve([message], **world.handled)
+    (decision,) = world.bus.events(RESOLVED, DocumentResolved)
+    assert decision == DocumentResolved(
+        collection=NAME,
+        id="1",
+        version=v(1),
+        origin="producer",
+        content=content("body", year=2001),
+        content_hash=content_hash(content("body")),
+        cause="event-1",
+        occurred_at_ms=NOW - 9,
+    )
+    (record,) = world.bus.inner.records(RESOLVED)
+    assert (record.key, record.header("ce_id")) == (b"docs/1", f"docs/1@{v(1)}")
+    assert record.header("traceparent") == TRACEPARENT
+    assert world.legacy.ledger_rows["1"].state.written == v(1)
+
+
+async def test_entries_of_one_document_are_folded_in_log_order_within_a_batch() -> None:
+    world = World()
+    batch = [
+        entry(world, "1", "a"),
+        entry(world, "1", None),
+        entry(world, "1", "c"),
+        entry(world, "1", "direct", origin="legacy", position=(1, 1, 5)),
+    ]
+    await resolve(batch, **world.handled)
+    assert published(world) == [("1", v(0)), ("1", v(1)), ("1", v(2))]
+    state = world.legacy.ledger_rows["1"].state
+    assert (state.version, state.written, state.pending, state.legacy_position) == (v(3), v(2), True, (1, 1, 5))
+
+
+@pytest.mark.parametrize(
+    ("step", "after"),
+    [
+        ("ledger.read", False),
+        (PUBLISH, False),
+        (PUBLISH, True),
+        (LEDGER, False),
+        (LEDGER, True),
+        ("table.rows", False),
+        (REFRESH, False),
+        (REFRESH, True),
+    ],
+)
+async def test_a_crash_at_any_step_and_a_second_delivery_lose_nothing(step: str, after: bool) -> None:
+    world = World()
+    world.legacy.write_directly("2", content("as it is now"))
+    batch = [entry(world, "1"), incomplete(world, "2", 7), entry(world, "3", None)]
+    world.journal.fail(step, Crash(), after=after)
+    with pytest.raises(Crash):
+        await resolve(batch, **world.handled)
+    await resolve(batch, **world.handled)
+    assert set(published(world)) == {("1", v(0)), ("3", v(2))}
+    assert {one: row.state.version for one, row in world.legacy.ledger_rows.items()} == {
+        "1": v(0),
+        "2": v(1),
+        "3": v(2),
+    }
+    refreshes = [event for event in world.bus.events(LOG, DocumentChanged) if event.origin == "refresh"]
+    assert refreshes
+    assert {(event.id, event.position) for event in refreshes} == {("2", (1, 1, 7))}
+    assert all(event.content == content("as it is now") for event in refreshes)
+
+
+@pytest.mark.parametrize("step", [LEDGER, "table.rows", REFRESH])
+async def test_once_the_ledger_moved_a_second_delivery_publishes_no_decision_again(step: str) -> None:
+    world = World()
+    world.legacy.write_directly("2", content("as it is now"))
+    batch = [entry(world, "1"), incomplete(world, "2", 7)]
+    world.journal.fail(step, Crash(), after=True)
+    with pytest.raises(Crash):
+        await resolve(batch, **world.handled)
+    world.steps()
+    await resolve(batch, **world.handled)
+    assert published(world) == [("1", v(0))]
+    assert PUBLISH not in world.steps()
+
+
+async def test_a_crash_between_publishing_and_remembering_publishes_the_same_decision_again() -> None:
+    """At least once: the second has the same version, and the stores' guards pass it over."""
+    world = World()
+    batch = [entry(world, "1")]
+    world.journal.fail(LEDGER, Crash())
+    with pytest.raises(Crash):
+        await resolve(batch, **world.handled)
+    await resolve(batch, **world.handled)
+    first, second = world.bus.inner.records(RESOLVED)
+    assert (first.key, first.value, first.header("ce_id")) == (second.key, second.value, second.header("ce_id"))
+
+
+async def test_a_batch_delivered_again_after_it_was_handled_changes_nothing() -> None:
+    world = World()
+    batch = [entry(world, "1"), entry(world, "2")]
+    await resolve(batch, **world.handled)
+    before = dict(world.legacy.ledger_rows)
+    world.steps()
+    await resolve(batch, **world.handled)
+    assert (world.steps(), world.legacy.ledger_rows) == (["ledger.read"], before)
+
+
+async def test_what_takes_no_effect_is_remembered_and_not_published() -> None:
+    world = World()
+    await resolve([entry(world, "1")], **world.handled)
+    echo = entry(world, "1", origin="legacy", after_version=v(0), content=None, position=(1, 1, 3))
+    await resolve([echo], **world.handled)
+    assert published(world) == [("1", v(0))]
+    assert world.legacy.ledger_rows["1"].state == LedgerState(
+        version=v(1), written=v(0), pending=False, legacy_position=(1, 1, 3), producer_positions=((0, 1, 0),)
+    )
+
+
+async def test_a_row_is_read_again_as_long_as_the_ledger_asks_for_it() -> None:
+    """The refresh of a replaced worker may be lost: the next entry of the document brings another."""
+    world = World()
+    world.legacy.ledger_rows["1"] = LedgerRow(LedgerState(refresh=True, legacy_position=(1, 1, 9)))
+    old = entry(world, "1", origin="legacy", position=(1, 1, 2))
+    await resolve([old], **world.handled)
+    assert published(world) == []
+    assert world.steps()[-1] == REFRESH
+
+
+async def test_what_cannot_be_read_fails_alone() -> None:
+    world = World()
+    bad = world.bus.add(Outgoing(LOG, b"docs/9", b"{"))
+    stranger = entry(world, "8", collection="unknown", key="unknown/8")
+    good = entry(world, "1")
+    failures = await resolve([bad, stranger, good], **world.handled)
+    assert [failure.message for failure in failures] == [bad, stranger]
+    assert all(isinstance(failure.error, InvalidEvent) for failure in failures)
+    assert "unknown collection 'unknown'" in str(failures[1].error)
+    assert published(world) == [("1", v(2))]
