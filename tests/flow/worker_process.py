@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import Process
+from collections.abc import Mapping
 from pathlib import Path
 
 from operations.configuration import read_settings, resolve
@@ -18,6 +18,8 @@ from schemas.settings import Settings
 
 START_BOUND_S = 180.0
 STOP_BOUND_S = 40.0
+COMMAND_BOUND_S = 60.0
+_MAIN = (sys.executable, "-c", "from operations.cli import main; main()")
 
 
 def settings_of(config: Path, home: Path) -> Settings:
@@ -28,39 +30,62 @@ async def mend(settings: Settings) -> None:
     await check_tables(settings, lambda _: None, mend=True)
 
 
-@asynccontextmanager
-async def running_worker(config: Path, home: Path) -> AsyncIterator[int]:
-    """Start a worker, give the port of its health page, and end it with SIGTERM; it must end by itself, and well."""
-    ready = config.with_name(f"ready-{os.urandom(4).hex()}.json")
-    log = config.with_name("worker.log")
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from operations.cli import main; main()",
-            "worker",
-            "--config",
-            str(config),
-            "--home",
-            str(home),
-            "--ready-file",
-            str(ready),
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            async with asyncio.timeout(START_BOUND_S):
-                while not ready.exists():
-                    assert process.returncode is None, log.read_text()
-                    await asyncio.sleep(0.1)
-            yield json.loads(ready.read_text())["port"]
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    async with asyncio.timeout(STOP_BOUND_S):
-                        await process.wait()
-                except TimeoutError:
-                    process.kill()
+async def command(config: Path, home: Path, *arguments: str) -> tuple[int, str]:
+    """Run `crossfade` to its end; give its exit code and what it wrote on stdout."""
+    process = await asyncio.create_subprocess_exec(
+        *_MAIN,
+        *(*arguments, "--config", str(config), "--home", str(home)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(COMMAND_BOUND_S):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+class WorkerProcess:
+    """A worker that is started, and ended by SIGTERM, as often as a test wants; it must end by itself, and well."""
+
+    def __init__(self, config: Path, home: Path, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._home = home
+        self._environ = {**os.environ, **environ}
+        self._log = config.with_name("worker.log")
+        self._process: Process | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Return when every agent consumes and `port` is the one of the health page."""
+        ready = self._config.with_name(f"ready-{os.urandom(4).hex()}.json")
+        place = ("--config", str(self._config), "--home", str(self._home))
+        with self._log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(*_MAIN, "worker", *place, "--ready-file", str(ready)), stdout=output, stderr=output, env=self._environ
+            )
+        self._process = process
+        async with asyncio.timeout(START_BOUND_S):
+            while not ready.exists() or not ready.read_text():
+                assert process.returncode is None, self._log.read_text()
+                await asyncio.sleep(0.1)
+        self.port = json.loads(ready.read_text())["port"]
+
+    async def stop(self) -> None:
+        """End the worker, also one that is not ready yet; nothing where none runs."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(STOP_BOUND_S):
                     await process.wait()
-    assert process.returncode == 0, log.read_text()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, self._log.read_text()

@@ -1,0 +1,87 @@
+"""One worker for all tests of the whole path: it serves every table of both databases, and sends its traces."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from agents.assembly import open_all
+from operations.stack.layout import StackAddresses
+from schemas.settings import Connector
+from tests.contract.legacy_places import DATABASES, Connection
+from tests.flow.embedding_tables import EMBEDDING_TABLES
+from tests.flow.foreign import Foreign
+from tests.flow.otlp_receiver import span_receiver
+from tests.flow.site import DOCUMENTS, Site, Store, Table, collection_name, document_rows
+from tests.flow.worker_process import WorkerProcess, mend, settings_of
+
+TABLES = (
+    *(Table("docs", connector, create, rows=document_rows(50)) for connector, create in DOCUMENTS.items()),
+    *(Table("checked", connector, create, rows=document_rows(40)) for connector, create in DOCUMENTS.items()),
+    *EMBEDDING_TABLES,
+)
+
+
+@pytest.fixture(scope="package")
+async def site(
+    stack: StackAddresses, stack_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Site]:
+    assert stack.mariadb is not None
+    run = uuid.uuid4().hex[:6]
+    config = tmp_path_factory.mktemp("flow") / "crossfade.toml"
+    config.write_text(configuration(run))
+    async with AsyncExitStack() as resources:
+        connections: dict[Connector, Connection] = {
+            "postgres": await Connection.open("postgres", stack.postgres),
+            "mariadb": await Connection.open("mariadb", stack.mariadb),
+        }
+        for connection in connections.values():
+            resources.push_async_callback(connection.close)
+        await connections["postgres"].execute("create extension if not exists vector")
+        for table in TABLES:
+            name = collection_name(run, table.purpose, table.connector)
+            await connections[table.connector].execute(table.create.replace("{t}", name))
+            await connections[table.connector].execute(f"insert into {name} values {', '.join(table.rows)}")
+        settings = settings_of(config, stack_home)
+        await mend(settings)
+        foreign = Foreign(stack.kafka)
+        resources.callback(foreign.close)
+        spans = resources.enter_context(span_receiver())
+        worker = WorkerProcess(config, stack_home, exporting_to(spans.endpoint))
+        resources.push_async_callback(worker.stop)
+        await worker.start()
+        opened = await open_all(settings, stack_home, lambda _: None)
+        resources.push_async_callback(opened.close)
+        yield Site(config, stack_home, run, opened, worker, foreign, spans, connections)
+
+
+def configuration(run: str) -> str:
+    """Return `crossfade.toml`; a capture prefix of its own makes Debezium take a new snapshot."""
+    parts = [f'[kafka]\ncapture_prefix = "flow.{run}"\n']
+    for table in TABLES:
+        name = collection_name(run, table.purpose, table.connector)
+        parts.append(
+            f'[collections.{name}]\nconnector = "{table.connector}"\ntable = "{name}"\nkey = ["id"]\n{table.lines}'
+        )
+    return "".join(parts)
+
+
+def exporting_to(endpoint: str) -> dict[str, str]:
+    """Return the standard variables under which a worker sends its spans, soon and all of them."""
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "65536",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+@pytest.fixture(params=DATABASES)
+def docs(site: Site, request: pytest.FixtureRequest) -> Store:
+    """A collection of plain documents, over each database in turn."""
+    return site.store("docs", request.param)

@@ -1,0 +1,59 @@
+"""A worker that is ended in the midst of its work and started again loses nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+
+import pytest
+
+from tests.contract.legacy_places import DATABASES
+from tests.flow.foreign import SUBMITTED_TYPE
+from tests.flow.site import Site, Store, eventually
+from topics.catalogue import SUBMITTED, WRITTEN
+
+pytestmark = pytest.mark.stack
+DOCUMENTS = 150
+
+
+def submit_half(stores: list[Store], half: int) -> dict[str, str]:
+    """Submit every other of the documents to each store; give the document's key by its event's id."""
+    causes: dict[str, str] = {}
+    for number in range(half, DOCUMENTS, 2):
+        for store in stores:
+            cause, document_id = uuid.uuid4().hex, f"in-flight-{number}"
+            key = f"{store.name}/{document_id}"
+            text = {"title": f"in flight {number}", "body": f"Document {number}, submitted around a restart."}
+            data = {"collection": store.name, "id": document_id, "text": text}
+            store.site.foreign.begin_send(SUBMITTED, key, data, cause, SUBMITTED_TYPE)
+            causes[cause] = key
+    store.site.foreign.flush()
+    return causes
+
+
+async def test_sigterm_in_the_midst_of_submissions_loses_nothing(site: Site) -> None:
+    stores = [site.store("docs", connector) for connector in DATABASES]
+    causes = submit_half(stores, 0)
+
+    async def begun() -> bool:
+        return bool(await stores[0].value("select count(*) from {t} where id like 'in-flight-%'"))
+
+    await eventually(begun, "the first submission is in the table")
+    await site.worker.stop()
+    causes |= submit_half(stores, 1)
+    await site.worker.start()
+
+    told: Counter[tuple[str, str]] = Counter()
+
+    async def all_told() -> bool:
+        told.clear()
+        for seen in await site.foreign.everything(WRITTEN):
+            if seen.data["cause"] in causes:
+                assert (seen.data["outcome"], seen.key) == ("applied", causes[seen.data["cause"]])
+                told[seen.data["cause"], seen.data["store"]] += 1
+        return set(told) == {(cause, store) for cause in causes for store in ("legacy", "qdrant")}
+
+    await eventually(all_told, "every submission has its outcome in both stores")
+    for store in stores:
+        assert await store.value("select count(*) from {t} where id like 'in-flight-%'") == DOCUMENTS
+        await store.holds_the_same(await store.count())
