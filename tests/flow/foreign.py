@@ -6,14 +6,14 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
-from topics.catalogue import SUBMITTED
+from topics.catalogue import ANSWERED, ASKED, DECIDED, SUBMITTED
 
 WAIT_S = 60.0
 SUBMITTED_TYPE = "crossfade.document.submitted.v1"
@@ -77,6 +77,18 @@ class Foreign:
     def submit(self, collection: str, document_id: str, **data: object) -> str:
         whole = {"collection": collection, "id": document_id, **data}
         return self.send(SUBMITTED, f"{collection}/{document_id}", whole, SUBMITTED_TYPE)
+
+    def ask(self, question: Mapping[str, object], **headers: str) -> None:
+        """Publish a question under its id."""
+        self.send(ASKED, str(question["id"]), dict(question), "crossfade.query.asked.v1", **headers)
+
+    async def answer(self, query_id: str) -> Seen:
+        """Return the answer to a question, waiting for it."""
+        return await self.found(ANSWERED, lambda seen: bool(seen.data["query_id"] == query_id))
+
+    async def decision(self, query_id: str) -> Seen:
+        """Return the decision about a question, waiting for it."""
+        return await self.found(DECIDED, lambda seen: bool(seen.data["query_id"] == query_id))
 
     async def found(self, topic: str, fits: Callable[[Seen], bool]) -> Seen:
         """Return the first record of a topic that fits, waiting for it."""

@@ -19,20 +19,20 @@ async def embedded_texts(store: Store) -> int:
     """Return the worker's count of computed vectors for a collection."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{store.site.worker.port}", trust_env=False) as client:
         page = (await client.get("/metrics")).text
-    found = re.search(
-        rf'^crossfade_embedded_texts_total{{[^}}]*db_collection_name="{store.name}"[^}}]*}} (\S+)', page, re.M
-    )
+    counter = rf'^crossfade_embedded_texts_total{{[^}}]*db_collection_name="{store.name}"[^}}]*}} (\S+)'
+    found = re.search(counter, page, re.MULTILINE)
     return int(float(found[1])) if found else 0
 
 
-def chunks(store: Store, paragraphs: list[str]) -> tuple[str, ...]:
-    return store.ports.embedder.chunks("long\n\n" + "\n\n".join(paragraphs))
+async def chunks(store: Store, paragraphs: list[str]) -> tuple[str, ...]:
+    (found,) = await store.ports.embedder.chunked(["long\n\n" + "\n\n".join(paragraphs)])
+    return found
 
 
 async def test_only_changed_chunks_are_embedded_again(docs: Store) -> None:
     changed = [*PARAGRAPHS]
     changed[5] = changed[5].replace("sentence 7", "sentence of another kind")
-    old, new = chunks(docs, PARAGRAPHS), chunks(docs, changed)
+    old, new = await chunks(docs, PARAGRAPHS), await chunks(docs, changed)
     fresh = [chunk for chunk in new if chunk not in old]
     assert 0 < len(fresh) < len(new)
 

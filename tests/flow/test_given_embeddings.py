@@ -62,7 +62,8 @@ async def test_an_embedding_of_another_length_is_computed_by_chunks(store: Store
     if form.name == "pgvector":
         pytest.skip("a pgvector column has one length")
     points = await store.points("other-model")
-    assert [point.text for point in points] == list(store.ports.embedder.chunks(LONG_TEXT))
+    (chunks,) = await store.ports.embedder.chunked([LONG_TEXT])
+    assert [point.text for point in points] == list(chunks)
     assert len(points) > 1
 
 

@@ -132,7 +132,7 @@ async def test_a_question_is_one_trace_through_decision_search_and_answer(docs: 
         question = {"id": query_id, "collection": docs.name, "text": "where do numbats sleep", "route": route}
         docs.site.foreign.ask(question, traceparent=caller.traceparent)
         answer = await docs.site.foreign.answer(query_id)
-        decided = await docs.site.foreign.found(DECIDED, lambda seen, wanted=query_id: seen.key == wanted)  # type: ignore[misc]  # mypy does not infer a lambda with a default
+        decided = await docs.site.foreign.decision(query_id)
         assert {answer.trace_id, decided.trace_id} == {caller.trace_id}
         names = [f"process {ASKED}", search, f"send {DECIDED}", f"send {ANSWERED}"]
         names += [f"embeddings {MODEL}"] if route == "qdrant" else []

@@ -11,10 +11,9 @@ import pytest
 
 from schemas.queries import Backend
 from tests.flow.site import Site, Store, eventually
-from topics.catalogue import ANSWERED, ASKED, SUBMITTED, dead_letter_topic
+from topics.catalogue import SUBMITTED, dead_letter_topic
 
 pytestmark = pytest.mark.stack
-ASKED_TYPE = "crossfade.query.asked.v1"
 
 
 async def test_rows_that_were_there_before_are_in_qdrant_by_the_snapshot(docs: Store) -> None:
@@ -37,8 +36,8 @@ async def test_a_submitted_document_is_in_the_table_and_found_by_both_backends(d
     for route in backends:
         query_id = uuid.uuid4().hex
         question = {"id": query_id, "collection": docs.name, "text": "largest land animals", "route": route}
-        docs.site.foreign.send(ASKED, query_id, question, ASKED_TYPE)
-        answer = (await docs.site.foreign.found(ANSWERED, lambda s, i=query_id: bool(s.data["query_id"] == i))).data
+        docs.site.foreign.ask(question)
+        answer = (await docs.site.foreign.answer(query_id)).data
         assert (answer["served_by"], answer["degraded"]) == (route, False)
         assert answer["hits"][0]["document_id"] == "elephant"
 
