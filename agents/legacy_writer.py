@@ -14,7 +14,7 @@ from connectors.errors import Refused
 from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
-from domain.legacy import LegacyChange, LegacyVerdict
+from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import DocumentResolved
 from schemas.records import Outgoing
@@ -22,6 +22,7 @@ from topics.catalogue import LOG
 
 SOURCE = "crossfade/legacy"
 Item = tuple[Message, DocumentResolved]
+_LATE = LegacyOutcome(LegacyVerdict.SUPERSEDED)
 
 
 class RefusedByLegacy(Refused):
@@ -52,25 +53,18 @@ async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, arou
 async def _write(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings
 ) -> tuple[list[Outgoing], Failures]:
-    latest = {event.id: (message, event) for message, event in items if event.origin == "producer"}
-    changes = _changes(items)
-    system, table = ports.settings.connector, ports.settings.table
-    producers = [message.trace for message, event in items if event.origin == "producer"]
-    others = [message.trace for message, event in items if event.origin != "producer"]
-    with (
-        client_span(producers, *database_span(system, "upsert", table)),
-        client_span(others, *database_span(system, "update", LEDGER_TABLE)),
-    ):
-        verdicts = dict(zip(changes, await ports.table.apply(list(changes.values())), strict=True))
+    latest = {event.id: event for _, event in items if event.origin == "producer"}
+    verdicts = await _apply(ports, items)
+    held = await _held(ports, [event for event in latest.values() if verdicts[event.id] == _LATE])
     outcomes: list[Outgoing] = []
     refusals: dict[str, tuple[Item, str]] = {}
     for message, event in items:
         if event.origin != "producer":
             continue
         outcome = verdicts[event.id]
-        if latest[event.id][1] is not event:
+        if latest[event.id] is not event:
             outcomes.append(written(message, event, "legacy", "superseded", around))
-        elif outcome.verdict is LegacyVerdict.APPLIED:
+        elif outcome.verdict is LegacyVerdict.APPLIED or event.id in held:
             outcomes.append(written(message, event, "legacy", "applied", around))
         elif outcome.verdict is LegacyVerdict.REFUSED or outcome.unconfirmed:
             refusals[event.id] = ((message, event), outcome.reason or "refused before; told again after a restart")
@@ -80,18 +74,56 @@ async def _write(
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]
 
 
-def _changes(items: Sequence[Item]) -> dict[str, LegacyChange]:
-    """Merge the versions of each document: the newest producer's content is written, the ledger moves to the newest."""
-    changes: dict[str, LegacyChange] = {}
+async def _held(ports: CollectionPorts, late: Sequence[DocumentResolved]) -> set[str]:
+    """Return which of the versions that came too late are what the table holds.
+
+    They were applied, and the worker ended before it told: a second delivery tells it, and does not call it superseded.
+    """
+    if not late:
+        return set()
+    ids = [event.id for event in late]
+    rows, ledger = await ports.table.rows(ids), await ports.ledger.read(ids)
+    held: set[str] = set()
+    for event in late:
+        row, known = rows.get(event.id), ledger.get(event.id)
+        gone = event.deleted and row is None and known is not None and known.legacy_version == event.version
+        if gone or (row is not None and row.version == event.version):
+            held.add(event.id)
+    return held
+
+
+async def _apply(ports: CollectionPorts, items: Sequence[Item]) -> dict[str, LegacyOutcome]:
+    """Bring the versions into the table; return what became of the newest producer's version of each document."""
+    writes, moves = _changes(items)
+    system, table = ports.settings.connector, ports.settings.table
+    producers = [message.trace for message, event in items if event.origin == "producer"]
+    others = [message.trace for message, event in items if event.origin != "producer"]
+    with (
+        client_span(producers, *database_span(system, "upsert", table)),
+        client_span(others, *database_span(system, "update", LEDGER_TABLE)),
+    ):
+        verdicts = dict(zip(writes, await ports.table.apply(list(writes.values())), strict=True))
+        if moves:
+            await ports.table.apply(moves)
+    return verdicts
+
+
+def _changes(items: Sequence[Item]) -> tuple[dict[str, LegacyChange], list[LegacyChange]]:
+    """Return the first change of each document, and the moves of the ledger that must come after it.
+
+    A producer's version and a later one are never merged: a second delivery may bring together what the first did not,
+    and the later version would carry the producer's content over what the application wrote in between.
+    """
+    writes: dict[str, LegacyChange] = {}
+    moves: dict[str, LegacyChange] = {}
     for _, event in items:
-        before = changes.get(event.id)
         if event.origin == "producer":
-            changes[event.id] = LegacyChange(event.id, event.version, event.version, event.content)
-        elif before is None:
-            changes[event.id] = LegacyChange(event.id, event.version, None)
+            writes[event.id] = LegacyChange(event.id, event.version, event.version, event.content)
+            moves.pop(event.id, None)
         else:
-            changes[event.id] = LegacyChange(event.id, event.version, before.written, before.content)
-    return changes
+            moves[event.id] = LegacyChange(event.id, event.version, None)
+    later = [change for change in moves.values() if change.id in writes]
+    return moves | writes, later
 
 
 async def _refresh_refused(
@@ -107,3 +139,10 @@ async def _refresh_refused(
         rejects=rejects,
         traceparents={document_id: message.trace.sent(LOG) for document_id, ((message, _), _) in refusals.items()},
     )
+
+
+async def refusal_told(failure: Failure, *, collections: Collections) -> None:
+    """Note that a refusal's refresh entry and dead letter are published, so that a second delivery tells neither."""
+    if isinstance(failure.error, RefusedByLegacy):
+        event, _ = decode(failure.message.record, DocumentResolved)
+        await collection_of(collections, event.collection).ledger.refusals_told({event.id: event.version})

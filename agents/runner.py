@@ -25,6 +25,11 @@ log = logging.getLogger("crossfade.agents")
 
 Handler = Callable[[Batch], Awaitable[Failures]]
 Lost = Callable[[Message, Exception], list[Outgoing]]
+Told = Callable[[Failure], Awaitable[None]]
+
+
+async def _nothing_to_note(_: Failure) -> None:
+    return None
 
 
 @dataclass(slots=True)
@@ -51,7 +56,10 @@ class Retry:
 
 @dataclass(slots=True)
 class Runner:
-    """One role: its handler, what it tells about a lost message, and its bounds."""
+    """One role: its handler, what it tells about a lost message, and its bounds.
+
+    `told` is called when the dead letter of a failure is published; called or not, the message is not lost.
+    """
 
     role: str
     handler: Handler
@@ -59,6 +67,7 @@ class Runner:
     bus: Bus
     around: Surroundings
     retry: Retry = Retry()
+    told: Told = _nothing_to_note
     health: RoleHealth = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,10 +116,14 @@ class Runner:
                         if attempt.num > 1:
                             self.around.telemetry.retried(self.role)
                         try:
-                            return await call()
+                            failures = await call()
                         except TransientError as error:
                             self.health.waiting_for = f"{type(error).__name__}: {error}"
                             raise
+                        # Progress: what comes next in this batch is measured from here, and waits for nothing yet.
+                        self.health.waiting_for = None
+                        self.health.busy_since_s = time.monotonic()
+                        return failures
             except StoreUnavailable as error:
                 log.warning("%s waits: %s", self.role, error)
 
@@ -128,5 +141,16 @@ class Runner:
             return []
 
         await self._try(publish)
+        await self._note_told(failure)
         self.health.dead_letters += 1
         self.around.telemetry.dead_lettered(record.topic)
+
+    async def _note_told(self, failure: Failure) -> None:
+        async def told() -> Failures:
+            await self.told(failure)
+            return []
+
+        try:
+            await self._try(told)
+        except CrossfadeError as error:
+            log.warning("%s: a second delivery would tell this dead letter again: %s", self.role, error)

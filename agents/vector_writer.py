@@ -64,15 +64,13 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surround
     documents = [_points(event, stored.get(event.id, ()), widest[event.id]) for event in due]
     with client_span([message.trace for message, _ in items], *database_span("qdrant", "upsert", ports.name)):
         await ports.vectors.write(ports.name, documents)
-    # Also where nothing was due: a crash between the write and the ledger is mended by the second delivery.
+    # Also what is stored already: a crash between the write and the ledger, or before the outcome was told, is mended
+    # by the second delivery.
+    held = [event for event in newest.values() if event.version >= newest_version(stored.get(event.id, ()))]
     await ports.ledger.vectors_written(
-        [
-            VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model)
-            for event in newest.values()
-            if event.version >= newest_version(stored.get(event.id, ()))
-        ]
+        [VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model) for event in held]
     )
-    applied = {(event.id, event.version) for event in due}
+    applied = {(event.id, event.version) for event in held}
     return [
         written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", around)
         for message, event in items

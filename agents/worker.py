@@ -17,7 +17,7 @@ from agents.embedder import embed
 from agents.faust_apps import add_batch_agent, add_concurrent_agent, group_of, make_app, start_apps, stop_apps
 from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
-from agents.legacy_writer import write_legacy
+from agents.legacy_writer import refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
 from agents.resolver import resolve
@@ -85,6 +85,8 @@ class Worker:
             self._around,
             Retry(bounds.retry_attempts, bounds.retry_max_s),
         )
+        if role == "legacy":
+            runner.told = partial(refusal_told, collections=self._opened.collections)
         topics = reads or tuple(tables)
         app = make_app(role, self._settings.kafka, home / "faust", 4 * bounds.batch)
         if role == "query":

@@ -1,0 +1,193 @@
+"""The legacy writer writes producers' changes once, tells what became of each, and has refused ones undone."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.batch import Failure
+from agents.legacy_writer import RefusedByLegacy, refusal_told, write_legacy
+from connectors.errors import StoreUnavailable
+from schemas.cloudevents import InvalidEvent
+from schemas.content import Content
+from schemas.documents import DocumentChanged, DocumentWritten
+from schemas.records import Outgoing
+from tests.unit.agents.parts import NAME, NOW, Crash, World, content
+from topics.catalogue import LOG, RESOLVED, WRITTEN
+
+APPLY, REFRESH, TELL = "table.apply", f"publish {LOG}", f"publish {WRITTEN}"
+
+
+def no_poison(_: str, given: Content) -> str | None:
+    return "value too long" if "poison" in given.full_text() else None
+
+
+async def test_a_producers_change_is_written_with_its_version_and_told() -> None:
+    world = World()
+    assert await write_legacy([world.resolved("1", 5, "body")], **world.handled) == []
+    assert world.row("1") == ("body", 5)
+    assert world.legacy.ledger_rows["1"].legacy_version == 5
+    (told,) = world.bus.events(WRITTEN, DocumentWritten)
+    assert told == DocumentWritten(
+        collection=NAME,
+        id="1",
+        store="legacy",
+        version=5,
+        outcome="applied",
+        origin="producer",
+        cause="cause-5",
+        latency_ms=50,
+    )
+    assert world.steps() == [APPLY, TELL]
+
+
+async def test_the_newest_of_each_document_is_written_and_the_others_are_told_as_superseded() -> None:
+    world = World()
+    batch = [world.resolved("1", 5, "a"), world.resolved("2", 6, "b"), world.resolved("1", 7, "c")]
+    await write_legacy(batch, **world.handled)
+    assert (world.row("1"), world.row("2")) == (("c", 7), ("b", 6))
+    assert [change.after_version for change in world.legacy.captured if change.id == "1"] == [7]
+    assert world.outcomes() == [("1", 5, "superseded"), ("2", 6, "applied"), ("1", 7, "applied")]
+
+
+async def test_a_deletion_takes_the_row_away() -> None:
+    world = World()
+    await write_legacy([world.resolved("1", 5)], **world.handled)
+    await write_legacy([world.resolved("1", 6, None)], **world.handled)
+    assert world.row("1") is None
+    assert world.outcomes() == [("1", 5, "applied"), ("1", 6, "applied")]
+
+
+@pytest.mark.parametrize("origin", ["legacy", "refresh"])
+async def test_what_came_from_the_table_is_never_written_back_and_moves_the_ledger(origin: str) -> None:
+    world = World()
+    world.legacy.write_directly("1", content("newer than what was captured"))
+    assert await write_legacy([world.resolved("1", 5, "captured", origin=origin)], **world.handled) == []
+    assert world.row("1") == ("newer than what was captured", None)
+    assert world.legacy.ledger_rows["1"].legacy_version == 5
+    assert world.outcomes() == []
+
+
+async def test_a_producers_change_before_a_captured_one_is_written_and_the_ledger_moves_to_the_captured() -> None:
+    world = World()
+    batch = [world.resolved("1", 5, None), world.resolved("1", 6, "direct", origin="legacy")]
+    await write_legacy(batch, **world.handled)
+    assert world.legacy.ledger_rows["1"].legacy_version == 6
+    assert world.outcomes() == [("1", 5, "applied")]
+    late = world.resolved("1", 4, "late")
+    await write_legacy([late], **world.handled)
+    assert world.row("1") is None
+
+
+async def test_a_second_delivery_joined_with_a_later_change_does_not_write_over_the_application() -> None:
+    """Version 5 was written, the application changed the row, and the worker was replaced before it committed."""
+    world = World()
+    ours = world.resolved("1", 5, "the producer's")
+    await write_legacy([ours], **world.handled)
+    world.legacy.write_directly("1", content("the application's"))
+    theirs = world.resolved("1", 6, "the application's", origin="legacy")
+    await write_legacy([ours, theirs], **world.handled)
+    assert world.row("1") == ("the application's", 5)
+    assert world.legacy.ledger_rows["1"].legacy_version == 6
+
+
+async def test_a_second_delivery_writes_nothing_again() -> None:
+    world = World()
+    batch = [world.resolved("1", 5, "a"), world.resolved("2", 6, None)]
+    await write_legacy(batch, **world.handled)
+    captured = list(world.legacy.captured)
+    assert await write_legacy(batch, **world.handled) == []
+    assert world.legacy.captured == captured
+
+
+@pytest.mark.parametrize(("step", "after"), [(APPLY, False), (APPLY, True), (TELL, False), (TELL, True)])
+async def test_a_crash_at_any_step_and_a_second_delivery_write_once_and_tell_of_each(step: str, after: bool) -> None:
+    world = World()
+    batch = [world.resolved("1", 5, "a"), world.resolved("2", 6, "b")]
+    world.journal.fail(step, Crash(), after=after)
+    with pytest.raises(Crash):
+        await write_legacy(batch, **world.handled)
+    await write_legacy(batch, **world.handled)
+    assert (world.row("1"), world.row("2")) == (("a", 5), ("b", 6))
+    assert len(world.legacy.captured) == 2
+    assert {one for one, _, _ in world.outcomes()} == {"1", "2"}
+
+
+async def test_a_refused_change_fails_and_has_the_row_read_again_before_anything_is_told() -> None:
+    world = World(constraint=no_poison)
+    world.legacy.write_directly("1", content("as it was"))
+    refused, good = world.resolved("1", 5, "poison"), world.resolved("2", 6, "b")
+    (failure,) = await write_legacy([refused, good], **world.handled)
+    assert failure.message is refused
+    assert isinstance(failure.error, RefusedByLegacy)
+    assert "value too long" in str(failure.error)
+    (refresh,) = world.bus.events(LOG, DocumentChanged)
+    assert (refresh.id, refresh.origin, refresh.rejects, refresh.content) == ("1", "refresh", 5, content("as it was"))
+    assert refresh.occurred_at_ms == NOW
+    assert (world.row("1"), world.row("2")) == (("as it was", None), ("b", 6))
+    assert world.outcomes() == [("2", 6, "applied")]
+    assert world.steps() == [APPLY, "ledger.read", "table.rows", REFRESH, TELL]
+
+
+async def test_a_version_superseded_in_its_batch_is_not_refused() -> None:
+    world = World(constraint=no_poison)
+    assert await write_legacy([world.resolved("1", 5, "poison"), world.resolved("1", 6, "b")], **world.handled) == []
+    assert world.outcomes() == [("1", 5, "superseded"), ("1", 6, "applied")]
+
+
+@pytest.mark.parametrize(
+    ("step", "after"), [(APPLY, True), ("table.rows", False), (REFRESH, False), (REFRESH, True), (TELL, False)]
+)
+async def test_a_refusal_that_was_not_told_is_told_by_the_second_delivery(step: str, after: bool) -> None:
+    world = World(constraint=no_poison)
+    batch = [world.resolved("1", 5, "poison"), world.resolved("2", 6, "b")]
+    world.journal.fail(step, Crash(), after=after)
+    with pytest.raises(Crash):
+        await write_legacy(batch, **world.handled)
+    (failure,) = await write_legacy(batch, **world.handled)
+    assert failure.message is batch[0]
+    assert "told again" in str(failure.error)
+    refreshes = world.bus.events(LOG, DocumentChanged)
+    assert refreshes
+    assert {(refresh.id, refresh.rejects) for refresh in refreshes} == {("1", 5)}
+
+
+async def test_a_refusal_joined_with_a_later_change_is_told_again_where_it_is_delivered_alone() -> None:
+    world = World(constraint=no_poison)
+    refused = world.resolved("1", 5, "poison")
+    await write_legacy([refused, world.resolved("1", 6, "direct", origin="legacy")], **world.handled)
+    (failure,) = await write_legacy([refused], **world.handled)
+    assert isinstance(failure.error, RefusedByLegacy)
+
+
+async def test_a_refusal_that_was_told_is_not_told_again() -> None:
+    world = World(constraint=no_poison)
+    batch = [world.resolved("1", 5, "poison")]
+    (failure,) = await write_legacy(batch, **world.handled)
+    await refusal_told(failure, collections=world.collections)
+    assert world.legacy.ledger_rows["1"].refused_version == 0
+    assert await write_legacy(batch, **world.handled) == []
+    assert len(world.bus.events(LOG, DocumentChanged)) == 1
+
+
+async def test_only_refusals_are_noted_as_told() -> None:
+    world = World(constraint=no_poison)
+    (failure,) = await write_legacy([world.resolved("1", 5, "poison")], **world.handled)
+    await refusal_told(Failure(failure.message, InvalidEvent("unreadable")), collections=world.collections)
+    assert world.legacy.ledger_rows["1"].refused_version == 5
+
+
+async def test_a_store_that_does_not_answer_is_left_to_the_runner_with_nothing_done() -> None:
+    world = World()
+    world.journal.fail(APPLY, StoreUnavailable("down"))
+    with pytest.raises(StoreUnavailable):
+        await write_legacy([world.resolved("1", 5)], **world.handled)
+    assert (world.steps(), world.row("1")) == ([], None)
+
+
+async def test_what_cannot_be_read_fails_alone() -> None:
+    world = World()
+    bad = world.bus.add(Outgoing(RESOLVED, b"docs/9", b"{}"))
+    stranger = world.resolved("8", 4, collection="unknown")
+    failures = await write_legacy([bad, stranger, world.resolved("1", 5)], **world.handled)
+    assert [failure.message for failure in failures] == [bad, stranger]
+    assert world.outcomes() == [("1", 5, "applied")]
