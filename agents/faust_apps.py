@@ -15,6 +15,7 @@ import faust
 
 from agents.batch import Message
 from agents.batches import acknowledge, batches
+from agents.faust_transport import PromptTransport
 from agents.runner import Runner
 from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
@@ -31,7 +32,7 @@ def group_of(role: str) -> str:
 def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
     """Return a Faust application that consumes for one role; it owns no tables, no web server and no topics."""
     data.mkdir(parents=True, exist_ok=True)
-    return faust.App(
+    app = faust.App(
         group_of(role),
         broker=f"aiokafka://{kafka.bootstrap}",
         datadir=str(data / role),
@@ -54,14 +55,18 @@ def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
         value_serializer="raw",
         autodiscover=False,
     )
+    app.transport = PromptTransport(app.conf.broker_consumer, app)
+    return app
 
 
-def add_batch_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, limit: int) -> None:
+def add_batch_agent(
+    app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, limit: int, interval_s: float
+) -> None:
     """Add the agent of a role that handles whole batches, one after the other."""
     group = app.conf.id
 
     async def agent(stream: Any) -> None:
-        async for events, records in batches(stream, limit):
+        async for events, records in batches(stream, limit, interval_s):
             messages = [Message(record, telemetry.received(record, group)) for record in records]
             try:
                 await runner.run(messages)
@@ -74,9 +79,10 @@ def add_batch_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: 
 
 
 def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, in_flight: int) -> None:
-    """Add the agent of a role whose records do not wait for each other: up to `in_flight` at a time.
+    """Add the agent of a role whose records do not wait for each other: up to `in_flight` not acknowledged at a time.
 
-    Records are still acknowledged in the order of their arrival.
+    Records are still acknowledged in the order of their arrival. Where one raises, the agent does, nothing from that
+    record on is acknowledged, and no other goes on behind its back; nor does any when the agent is cancelled.
     """
     group = app.conf.id
 
@@ -88,20 +94,25 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
             message.trace.finish()
 
     async def agent(stream: Any) -> None:
-        waiting: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue(in_flight)
+        room = asyncio.Semaphore(in_flight)
+        # Never holds more than there is room for.
+        waiting: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue()
 
         async def acknowledge_in_order() -> None:
             while True:
                 event, task = await waiting.get()
                 await task
                 acknowledge(stream, [event])
+                room.release()
+                waiting.task_done()
 
-        acknowledging = asyncio.create_task(acknowledge_in_order())
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            acknowledging = tasks.create_task(acknowledge_in_order())
             async for events, records in batches(stream, in_flight):
                 for event, record in zip(events, records, strict=True):
-                    await waiting.put((event, asyncio.create_task(handle(record))))
-        finally:
+                    await room.acquire()
+                    waiting.put_nowait((event, tasks.create_task(handle(record))))
+            await waiting.join()
             acknowledging.cancel()
 
     app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), name=runner.role, concurrency=1)(agent)

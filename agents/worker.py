@@ -92,7 +92,7 @@ class Worker:
         if role == "query":
             add_concurrent_agent(app, topics, runner, self._telemetry, bounds.queries_in_flight)
         else:
-            add_batch_agent(app, topics, runner, self._telemetry, bounds.batch)
+            add_batch_agent(app, topics, runner, self._telemetry, bounds.batch, bounds.batch_interval_ms / 1000)
         self._apps.append(app)
         self._runners.append(runner)
         self._topics[role] = topics

@@ -1,8 +1,12 @@
-"""Peak memory of processes, sampled while they run: proportional set size, so that shared pages count once."""
+"""What processes use: peak memory, sampled while they run, and processor time.
+
+Memory is the proportional set size, so that shared pages count once; children count with their parent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -46,3 +50,20 @@ def _family_mib(pid: int) -> float:
                 # Where the kernel gives no proportional size (macOS), the resident one.
                 total += getattr(used, "pss", 0) or used.rss
     return round(total / _MIB, 1)
+
+
+def cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
+    """Return the processor seconds that each named process and its children have used, and this one's (`load`)."""
+    return {name: _family_cpu_s(pid) for name, pid in {**pids, "load": os.getpid()}.items()}
+
+
+def _family_cpu_s(pid: int) -> float:
+    total = 0.0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        family = [process] if pid == os.getpid() else [process, *process.children(recursive=True)]
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                used = each.cpu_times()
+                total += used.user + used.system
+    return total

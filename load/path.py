@@ -13,6 +13,7 @@ import numpy as np
 
 from connectors.embedding.service import EmbeddingService, EmbeddingSettings, open_embedding
 from load.figures import Figure
+from load.memory import cpu_s
 from load.outcomes import WAIT_S
 from load.place import TEXTS, VECTORS, Place, progress
 from schemas.documents import DocumentSubmitted
@@ -104,10 +105,15 @@ async def given_embeddings(at: Place, texts: Sequence[str], documents: int) -> F
         vector /= np.linalg.norm(vector)
         text = texts[number % len(texts)]
         records.append(submission(VECTORS, f"given-{number}", text, [round(float(x), 7) for x in vector]))
-    took = await through(at, VECTORS, records)
+    # The servers' virtual machines compile what is hot first; their first seconds are not what a migration sees.
+    await through(at, VECTORS, records[: documents // 5])
+    measured = records[documents // 5 :]
+    before = cpu_s(at.pids())
+    took = await through(at, VECTORS, measured)
+    used = {name: round((now - before[name]) * 1000 / len(measured), 3) for name, now in cpu_s(at.pids()).items()}
     return Figure(
         "given_embeddings_documents_s",
-        round(documents / took, 1),
+        round(len(measured) / took, 1),
         "documents/s",
-        details={"documents": documents, "seconds": round(took, 1)},
+        details={"documents": len(measured), "seconds": round(took, 1), "cpu_ms_per_document": used},
     )

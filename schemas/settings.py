@@ -90,9 +90,13 @@ class Embedding(_Section):
 
 
 class Worker(_Section):
-    """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` of the watchdog, `drain_s` of a stop."""
+    """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` of the watchdog, `drain_s` of a stop.
+
+    Under load a role begins a batch every `batch_interval_ms` at most.
+    """
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = 256
+    batch_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 20
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = 8
     retry_max_s: float = 10.0
     stall_s: float = 60.0

@@ -1,0 +1,34 @@
+"""Faust's Kafka transport with a shorter way from the consumer to a channel that has room.
+
+Faust guards each delivery of a message by four tasks, because it may have to wait: for a full buffer, or for the end of
+a rebalance. Under load that costs more than the agents do, and a message needs several turns of the event loop. Where
+nothing can be waited for, the delivery is simply made; else it is Faust's own way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faust.transport.drivers.aiokafka import Consumer, Transport
+
+
+class PromptConsumer(Consumer):
+    """A consumer that delivers at once where there is room."""
+
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
+        """Await the first of the given coroutines to finish; a delivery (and its interruption) is made at once."""
+        if len(coros) == 2 and self._can_deliver():
+            delivery, interruption = coros
+            interruption.close()
+            return await delivery
+        return await super().wait_first(*coros, timeout=timeout)
+
+    def _can_deliver(self) -> bool:
+        app = self.app
+        return app.flow_control.is_active() and not any(topic.queue.full() for topic in app.topics)
+
+
+class PromptTransport(Transport):
+    """Faust's transport over aiokafka with `PromptConsumer`."""
+
+    Consumer = PromptConsumer
