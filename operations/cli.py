@@ -1,41 +1,54 @@
-"""The `crossfade` command: puts the groups together and turns every error into a message and an exit code.
+"""The `crossfade` command: puts the groups together, and turns an error outside of them into a message too.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but differences were found or a plan was refused.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences were found or a gate did not pass.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
-from pathlib import Path
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from connectors.errors import CrossfadeError
-from operations.commands import demo, pipeline, stack
-from operations.errors import CommandError
+from operations.commands import ask, config, demo, dlt, schemas, stack, submit, topics, verify, worker
+from operations.context import PANEL_LOOK, PANEL_SET_UP, told
 
 app = typer.Typer(
     name="crossfade",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Moves a live document store from MariaDB or PostgreSQL to Qdrant, serving queries from both.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences or mistakes were found.",
 )
-for group in (stack, pipeline, demo):
+
+for group in (demo, stack, worker, submit, ask, verify):
     app.add_typer(group.app)
-for name in ("topics", "schemas", "dlt", "config"):
-    if (Path(__file__).parent / "commands" / f"{name}.py").exists():
-        app.add_typer(importlib.import_module(f"operations.commands.{name}").app, name=name)
+app.add_typer(dlt.app, name="dlt", rich_help_panel=PANEL_LOOK)
+app.add_typer(config.app, name="config", rich_help_panel=PANEL_SET_UP)
+app.add_typer(topics.app, name="topics", rich_help_panel=PANEL_SET_UP)
+app.add_typer(schemas.app, name="schemas", rich_help_panel=PANEL_SET_UP)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"crossfade {version('crossfade')}")
+        raise typer.Exit
+
+
+@app.callback()
+def crossfade(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Move a live document store from MariaDB or PostgreSQL to Qdrant, serving queries from both while it does."""
 
 
 def main() -> None:
-    """Run the command; nothing prints a traceback at a user unless CROSSFADE_DEBUG=1."""
+    """Run the command and end the process with its exit code; nothing prints a traceback without CROSSFADE_DEBUG=1."""
     try:
-        app()
-    except (CommandError, CrossfadeError) as error:
-        if os.environ.get("CROSSFADE_DEBUG") == "1":
-            raise
-        print(f"crossfade: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+        with told():
+            app()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)

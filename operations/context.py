@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,10 @@ FAILED = 1
 WRONG_USE = 2
 DIFFERENCES = 3
 INTERRUPTED = 130
+# Under these headings `crossfade --help` lists the commands.
+PANEL_RUN = "Run"
+PANEL_LOOK = "Look and repair"
+PANEL_SET_UP = "Set up"
 _PIPED_WIDTH = 400
 
 T = TypeVar("T")
@@ -43,6 +47,9 @@ HomeOption = Annotated[
     Path | None, typer.Option("--home", help="The data folder (default: $CROSSFADE_HOME, or ~/.crossfade).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+CollectionArgument = Annotated[
+    str | None, typer.Argument(metavar="COLLECTION", help="Its name (default: the only one that is configured).")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +79,34 @@ class Context:
             )
         return found.dsn
 
+    def collection(self, name: str | None) -> str:
+        """Give the name of a configured collection, without a name that of the only one. Raises CommandError."""
+        names = list(self.settings.collections)
+        if name in names:
+            return str(name)
+        if name is None and len(names) == 1:
+            return names[0]
+        wrong = "Which collection?" if name is None else f"There is no collection {name!r}."
+        raise CommandError(wrong, f"Configured in {self.file or 'no file'}: {', '.join(names) or 'none'}.", WRONG_USE)
+
 
 def load(config: Path | None, home: Path | None) -> Context:
     """Read the settings. Raises CommandError for every mistake in them."""
-    folder = home.expanduser().absolute() if home else default_home()
+    folder = home_folder(home)
     file = find_config(config, folder, os.environ)
     settings = read_settings(file, folder, os.environ)
     return Context(resolve(settings, read_addresses(folder)), folder, file)
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; its errors are told and end the process with their exit code."""
-    with told():
-        return asyncio.run(main)
+def home_folder(home: Path | None) -> Path:
+    """Return the data folder as an absolute path."""
+    return home.expanduser().absolute() if home else default_home()
+
+
+def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+    """Run a command's work; its errors are told and end the process with their exit code. Ctrl-C cancels the work."""
+    with told(), asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(main)
 
 
 @contextmanager
@@ -147,4 +169,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
 
 def say(message: str) -> None:
     """Tell progress or a note on stderr."""
-    print(message, file=sys.stderr)
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal's stderr how many of something were done so far; nothing where stderr is no terminal."""
+    with Console(stderr=True, highlight=False).status(what) as status:
+        yield lambda count: status.update(f"{what}: {count}")

@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from agents.assembly import open_all
+from agents.assembly import Opened, open_all
 from agents.wiring import RoleName
 from agents.worker import Worker
 from operations.errors import CommandError
@@ -19,6 +20,7 @@ from operations.stack.layout import write_private
 from schemas.settings import Settings
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
 
 async def run_worker(
@@ -32,11 +34,10 @@ async def run_worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     telemetry = set_up(os.environ)
-    await check_tables(settings, progress, mend=False)
-    await prepare_topics(settings, progress)
-    if "capture" in roles:
-        await prepare_capture(settings, progress)
-    opened = await open_all(settings, home, progress)
+    opened = await _unless(stop, _prepared(settings, home, roles, progress))
+    if opened is None:
+        progress("stopped before the worker was ready")
+        return
 
     def ready(port: int) -> None:
         progress(f"worker is ready: {', '.join(roles)}; health page http://127.0.0.1:{port}/readyz")
@@ -51,3 +52,23 @@ async def run_worker(
     if not healthy:
         raise CommandError("a role was stuck; the worker ended so that it can be started again")
     progress("worker drained and stopped")
+
+
+async def _prepared(settings: Settings, home: Path, roles: Sequence[RoleName], progress: Progress) -> Opened:
+    await check_tables(settings, progress, mend=False)
+    await prepare_topics(settings, progress)
+    if "capture" in roles:
+        await prepare_capture(settings, progress)
+    return await open_all(settings, home, progress)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what the work returns; where `stop` comes first, cancel it, wait for its end, and return None."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)

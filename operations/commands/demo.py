@@ -1,78 +1,95 @@
-"""`crossfade demo` on the command line. What it shows is in operations/demo."""
+"""`crossfade demo` on the command line. What it shows is in `operations.demo`."""
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from operations.commands.pipeline import verify_collection
-from operations.demo.run import COLLECTION, Report, as_json, run_demo
-from operations.stack.layout import default_home
+from operations.context import (
+    DIFFERENCES,
+    PANEL_RUN,
+    HomeOption,
+    JsonOption,
+    home_folder,
+    print_json,
+    print_table,
+    run,
+    say,
+)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-_errors = Console(stderr=True, highlight=False)
-DIFFERENCES_FOUND = 3
+if TYPE_CHECKING:
+    from operations.demo.run import Report
+
+app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL_RUN)
 def demo(
-    documents: Annotated[int, typer.Option(min=100, help="Documents to fill the table with.")] = 5000,
-    changes: Annotated[int, typer.Option(min=20, help="Events to publish while it runs.")] = 300,
+    documents: Annotated[int, typer.Option("--documents", min=100, help="Documents to fill the table with.")] = 5000,
+    changes: Annotated[int, typer.Option("--changes", min=20, help="Events to publish while it runs.")] = 300,
     keep: Annotated[bool, typer.Option("--keep", help="Leave stack and worker running.")] = False,
-    as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    home: Annotated[Path | None, typer.Option("--home", envvar="CROSSFADE_HOME", help="Folder of the data.")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Show the main job on this machine: table to Qdrant, live writes from both sides, questions, and the proof."""
-    place = home or default_home()
-    verify = partial(verify_collection, repair=False)
-    report = asyncio.run(run_demo(place, documents, changes, verify, _progress, keep=keep))
-    if as_json_:
-        print(as_json(report))
+    """Show the main job on this machine: table to Qdrant, live writes from both sides, questions, and the proof.
+
+    Exit code 3: stores differ, counts do not balance, or a question had no answer.
+    """
+    # It opens what a worker opens, and that takes a second to import.
+    from operations.demo.run import run_demo  # noqa: PLC0415
+    from operations.verification import verify_collection  # noqa: PLC0415
+
+    place = home_folder(home)
+    report = run(run_demo(place, documents, changes, partial(verify_collection, repair=False), say, keep=keep))
+    if json:
+        print_json({name: getattr(report, name) for name in report.__dataclass_fields__})
     else:
         _print(report, place, keep)
     balanced = report.applied + report.superseded + report.dead_lettered == report.submitted
     if report.differences or not balanced or report.answered != report.questions:
-        raise typer.Exit(DIFFERENCES_FOUND)
-
-
-def _progress(text: str) -> None:
-    _errors.print(text, markup=False, soft_wrap=True)
+        raise typer.Exit(DIFFERENCES)
 
 
 def _print(report: Report, home: Path, keep: bool) -> None:
-    console = Console(highlight=False)
-    examples = Table(title="some questions, and the best hit of each backend", box=None, pad_edge=False)
-    for column in ("question", "from", "best document"):
-        examples.add_column(column)
-    for example in report.examples:
-        examples.add_row(example["question"], str(example["served_by"]), str(example["best"]))
-    console.print(examples)
-    facts = Table(title="what was counted", box=None, pad_edge=False, show_header=False)
-    facts.add_row("documents in the table at the start", str(report.documents))
-    facts.add_row("backfilled by capture's snapshot in", f"{report.backfill_s} s")
-    facts.add_row("events published", str(report.submitted))
+    rows = [(example["question"], example["served_by"], example["best"]) for example in report.examples]
+    print_table(("question", "from", "best document"), rows, title="Some questions, and the best hit of each backend")
+    print()
     ends = f"{report.applied} applied + {report.superseded} superseded + {report.dead_lettered} dead-lettered"
-    facts.add_row("  and what became of them", ends)
-    facts.add_row("rows written by SQL meanwhile", str(report.direct_writes))
-    facts.add_row("questions answered meanwhile", f"{report.answered} of {report.questions}")
-    facts.add_row("publish → searchable", _times(report.freshness_ms))
-    facts.add_row("question → answer", _times(report.answer_ms))
-    facts.add_row("differences between table and Qdrant", str(report.differences))
-    facts.add_row("took", f"{report.total_s} s")
-    console.print(facts)
-    if keep:
-        config = home / "demo.toml"
-        console.print(f'next: crossfade ask --config {config} "how do I sort a list"')
-        console.print(f"      crossfade verify {COLLECTION} --config {config}")
-        console.print("      crossfade status; crossfade down")
-    else:
-        console.print("next: crossfade demo --keep, then ask your own questions with crossfade ask")
+    facts = [
+        ("documents in the table at the start", report.documents),
+        ("backfilled by capture's snapshot in", f"{report.backfill_s} s"),
+        ("events published", report.submitted),
+        ("and what became of them", ends),
+        ("rows written by SQL meanwhile", report.direct_writes),
+        ("questions answered meanwhile", f"{report.answered} of {report.questions}"),
+        ("publish → searchable", _times(report.freshness_ms)),
+        ("question → answer", _times(report.answer_ms)),
+        ("differences between table and Qdrant", report.differences),
+        ("took", f"{report.total_s} s"),
+    ]
+    print_table(("what was counted", ""), facts)
+    print("\nWhat to try next:")
+    for line in _next(home, keep):
+        print(f"  {line}")
+
+
+def _next(home: Path, keep: bool) -> tuple[str, ...]:
+    if not keep:
+        return ("crossfade demo --keep, then your own questions with crossfade ask",)
+    place = f"--home {home} --config {home / 'demo.toml'}"
+    return (
+        f'crossfade ask "how do I sort a list" {place}',
+        f"crossfade verify {place}",
+        f"kill {_worker(home)}; crossfade down --home {home}    (ends the worker, then the stack)",
+    )
+
+
+def _worker(home: Path) -> int:
+    return int(orjson.loads((home / "run" / "worker-ready.json").read_bytes())["pid"])
 
 
 def _times(of: dict[str, float]) -> str:

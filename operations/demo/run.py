@@ -6,8 +6,6 @@ Everything is measured while it happens; nothing is printed that was not counted
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
 import time
 import uuid
@@ -312,13 +310,3 @@ async def _outcomes(
             report.superseded += 1
     fresh = [o.latency_ms for (_, store), o in outcomes.items() if store == "qdrant" and o.outcome == "applied"]
     report.freshness_ms = percentiles(fresh)
-
-
-def as_json(report: Report) -> str:
-    """Return the report as one JSON document."""
-    return json.dumps({name: getattr(report, name) for name in Report.__dataclass_fields__})
-
-
-def environment_home() -> str:
-    """Return how a user names the home of this demonstration in a command."""
-    return os.environ.get("CROSSFADE_HOME") or "~/.crossfade"

@@ -1,0 +1,62 @@
+"""`crossfade submit`: publishes documents of a file. Records are made in `operations.submitting`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from connectors.kafka.bus import AiokafkaBus
+from operations.context import (
+    PANEL_RUN,
+    ConfigOption,
+    Context,
+    HomeOption,
+    JsonOption,
+    counting,
+    load,
+    print_json,
+    told,
+)
+from operations.submitting import batches
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=PANEL_RUN)
+def submit(
+    file: Annotated[Path, typer.Argument(help="Documents, one JSON object a line; - reads standard input.")],
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Publish documents as a producer would.
+
+    A line is {"collection": "…", "id": "…", "text": "…", "metadata": {…}}, where text may also be an object of the
+    text columns; {"collection": "…", "id": "…", "delete": true} deletes.
+    """
+    with told():
+        context = load(config, home)
+        _ = context.bootstrap
+    count = _submitted(context, file)
+    if json:
+        print_json({"submitted": count})
+    else:
+        print(f"{count} documents were submitted.")
+
+
+def _submitted(context: Context, file: Path) -> int:
+    bus = AiokafkaBus(context.settings.kafka)
+    count = 0
+    with told(), asyncio.Runner() as runner, counting("submitted") as counted:
+        try:
+            # Lines are read while the loop stands still, so that Ctrl-C also ends the wait for the next one.
+            for batch in batches(file):
+                runner.run(bus.publish(batch))
+                count += len(batch)
+                counted(count)
+        finally:
+            runner.run(bus.close())
+    return count

@@ -1,0 +1,186 @@
+"""The command line as its user meets it: help, exit codes, messages, Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from operations import cli
+from operations.commands.worker import roles_of
+from operations.errors import CommandError
+from operations.running import _unless
+from operations.submitting import batches, submission_record
+
+CROSSFADE = (sys.executable, "-c", "from operations.cli import main; main()")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("CROSSFADE_CONFIG", "CROSSFADE_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CROSSFADE_HOME", str(tmp_path / "home"))
+
+
+def commands(command: Any, path: str = "crossfade") -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{path} {name}")
+
+
+TREE = dict(commands(typer.main.get_command(cli.app)))
+
+
+def test_the_commands_are_those_that_the_design_names() -> None:
+    leaves = {path.removeprefix("crossfade ") for path, command in TREE.items() if not hasattr(command, "commands")}
+    assert leaves == {
+        "demo", "up", "down", "status", "worker", "submit", "ask", "verify", "dlt list", "dlt show", "dlt replay",
+        "config check", "topics list", "topics apply", "schemas export",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TREE)
+def test_every_command_and_each_of_its_options_says_what_it_is_for(path: str) -> None:
+    command = TREE[path]
+    assert command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), parameter.name
+    result = CliRunner().invoke(cli.app, [*path.split()[1:], "--help"])
+    assert result.exit_code == 0
+    assert f"Usage: {path} [OPTIONS]" in result.stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"crossfade {version('crossfade')}\n")
+
+
+CONFIG = '[kafka]\nbootstrap = "127.0.0.1:1"\n' + "".join(
+    f'[collections.{name}]\ntable = "{name}"\nkey = ["id"]\ntext = ["body"]\n' for name in ("first", "second")
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("worker --roles writer", 2, "There is no role writer"),
+        ("worker --roles ,", 2, "No role is named"),
+        ("ask q --route sql", 2, "There is no backend 'sql'"),
+        ("ask q --config two.toml", 2, "Which collection?"),
+        ("ask q --config two.toml --collection third", 2, "Configured in two.toml: first, second"),
+        ("ask q", 1, "No Kafka brokers are known"),
+        ("verify", 2, "Which collection?"),
+        ("submit absent.jsonl --config two.toml", 2, "absent.jsonl cannot be read: No such file"),
+        ("submit wrong.jsonl --config two.toml", 2, "Line 2 is not a document"),
+        ("up engine", 2, "engine"),
+        ("config check --config absent.toml", 2, "there is no such file"),
+        ("topics list", 1, "crossfade up"),
+        ("dlt replay", 2, "Which dead letters?"),
+        ("nothing", 2, "No such command"),
+        ("verify --page 0", 2, "--page"),
+    ],
+)
+def test_a_mistake_ends_with_its_exit_code_and_a_sentence_on_stderr(
+    tmp_path: Path, arguments: str, code: int, said: str
+) -> None:
+    (tmp_path / "two.toml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "wrong.jsonl").write_text('{"collection": "first", "id": "1", "delete": true}\n{}\n', encoding="utf-8")
+    result = CliRunner().invoke(cli.app, arguments.split())
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_outside_of_a_command_is_told_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise CommandError("it is broken", "mend it", 2)
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "crossfade: it is broken\nmend it\n"
+
+
+def test_ctrl_c_ends_with_130_and_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text(CONFIG, encoding="utf-8")
+    arguments = (*CROSSFADE, "submit", "-", "--config", "two.toml")
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        waiting_for_a_line(process.pid)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+
+
+def waiting_for_a_line(pid: int) -> None:
+    """Return when the process waits in a read of its standard input."""
+    while not Path(f"/proc/{pid}/syscall").read_text(encoding="ascii").startswith("0 0x0 "):
+        pass
+
+
+def test_roles_are_taken_once_and_in_order() -> None:
+    assert roles_of("query, intake,query") == ["query", "intake"]
+
+
+def test_a_line_becomes_a_record_or_a_message_with_its_number() -> None:
+    record = submission_record(1, b'{"collection": "c", "id": "7", "text": "t"}')
+    assert (record.key, json.loads(record.value or b"")["text"]) == (b"c/7", "t")
+    gone = submission_record(2, b'{"collection": "c", "id": "7", "delete": true}')
+    assert (gone.key, gone.value) == (b"c/7", None)
+    assert [name for name, _ in gone.headers] == ["ce_id"]
+    for line, said in ((b"{", "JSON"), (b"[]", "object"), (b'{"collection": "c", "id": "1", "txt": ""}', "t")):
+        with pytest.raises(CommandError, match=f"Line 3 is not a document.*{said}") as caught:
+            submission_record(3, line)
+        assert caught.value.exit_code == 2
+
+
+def test_a_file_is_published_in_batches_without_its_empty_lines(tmp_path: Path) -> None:
+    file = tmp_path / "documents.jsonl"
+    file.write_text("\n".join(f'{{"collection": "c", "id": "{n}", "text": "t"}}\n' for n in range(1001)), "utf-8")
+    assert [len(batch) for batch in batches(file)] == [500, 500, 1]
+
+
+async def test_work_that_is_told_to_stop_is_cancelled_and_has_ended() -> None:
+    stop, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> int:
+        try:
+            stop.set()
+            await asyncio.Event().wait()
+            return 1
+        finally:
+            ended.set()
+
+    assert await _unless(stop, work()) is None
+    assert ended.is_set()
+
+
+async def test_work_that_ends_first_gives_its_result_or_its_error() -> None:
+    async def result() -> int:
+        return 7
+
+    async def failure() -> int:
+        raise CommandError("no")
+
+    assert await _unless(asyncio.Event(), result()) == 7
+    with pytest.raises(CommandError):
+        await _unless(asyncio.Event(), failure())
