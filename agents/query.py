@@ -9,9 +9,10 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from agents.batch import CollectionPorts, Collections, Message, Surroundings, collection_of
-from connectors.errors import CrossfadeError
+from connectors.errors import CrossfadeError, EmbeddingFailed, Refused
 from connectors.ports import Bus, SearchBackend, SearchRequest
 from connectors.telemetry import client_span, database_span, embeddings_span
 from domain.breaker import Breaker
@@ -37,6 +38,26 @@ class Breakers:
         """Return a breaker's state, closed at first."""
         fresh = Breaker(self.routing.breaker_failures, self.routing.breaker_cooldown_s)
         return self.states.get((collection, backend), fresh)
+
+    def begin(self, collection: str, backend: Backend) -> bool:
+        """Say whether a call is let through, and count it as begun; `end` must follow."""
+        now = time.monotonic()
+        breaker = self.of(collection, backend)
+        if not breaker.allows(now):
+            return False
+        self.states[collection, backend] = breaker.started(now)
+        return True
+
+    def end(self, collection: str, backend: Backend, says: Literal["well", "ill", "nothing"]) -> None:
+        """Note what an ended call says of its backend."""
+        breaker = self.of(collection, backend)
+        self.states[collection, backend] = (
+            breaker.succeeded()
+            if says == "well"
+            else breaker.failed_at(time.monotonic())
+            if says == "ill"
+            else breaker.released()
+        )
 
     def available(self, collection: str) -> Mapping[Backend, bool]:
         """Say of each backend whether a call would be let through now."""
@@ -66,19 +87,10 @@ async def answer(
     started = time.perf_counter()
     decision = decide(query, ports.settings.phase, breakers.available(query.collection))
     search = _Search(ports, query, message)
-    served_by: Backend | None = None
-    hits: list[Hit] = []
-    waited_ms = max(0, around.clock() - message.record.timestamp_ms)
-    limit_ms = breakers.routing.backend_timeout_ms
+    left_ms = None
     if query.deadline_ms is not None:
-        limit_ms = min(limit_ms, query.deadline_ms - waited_ms)
-    for backend in decision.order if limit_ms > 0 else ():
-        found = await _ask(search, backend, breakers, limit_ms / 1000)
-        if found is not None:
-            served_by, hits = backend, found
-            break
-    if limit_ms <= 0:
-        search.errors.append(f"the deadline of {query.deadline_ms} ms passed before an answer was begun")
+        left_ms = query.deadline_ms - max(0, around.clock() - message.record.timestamp_ms)
+    served_by, hits = await _first_answer(search, decision, breakers, left_ms)
     search.timings_ms["total"] = round((time.perf_counter() - started) * 1000, 3)
     answered = QueryAnswered(
         query_id=query.id,
@@ -113,27 +125,56 @@ def _preferred(decision: Decision) -> Backend:
     return decision.alternatives[0].backend
 
 
-async def _ask(search: _Search, backend: Backend, breakers: Breakers, limit_s: float) -> list[Hit] | None:
+async def _first_answer(
+    search: _Search, decision: Decision, breakers: Breakers, left_ms: int | None
+) -> tuple[Backend | None, list[Hit]]:
+    """Ask the backends in order, each within its own time limit and all before the deadline, `left_ms` from now."""
+    started = time.monotonic()
+    own_limit_s = breakers.routing.backend_timeout_ms / 1000
+    for backend in decision.order:
+        left_s = own_limit_s if left_ms is None else left_ms / 1000 - (time.monotonic() - started)
+        if left_s <= 0:
+            search.errors.append(f"the deadline of {search.query.deadline_ms} ms passed before {backend} was asked")
+            break
+        hits = await _ask(search, backend, breakers, min(own_limit_s, left_s), hurried=left_s < own_limit_s)
+        if hits is not None:
+            return backend, hits
+    return None, []
+
+
+async def _ask(
+    search: _Search, backend: Backend, breakers: Breakers, limit_s: float, *, hurried: bool
+) -> list[Hit] | None:
+    """Return a backend's hits, None where it gave none. `hurried`: the deadline left it less than its own time limit.
+
+    What the question is to blame for (a filter that is refused, a short deadline) says nothing of the backend.
+    """
     collection = search.query.collection
-    key = (collection, backend)
-    breaker = breakers.of(collection, backend)
-    if not breaker.allows(time.monotonic()):
+    if not breakers.begin(collection, backend):
         search.errors.append(f"{backend}: circuit open")
         return None
-    breakers.states[key] = breaker.started(time.monotonic())
     started = time.perf_counter()
+    says: Literal["well", "ill", "nothing"] = "nothing"
     try:
         async with asyncio.timeout(limit_s):
             hits = await _search(search, backend)
-    except (CrossfadeError, TimeoutError) as error:
-        breakers.states[key] = breakers.of(collection, backend).failed_at(time.monotonic())
-        reason = f"no answer within {limit_s:.1f} s" if isinstance(error, TimeoutError) else str(error)
-        search.errors.append(f"{backend}: {reason}")
-        return None
+        says = "well"
+        return hits
+    except (Refused, EmbeddingFailed) as error:
+        search.errors.append(f"{backend}: {error}")
+    except TimeoutError:
+        says = "nothing" if hurried else "ill"
+        search.errors.append(f"{backend}: no answer within {limit_s:.1f} s")
+    except CrossfadeError as error:
+        says = "ill"
+        search.errors.append(f"{backend}: {error}")
+    except Exception:
+        says = "ill"
+        raise
     finally:
         search.timings_ms[backend] = round((time.perf_counter() - started) * 1000, 3)
-    breakers.states[key] = breakers.of(collection, backend).succeeded()
-    return hits
+        breakers.end(collection, backend, says)
+    return None
 
 
 async def _search(search: _Search, backend: Backend) -> list[Hit]:

@@ -1,0 +1,117 @@
+"""The page of a worker, over HTTP: alive unless a role is stuck, ready when every role is and consuming began."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agents.health import is_stuck, serve_health, state_of
+from agents.runner import RoleHealth
+
+STALL_S = 60.0
+Get = Callable[[str], Any]
+
+
+@asynccontextmanager
+async def page(*roles: RoleHealth, started: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
+    runner, port = await serve_health(roles, lambda: started, 0, STALL_S)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        await runner.cleanup()
+
+
+def role(name: str = "intake", *, busy_for_s: float | None = None, waiting_for: str | None = None) -> RoleHealth:
+    busy_since_s = None if busy_for_s is None else time.monotonic() - busy_for_s
+    return RoleHealth(name, busy_since_s=busy_since_s, waiting_for=waiting_for)
+
+
+READY = role()
+BUSY = role(busy_for_s=1)
+STUCK = role("vector", busy_for_s=1000)
+WAITING = role("legacy", busy_for_s=1000, waiting_for="StoreUnavailable: down")
+
+
+@pytest.mark.parametrize(
+    ("roles", "started", "livez", "readyz"),
+    [
+        ([READY], True, 200, 200),
+        ([READY, BUSY], True, 200, 200),
+        ([READY], False, 200, 503),
+        ([READY, WAITING], True, 200, 503),
+        ([READY, STUCK], True, 503, 503),
+        ([WAITING, STUCK], False, 503, 503),
+    ],
+    ids=["ready", "busy", "not started", "waits for a store", "stuck", "all at once"],
+)
+async def test_the_status_says_whether_to_restart_and_whether_to_send_work(
+    roles: list[RoleHealth], started: bool, livez: int, readyz: int
+) -> None:
+    async with (
+        page(*roles, started=started) as client,
+        client.get("/livez") as alive,
+        client.get("/readyz") as ready,
+    ):
+        assert (alive.status, ready.status) == (livez, readyz)
+        told = await alive.json(), await ready.json()
+    assert (told[0]["alive"], told[1]["ready"]) == (livez == 200, readyz == 200)
+    assert [each["role"] for each in told[0]["roles"]] == [each.role for each in roles]
+
+
+async def test_the_page_follows_the_roles_as_they_are_now() -> None:
+    changing = role()
+    async with page(changing) as client:
+        async with client.get("/readyz") as before:
+            assert before.status == 200
+        changing.waiting_for = "StoreUnavailable: down"
+        changing.handled, changing.dead_letters = 7, 2
+        async with client.get("/readyz") as after:
+            assert after.status == 503
+            (told,) = (await after.json())["roles"]
+    told.pop("idle_s")
+    assert told == {
+        "role": "intake",
+        "state": "degraded",
+        "handled": 7,
+        "dead_letters": 2,
+        "waiting_for": "StoreUnavailable: down",
+    }
+
+
+async def test_metrics_are_served_as_prometheus_reads_them() -> None:
+    async with page(READY) as client, client.get("/metrics") as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"].startswith("text/plain; version=")
+        assert b"# TYPE" in await response.read()
+
+
+async def test_the_page_is_served_on_loopback_only() -> None:
+    runner, port = await serve_health([READY], lambda: True, 0, STALL_S)
+    try:
+        assert runner.addresses == [("127.0.0.1", port)]
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("busy_since_s", "waiting_for", "stuck", "state"),
+    [
+        (None, None, False, "ready"),
+        (100.0, None, False, "ready"),
+        (40.0, None, False, "ready"),
+        (39.0, None, True, "stuck"),
+        (39.0, "a store", False, "degraded"),
+        (None, "a store", False, "degraded"),
+    ],
+)
+def test_a_role_is_stuck_in_one_batch_too_long_unless_it_waits_for_a_store(
+    busy_since_s: float | None, waiting_for: str | None, stuck: bool, state: str
+) -> None:
+    health = RoleHealth("intake", busy_since_s=busy_since_s, waiting_for=waiting_for)
+    assert (is_stuck(health, STALL_S, 100.0), state_of(health, STALL_S, 100.0)) == (stuck, state)
