@@ -115,17 +115,21 @@ class Foreign:
         consumer = self._new_consumer()
         found: list[Seen] = []
         try:
-            for place in self._beginnings(topic):
-                _, end = consumer.get_watermark_offsets(place, timeout=10)
-                consumer.assign([place])
-                position = max(0, place.offset)
-                while position < end:
-                    message = consumer.poll(10)
-                    assert message is not None, f"{topic}: nothing at offset {position} of {end}"
-                    position = (message.offset() or 0) + 1
-                    seen = _seen(message)
-                    if seen is not None:
-                        found.append(seen)
+            places = self._beginnings(topic)
+            ends = {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
+            left = {place.partition for place in places if max(0, place.offset) < ends[place.partition]}
+            consumer.assign(places)
+            while left:
+                message = consumer.poll(10)
+                assert message is not None, f"{topic}: nothing more came of partitions {left}"
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None, message.error()
+                if offset + 1 >= ends[partition]:
+                    left.discard(partition)
+                seen = _seen(message)
+                if seen is not None:
+                    found.append(seen)
         finally:
             consumer.close()
         return found

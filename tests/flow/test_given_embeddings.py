@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,11 @@ from tests.flow.site import Site, Store, eventually
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture(params=FORMS, ids=lambda form: f"{form.name}-{form.connector}")
+def label(form: Form) -> str:
+    return f"{form.name}-{form.connector}"
+
+
+@pytest.fixture(params=FORMS, ids=label)
 def form(request: pytest.FixtureRequest) -> Form:
     given: Form = request.param
     return given
@@ -58,9 +64,9 @@ async def test_a_missing_embedding_is_computed_for_qdrant_alone(store: Store, fo
         assert await column(store, form, document_id) is None
 
 
-async def test_an_embedding_of_another_length_is_computed_by_chunks(store: Store, form: Form) -> None:
-    if form.name == "pgvector":
-        pytest.skip("a pgvector column has one length")
+# A pgvector column has one length.
+@pytest.mark.parametrize("form", [form for form in FORMS if form.name != "pgvector"], ids=label, indirect=True)
+async def test_an_embedding_of_another_length_is_computed_by_chunks(store: Store) -> None:
     points = await store.points("other-model")
     (chunks,) = await store.ports.embedder.chunked([LONG_TEXT])
     assert [point.text for point in points] == list(chunks)
@@ -75,6 +81,20 @@ async def test_a_producers_embedding_is_in_the_column_and_in_qdrant(store: Store
     np.testing.assert_array_equal(found, vector)
     np.testing.assert_array_equal(np.asarray(await column(store, form, "produced")), vector)
     await store.holds_the_same(await store.count())
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form.name == "pgvector"], ids=label, indirect=True)
+async def test_both_backends_search_by_the_given_vectors(store: Store) -> None:
+    question = "Which document has the vector of this very question?"
+    vector = np.frombuffer(await store.ports.embedder.embed_query(question), dtype="<f4")
+    await store.applied("found by vector", text="No word in common, but the same direction.", embedding=vector.tolist())
+    for route in ("legacy", "qdrant"):
+        query_id = uuid.uuid4().hex
+        store.site.foreign.ask({"id": query_id, "collection": store.name, "text": question, "route": route})
+        answer = (await store.site.foreign.answer(query_id)).data
+        assert (answer["served_by"], answer["degraded"]) == (route, False)
+        assert answer["hits"][0]["document_id"] == "found by vector"
+        assert answer["hits"][0]["score"] == pytest.approx(1.0, abs=1e-3)
 
 
 async def test_an_embedding_that_alone_changes_by_sql_reaches_qdrant(store: Store, form: Form) -> None:
