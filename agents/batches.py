@@ -2,8 +2,10 @@
 
 `Stream.take` waits `within` for a batch to fill and costs a pass through the stream for each event; a hop here costs
 neither. A role whose last batch held several events waits until `interval_s` after that batch began: under load this
-makes batches large, which costs every store and broker less, and a lone event never waits. Events are acknowledged in the order of their arrival, after the batch was handled: Faust commits the end of
-the first run of acknowledged offsets, which is only safe in order. Nothing is acknowledged when the body raises.
+makes batches large, which costs every store and broker less, and a lone event never waits.
+
+Events are acknowledged in the order of their arrival, after the batch was handled: Faust commits the end of the first
+run of acknowledged offsets, which is only safe in order. Nothing is acknowledged when the body raises.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from faust.transport.drivers.aiokafka import Consumer, Transport
 class PromptConsumer(Consumer):
     """A consumer that delivers at once where there is room."""
 
-    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:  # noqa: ASYNC109 - Faust's own signature
         """Await the first of the given coroutines to finish; a delivery (and its interruption) is made at once."""
         if len(coros) == 2 and self._can_deliver():
             delivery, interruption = coros

@@ -38,13 +38,13 @@ table = "{VECTORS}"
 key = ["id"]
 text = ["body"]
 metadata = ["kind"]
-embedding = {{ column = "embedding", format = "pgvector" }}
+embedding = {{ column = "embedding", format = "float32" }}
 """
 
 _TABLES = f"""
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TABLE IF NOT EXISTS {TEXTS} (id text PRIMARY KEY, body text, kind text);
-CREATE TABLE IF NOT EXISTS {VECTORS} (id text PRIMARY KEY, body text, kind text, embedding vector({DIMENSION}));
+CREATE TABLE IF NOT EXISTS {VECTORS} (id text PRIMARY KEY, body text, kind text, embedding bytea);
 """
 
 

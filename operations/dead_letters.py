@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from connectors.errors import Misconfigured
 from connectors.kafka import tail
@@ -117,7 +117,7 @@ def _submission(letter: DeadLetter, resolved: DocumentResolved, now_ms: int) -> 
         source=SOURCE,
         time_ms=now_ms,
     )
-    return record if content and not resolved.deleted else replace(record, value=None)
+    return record if content and not resolved.deleted else record._replace(value=None)
 
 
 def _floats(packed: bytes) -> list[float]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
+
 from agents.assembly import Opened, open_all
 from agents.wiring import RoleName
 from agents.worker import Worker
@@ -30,6 +32,8 @@ async def run_worker(
 
     `ready_file` gets the port of the health page as JSON once every agent consumes, for who started this process.
     """
+    # Faust's consumers run on threads, whose loops are of the policy's kind.
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeVar
 
 import orjson
@@ -39,8 +40,12 @@ class Attributes:
 
 def timestamp(time_ms: int) -> str:
     """Return an RFC 3339 time in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+    return f"{_to_the_second(time_ms // 1000)}.{time_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _to_the_second(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def encode(
@@ -91,22 +96,27 @@ def decode(record: Received, model: type[E]) -> tuple[E, Attributes]:
 
 def unwrap(record: Received) -> tuple[Attributes, bytes | None]:
     """Return attributes and raw JSON data of a record in either mode. Raises InvalidEvent for a broken envelope."""
-    headers = {name.lower(): value.decode("utf-8", "replace") for name, value in record.headers}
-    content_type = headers.get("content-type", "")
+    headers = {name.lower(): value for name, value in record.headers}
+    content_type = _text(headers, "content-type") or ""
     if record.value is not None and content_type.startswith(STRUCTURED):
         return _unwrap_structured(record, headers)
     fallback = f"{record.topic}/{record.partition}/{record.offset}"
     attributes = Attributes(
-        id=headers.get("ce_id", fallback),
-        type=headers.get("ce_type"),
-        source=headers.get("ce_source"),
-        subject=headers.get("ce_subject"),
-        traceparent=headers.get("traceparent"),
+        id=_text(headers, "ce_id") or fallback,
+        type=_text(headers, "ce_type"),
+        source=_text(headers, "ce_source"),
+        subject=_text(headers, "ce_subject"),
+        traceparent=_text(headers, "traceparent"),
     )
     return attributes, record.value
 
 
-def _unwrap_structured(record: Received, headers: dict[str, str]) -> tuple[Attributes, bytes | None]:
+def _text(headers: dict[str, bytes], name: str) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _unwrap_structured(record: Received, headers: dict[str, bytes]) -> tuple[Attributes, bytes | None]:
     try:
         envelope = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError as error:
@@ -125,7 +135,7 @@ def _unwrap_structured(record: Received, headers: dict[str, str]) -> tuple[Attri
     elif envelope.get("data") is not None:
         data = orjson.dumps(envelope["data"])
     subject = envelope.get("subject")
-    traceparent = headers.get("traceparent") or envelope.get("traceparent")
+    traceparent = _text(headers, "traceparent") or envelope.get("traceparent")
     attributes = Attributes(
         id=envelope["id"],
         type=envelope["type"],

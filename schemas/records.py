@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A record read from a topic; `timestamp_ms` is the broker's or the producer's, in milliseconds since the epoch."""
 
     topic: str
@@ -27,8 +26,7 @@ class Received:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A record to publish; the partition follows from the key (murmur2, as Kafka's own clients do)."""
 
     topic: str

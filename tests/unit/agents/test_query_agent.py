@@ -58,7 +58,7 @@ class Asking:
     async def ask(self, *, asked_ms_ago: int = 0, **fields: Any) -> QueryAnswered:
         event = QueryAsked(**({"id": "q1", "collection": NAME, "text": "wing"} | fields))
         message = self.world.put(ASKED, event, event.id, trace=TRACEPARENT)
-        record = replace(message.record, timestamp_ms=NOW - asked_ms_ago)
+        record = message.record._replace(timestamp_ms=NOW - asked_ms_ago)
         await self.answer(replace(message, record=record))
         return self.world.bus.events(ANSWERED, QueryAnswered)[-1]
 
