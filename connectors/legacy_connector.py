@@ -21,14 +21,16 @@ async def open_legacy(name: str, collection: Collection, dsn: str) -> LegacyConn
     return await mariadb.open_mariadb(name, collection, dsn)
 
 
-async def check_legacy(name: str, collection: Collection, dsn: str) -> list[Finding]:
+async def check_legacy(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Finding]:
     """Return what is wrong for a collection, also where `open_legacy` would fail for it.
+
+    Stored embeddings are looked at where the model's `dimension` is given.
 
     Raises Misconfigured for an address, role or password that is not right, StoreUnavailable.
     """
     if collection.connector == "postgres":
-        return await check_postgres(name, collection, dsn)
-    return await check_mariadb(name, collection, dsn)
+        return await check_postgres(name, collection, dsn, dimension)
+    return await check_mariadb(name, collection, dsn, dimension)
 
 
 async def apply_mend(dsn: str, findings: Sequence[Finding]) -> list[str]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from connectors.sql_layout import KEY_KINDS, VERSION_COLUMN, Column
+from connectors.sql_values import parse_embedding
 from domain.legacy import Finding
 from domain.values import Kind
 from schemas.settings import Collection
+
+# Enough to see a wrong format or model; more would make the check slow on wide rows.
+VECTORS_LOOKED_AT = 20
 
 EMBEDDING_TYPES: dict[str, tuple[str, ...]] = {
     "pgvector": ("vector",),
@@ -57,7 +62,8 @@ def column_findings(
         column = columns.get(name)
         if column is None:
             others = [one for one in columns if one != VERSION_COLUMN]
-            findings.append(error(subject, f"{use} column {name} is not in the table{near(name, others)}"))
+            mend = f"-- crossfade.toml: name a column of the table: {', '.join(others)}"
+            findings.append(error(subject, f"{use} column {name} is not in the table{near(name, others)}", mend))
         elif kinds is None:
             findings += _embedding(subject, collection, column, rename)
         elif column.kind not in kinds:
@@ -75,4 +81,34 @@ def _embedding(subject: str, collection: Collection, column: Column, rename: Cal
         return []
     wanted = " or ".join(EMBEDDING_TYPES[embedding.format][:3])
     text = f"embedding column {column.name} is of type {rename(column)}, format {embedding.format} needs {wanted}"
-    return [error(subject, text)]
+    fitting = next((form for form, types in EMBEDDING_TYPES.items() if base in types), None)
+    mend = f'-- crossfade.toml: format = "{fitting}"' if fitting else "-- crossfade.toml: name another column"
+    return [error(subject, text, mend)]
+
+
+def vector_findings(
+    subject: str, collection: Collection, dimension: int, values: Sequence[Any], declared: int | None = None
+) -> list[Finding]:
+    """Return what is wrong with stored embeddings, of which `values` are some, for a model of that dimension.
+
+    `declared` is the length that the column's type demands.
+    """
+    embedding = collection.embedding
+    if embedding is None:
+        return []
+    column = embedding.column
+    vectors = [parse_embedding(embedding.format, value, column) for value in values]
+    findings: list[Finding] = []
+    lengths = {len(vector) // 4 for vector in vectors if vector is not None} | ({declared} if declared else set())
+    others = sorted(lengths - {dimension})
+    if others:
+        found = " and ".join(str(length) for length in others)
+        text = f"embedding column {column} holds vectors of {found} numbers, {collection.model} makes {dimension}"
+        mend = f"-- crossfade.toml: set {subject}'s model to the one that made them, or leave its embedding out"
+        findings.append(error(subject, text, mend))
+    unusable = sum(vector is None for vector in vectors)
+    if unusable:
+        text = f"{unusable} of {len(values)} embeddings looked at in column {column} are not {embedding.format}"
+        mend = "-- they are computed anew; set them to NULL, or mend the format in crossfade.toml"
+        findings.append(warning(subject, text, mend))
+    return findings

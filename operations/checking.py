@@ -9,22 +9,19 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
-import orjson
 
-from connectors.embedding.locate import BUNDLED, DEFAULT_OWNER, locate_model
-from connectors.errors import CrossfadeError
+from connectors.embedding.facts import ModelFacts
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
 from connectors.kafka.admin import broker_config, existing_topics
 from connectors.legacy_connector import apply_mend, check_legacy
-from connectors.qdrant import healthy, socket_path
+from connectors.qdrant import healthy, socket_path, stored_dimension
 from domain.legacy import Finding
+from operations.checking_models import check_chunking, check_model, check_record
 from operations.context import Context
 from operations.errors import CommandError
-from schemas.settings import Collection, Qdrant
 from topics.provisioning import captured_table, desired_topics, largest_record, plan
 
 _TIMEOUT_S = 10.0
@@ -46,17 +43,22 @@ class Checked:
 
 async def check_all(context: Context) -> list[Checked]:
     """Look at every part at the same time. An answer that does not come is a finding, not an error."""
-    settings = context.settings
-    parts: list[tuple[str, Coroutine[Any, Any, list[Finding]]]] = [
-        ("configuration", _configuration(context)),
-        ("kafka", _brokers(context)),
-        ("topics", _topics(context)),
-        ("connect", _connect(context)),
-        ("qdrant", _qdrant(context)),
-        *((name, _database(context, name, collection)) for name, collection in settings.collections.items()),
+    collections = context.settings.collections
+    looked = await asyncio.gather(*(check_model(name, collection) for name, collection in collections.items()))
+    models = {name: facts for name, (facts, _) in zip(collections, looked, strict=True)}
+    parts: list[tuple[str, str, Coroutine[Any, Any, list[Finding]]]] = [
+        ("configuration", "", _configuration(context, models, [one for _, found in looked for one in found])),
+        ("kafka", "-- crossfade up, or mend kafka.bootstrap", _brokers(context)),
+        ("topics", "-- crossfade up, or mend kafka.bootstrap", _topics(context)),
+        ("connect", "-- crossfade up, or mend kafka.connect", _connect(context)),
+        ("qdrant", "-- crossfade up, or mend qdrant.url", _qdrant(context, models)),
+        *(
+            (name, f"-- crossfade up, or mend collections.{name}.dsn", _database(context, name, models[name]))
+            for name in collections
+        ),
     ]
-    found = await asyncio.gather(*(_answered(name, check) for name, check in parts))
-    return [Checked(name, tuple(findings)) for (name, _), findings in zip(parts, found, strict=True)]
+    found = await asyncio.gather(*(_answered(name, mend, check) for name, mend, check in parts))
+    return [Checked(name, tuple(findings)) for (name, _, _), findings in zip(parts, found, strict=True)]
 
 
 async def mend_all(context: Context, checked: Sequence[Checked]) -> list[str]:
@@ -68,40 +70,41 @@ async def mend_all(context: Context, checked: Sequence[Checked]) -> list[str]:
     return done
 
 
-async def _answered(subject: str, check: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
+async def _answered(subject: str, mend: str, check: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
     try:
         return await check
     except CommandError as error:
-        return [Finding("error", subject, error.message, f"-- {error.hint}" if error.hint else None)]
+        return [Finding("error", subject, error.message, f"-- {error.hint}" if error.hint else mend)]
     except TimeoutError:
-        return [Finding("error", subject, "there is no answer in time")]
+        return [Finding("error", subject, "there is no answer in time", mend)]
     except (CrossfadeError, OSError) as error:
-        return [Finding("error", subject, str(error))]
+        return [Finding("error", subject, str(error), mend)]
 
 
-async def _configuration(context: Context) -> list[Finding]:
+async def _configuration(context: Context, models: dict[str, ModelFacts], known: list[Finding]) -> list[Finding]:
     settings = context.settings
-    findings: list[Finding] = []
+    findings = list(known)
     if not settings.collections:
         findings.append(
             Finding("error", "collections", "no collection is configured", "-- crossfade.toml: add [collections.NAME]")
         )
     if settings.kafka.max_text_bytes > settings.kafka.max_record_bytes:
         message = f"max_text_bytes {settings.kafka.max_text_bytes} is above max_record_bytes"
-        findings.append(
-            Finding("error", "kafka", f"{message} {settings.kafka.max_record_bytes}", "-- crossfade.toml: lower it")
-        )
+        mend = "-- crossfade.toml: lower kafka.max_text_bytes"
+        findings.append(Finding("error", "kafka", f"{message} {settings.kafka.max_record_bytes}", mend))
     tables: dict[tuple[str, str | None, str], list[str]] = defaultdict(list)
     for name, collection in settings.collections.items():
+        findings += check_chunking(name, collection, models[name])
+        findings += check_record(name, collection, models[name], settings.kafka)
         try:
             tables[collection.connector, collection.dsn, captured_table(collection)].append(name)
         except ValueError as error:
-            findings.append(Finding("error", name, str(error)))
-        if collection.chunk_tokens and collection.chunk_overlap >= collection.chunk_tokens:
-            findings.append(Finding("error", name, "chunk_overlap must be below chunk_tokens"))
+            mend = f'-- crossfade.toml: [collections.{name}] table = "database.{collection.table}"'
+            findings.append(Finding("error", name, str(error), mend))
     for (_, _, table), names in tables.items():
         if len(names) > 1:
-            findings.append(Finding("error", table, f"this table is in more than one collection: {', '.join(names)}"))
+            message = f"this table is in more than one collection: {', '.join(names)}"
+            findings.append(Finding("error", table, message, "-- crossfade.toml: leave one of them"))
     return findings
 
 
@@ -131,12 +134,17 @@ async def _topics(context: Context) -> list[Finding]:
     desired = desired_topics(context.settings)
     existing = await existing_topics(context.bootstrap, [topic.name for topic in desired])
     findings: list[Finding] = []
-    for action in plan(desired, existing):
+    actions = plan(desired, existing)
+    missing = [action.topic.name for action in actions if action.kind == "create"]
+    if missing:
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        message = f"{len(missing)} of {len(desired)} topics do not exist yet ({names}); a worker creates them too"
+        findings.append(Finding("warning", "topics", message, "-- crossfade topics apply"))
+    for action in actions:
         if action.kind == "refuse":
-            findings.append(Finding("error", action.topic.name, action.reason))
-        elif action.kind == "create":
-            findings.append(Finding("warning", action.topic.name, "does not exist yet", "-- crossfade topics apply"))
-        elif action.kind != "keep":
+            mend = "-- crossfade topics list shows what it is and what it must be"
+            findings.append(Finding("error", action.topic.name, action.reason, mend))
+        elif action.kind not in {"keep", "create"}:
             mend = "-- crossfade topics apply" + (" --yes" if action.confirm else "")
             findings.append(Finding("warning", action.topic.name, action.reason, mend))
     return findings
@@ -145,76 +153,46 @@ async def _topics(context: Context) -> list[Finding]:
 async def _connect(context: Context) -> list[Finding]:
     url = context.settings.kafka.connect
     if url is None:
-        return [Finding("error", "connect", "no Kafka Connect is known", "-- crossfade up, or set kafka.connect")]
+        raise CommandError("no Kafka Connect is known")
     try:
         async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as client:
             answer = await client.get("/connector-plugins")
-            answer.raise_for_status()
+            if answer.status_code != httpx.codes.OK:
+                raise CommandError(f"{url} does not answer as Kafka Connect: HTTP {answer.status_code}")
             known = {plugin.get("class") for plugin in answer.json()}
-    except (httpx.HTTPError, ValueError) as error:
-        return [Finding("error", "connect", f"{url} does not answer as Kafka Connect: {error or type(error).__name__}")]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        raise CommandError(f"{url} does not answer as Kafka Connect: {error or type(error).__name__}") from error
     wanted = {collection.connector for collection in context.settings.collections.values()}
     return [
-        Finding("error", "connect", f"the Debezium connector for {name} is not installed: {_CONNECTOR_CLASSES[name]}")
+        Finding(
+            "error",
+            "connect",
+            f"the Debezium connector for {name} is not installed: {_CONNECTOR_CLASSES[name]}",
+            "-- put it into a folder of Connect's plugin.path, and start Connect again",
+        )
         for name in sorted(wanted)
         if _CONNECTOR_CLASSES[name] not in known
     ]
 
 
-async def _qdrant(context: Context) -> list[Finding]:
-    qdrant = context.settings.qdrant
-    if qdrant.url is None:
-        if await healthy(socket_path(context.home)):
-            return []
-        return [Finding("error", "qdrant", "the local engine does not run", "-- crossfade up, or set qdrant.url")]
-    headers = {"api-key": qdrant.api_key} if qdrant.api_key else {}
+async def _qdrant(context: Context, models: dict[str, ModelFacts]) -> list[Finding]:
     findings: list[Finding] = []
-    try:
-        async with httpx.AsyncClient(
-            base_url=qdrant.url, timeout=qdrant.timeout_s, headers=headers, trust_env=False
-        ) as client:
-            (await client.get("/collections")).raise_for_status()
-            for name, collection in context.settings.collections.items():
-                answer = await client.get(f"/collections/{name}")
-                if answer.status_code == httpx.codes.OK:
-                    findings += _dimension(qdrant, name, collection, answer.json())
-    except (httpx.HTTPError, ValueError) as error:
-        findings.append(Finding("error", "qdrant", f"{qdrant.url} does not answer as Qdrant: {error or type(error)}"))
+    qdrant = context.settings.qdrant
+    if not context.settings.collections and qdrant.url is None and not await healthy(socket_path(context.home)):
+        raise StoreUnavailable("Qdrant's engine of the local stack does not run")
+    for name, collection in context.settings.collections.items():
+        mend = "-- choose another model, or another name for the collection"
+        try:
+            found, made = await stored_dimension(qdrant, context.home, name), models[name].dimension
+        except Misconfigured as error:
+            findings.append(Finding("error", name, str(error), mend))
+            continue
+        if found is not None and made is not None and found != made:
+            message = f"the collection has vectors of {found} numbers, {collection.model} makes {made}"
+            findings.append(Finding("error", name, message, mend))
     return findings
 
 
-def _dimension(qdrant: Qdrant, name: str, collection: Collection, described: dict[str, Any]) -> list[Finding]:
-    vectors = described.get("result", {}).get("config", {}).get("params", {}).get("vectors", {})
-    dense = vectors.get("dense") if isinstance(vectors, dict) else None
-    if not isinstance(dense, dict):
-        message = f"the collection {name} in {urlsplit(qdrant.url or '').netloc} has no vector named dense"
-        return [Finding("error", name, message, "-- choose another name for the collection")]
-    wanted = _model_dimension(collection.model)
-    if wanted is not None and dense.get("size") != wanted:
-        message = f"the collection has vectors of {dense.get('size')} numbers, {collection.model} makes {wanted}"
-        return [Finding("error", name, message, "-- choose another model, or another name for the collection")]
-    return []
-
-
-def _model_dimension(model: str) -> int | None:
-    """Return the dimension of a model whose files are here; None where it would have to be loaded or fetched."""
-    is_here = Path(model).expanduser().is_dir() or model.removeprefix(f"{DEFAULT_OWNER}/") in BUNDLED
-    if not is_here:
-        return None
-    try:
-        folder = locate_model(model, _unheard)
-        modules = orjson.loads((folder / "modules.json").read_bytes())
-        if any(module["type"].endswith(".Dense") for module in modules):
-            return None  # what comes after the pooling changes the dimension
-        return int(orjson.loads((folder / "1_Pooling" / "config.json").read_bytes())["word_embedding_dimension"])
-    except (CrossfadeError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _unheard(progress: str) -> None:
-    """Take the progress of something that is quick."""
-
-
-async def _database(context: Context, name: str, collection: Collection) -> list[Finding]:
+async def _database(context: Context, name: str, model: ModelFacts) -> list[Finding]:
     async with asyncio.timeout(_DATABASE_BOUND_S):
-        return await check_legacy(name, collection, context.dsn(name))
+        return await check_legacy(name, context.settings.collections[name], context.dsn(name), model.dimension)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from connectors.errors import EmbeddingUnavailable, Misconfigured
@@ -21,6 +22,18 @@ def locate_model(model: str, progress: Callable[[str], None]) -> Path:
 
     Raises Misconfigured for a model that does not exist, EmbeddingUnavailable when the hub does not answer.
     """
+    found = local_model(model)
+    if found is None:
+        progress(f"downloading {model} from the hub")
+        found = _download(model)
+    return found
+
+
+def local_model(model: str) -> Path | None:
+    """Return the folder of a model that is on this machine; None for a name that only the hub may know.
+
+    Raises Misconfigured for a folder that is no model, and for what is neither a folder nor a name.
+    """
     folder = Path(model).expanduser()
     if (folder / "modules.json").is_file():
         return folder.resolve()
@@ -28,7 +41,8 @@ def locate_model(model: str, progress: Callable[[str], None]) -> Path:
         raise Misconfigured(f"{folder} is not a sentence-transformers model: it has no modules.json")
     if model.startswith(("/", ".", "~")):
         raise Misconfigured(f"there is no model folder {folder}")
-    return _bundled(model) or _from_hub(model, progress)
+    # What was downloaded once is kept: a model must not change under a running migration because the hub moved on.
+    return _bundled(model) or _downloaded(model)
 
 
 def model_name(model: str) -> str:
@@ -48,54 +62,78 @@ def _bundled(model: str) -> Path | None:
     return found[0] if found else None
 
 
-def _from_hub(model: str, progress: Callable[[str], None]) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 half a second that local models save
+def ask_hub(model: str, timeout_s: float) -> None:
+    """Ask the hub whether it has a model, without fetching it. Raises Misconfigured where it has none,
+    EmbeddingUnavailable where it does not answer.
+    """
+    from huggingface_hub import HfApi  # noqa: PLC0415 half a second that local models save
+
+    name, revision = _hub_name(model)
+    with _hub_errors(model):
+        HfApi().model_info(name, revision=revision, timeout=timeout_s)
+
+
+def _downloaded(model: str) -> Path | None:
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415 as above
+
+    try:
+        folder = _snapshot(model, local=True)
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise Misconfigured(f"{model!r} is neither a folder nor a model name: {error}") from error
+    return folder if _whole(folder) else None
+
+
+def _download(model: str) -> Path:
+    with _hub_errors(model):
+        folder = _snapshot(model, local=False)
+    if not _whole(folder):
+        raise Misconfigured(f"{model!r} on the hub is not a sentence-transformers model with weights and modules.json")
+    return folder
+
+
+def _snapshot(model: str, *, local: bool) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 as above
+
+    name, revision = _hub_name(model)
+    return Path(
+        snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=_DOWNLOADED,
+            ignore_patterns=_NOT_DOWNLOADED,
+            local_files_only=local,
+        )
+    )
+
+
+def _hub_name(model: str) -> tuple[str, str | None]:
+    name, _, revision = model.partition("@")
+    return name if "/" in name else f"{DEFAULT_OWNER}/{name}", revision or None
+
+
+@contextmanager
+def _hub_errors(model: str) -> Iterator[None]:
+    import httpx  # noqa: PLC0415 as above
     from huggingface_hub.errors import (  # noqa: PLC0415 as above
         GatedRepoError,
         HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    name, _, revision = model.partition("@")
-    name = name if "/" in name else f"{DEFAULT_OWNER}/{name}"
-
-    def fetch(local: bool) -> Path:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=_DOWNLOADED,
-                ignore_patterns=_NOT_DOWNLOADED,
-                local_files_only=local,
-            )
-        )
-
     try:
-        # What was downloaded once is kept: a model must not change under a running migration because the hub moved on.
-        folder = fetch(local=True)
-        if _whole(folder):
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    except HFValidationError as error:
-        raise Misconfigured(f"{model!r} is neither a folder nor a model name: {error}") from error
-    progress(f"downloading {name} from the hub")
-    try:
-        folder = fetch(local=False)
+        yield
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as error:
         raise Misconfigured(f"the hub has no model {model!r} that this machine may read; check the name") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise EmbeddingUnavailable(
             f"model {model!r} is not on this machine and the hub does not answer: connect to the network once, "
             f"give a folder, or use {next(iter(BUNDLED))!r}, which works without a network"
         ) from error
-    if not _whole(folder):
-        raise Misconfigured(f"{model!r} on the hub is not a sentence-transformers model with weights and modules.json")
-    return folder
 
 
 def _whole(folder: Path) -> bool:

@@ -7,7 +7,16 @@ from typing import Any
 
 from connectors.mariadb.layout import column_of, raw_columns, table_name
 from connectors.mariadb.pool import Pool, Session, quoted
-from connectors.sql_checks import NOT_PRIMARY, column_findings, error, near, warning
+from connectors.sql_checks import (
+    EMBEDDING_TYPES,
+    NOT_PRIMARY,
+    VECTORS_LOOKED_AT,
+    column_findings,
+    error,
+    near,
+    vector_findings,
+    warning,
+)
 from connectors.sql_layout import VERSION_COLUMN, Column
 from domain.legacy import Finding
 from domain.values import Kind
@@ -32,20 +41,22 @@ _TABLES = "SELECT TABLE_NAME AS name, ENGINE AS engine FROM information_schema.T
 _REPLICATION = ("REPLICATION SLAVE", "REPLICATION REPLICA", "ALL PRIVILEGES ON *.*")
 
 
-async def check_mariadb(name: str, collection: Collection, dsn: str) -> list[Finding]:
-    """Return what is wrong for a collection, whether or not its table is there.
+async def check_mariadb(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Finding]:
+    """Return what is wrong for a collection, whether or not its table is there; embeddings where `dimension` is known.
 
     Raises Misconfigured, StoreUnavailable.
     """
     pool = Pool(dsn, maximum=1)
     try:
         async with pool.session() as session:
-            return await check_layout(session, name, collection, pool.database)
+            return await check_layout(session, name, collection, pool.database, dimension)
     finally:
         await pool.close()
 
 
-async def check_layout(session: Session, name: str, collection: Collection, database: str | None) -> list[Finding]:
+async def check_layout(
+    session: Session, name: str, collection: Collection, database: str | None, dimension: int | None = None
+) -> list[Finding]:
     """Return what is wrong, over a connection that is already there."""
     findings = await _server(session)
     schema, table = table_name(collection.table, database)
@@ -64,6 +75,8 @@ async def check_layout(session: Session, name: str, collection: Collection, data
     if all(column in raw for column in collection.key):
         findings += _key(name, reference, collection, raw, indexes)
     findings += _details(name, collection, raw)
+    if dimension is not None and collection.embedding and collection.embedding.column in raw:
+        findings += await _vectors(session, name, reference, collection, dimension, raw)
     if all(column in raw for column in collection.text):
         findings += _full_text(name, reference, collection, indexes)
     return findings
@@ -161,6 +174,20 @@ def _details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]
         text = f"column {', '.join(left)} is NOT NULL without a default: new documents of producers will be refused"
         findings.append(warning(name, text))
     return findings
+
+
+async def _vectors(
+    session: Session, name: str, table: str, collection: Collection, dimension: int, raw: Mapping[str, dict[str, Any]]
+) -> list[Finding]:
+    if collection.embedding is None:
+        return []
+    column = quoted(collection.embedding.column)
+    if _base(column_of(raw[collection.embedding.column])) not in EMBEDDING_TYPES[collection.embedding.format]:
+        return []  # told already, as a column of another type
+    rows = await session.fetch(
+        f"SELECT {column} AS vector FROM {table} WHERE {column} IS NOT NULL LIMIT {VECTORS_LOOKED_AT}"  # noqa: S608  # quoted names
+    )
+    return vector_findings(name, collection, dimension, [row["vector"] for row in rows])
 
 
 def _full_text(name: str, table: str, collection: Collection, indexes: list[dict[str, Any]]) -> list[Finding]:

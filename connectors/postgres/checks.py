@@ -8,7 +8,16 @@ from typing import Any
 from connectors.postgres.expressions import document_vector, literal
 from connectors.postgres.layout import column_of, find_table, raw_columns
 from connectors.postgres.pool import Pool, Session, quoted
-from connectors.sql_checks import NOT_PRIMARY, column_findings, error, near, warning
+from connectors.sql_checks import (
+    EMBEDDING_TYPES,
+    NOT_PRIMARY,
+    VECTORS_LOOKED_AT,
+    column_findings,
+    error,
+    near,
+    vector_findings,
+    warning,
+)
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN
 from domain.legacy import Finding
 from schemas.settings import Collection
@@ -60,20 +69,22 @@ _TABLES = (
 )
 
 
-async def check_postgres(name: str, collection: Collection, dsn: str) -> list[Finding]:
-    """Return what is wrong for a collection, whether or not its table is there.
+async def check_postgres(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Finding]:
+    """Return what is wrong for a collection, whether or not its table is there; embeddings where `dimension` is known.
 
     Raises Misconfigured, StoreUnavailable.
     """
     pool = await Pool.open(dsn, maximum=1)
     try:
         async with pool.session() as session:
-            return await check_layout(session, name, collection)
+            return await check_layout(session, name, collection, dimension)
     finally:
         await pool.close()
 
 
-async def check_layout(session: Session, name: str, collection: Collection) -> list[Finding]:
+async def check_layout(
+    session: Session, name: str, collection: Collection, dimension: int | None = None
+) -> list[Finding]:
     """Return what is wrong, over a connection that is already there."""
     findings = await _server(session)
     found = await find_table(session, collection.table)
@@ -90,6 +101,8 @@ async def check_layout(session: Session, name: str, collection: Collection) -> l
     if all(column in raw for column in collection.key):
         findings += await _key(session, name, table, collection, raw)
     findings += await _embedding(session, name, collection)
+    if dimension is not None and collection.embedding and collection.embedding.column in raw:
+        findings += await _vectors(session, name, table, collection, dimension, raw)
     findings += _column_details(name, collection, raw)
     findings += await _not_null(session, name, table, collection)
     if all(column in raw for column in collection.text):
@@ -184,6 +197,22 @@ async def _embedding(session: Session, name: str, collection: Collection) -> lis
     if await session.fetchval("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')"):
         return []
     return [error(name, "the extension vector (pgvector) is not installed in the database", "CREATE EXTENSION vector")]
+
+
+async def _vectors(
+    session: Session, name: str, table: str, collection: Collection, dimension: int, raw: Mapping[str, dict[str, Any]]
+) -> list[Finding]:
+    if collection.embedding is None:
+        return []
+    row, column = raw[collection.embedding.column], quoted(collection.embedding.column)
+    if row["base"] not in EMBEDDING_TYPES[collection.embedding.format]:
+        return []  # told already, as a column of another type
+    shown = column if collection.embedding.format == "float32" else f"{column}::text"
+    values = await session.fetch(
+        f"SELECT {shown} FROM {table} WHERE {column} IS NOT NULL LIMIT {VECTORS_LOOKED_AT}"  # noqa: S608  # quoted names
+    )
+    declared = row["typmod"] if row["base"] == "vector" and row["typmod"] > 0 else None
+    return vector_findings(name, collection, dimension, [value[0] for value in values], declared)
 
 
 def _column_details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from connectors.errors import StoreUnavailable
 from connectors.ports import VectorStore
 from connectors.qdrant.client import HostedVectorStore, healthy
-from connectors.qdrant.files import socket_path
+from connectors.qdrant.files import described_dimension, socket_path
 from schemas.settings import Qdrant
 
-__all__ = ["healthy", "open_vector_store", "socket_path"]
+__all__ = ["healthy", "open_vector_store", "socket_path", "stored_dimension"]
 
 
 async def open_vector_store(settings: Qdrant, home: Path) -> VectorStore:
@@ -26,3 +27,22 @@ async def open_vector_store(settings: Qdrant, home: Path) -> VectorStore:
     from connectors.qdrant.server import ServerVectorStore  # noqa: PLC0415
 
     return ServerVectorStore.connect(settings)
+
+
+async def stored_dimension(settings: Qdrant, home: Path, collection: str) -> int | None:
+    """Return the length of a collection's vectors, None where there is no such collection. Changes nothing.
+
+    Raises StoreUnavailable where the store does not answer, Misconfigured for a server that is too old and for a
+    collection that crossfade cannot use.
+    """
+    if settings.url is None:
+        if not await healthy(socket_path(home)):
+            raise StoreUnavailable("Qdrant's engine of the local stack does not run")
+        return described_dimension(home, collection)
+    from connectors.qdrant.server import ServerVectorStore  # noqa: PLC0415  # as above
+
+    store = ServerVectorStore.connect(settings)
+    try:
+        return await store.known_dimension(collection)
+    finally:
+        await store.close()

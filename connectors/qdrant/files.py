@@ -9,7 +9,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
-from connectors.errors import StoreUnavailable
+import msgspec
+
+from connectors.errors import Misconfigured, StoreUnavailable
 
 _LONGEST_SOCKET_PATH = 107
 
@@ -29,6 +31,24 @@ def socket_path(home: Path) -> Path:
         return path
     digest = blake2b(os.fsencode(home.resolve()), digest_size=12).hexdigest()
     return Path(tempfile.gettempdir()) / f"crossfade-qdrant-{digest}.sock"
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What a collection's `collection.json` says: length of its vectors, and which generation of its files counts."""
+
+    dimension: int
+    generation: int
+
+
+def described_dimension(home: Path, collection: str) -> int | None:
+    """Return the length of a collection's vectors, None where there is none. Raises Misconfigured for damaged files."""
+    path = engine_folder(home) / collection / "collection.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Description).dimension
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise Misconfigured(f"collection {collection}: {path} is damaged: {error}") from error
 
 
 class FolderLock:

@@ -107,6 +107,15 @@ class ServerVectorStore:
                     # Over millions of points that are there already it takes minutes; searches only are slower without.
                     await self._client.create_payload_index(collection, path, _INDEX_TYPES[kind], wait=False)
 
+    async def known_dimension(self, collection: str) -> int | None:
+        """Return the length of a collection's vectors, None where there is none. Raises as `prepare` does."""
+        with mapped(f"reading {collection}"):
+            if not self._local:
+                check_version((await self._client.info()).version)
+            if not await self._client.collection_exists(collection):
+                return None
+            return _dimension_of(collection, await self._client.get_collection(collection))
+
     async def _create(self, collection: str, dimension: int) -> None:
         params = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
         try:

@@ -19,6 +19,7 @@ import qdrant_edge as edge
 from connectors.errors import Misconfigured
 from connectors.ports import PointPage, SearchRequest
 from connectors.qdrant.engine_errors import mapped
+from connectors.qdrant.files import Description
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
     EXACT_FLOAT,
@@ -51,13 +52,6 @@ _INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
     "float": edge.PayloadSchemaType.Float,
     "bool": edge.PayloadSchemaType.Bool,
 }
-
-
-class Description(msgspec.Struct, frozen=True):
-    """What `collection.json` says."""
-
-    dimension: int
-    generation: int
 
 
 class Shard:

@@ -94,4 +94,9 @@ def _print(context: Context, checked: list[Checked], errors: int) -> None:
         for mend in dict.fromkeys(mends):
             print(f"  {mend}" if mend.startswith("--") else f"  {mend};")
     file = context.file or "no file, defaults and environment only"
-    print(f"{errors} errors, {len(rows) - errors} warnings ({file}; checked: {', '.join(p.part for p in checked)}).")
+    counts = f"{_count(errors, 'error')}, {_count(len(rows) - errors, 'warning')}"
+    print(f"{counts} ({file}; checked: {', '.join(part.part for part in checked)}).")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

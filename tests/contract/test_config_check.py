@@ -13,10 +13,16 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner
 
-from operations.checking import _dimension
+from connectors.embedding.facts import ModelFacts
+from connectors.qdrant.client import HostedVectorStore
+from connectors.qdrant.files import socket_path
+from operations.checking import check_all
+from operations.checking_models import check_chunking, check_record
 from operations.commands import config
+from operations.context import Context
 from operations.stack.layout import StackAddresses
-from schemas.settings import Collection, Qdrant
+from schemas.settings import Collection, Kafka, Settings
+from tests.contract.vector_stores import end, start_host
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +86,7 @@ def test_everything_is_looked_at_even_when_one_part_does_not_answer(
     assert code == 3
     assert document["checked"] == ["configuration", "kafka", "topics", "connect", "qdrant", "docs"]
     assert messages(document, "connect") == []
-    assert "the local engine does not run" in messages(document, "qdrant")
+    assert any("engine of the local stack does not run" in message for message in messages(document, "qdrant"))
     assert any("did you mean body" in message for message in messages(document, "docs"))
 
 
@@ -121,17 +127,88 @@ def test_mistakes_inside_the_file_are_found_without_any_server(tmp_path: Path) -
     assert any("chunk_overlap must be below" in message for message in found)
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
-    ("vectors", "expected"),
+    ("column", "form", "value", "said"),
     [
-        ({"dense": {"size": 384}}, None),
-        ({"dense": {"size": 768}}, "vectors of 768 numbers, all-MiniLM-L6-v2 makes 384"),
-        ({"size": 384}, "no vector named dense"),
+        ("vector(768)", "pgvector", None, "vectors of 768 numbers, all-MiniLM-L6-v2 makes 384"),
+        ("vector", "pgvector", "[1,2,3]", "vectors of 3 numbers"),
+        ("jsonb", "json", "[0.5, 0.25]", "vectors of 2 numbers"),
+        ("bytea", "float32", "\\x0000803f", "vectors of 1 numbers"),
+        ("vector(384)", "pgvector", None, None),
+        ("jsonb", "json", None, None),
+        ("jsonb", "float32", None, "format float32 needs bytea"),
     ],
 )
-def test_a_collection_of_another_dimension_is_told(vectors: dict[str, Any], expected: str | None) -> None:
-    described = {"result": {"config": {"params": {"vectors": vectors}}}}
-    collection = Collection(table="articles", key=("id",), text=("body",))
-    found = _dimension(Qdrant(url="http://qdrant:6333"), "docs", collection, described)
-    assert [expected in finding.message for finding in found if expected] == ([True] if expected else [])
-    assert bool(found) == bool(expected)
+def test_embeddings_of_another_model_are_told(
+    tmp_path: Path, stack: StackAddresses, table: str, column: str, form: str, value: str | None, said: str | None
+) -> None:
+    async def prepare() -> None:
+        connection = await asyncpg.connect(stack.postgres)
+        await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        await connection.execute(f"ALTER TABLE {table} ADD COLUMN given {column}, ADD COLUMN crossfade_version bigint")
+        await connection.execute(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
+        if value is not None:
+            await connection.execute(f"INSERT INTO {table} (id, body, given) VALUES (1, 'x', '{value}')")
+        await connection.close()
+
+    asyncio.run(prepare())
+    path = written(tmp_path, stack, table)
+    path.write_text(f'{path.read_text("utf-8")}embedding = {{column = "given", format = "{form}"}}\n', "utf-8")
+    found = messages(check(path)[1], "docs")
+    assert [said in message for message in found if said] == ([True] if said else [])
+    assert bool(found) == bool(said)
+
+
+def test_every_error_names_what_mends_it(tmp_path: Path) -> None:
+    nowhere = StackAddresses("127.0.0.1:1", "http://127.0.0.1:1", "postgresql://u@127.0.0.1:1/d", None)
+    path = written(tmp_path, nowhere, "articles")
+    path.write_text(f'{path.read_text("utf-8")}model = "./absent"\nchunk_tokens = 3\n', "utf-8")
+    _, document = check(path)
+    errors = [finding for finding in document["findings"] if finding["level"] == "error"]
+    assert {finding["part"] for finding in errors} == {"configuration", "kafka", "topics", "connect", "qdrant", "docs"}
+    assert [finding for finding in errors if not finding["mend"]] == []
+    assert any("there is no model folder absent" in message for message in messages(document, "configuration"))
+    assert any("chunk_tokens is 3, the least is 8" in message for message in messages(document, "configuration"))
+
+
+async def test_a_collection_of_another_dimension_is_told(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    host = await start_host(home)
+    store = HostedVectorStore(socket_path(home))
+    await store.prepare("docs", 4)
+    settings = Settings(collections={"docs": Collection(table="t", key=("id",), text=("body",))})
+    checked = {part.part: part.findings for part in await check_all(Context(settings, home, None))}
+    await store.close()
+    await end(host)
+    (finding,) = checked["qdrant"]
+    assert "vectors of 4 numbers, all-MiniLM-L6-v2 makes 384" in finding.message
+
+
+def collection_with(tokens: int, overlap: int = 0) -> Collection:
+    return Collection(table="t", key=("id",), text=("body",), chunk_tokens=tokens, chunk_overlap=overlap)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "overlap", "expected"),
+    [
+        (0, 0, []), (254, 0, []), (8, 7, []), (0, 253, []),
+        (7, 0, ["the least is 8"]), (255, 0, ["reads 254"]), (0, 254, ["254 of 254"]), (10, 10, ["10 of 10"]),
+        (1000, 300, ["reads 254", "300 of 254"]),
+    ],
+)  # fmt: skip
+def test_a_chunking_that_the_model_cannot_follow_is_told(tokens: int, overlap: int, expected: list[str]) -> None:
+    found = check_chunking("docs", collection_with(tokens, overlap), ModelFacts(384, 254))
+    assert [part in finding.message for part, finding in zip(expected, found, strict=True)] == [True] * len(expected)
+
+
+def test_the_longest_text_must_fit_into_a_record_with_its_vectors() -> None:
+    facts, kafka = ModelFacts(384, 254), Kafka()
+    assert check_record("docs", collection_with(0), facts, kafka) == []
+    (finding,) = check_record("docs", collection_with(32), facts, kafka)
+    needed = int(str(finding.mend).split("max_record_bytes = ")[1].split(",")[0])
+    assert needed > kafka.max_record_bytes
+    assert check_record("docs", collection_with(32), facts, Kafka(max_record_bytes=needed)) == []
+    fitting = int(str(finding.mend).split("max_text_bytes = ")[1])
+    assert check_record("docs", collection_with(32), facts, Kafka(max_text_bytes=fitting)) == []
+    assert check_record("docs", collection_with(32), ModelFacts(None, None), kafka) == []
