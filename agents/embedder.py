@@ -1,11 +1,12 @@
 """Embedder: documents.resolved → documents.embedded. Chunks and embeds the newest version of each document.
 
-A chunk whose text and model are those of a stored point takes that point's vector instead of a new computation.
+A chunk whose text and model are those of a stored point takes that point's vector instead of a new computation. What is
+embedded is passed on slice by slice, so that nothing waits for the whole of a large batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.outcomes import written
@@ -20,11 +21,25 @@ from schemas.records import Outgoing
 from topics.catalogue import EMBEDDED
 
 SOURCE = "crossfade/embedder"
+# Chunks computed before their documents are passed on: a second or two of work for the engine.
+_SLICE_CHUNKS = 128
 Item = tuple[Message, DocumentResolved]
+Chunk = tuple[str, int]
+"""Document id and number of a chunk."""
 
 
-async def embed(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
-    """Embed the newest version of each document and pass deletions on; older versions of the batch are superseded."""
+async def embed(
+    batch: Batch,
+    *,
+    collections: Collections,
+    bus: Bus,
+    around: Surroundings,
+    progress: Callable[[], None] = lambda: None,
+) -> Failures:
+    """Embed the newest version of each document and pass deletions on; older versions of the batch are superseded.
+
+    `progress` is called after each slice, so that long work can be told from work that is stuck.
+    """
     work: dict[str, list[Item]] = {}
     failures: Failures = []
     for message in batch:
@@ -35,51 +50,71 @@ async def embed(batch: Batch, *, collections: Collections, bus: Bus, around: Sur
             failures.append(Failure(message, error))
             continue
         work.setdefault(event.collection, []).append((message, event))
-    out: list[Outgoing] = []
     for name, items in work.items():
         ports = collections[name]
-        if not ports.rules.writes_qdrant:
-            out += [written(message, event, "qdrant", "not_written", around) for message, event in items]
-            continue
-        newest = {event.id: (message, event) for message, event in items}
-        out += [
-            written(message, event, "qdrant", "superseded", around)
-            for message, event in items
-            if newest[event.id][1] is not event
-        ]
-        embedded, failed = await _embed(ports, list(newest.values()), around)
-        out += embedded
-        failures += failed
-    await bus.publish(out)
+        if ports.rules.writes_qdrant:
+            failures += await _pass_on(ports, items, bus, around, progress)
+        else:
+            await bus.publish([written(message, event, "qdrant", "not_written", around) for message, event in items])
     return failures
 
 
+async def _pass_on(
+    ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings, progress: Callable[[], None]
+) -> Failures:
+    newest = {event.id: (message, event) for message, event in items}
+    overtaken = [item for item in items if newest[item[1].id][1] is not item[1]]
+    await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
+    current = list(newest.values())
+    pieces = await _pieces(ports, current)
+    vectors = await _given_or_stored(ports, current, pieces)
+    failures: Failures = []
+    for part, missing in _slices(current, pieces, vectors):
+        failed = await _embed(ports, part, missing, pieces, vectors, around)
+        failures += [Failure(message, failed[event.id]) for message, event in part if event.id in failed]
+        done = [(message, event) for message, event in part if event.id not in failed]
+        await bus.publish(
+            [_event(ports, message, event, pieces[event.id], vectors[event.id], around) for message, event in done]
+        )
+        progress()
+    return failures
+
+
+def _slices(
+    items: Sequence[Item], pieces: dict[str, tuple[str, ...]], vectors: dict[str, dict[int, bytes]]
+) -> Iterator[tuple[list[Item], list[Chunk]]]:
+    """Yield documents, and the chunks to compute for them: up to `_SLICE_CHUNKS`, or all of a single document."""
+    part: list[Item] = []
+    missing: list[Chunk] = []
+    for item in items:
+        document_id = item[1].id
+        own = [(document_id, n) for n in range(len(pieces[document_id])) if n not in vectors[document_id]]
+        if missing and len(missing) + len(own) > _SLICE_CHUNKS:
+            yield part, missing
+            part, missing = [], []
+        part.append(item)
+        missing += own
+    if part:
+        yield part, missing
+
+
 async def _embed(
-    ports: CollectionPorts, items: Sequence[Item], around: Surroundings
-) -> tuple[list[Outgoing], Failures]:
-    pieces = await _pieces(ports, items)
-    vectors = await _given_or_stored(ports, items, pieces)
-    missing = [
-        (document_id, number)
-        for document_id, texts in pieces.items()
-        for number in range(len(texts))
-        if number not in vectors[document_id]
-    ]
-    failures: dict[str, Exception] = {}
+    ports: CollectionPorts,
+    items: Sequence[Item],
+    missing: Sequence[Chunk],
+    pieces: dict[str, tuple[str, ...]],
+    vectors: dict[str, dict[int, bytes]],
+    around: Surroundings,
+) -> dict[str, Exception]:
+    """Compute the missing chunks into `vectors`; return the documents that have none, and why."""
+    failed: dict[str, Exception] = {}
     if missing:
         ids = {document_id for document_id, _ in missing}
         traces = [message.trace for message, event in items if event.id in ids]
         with client_span(traces, *embeddings_span(ports.settings.model, ports.embedder.dimension)):
-            await _compute(ports, missing, pieces, vectors, failures)
-        around.telemetry.embedded(ports.name, sum(document_id not in failures for document_id, _ in missing))
-    return (
-        [
-            _event(ports, message, event, pieces[event.id], vectors[event.id], around)
-            for message, event in items
-            if event.id not in failures
-        ],
-        [Failure(message, failures[event.id]) for message, event in items if event.id in failures],
-    )
+            await _compute(ports, missing, pieces, vectors, failed)
+        around.telemetry.embedded(ports.name, sum(document_id not in failed for document_id, _ in missing))
+    return failed
 
 
 async def _pieces(ports: CollectionPorts, items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
@@ -125,7 +160,7 @@ async def _given_or_stored(
 
 async def _compute(
     ports: CollectionPorts,
-    missing: Sequence[tuple[str, int]],
+    missing: Sequence[Chunk],
     pieces: dict[str, tuple[str, ...]],
     vectors: dict[str, dict[int, bytes]],
     failures: dict[str, Exception],

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import stamina
 
@@ -34,7 +34,10 @@ async def _nothing_to_note(_: Failure) -> None:
 
 @dataclass(slots=True)
 class RoleHealth:
-    """What a role's health endpoint tells: when it last finished something, and what it is waiting for."""
+    """What a role's health endpoint tells: when it last finished something, and what it is waiting for.
+
+    `busy_since_s` is when its batch began, or last made progress.
+    """
 
     role: str
     started_at_s: float = field(default_factory=time.monotonic)
@@ -43,6 +46,10 @@ class RoleHealth:
     waiting_for: str | None = None
     handled: int = 0
     dead_letters: int = 0
+
+    def progressed(self) -> None:
+        """Note that a part of the batch is done."""
+        self.busy_since_s = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,8 @@ class Retry:
 class Runner:
     """One role: its handler, what it tells about a lost message, and its bounds.
 
-    `told` is called when the dead letter of a failure is published; called or not, the message is not lost.
+    `told` is called when the dead letter of a failure is published; called or not, the message is not lost. `kept` is
+    the health to keep up to date, for a handler that tells of its progress too.
     """
 
     role: str
@@ -68,10 +76,11 @@ class Runner:
     around: Surroundings
     retry: Retry = Retry()
     told: Told = _nothing_to_note
+    kept: InitVar[RoleHealth | None] = None
     health: RoleHealth = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.health = RoleHealth(self.role)
+    def __post_init__(self, kept: RoleHealth | None) -> None:
+        self.health = kept or RoleHealth(self.role)
 
     async def run(self, batch: Batch) -> None:
         """Handle a batch to its end. Only cancellation gets out, and a dead letter that the broker refuses for good."""

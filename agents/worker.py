@@ -21,7 +21,7 @@ from agents.legacy_writer import refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
 from agents.resolver import resolve
-from agents.runner import Handler, Lost, Retry, Runner
+from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
 from agents.vector_writer import write_vectors
 from agents.wiring import WIRING, RoleName
 from connectors.errors import CrossfadeError
@@ -68,12 +68,13 @@ class Worker:
             "bus": self._opened.bus,
             "around": self._around,
         }
+        health = RoleHealth(role)
         handlers: dict[RoleName, Handler] = {
             "intake": partial(intake, **ports),
             "capture": partial(capture, tables=tables, bus=self._opened.bus, around=self._around),
             "resolver": partial(resolve, **ports),
             "legacy": partial(write_legacy, **ports),
-            "embedder": partial(embed, **ports),
+            "embedder": partial(embed, progress=health.progressed, **ports),
             "vector": partial(write_vectors, **ports),
             "query": self._one_question(partial(answer, breakers=Breakers(self._settings.routing), **ports)),
         }
@@ -84,6 +85,7 @@ class Worker:
             self._opened.bus,
             self._around,
             Retry(bounds.retry_attempts, bounds.retry_max_s),
+            kept=health,
         )
         if role == "legacy":
             runner.told = partial(refusal_told, collections=self._opened.collections)
