@@ -32,6 +32,8 @@ if [ ! -x .venv/bin/python ]; then
 fi
 
 echo "installing the packages that requirements.txt pins (the first time this takes a few minutes)" >&2
+# An environment that another tool made may have no pip.
+.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip --upgrade >/dev/null
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.5" >&2
 .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt >&2
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable . >&2
