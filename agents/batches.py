@@ -56,7 +56,7 @@ def received(message: Any) -> Received:
         offset=message.offset,
         key=message.key,
         value=message.value,
-        headers=tuple((str(name), bytes(value or b"")) for name, value in pairs),
+        headers=tuple([(name, value or b"") for name, value in pairs]),
         timestamp_ms=int(message.timestamp * 1000) if message.timestamp else 0,
     )
 
