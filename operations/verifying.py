@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from agents.batch import CollectionPorts, Surroundings
 from agents.refresh import append_refreshes
-from connectors.ports import Bus
+from connectors.ports import Bus, PointPage
 from domain.comparison import Difference, LegacyFacts, compare
 from domain.keys import document_key
 from domain.ledger import LedgerRow
@@ -96,12 +96,19 @@ async def _suspects(
         existing = await ports.table.existing(visible) if visible else set()
         run.vector_documents += len(live)
         progress(run.legacy_documents + run.vector_documents)
-        ghosts = [document_id for document_id in visible if document_id not in existing]
+        ghosts = await _once(ports, page, [document_id for document_id in visible if document_id not in existing])
         if ghosts:
             yield ghosts
         if page.next is None:
             return
         offset = page.next
+
+
+async def _once(ports: CollectionPorts, page: PointPage, ids: Sequence[str]) -> list[str]:
+    """Return those of the documents whose first visible chunk is on this page: a long one has points on several."""
+    stored = await ports.vectors.stored(ports.name, ids) if ids else {}
+    first = {i: min((p.chunk for p in points if not p.deleted), default=None) for i, points in stored.items()}
+    return [i for i in ids if any(not p.deleted and p.chunk == first.get(i) for p in page.documents[i])]
 
 
 async def _look_again(ports: CollectionPorts, ids: Sequence[str]) -> list[Difference]:
