@@ -69,9 +69,12 @@ def _fold_refresh(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged
         return Verdict.OVERTAKEN, seen
     if ledger.pending and not entry.rejects and entry.after_version != ledger.written:
         return Verdict.OVERTAKEN, seen
+    # A row that holds the awaited write does not end the wait: captured changes older than that write may still come,
+    # and its echo after them would bring nothing back. A refused write has no echo to wait for.
+    pending = ledger.pending and not entry.rejects
     if refresh_is_outdated(ledger, entry):
-        return Verdict.READ_AGAIN, replace(seen, pending=False, refresh=True)
-    return Verdict.TAKES_EFFECT, replace(seen, pending=False, removed=False, refresh=False)
+        return Verdict.READ_AGAIN, replace(seen, pending=pending, refresh=True)
+    return Verdict.TAKES_EFFECT, replace(seen, pending=pending, removed=False, refresh=False)
 
 
 def _fold_captured(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
@@ -79,7 +82,7 @@ def _fold_captured(ledger: LedgerState, seen: LedgerState, entry: DocumentChange
         return Verdict.DUPLICATE, seen
     seen = replace(seen, legacy_position=max(entry.position, ledger.legacy_position))
     if is_echo(entry):
-        return Verdict.ECHO, replace(seen, pending=ledger.pending and entry.after_version != ledger.written)
+        return _fold_echo(ledger, seen, entry)
     if is_pending(ledger, entry):
         return Verdict.OVERTAKEN, seen
     if belongs_to_removed_row(ledger, entry):
@@ -88,6 +91,12 @@ def _fold_captured(ledger: LedgerState, seen: LedgerState, entry: DocumentChange
     if entry.incomplete:
         return Verdict.READ_AGAIN, replace(after, refresh=True)
     return Verdict.TAKES_EFFECT, replace(after, refresh=False)
+
+
+def _fold_echo(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
+    if is_unawaited(ledger, entry):
+        return Verdict.READ_AGAIN, replace(seen, refresh=True)
+    return Verdict.ECHO, replace(seen, pending=ledger.pending and entry.after_version != ledger.written)
 
 
 def producer_delivered_again(ledger: LedgerState, entry: DocumentChanged) -> bool:
@@ -112,6 +121,14 @@ def is_echo(entry: DocumentChanged) -> bool:
         and entry.after_version is not None
         and entry.after_version != entry.before_version
     )
+
+
+def is_unawaited(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Say whether an echo is of a write before the last one, whose refusal ended the wait.
+
+    Captured changes older than the echoed write may have taken effect since then, so the row must be read again.
+    """
+    return not ledger.pending and not ledger.removed and entry.after_version != ledger.written
 
 
 def is_pending(ledger: LedgerState, entry: DocumentChanged) -> bool:

@@ -48,11 +48,15 @@ class Journal:
     """The steps that were done, in order, and the errors that still wait for their step."""
 
     steps: list[str] = field(default_factory=list)
-    _fails: dict[tuple[str, bool], list[Exception]] = field(default_factory=dict)
+    _fails: dict[tuple[str, bool], list[BaseException]] = field(default_factory=dict)
 
-    def fail(self, step: str, *errors: Exception, after: bool = False) -> None:
+    def fail(self, step: str, *errors: BaseException, after: bool = False) -> None:
         """Raise the errors one by one at the next times of a step, before it is done or `after`."""
         self._fails.setdefault((step, after), []).extend(errors)
+
+    def calm(self) -> None:
+        """Forget the errors that were not raised."""
+        self._fails.clear()
 
     async def run(self, step: str, call: Callable[[], Awaitable[T]]) -> T:
         """Do one step."""
