@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,31 @@ async def test_what_arrives_while_a_rebalance_goes_on_is_left_out() -> None:
     stream.add(FakeMessage(2))
     _, records = await taking
     assert ([record.offset for record in records], stream.app.tracked) == ([2], [2])
+
+
+async def test_under_load_batches_begin_an_interval_apart_and_a_lone_event_never_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("agents.batches.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("agents.batches.time", SimpleNamespace(monotonic=lambda: 100.0))
+    stream = FakeStream()
+    taken = batches(stream, 10, interval_s=0.5)
+    for offsets, waited in (
+        ((0,), []),
+        ((1, 2), []),
+        ((3,), [0.5]),
+        ((4,), [0.5]),
+        ((5, 6, 7), [0.5]),
+        ((8,), [0.5] * 2),
+    ):
+        stream.add(*map(FakeMessage, offsets))
+        assert [record.offset for record in (await anext(taken))[1]] == list(offsets)
+        assert waits == waited
 
 
 async def test_a_stream_that_stops_ends() -> None:

@@ -1,0 +1,98 @@
+"""A role's batches are handled one after the other; what was not handled to its end is never acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from agents.batch import Batch, Failures
+from agents.faust_apps import add_batch_agent
+from agents.runner import Retry, Runner
+from connectors.errors import Refused
+from tests.unit.agents.parts import World
+from tests.unit.agents.streams import FakeMessage, FakeStream
+from topics.catalogue import ASKED, dead_letter_topic
+
+DEAD = f"publish {dead_letter_topic(ASKED)}"
+
+
+class Desk:
+    """A handler that keeps the offsets of its batches, and what was acknowledged when each began."""
+
+    def __init__(self, stream: FakeStream) -> None:
+        self.stream = stream
+        self.batches: list[tuple[list[int], list[int]]] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def __call__(self, batch: Batch) -> Failures:
+        self.batches.append(([message.record.offset for message in batch], list(self.stream.acknowledged)))
+        await self.hold.wait()
+        if any(message.record.value == b"bad" for message in batch):
+            raise Refused("no")
+        return []
+
+
+def started(stream: FakeStream, desk: Desk, world: World) -> asyncio.Task[None]:
+    runner = Runner("intake", desk, lambda _m, _e: [], world.bus, world.around, Retry(1, 0.0, 0.0))
+    add_batch_agent(stream.app, (ASKED,), runner, world.around.telemetry, 3, 0.0)
+    return asyncio.create_task(cast(Any, stream.app.agents["intake"](stream)))
+
+
+async def settle() -> None:
+    """Let the agent go as far as it can: a batch takes a few turns of the loop."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_batch_begins_when_the_one_before_it_is_acknowledged() -> None:
+    stream = FakeStream()
+    desk = Desk(stream)
+    stream.add(*[FakeMessage(offset) for offset in range(5)])
+    task = started(stream, desk, World())
+    await settle()
+    assert desk.batches == [([0, 1, 2], []), ([3, 4], [0, 1, 2])]
+    assert stream.acknowledged == [0, 1, 2, 3, 4]
+    await end(task)
+
+
+async def test_a_dead_lettered_record_is_acknowledged_with_its_batch() -> None:
+    stream, world = FakeStream(), World()
+    stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2))
+    task = started(stream, Desk(stream), world)
+    await settle()
+    assert stream.acknowledged == [0, 1, 2]
+    assert world.steps() == [DEAD]
+    await end(task)
+
+
+async def test_a_dead_letter_refused_for_good_ends_the_agent_with_nothing_of_its_batch_acknowledged() -> None:
+    stream, world = FakeStream(), World()
+    world.journal.fail(DEAD, Refused("too large"))
+    stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2), FakeMessage(3))
+    task = started(stream, Desk(stream), world)
+    await settle()
+    assert task.done()
+    with pytest.raises(Refused, match="too large"):
+        await task
+    assert stream.acknowledged == []
+
+
+async def test_cancellation_acknowledges_nothing_that_is_in_hand() -> None:
+    stream = FakeStream()
+    desk = Desk(stream)
+    desk.hold.clear()
+    stream.add(FakeMessage(0), FakeMessage(1))
+    task = started(stream, desk, World())
+    await settle()
+    assert [offsets for offsets, _ in desk.batches] == [[0, 1]]
+    await end(task)
+    assert task.cancelled()
+    assert stream.acknowledged == []
