@@ -14,7 +14,7 @@ from connectors.errors import EmbeddingFailed
 from connectors.ports import Bus
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
-from domain.points import reusable_vectors
+from domain.points import given_by, reusable_vectors
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentEmbedded, DocumentResolved, EmbeddedChunk
 from schemas.records import Outgoing
@@ -154,8 +154,18 @@ async def _given_or_stored(
     if to_look_up:
         stored = await ports.vectors.stored(ports.name, to_look_up, content=True)
         for document_id, points in stored.items():
-            found[document_id] = reusable_vectors(pieces[document_id], ports.embedder.model_key, points)
+            found[document_id] = reusable_vectors(pieces[document_id], _reused_models(ports), points)
     return found
+
+
+def _reused_models(ports: CollectionPorts) -> tuple[str, ...]:
+    """Return whose stored vectors are taken over for the same text.
+
+    Where the table has a column for embeddings, a row without one wants its own computed; where it has none, a vector
+    that a producer gave stays as long as its text does.
+    """
+    key = ports.embedder.model_key
+    return (key,) if ports.settings.embedding else (key, given_by(key))
 
 
 async def _compute(
@@ -190,6 +200,7 @@ def _event(
 ) -> Outgoing:
     key = document_key(event.collection, event.id)
     content = event.content
+    model = ports.embedder.model_key
     return encode(
         DocumentEmbedded(
             collection=event.collection,
@@ -200,7 +211,7 @@ def _event(
             tenant=content.tenant if content else "default",
             content_hash=event.content_hash,
             metadata=content.metadata if content else {},
-            model=ports.embedder.model_key,
+            model=model if _given(ports, event) is None else given_by(model),
             chunks=tuple(EmbeddedChunk(text=text, vector=vectors[number]) for number, text in enumerate(texts)),
             cause=event.cause,
             occurred_at_ms=event.occurred_at_ms,

@@ -14,7 +14,7 @@ from connectors.ports import Bus
 from connectors.telemetry import client_span, database_span
 from domain.guards import vector_moves
 from domain.ledger import VectorMark
-from domain.points import DocumentPoints, PointChunk, StoredChunk, newest_version, tombstones_for
+from domain.points import DocumentPoints, PointChunk, StoredChunk, made_by, newest_version, tombstones_for
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import DocumentEmbedded
 from schemas.records import Outgoing
@@ -47,7 +47,7 @@ def _check(ports: CollectionPorts, event: DocumentEmbedded) -> None:
     size = 4 * ports.embedder.dimension
     if any(len(chunk.vector) != size for chunk in event.chunks):
         raise InvalidEvent(f"a vector is not of {ports.embedder.dimension} 32-bit floats")
-    if event.model != ports.embedder.model_key:
+    if made_by(event.model) != ports.embedder.model_key:
         raise InvalidEvent(f"embedded by {event.model!r}, the collection's model is {ports.embedder.model_key!r}")
 
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.content import Scalar
+
+_GIVEN = " (given)"
+
+
+def given_by(model_key: str) -> str:
+    """Return what stands for the model of a vector that came with its document, and was not computed."""
+    return model_key + _GIVEN
+
+
+def made_by(model: str) -> str:
+    """Return the model key of a vector, given or computed."""
+    return model.removesuffix(_GIVEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +71,11 @@ def newest_version(stored: Sequence[StoredChunk]) -> int:
     return max((point.version for point in stored), default=-1)
 
 
-def reusable_vectors(texts: Sequence[str], model: str, stored: Sequence[StoredChunk]) -> dict[int, bytes]:
-    """Return, by position in `texts`, the vectors of stored live chunks with the same text made by the same model."""
+def reusable_vectors(texts: Sequence[str], models: Collection[str], stored: Sequence[StoredChunk]) -> dict[int, bytes]:
+    """Return, by position in `texts`, the vectors of stored live chunks with the same text, made by one of `models`."""
     known = {
         point.text: point.vector
         for point in stored
-        if not point.deleted and point.model == model and point.text is not None and point.vector is not None
+        if not point.deleted and point.model in models and point.text is not None and point.vector is not None
     }
     return {number: known[text] for number, text in enumerate(texts) if text in known}

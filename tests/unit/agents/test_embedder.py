@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from agents.embedder import embed
 from agents.vector_writer import write_vectors
 from connectors.embedding.memory import HashingEmbedder
 from connectors.errors import EmbeddingFailed, EmbeddingUnavailable
+from domain.points import given_by
 from schemas.content import content_hash
 from schemas.documents import DocumentEmbedded
 from schemas.records import Outgoing
+from schemas.settings import EmbeddingColumn
 from tests.unit.agents.parts import NAME, NOW, Crash, World, content
 from topics.catalogue import EMBEDDED, RESOLVED
 
@@ -113,7 +116,21 @@ async def test_an_embedding_that_came_with_the_document_is_kept_with_the_whole_t
     assert world.embedder.calls == [["b"]]
     kept = next(event for event in world.bus.events(EMBEDDED, DocumentEmbedded) if event.id == "1")
     assert [(chunk.text, chunk.vector) for chunk in kept.chunks] == [(text, GIVEN)]
-    assert kept.model == world.embedder.model_key
+    assert kept.model == given_by(world.embedder.model_key)
+
+
+@pytest.mark.parametrize(("column", "computed"), [(True, [["same"]]), (False, [])])
+async def test_a_given_vector_is_taken_over_for_the_same_text_only_where_the_table_has_no_column_for_it(
+    column: bool, computed: list[list[str]]
+) -> None:
+    world = await World().prepared()
+    if column:
+        own = EmbeddingColumn(column="embedding", format="float32")
+        world.ports = replace(world.ports, settings=world.ports.settings.model_copy(update={"embedding": own}))
+    given = content("same").model_copy(update={"embedding": GIVEN})
+    await through(world, [world.resolved("1", 5, content=given)])
+    await through(world, [world.resolved("1", 6, "same")])
+    assert world.embedder.calls == computed
 
 
 async def test_an_embedding_of_another_length_is_not_used_and_the_text_is_cut_as_any_other() -> None:

@@ -74,7 +74,7 @@ def test_the_newest_version_counts_tombstones_and_is_below_zero_where_nothing_is
 
 def test_a_vector_is_kept_where_text_and_model_are_the_same_wherever_the_chunk_stands() -> None:
     stored = [live(0, "a"), live(1, "b"), live(2, "c")]
-    assert reusable_vectors(["b", "new", "a", "b"], "m@1", stored) == {0: b"v of b", 2: b"v of a", 3: b"v of b"}
+    assert reusable_vectors(["b", "new", "a", "b"], ["m@1"], stored) == {0: b"v of b", 2: b"v of a", 3: b"v of b"}
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_a_vector_is_kept_where_text_and_model_are_the_same_wherever_the_chunk_s
     ids=["another model", "a tombstone", "no vector", "no text", "another text"],
 )
 def test_no_vector_is_kept_of(stored: Sequence[StoredChunk]) -> None:
-    assert reusable_vectors(["a"], "m@1", stored) == {}
+    assert reusable_vectors(["a"], ["m@1"], stored) == {}
