@@ -1,54 +1,25 @@
-"""The `crossfade` command: puts the groups together, and turns an error outside of them into a message too.
-
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences were found or a gate did not pass.
-"""
+"""The entry point of `crossfade`, so small that Ctrl-C ends it cleanly also while the rest is being imported."""
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
-from typing import Annotated
 
-import typer
-
-from operations.commands import ask, config, demo, dlt, schemas, stack, submit, topics, verify, worker
-from operations.context import PANEL_LOOK, PANEL_SET_UP, told
-
-app = typer.Typer(
-    name="crossfade",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences or mistakes were found.",
-)
-
-for group in (demo, stack, worker, submit, ask, verify):
-    app.add_typer(group.app)
-app.add_typer(dlt.app, name="dlt", rich_help_panel=PANEL_LOOK)
-app.add_typer(config.app, name="config", rich_help_panel=PANEL_SET_UP)
-app.add_typer(topics.app, name="topics", rich_help_panel=PANEL_SET_UP)
-app.add_typer(schemas.app, name="schemas", rich_help_panel=PANEL_SET_UP)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"crossfade {version('crossfade')}")
-        raise typer.Exit
-
-
-@app.callback()
-def crossfade(
-    _: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Move a live document store from MariaDB or PostgreSQL to Qdrant, serving queries from both while it does."""
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command and end the process with its exit code; nothing prints a traceback without CROSSFADE_DEBUG=1."""
     try:
-        with told():
-            app()
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        # Not at the top: these take half a second, and nobody would catch what interrupts them.
+        import typer  # noqa: PLC0415
+
+        from operations.app import app  # noqa: PLC0415
+        from operations.context import told  # noqa: PLC0415
+
+        try:
+            with told():
+                app()
+        except typer.Exit as end:
+            sys.exit(end.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

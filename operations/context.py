@@ -167,6 +167,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
+def amount(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 document, 2 documents."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def say(message: str) -> None:
     """Tell progress or a note on stderr."""
     print(message, file=sys.stderr, flush=True)

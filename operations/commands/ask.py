@@ -17,6 +17,7 @@ from operations.context import (
     Context,
     HomeOption,
     JsonOption,
+    amount,
     load,
     print_json,
     print_table,
@@ -100,4 +101,4 @@ def _print(answered: QueryAnswered) -> None:
         print_table(("score", "document", "text"), rows)
     degraded = ", degraded: the backend of this phase could not answer" if answered.degraded else ""
     took = answered.timings_ms.get("total", 0)
-    print(f"{len(rows)} documents from {answered.served_by}{degraded}, {took:.1f} ms.")
+    print(f"{amount(len(rows), 'document')} from {answered.served_by}{degraded}, {took:.1f} ms.")

@@ -13,6 +13,7 @@ from operations.context import (
     Context,
     HomeOption,
     JsonOption,
+    amount,
     load,
     print_json,
     print_table,
@@ -94,9 +95,5 @@ def _print(context: Context, checked: list[Checked], errors: int) -> None:
         for mend in dict.fromkeys(mends):
             print(f"  {mend}" if mend.startswith("--") else f"  {mend};")
     file = context.file or "no file, defaults and environment only"
-    counts = f"{_count(errors, 'error')}, {_count(len(rows) - errors, 'warning')}"
+    counts = f"{amount(errors, 'error')}, {amount(len(rows) - errors, 'warning')}"
     print(f"{counts} ({file}; checked: {', '.join(part.part for part in checked)}).")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -16,6 +16,7 @@ from operations.context import (
     Context,
     HomeOption,
     JsonOption,
+    amount,
     load,
     print_json,
     print_table,
@@ -139,7 +140,7 @@ def replay_letters(
     counts = Counter((step.topic, step.published_to) for step in done)
     if counts:
         print_table(("dead-letter topic", "published to", "letters"), [(*key, count) for key, count in counts.items()])
-    print(f"{len(done)} dead letters {'would be' if dry_run else 'were'} published again.")
+    print(f"{'To publish' if dry_run else 'Published'} again: {amount(len(done), 'dead letter')}.")
 
 
 async def _topics(context: Context, topic: str | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from operations.context import (
     Context,
     HomeOption,
     JsonOption,
+    amount,
     counting,
     load,
     print_json,
@@ -44,7 +45,7 @@ def submit(
     if json:
         print_json({"submitted": count})
     else:
-        print(f"{count} documents were submitted.")
+        print(f"Submitted: {amount(count, 'document')}.")
 
 
 def _submitted(context: Context, file: Path) -> int:

@@ -15,6 +15,7 @@ from operations.context import (
     Context,
     HomeOption,
     JsonOption,
+    amount,
     load,
     print_json,
     print_table,
@@ -95,7 +96,7 @@ def apply_topics(
         rows = [(_outcome(action, done, dry_run), action.topic.name, _reason(action)) for action in steps]
         if rows:
             print_table(("step", "topic", "why"), rows)
-        print(f"{len(done)} steps done, {kept} topics are as they should be.")
+        print(f"Done: {amount(len(done), 'step')}. As it should be: {amount(kept, 'topic')}.")
     if any(action.kind == "refuse" or (action.confirm and not yes) for action in steps):
         raise typer.Exit(DIFFERENCES)
 

@@ -15,6 +15,7 @@ from operations.context import (
     Context,
     HomeOption,
     JsonOption,
+    amount,
     counting,
     load,
     print_json,
@@ -88,8 +89,9 @@ def _print(run: Verification, seconds: float) -> None:
         if run.more_differences:
             print(f"and {run.more_differences} more")
     print(
-        f"{run.legacy_documents} documents in the table, {run.vector_documents} in Qdrant: {run.found} differences, "
-        f"{run.settled} settled at the second look, {run.repaired} repairs under way ({seconds:.1f} s)."
+        f"{amount(run.legacy_documents, 'document')} in the table, {run.vector_documents} in Qdrant: "
+        f"{amount(run.found, 'difference')}, "
+        f"{run.settled} settled at the second look, {amount(run.repaired, 'repair')} under way ({seconds:.1f} s)."
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from operations import app as tree
 from operations import cli
 from operations.commands.worker import roles_of
 from operations.errors import CommandError
@@ -39,7 +40,7 @@ def commands(command: Any, path: str = "crossfade") -> Iterator[tuple[str, Any]]
         yield from commands(inner, f"{path} {name}")
 
 
-TREE = dict(commands(typer.main.get_command(cli.app)))
+TREE = dict(commands(typer.main.get_command(tree.app)))
 
 
 def test_the_commands_are_those_that_the_design_names() -> None:
@@ -56,13 +57,13 @@ def test_every_command_and_each_of_its_options_says_what_it_is_for(path: str) ->
     assert command.help
     for parameter in command.params:
         assert getattr(parameter, "help", None), parameter.name
-    result = CliRunner().invoke(cli.app, [*path.split()[1:], "--help"])
+    result = CliRunner().invoke(tree.app, [*path.split()[1:], "--help"])
     assert result.exit_code == 0
     assert f"Usage: {path} [OPTIONS]" in result.stdout
 
 
 def test_the_version_is_the_packages() -> None:
-    result = CliRunner().invoke(cli.app, ["--version"])
+    result = CliRunner().invoke(tree.app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"crossfade {version('crossfade')}\n")
 
 
@@ -96,7 +97,7 @@ def test_a_mistake_ends_with_its_exit_code_and_a_sentence_on_stderr(
 ) -> None:
     (tmp_path / "two.toml").write_text(CONFIG, encoding="utf-8")
     (tmp_path / "wrong.jsonl").write_text('{"collection": "first", "id": "1", "delete": true}\n{}\n', encoding="utf-8")
-    result = CliRunner().invoke(cli.app, arguments.split())
+    result = CliRunner().invoke(tree.app, arguments.split())
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
@@ -109,7 +110,7 @@ def test_an_error_outside_of_a_command_is_told_too(
     def broken() -> None:
         raise CommandError("it is broken", "mend it", 2)
 
-    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(tree, "app", broken)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2
