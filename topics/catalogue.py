@@ -72,7 +72,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "log",
         large=True,
         dead_letters=True,
-        writers=("intake", "capture", "verifier", "resolver"),
+        writers=("intake", "capture", "resolver", "legacy", "verifier"),
         readers=("resolver",),
     ),
     Topic(
