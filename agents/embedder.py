@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings
+from agents.grouping import by_collection
 from agents.outcomes import written
 from connectors.errors import EmbeddingFailed
 from connectors.ports import Bus
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
 from domain.points import given_by, reusable_vectors
-from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.cloudevents import encode
 from schemas.documents import DocumentEmbedded, DocumentResolved, EmbeddedChunk
 from schemas.records import Outgoing
 from topics.catalogue import EMBEDDED
@@ -40,16 +41,7 @@ async def embed(
 
     `progress` is called after each slice, so that long work can be told from work that is stuck.
     """
-    work: dict[str, list[Item]] = {}
-    failures: Failures = []
-    for message in batch:
-        try:
-            event, _ = decode(message.record, DocumentResolved)
-            collection_of(collections, event.collection)
-        except InvalidEvent as error:
-            failures.append(Failure(message, error))
-            continue
-        work.setdefault(event.collection, []).append((message, event))
+    work, failures = by_collection(batch, collections, DocumentResolved)
     for name, items in work.items():
         ports = collections[name]
         if ports.rules.writes_qdrant:

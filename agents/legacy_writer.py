@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.grouping import by_collection
 from agents.outcomes import written
 from agents.refresh import append_refreshes
 from connectors.errors import Refused
@@ -15,7 +16,7 @@ from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict
-from schemas.cloudevents import InvalidEvent, decode
+from schemas.cloudevents import decode
 from schemas.documents import DocumentResolved
 from schemas.records import Outgoing
 from topics.catalogue import LOG
@@ -31,16 +32,7 @@ class RefusedByLegacy(Refused):
 
 async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
     """Apply every resolved version to its table, the newest of each document; return what the table refused."""
-    work: dict[str, list[Item]] = {}
-    failures: Failures = []
-    for message in batch:
-        try:
-            event, _ = decode(message.record, DocumentResolved)
-            collection_of(collections, event.collection)
-        except InvalidEvent as error:
-            failures.append(Failure(message, error))
-            continue
-        work.setdefault(event.collection, []).append((message, event))
+    work, failures = by_collection(batch, collections, DocumentResolved)
     outcomes: list[Outgoing] = []
     for name, items in work.items():
         told, refused = await _write(collections[name], items, bus, around)

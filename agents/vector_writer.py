@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.batch import Batch, CollectionPorts, Collections, Failures, Message, Surroundings
+from agents.grouping import by_collection
 from agents.outcomes import written
 from connectors.ports import Bus
 from connectors.telemetry import client_span, database_span
 from domain.guards import vector_moves
 from domain.ledger import VectorMark
 from domain.points import DocumentPoints, PointChunk, StoredChunk, made_by, newest_version, tombstones_for
-from schemas.cloudevents import InvalidEvent, decode
+from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentEmbedded
 from schemas.records import Outgoing
 
@@ -24,16 +25,7 @@ Item = tuple[Message, DocumentEmbedded]
 
 async def write_vectors(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
     """Write the newest version of each document; older ones are superseded."""
-    work: dict[str, list[Item]] = {}
-    failures: Failures = []
-    for message in batch:
-        try:
-            event, _ = decode(message.record, DocumentEmbedded)
-            _check(collection_of(collections, event.collection), event)
-        except InvalidEvent as error:
-            failures.append(Failure(message, error))
-            continue
-        work.setdefault(event.collection, []).append((message, event))
+    work, failures = by_collection(batch, collections, DocumentEmbedded, _check)
     outcomes: list[Outgoing] = []
     for name, items in work.items():
         outcomes += await _write(collections[name], items, around)
