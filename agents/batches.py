@@ -28,7 +28,10 @@ async def batches(stream: Any, limit: int, interval_s: float = 0.0) -> AsyncIter
     while not stream.should_stop:
         if several:
             await asyncio.sleep(begun + interval_s - time.monotonic())
-        events = [await channel.get()]
+        try:
+            events = [await channel.get()]
+        except StopAsyncIteration:  # what Faust throws into the channel of a stream that it stops
+            return
         begun = time.monotonic()
         while len(events) < limit and not channel.empty():
             events.append(channel.queue.get_nowait())

@@ -65,7 +65,7 @@ def add_batch_agent(
     """Add the agent of a role that handles whole batches, one after the other."""
     group = app.conf.id
 
-    async def agent(stream: Any) -> None:
+    async def consume(stream: Any) -> None:
         async for events, records in batches(stream, limit, interval_s):
             messages = [Message(record, telemetry.received(record, group)) for record in records]
             try:
@@ -75,14 +75,17 @@ def add_batch_agent(
                     message.trace.finish()
             acknowledge(stream, events)
 
+    async def agent(stream: Any) -> None:
+        await _consume(runner, consume(stream))
+
     app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), name=runner.role, concurrency=1)(agent)
 
 
 def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, in_flight: int) -> None:
     """Add the agent of a role whose records do not wait for each other: up to `in_flight` not acknowledged at a time.
 
-    Records are still acknowledged in the order of their arrival. Where one raises, the agent does, nothing from that
-    record on is acknowledged, and no other goes on behind its back; nor does any when the agent is cancelled.
+    Records are still acknowledged in the order of their arrival. Where one raises, nothing from that record on is
+    acknowledged, and the others in flight are cancelled, as they are with the agent.
     """
     group = app.conf.id
 
@@ -93,7 +96,7 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
         finally:
             message.trace.finish()
 
-    async def agent(stream: Any) -> None:
+    async def consume(stream: Any) -> None:
         room = asyncio.Semaphore(in_flight)
         # Never holds more than there is room for.
         waiting: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue()
@@ -115,7 +118,26 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
             await waiting.join()
             acknowledging.cancel()
 
+    async def agent(stream: Any) -> None:
+        await _consume(runner, consume(stream))
+
     app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), name=runner.role, concurrency=1)(agent)
+
+
+async def _consume(runner: Runner, body: Awaitable[None]) -> None:
+    """Run an agent's body; where it raises, tell the role's health and take nothing more.
+
+    An agent that ended by an error would be started anew by Faust, and go on behind the records that were not handled.
+    """
+    try:
+        await body
+    except Exception as error:
+        cause: Exception = error
+        while isinstance(cause, ExceptionGroup):
+            cause = cause.exceptions[0]
+        log.exception("%s ended by an error; what it has in hand will be delivered again", runner.role)
+        runner.health.ended_by = f"{type(cause).__name__}: {cause}"
+        await asyncio.Event().wait()  # until the application is stopped
 
 
 async def start_apps(apps: Sequence[Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -18,7 +17,9 @@ def is_stuck(role: RoleHealth, stall_s: float, now_s: float) -> bool:
 
 
 def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
-    """Return ready, degraded (waits for a store), or stuck."""
+    """Return ready, degraded (waits for a store), stuck, or failed (ended by an error)."""
+    if role.ended_by is not None:
+        return "failed"
     if is_stuck(role, stall_s, now_s):
         return "stuck"
     return "degraded" if role.waiting_for else "ready"
@@ -37,7 +38,8 @@ async def serve_health(
                 "state": state_of(role, stall_s, now),
                 "handled": role.handled,
                 "dead_letters": role.dead_letters,
-                "waiting_for": asdict(role)["waiting_for"],
+                "waiting_for": role.waiting_for,
+                "ended_by": role.ended_by,
                 "idle_s": round(now - role.finished_at_s, 1),
             }
             for role in roles
@@ -45,7 +47,7 @@ async def serve_health(
 
     async def livez(_: web.Request) -> web.Response:
         found = report()
-        alive = all(role["state"] != "stuck" for role in found)
+        alive = all(role["state"] not in {"stuck", "failed"} for role in found)
         return web.json_response({"alive": alive, "roles": found}, status=200 if alive else 503)
 
     async def readyz(_: web.Request) -> web.Response:

@@ -36,7 +36,7 @@ async def _nothing_to_note(_: Failure) -> None:
 class RoleHealth:
     """What a role's health endpoint tells: when it last finished something, and what it is waiting for.
 
-    `busy_since_s` is when its batch began, or last made progress.
+    `busy_since_s` is when its batch began, or last made progress. `ended_by` is the error that ended its agent.
     """
 
     role: str
@@ -44,6 +44,7 @@ class RoleHealth:
     finished_at_s: float = field(default_factory=time.monotonic)
     busy_since_s: float | None = None
     waiting_for: str | None = None
+    ended_by: str | None = None
     handled: int = 0
     dead_letters: int = 0
 

@@ -33,6 +33,7 @@ from topics.catalogue import capture_topic
 from topics.provisioning import captured_table
 
 log = logging.getLogger("crossfade.worker")
+END_POLL_S = 0.5
 
 
 def now_ms() -> int:
@@ -126,24 +127,37 @@ class Worker:
         return lost.get(role, none)
 
     async def run(self, stop: asyncio.Event, ready: Callable[[int], None]) -> bool:
-        """Consume until told to stop; `ready` is called with the port of the health page. Returns False when stuck."""
+        """Consume until told to stop; `ready` is called with the port of the health page.
+
+        Returns False when a role is stuck or its agent ended by an error.
+        """
         bounds = self._settings.worker
         healths = [runner.health for runner in self._runners]
         site, self.port = await serve_health(healths, lambda: self._started, bounds.http_port, bounds.stall_s)
-        watchdog = asyncio.create_task(self._watch())
+        watchdogs = {asyncio.create_task(self._watch()), asyncio.create_task(self._end())}
         stopping = asyncio.create_task(stop.wait())
         try:
             await start_apps(self._apps)
             self._started = True
             ready(self.port)
-            done, _ = await asyncio.wait({watchdog, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            return watchdog not in done
+            done, _ = await asyncio.wait({*watchdogs, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return not done & watchdogs
         finally:
             self._started = False
-            watchdog.cancel()
-            stopping.cancel()
+            for task in (*watchdogs, stopping):
+                task.cancel()
             await stop_apps(self._apps, bounds.drain_s)
             await site.cleanup()
+
+    async def _end(self) -> None:
+        """Return when an agent, or what Faust runs under it, ended by an error: nothing is consumed there any more."""
+        while True:
+            ended = [runner.role for runner in self._runners if runner.health.ended_by is not None]
+            ended += [app.conf.id for app in self._apps if app.crashed]
+            if ended:
+                log.error("%s ended by an error", ", ".join(ended))
+                return
+            await asyncio.sleep(END_POLL_S)
 
     async def _watch(self) -> None:
         """Return when a role is stuck: busy too long, or records wait for it and nothing was handled for `stall_s`."""

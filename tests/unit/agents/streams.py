@@ -65,12 +65,15 @@ class FakeApp:
 
 @dataclass
 class FakeChannel:
-    """The channel of a stream: a queue of events."""
+    """The channel of a stream: a queue of events, with None at its end."""
 
-    queue: asyncio.Queue[FakeEvent] = field(default_factory=asyncio.Queue)
+    queue: asyncio.Queue[FakeEvent | None] = field(default_factory=asyncio.Queue)
 
     async def get(self) -> FakeEvent:
-        return await self.queue.get()
+        event = await self.queue.get()
+        if event is None:
+            raise StopAsyncIteration  # as Faust's channel does when its stream is stopped
+        return event
 
     def empty(self) -> bool:
         return self.queue.empty()
@@ -84,6 +87,10 @@ class FakeStream:
     channel: FakeChannel = field(default_factory=FakeChannel)
     should_stop: bool = False
     acknowledged: list[int] = field(default_factory=list)
+
+    def end(self) -> None:
+        """Stop the stream as Faust does: whoever waits for an event is told."""
+        self.channel.queue.put_nowait(None)
 
     def add(self, *messages: FakeMessage) -> None:
         for message in messages:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-import pytest
-
 from agents.batch import Batch, Failures
 from agents.faust_apps import add_batch_agent
 from agents.runner import Retry, Runner
@@ -35,9 +33,12 @@ class Desk:
         return []
 
 
-def started(stream: FakeStream, desk: Desk, world: World) -> asyncio.Task[None]:
-    runner = Runner("intake", desk, lambda _m, _e: [], world.bus, world.around, Retry(1, 0.0, 0.0))
-    add_batch_agent(stream.app, (ASKED,), runner, world.around.telemetry, 3, 0.0)
+def runner_of(desk: Desk, world: World) -> Runner:
+    return Runner("intake", desk, lambda _m, _e: [], world.bus, world.around, Retry(1, 0.0, 0.0))
+
+
+def started(stream: FakeStream, runner: Runner) -> asyncio.Task[None]:
+    add_batch_agent(stream.app, (ASKED,), runner, runner.around.telemetry, 3, 0.0)
     return asyncio.create_task(cast(Any, stream.app.agents["intake"](stream)))
 
 
@@ -56,7 +57,7 @@ async def test_a_batch_begins_when_the_one_before_it_is_acknowledged() -> None:
     stream = FakeStream()
     desk = Desk(stream)
     stream.add(*[FakeMessage(offset) for offset in range(5)])
-    task = started(stream, desk, World())
+    task = started(stream, runner_of(desk, World()))
     await settle()
     assert desk.batches == [([0, 1, 2], []), ([3, 4], [0, 1, 2])]
     assert stream.acknowledged == [0, 1, 2, 3, 4]
@@ -66,23 +67,36 @@ async def test_a_batch_begins_when_the_one_before_it_is_acknowledged() -> None:
 async def test_a_dead_lettered_record_is_acknowledged_with_its_batch() -> None:
     stream, world = FakeStream(), World()
     stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2))
-    task = started(stream, Desk(stream), world)
+    task = started(stream, runner_of(Desk(stream), world))
     await settle()
     assert stream.acknowledged == [0, 1, 2]
     assert world.steps() == [DEAD]
     await end(task)
 
 
-async def test_a_dead_letter_refused_for_good_ends_the_agent_with_nothing_of_its_batch_acknowledged() -> None:
+async def test_a_dead_letter_refused_for_good_ends_the_role_with_nothing_of_its_batch_acknowledged() -> None:
     stream, world = FakeStream(), World()
+    desk = Desk(stream)
     world.journal.fail(DEAD, Refused("too large"))
     stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2), FakeMessage(3))
-    task = started(stream, Desk(stream), world)
+    runner = runner_of(desk, world)
+    task = started(stream, runner)
     await settle()
-    assert task.done()
-    with pytest.raises(Refused, match="too large"):
-        await task
-    assert stream.acknowledged == []
+    assert runner.health.ended_by == "Refused: too large"
+    assert not task.done()
+    assert (stream.acknowledged, stream.channel.queue.qsize()) == ([], 1)
+    await end(task)
+
+
+async def test_a_stream_that_faust_stops_ends_the_agent_without_an_error() -> None:
+    stream = FakeStream()
+    runner = runner_of(Desk(stream), World())
+    task = started(stream, runner)
+    stream.add(FakeMessage(0))
+    await settle()
+    stream.end()
+    await task
+    assert (stream.acknowledged, runner.health.ended_by) == ([0], None)
 
 
 async def test_cancellation_acknowledges_nothing_that_is_in_hand() -> None:
@@ -90,7 +104,7 @@ async def test_cancellation_acknowledges_nothing_that_is_in_hand() -> None:
     desk = Desk(stream)
     desk.hold.clear()
     stream.add(FakeMessage(0), FakeMessage(1))
-    task = started(stream, desk, World())
+    task = started(stream, runner_of(desk, World()))
     await settle()
     assert [offsets for offsets, _ in desk.batches] == [[0, 1]]
     await end(task)

@@ -35,6 +35,7 @@ def role(name: str = "intake", *, busy_for_s: float | None = None, waiting_for: 
 READY = role()
 BUSY = role(busy_for_s=1)
 STUCK = role("vector", busy_for_s=1000)
+FAILED = RoleHealth("query", ended_by="Refused: the dead letter is too large")
 WAITING = role("legacy", busy_for_s=1000, waiting_for="StoreUnavailable: down")
 
 
@@ -46,9 +47,10 @@ WAITING = role("legacy", busy_for_s=1000, waiting_for="StoreUnavailable: down")
         ([READY], False, 200, 503),
         ([READY, WAITING], True, 200, 503),
         ([READY, STUCK], True, 503, 503),
+        ([READY, FAILED], True, 503, 503),
         ([WAITING, STUCK], False, 503, 503),
     ],
-    ids=["ready", "busy", "not started", "waits for a store", "stuck", "all at once"],
+    ids=["ready", "busy", "not started", "waits for a store", "stuck", "ended by an error", "all at once"],
 )
 async def test_the_status_says_whether_to_restart_and_whether_to_send_work(
     roles: list[RoleHealth], started: bool, livez: int, readyz: int
@@ -81,6 +83,7 @@ async def test_the_page_follows_the_roles_as_they_are_now() -> None:
         "handled": 7,
         "dead_letters": 2,
         "waiting_for": "StoreUnavailable: down",
+        "ended_by": None,
     }
 
 
@@ -97,6 +100,11 @@ async def test_the_page_is_served_on_loopback_only() -> None:
         assert runner.addresses == [("127.0.0.1", port)]
     finally:
         await runner.cleanup()
+
+
+def test_a_role_that_ended_by_an_error_is_failed_whatever_else_it_tells() -> None:
+    health = RoleHealth("intake", busy_since_s=0.0, waiting_for="a store", ended_by="Refused: too large")
+    assert state_of(health, STALL_S, 100.0) == "failed"
 
 
 @pytest.mark.parametrize(
