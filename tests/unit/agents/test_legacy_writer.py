@@ -109,7 +109,26 @@ async def test_a_crash_at_any_step_and_a_second_delivery_write_once_and_tell_of_
     await write_legacy(batch, **world.handled)
     assert (world.row("1"), world.row("2")) == (("a", 5), ("b", 6))
     assert len(world.legacy.captured) == 2
-    assert {one for one, _, _ in world.outcomes()} == {"1", "2"}
+    assert set(world.outcomes()) == {("1", 5, "applied"), ("2", 6, "applied")}
+
+
+async def test_a_deletion_that_was_applied_and_not_told_is_told_as_applied() -> None:
+    world = World()
+    await write_legacy([world.resolved("1", 5, "a")], **world.handled)
+    gone = [world.resolved("1", 6, None)]
+    world.journal.fail(TELL, Crash())
+    with pytest.raises(Crash):
+        await write_legacy(gone, **world.handled)
+    await write_legacy(gone, **world.handled)
+    assert world.outcomes()[1:] == [("1", 6, "applied")]
+
+
+async def test_an_older_version_that_comes_late_is_told_as_superseded() -> None:
+    world = World()
+    await write_legacy([world.resolved("1", 7, "new")], **world.handled)
+    await write_legacy([world.resolved("1", 6, "old"), world.resolved("2", 5, "b")], **world.handled)
+    assert world.row("1") == ("new", 7)
+    assert world.outcomes() == [("1", 7, "applied"), ("1", 6, "superseded"), ("2", 5, "applied")]
 
 
 async def test_a_refused_change_fails_and_has_the_row_read_again_before_anything_is_told() -> None:
