@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.partitioner import murmur2
 
@@ -29,14 +28,29 @@ _REQUEST_TIMEOUT_MS = 10_000
 
 @lru_cache(maxsize=65_536)
 def _hash(key: bytes) -> int:
+    """Return Kafka's hash of a key; a document's key is hashed once, not once for each topic on its way."""
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
-def _partition(key: bytes | None, every: list[int], available: list[int]) -> int:
-    """Choose as Kafka's own clients do; a document's key is hashed once, not once for each topic on its way."""
-    if key is None:
-        return random.choice(available or every)  # noqa: S311 - any partition will do
-    return every[_hash(key) % len(every)]
+async def _by_partition(
+    producer: AIOKafkaProducer, records: Sequence[Outgoing]
+) -> dict[TopicPartition, list[Outgoing]]:
+    """Part records by partition, as Kafka's own clients choose it, in their order."""
+    counts: dict[str, int] = {}
+    parts: dict[TopicPartition, list[Outgoing]] = {}
+    for record in records:
+        count = counts.get(record.topic)
+        if count is None:
+            count = counts[record.topic] = len(await producer.partitions_for(record.topic))
+        # Any partition will do for a record without a key.
+        number = _hash(record.key) % count if record.key is not None else 0
+        parts.setdefault(TopicPartition(record.topic, number), []).append(record)
+    return parts
+
+
+def _fits(batch: Any, record: Outgoing) -> bool:
+    added = batch.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
+    return added is not None
 
 
 def size_of(record: Outgoing) -> int:
@@ -122,29 +136,38 @@ class AiokafkaBus:
         await self._room.take(size)
         try:
             producer = await self._started()
-            topic = group[0].topic
-            waiting: list[asyncio.Future[Any]] = []
             try:
-                for record in group:
-                    topic = record.topic
-                    sent = await producer.send(topic, record.value, record.key, headers=list(record.headers))
-                    waiting.append(sent)
-                results = await asyncio.gather(*waiting, return_exceptions=True)
+                parts = await _by_partition(producer, group)
+                sending = [self._send(producer, at, records) for at, records in parts.items()]
+                results = await asyncio.gather(*sending, return_exceptions=True)
             except (KafkaError, OSError) as error:
                 self._give_up(producer)
-                raise mapped(error, topic) from error
-            finally:
-                for future in waiting:
-                    future.cancel()  # not awaited after an error; without it asyncio would log what nobody reads
-            self._raise_first(producer, group, results)
+                raise mapped(error, group[0].topic) from error
+            self._raise_first(producer, parts, results)
         finally:
             self._room.give(size)
 
-    def _raise_first(self, producer: AIOKafkaProducer, group: Sequence[Outgoing], results: Sequence[Any]) -> None:
+    async def _send(self, producer: AIOKafkaProducer, at: TopicPartition, records: Sequence[Outgoing]) -> None:
+        """Send the records of one partition in as few batches as they fit in, and wait for all of them."""
+        waiting: list[asyncio.Future[Any]] = []
+        batch = producer.create_batch()
+        for record in records:
+            if not _fits(batch, record):
+                waiting.append(await producer.send_batch(batch, at.topic, partition=at.partition))
+                batch = producer.create_batch()
+                _fits(batch, record)  # a batch takes its first record whatever its size
+        waiting.append(await producer.send_batch(batch, at.topic, partition=at.partition))
+        await asyncio.gather(*waiting)
+
+    def _raise_first(
+        self, producer: AIOKafkaProducer, parts: Iterable[TopicPartition], results: Sequence[BaseException | None]
+    ) -> None:
         failures: list[CrossfadeError] = []
-        for record, result in zip(group, results, strict=True):
+        for at, result in zip(parts, results, strict=True):
             if isinstance(result, Exception):
-                failures.append(mapped(result, record.topic))
+                failures.append(mapped(result, at.topic))
+            elif result is not None:
+                raise result
         if failures:
             # The brokers expect the sequence numbers of the failed batch: this producer could never go on.
             self._give_up(producer)
@@ -166,7 +189,6 @@ class AiokafkaBus:
                     # takes five times the processor time and two thirds of the throughput.
                     # A call brings its whole batch, so waiting for more would only cost freshness.
                     linger_ms=0,
-                    partitioner=_partition,
                     request_timeout_ms=min(_REQUEST_TIMEOUT_MS, int(self._timeout_s * 1000 / 3)),
                 )
                 try:
