@@ -15,7 +15,7 @@ import faust
 
 from agents.batch import Message
 from agents.batches import acknowledge, batches
-from agents.faust_transport import PromptTransport
+from agents.faust_transport import PromptTransport, RawSchema
 from agents.runner import Runner
 from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
@@ -78,7 +78,7 @@ def add_batch_agent(
     async def agent(stream: Any) -> None:
         await _consume(runner, consume(stream))
 
-    app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), name=runner.role, concurrency=1)(agent)
+    app.agent(app.topic(*topics, schema=RawSchema()), name=runner.role, concurrency=1)(agent)
 
 
 def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, in_flight: int) -> None:
@@ -121,7 +121,7 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
     async def agent(stream: Any) -> None:
         await _consume(runner, consume(stream))
 
-    app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), name=runner.role, concurrency=1)(agent)
+    app.agent(app.topic(*topics, schema=RawSchema()), name=runner.role, concurrency=1)(agent)
 
 
 async def _consume(runner: Runner, body: Awaitable[None]) -> None:
