@@ -18,7 +18,8 @@ from load.figures import Figure, show
 from load.freshness import answers, freshness_commit, freshness_publish
 from load.memory import MemoryWatch
 from load.path import given_embeddings, path_ratio
-from load.place import VECTORS, Place, advise, place, progress
+from load.place import VECTORS, Place, place, progress
+from operations.preparing import follow_advice
 
 STAGES = ("engine", "path", "freshness", "given", "answers")
 
@@ -49,7 +50,7 @@ async def _measure(at: Place, stages: list[str], texts: list[str], points: int, 
         show([await given_embeddings(at, texts, points)])
     if "answers" in stages:
         progress(f"questions at 20/s on {points} points, {seconds:.0f} s")
-        await advise(at, VECTORS)
+        await follow_advice(at.settings, VECTORS, progress)
         show(await answers(at, corpus.questions(), seconds, points))
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import asyncpg
 
 from connectors.kafka.bus import AiokafkaBus
-from connectors.legacy_connector import apply_mend, check_legacy
 from load.outcomes import Outcomes
 from operations.configuration import read_settings, resolve
 from operations.preparing import check_tables, prepare_topics
@@ -93,11 +92,3 @@ async def place(home: Path) -> AsyncIterator[Place]:
     finally:
         progress("stopping everything")
         await stack.down()
-
-
-async def advise(at: Place, collection: str) -> None:
-    """Do what `crossfade config check` advises for a collection beside what must be: the full-text index."""
-    dsn = at.settings.collections[collection].dsn or ""
-    findings = await check_legacy(collection, at.settings.collections[collection], dsn)
-    for statement in await apply_mend(dsn, [finding for finding in findings if finding.mend]):
-        progress(f"{collection}: {statement}")

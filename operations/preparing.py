@@ -50,6 +50,15 @@ async def check_tables(settings: Settings, progress: Progress, *, mend: bool) ->
             )
 
 
+async def follow_advice(settings: Settings, name: str, progress: Progress) -> None:
+    """Execute what the check only warns of for a collection, where it names a statement: a full-text index, say."""
+    collection = settings.collections[name]
+    dsn = _dsn(name, collection)
+    advised = [finding for finding in await check_legacy(name, collection, dsn) if finding.mend]
+    for statement in await apply_mend(dsn, advised):
+        progress(f"{name}: {statement}")
+
+
 async def prepare_capture(settings: Settings, progress: Progress) -> None:
     """Register one Debezium connector for each database, and wait until it runs. Raises CommandError."""
     if settings.kafka.connect is None:

@@ -25,7 +25,7 @@ from operations.asking import Asker
 from operations.configuration import resolve
 from operations.demo.corpus import pages
 from operations.errors import CommandError
-from operations.preparing import check_tables, prepare_topics
+from operations.preparing import check_tables, follow_advice, prepare_topics
 from operations.stack.stack import LocalStack
 from operations.verifying import Bounds, Verification
 from operations.worker_process import worker_process
@@ -118,6 +118,7 @@ async def run_demo(
         dsn = settings.collections[COLLECTION].dsn or ""
         report.documents = await _fill(dsn, documents, progress)
         await check_tables(settings, progress, mend=True)
+        await follow_advice(settings, COLLECTION, progress)
         await prepare_topics(settings, progress)
         begin = (await end_offsets(settings.kafka.bootstrap or "", [WRITTEN]))[WRITTEN]
         progress("the worker is starting (the first time it exports the model)")
@@ -175,8 +176,9 @@ async def _backfilled(settings: Settings, home: Path, dsn: str, progress: Progre
             )
             if done != last:
                 last, moved = done, time.monotonic()
-                rate = done / max(0.1, time.monotonic() - started)
-                progress(f"backfill: {done} of {rows} documents in Qdrant, {rate:.0f}/s")
+                took = time.monotonic() - started
+                rate = f", {done / took:.0f}/s" if took > 1 else ""
+                progress(f"backfill: {done} of {rows} documents in Qdrant{rate}")
             if done >= rows:
                 return round(time.monotonic() - started, 1)
             if time.monotonic() - moved > DRAIN_BOUND_S:
