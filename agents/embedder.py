@@ -12,6 +12,7 @@ from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures,
 from agents.grouping import by_collection
 from agents.outcomes import written
 from connectors.errors import EmbeddingFailed
+from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
@@ -65,6 +66,7 @@ async def _pass_on(
         failed = await _embed(ports, part, missing, pieces, vectors, around)
         failures += [Failure(message, failed[event.id]) for message, event in part if event.id in failed]
         done = [(message, event) for message, event in part if event.id not in failed]
+        passing("embedder.before_publish")
         await bus.publish(
             [_event(ports, message, event, pieces[event.id], vectors[event.id], around) for message, event in done]
         )

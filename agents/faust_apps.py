@@ -17,10 +17,13 @@ from agents.batch import Message
 from agents.batches import acknowledge, batches
 from agents.faust_transport import PromptTransport, RawSchema
 from agents.runner import Runner
+from connectors.failpoints import passing
 from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
 
 GROUP_PREFIX = "crossfade-"
+# Not below the brokers' group.min.session.timeout.ms, by default 6 s.
+SESSION_TIMEOUT_S = 10.0
 log = logging.getLogger("crossfade.agents")
 
 
@@ -46,6 +49,10 @@ def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
         stream_buffer_maxsize=buffer,
         stream_recovery_delay=0.0,
         broker_commit_interval=1.0,
+        # What a killed worker had is another's after this; Faust's 60 s would be the whole time of an outage.
+        broker_session_timeout=SESSION_TIMEOUT_S,
+        broker_heartbeat_interval=SESSION_TIMEOUT_S / 5,
+        broker_rebalance_timeout=30.0,
         broker_commit_every=10_000,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=kafka.max_record_bytes + 64 * 1024,
@@ -64,6 +71,7 @@ def add_batch_agent(
 ) -> None:
     """Add the agent of a role that handles whole batches, one after the other."""
     group = app.conf.id
+    before_commit = f"{runner.role}.before_commit"
 
     async def consume(stream: Any) -> None:
         async for events, records in batches(stream, limit, interval_s):
@@ -73,6 +81,7 @@ def add_batch_agent(
             finally:
                 for message in messages:
                     message.trace.finish()
+            passing(before_commit)
             acknowledge(stream, events)
 
     async def agent(stream: Any) -> None:

@@ -12,6 +12,7 @@ from agents.grouping import by_collection
 from agents.outcomes import written
 from agents.refresh import append_refreshes
 from connectors.errors import Refused
+from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
@@ -46,7 +47,9 @@ async def _write(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings
 ) -> tuple[list[Outgoing], Failures]:
     latest = {event.id: event for _, event in items if event.origin == "producer"}
+    passing("legacy.before_write")
     verdicts = await _apply(ports, items)
+    passing("legacy.after_write")
     held = await _held(ports, [event for event in latest.values() if verdicts[event.id] == _LATE])
     outcomes: list[Outgoing] = []
     refusals: dict[str, tuple[Item, str]] = {}

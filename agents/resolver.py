@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.refresh import append_refreshes
+from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
@@ -46,11 +47,14 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: S
         with client_span([message.trace for message, _, _ in each.entries], *span):
             each.ledger = await each.ports.ledger.read(each.ids())
         decisions += _fold(each, around)
+    passing("resolver.before_publish")
     await bus.publish(decisions)
+    passing("resolver.before_ledger")
     for each in work:
         moved = {document_id: each.ledger[document_id] for document_id in each.moved}
         if moved:
             await each.ports.ledger.folded(moved)
+        passing("resolver.before_refresh")
         due = [i for i in each.ids() if i in each.ledger and each.ledger[i].state.refresh]
         traceparents = {i: each.read_again.get(i) for i in due}
         await append_refreshes(each.ports, due, bus=bus, around=around, source=SOURCE, traceparents=traceparents)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from agents.batch import Batch, CollectionPorts, Collections, Failures, Message, Surroundings
 from agents.grouping import by_collection
 from agents.outcomes import written
+from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.telemetry import client_span, database_span
 from domain.guards import vector_moves
@@ -54,14 +55,17 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surround
     stored = await ports.vectors.stored(ports.name, list(newest))
     due = [event for event in newest.values() if vector_moves(stored.get(event.id, ()), event.version)]
     documents = [_points(event, stored.get(event.id, ()), widest[event.id]) for event in due]
+    passing("vector.before_write")
     with client_span([message.trace for message, _ in items], *database_span("qdrant", "upsert", ports.name)):
         await ports.vectors.write(ports.name, documents)
+    passing("vector.after_write")
     # Also what is stored already: a crash between the write and the ledger, or before the outcome was told, is mended
     # by the second delivery.
     held = [event for event in newest.values() if event.version >= newest_version(stored.get(event.id, ()))]
     await ports.ledger.vectors_written(
         [VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model) for event in held]
     )
+    passing("vector.before_told")
     applied = {(event.id, event.version) for event in held}
     return [
         written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", around)

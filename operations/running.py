@@ -16,6 +16,7 @@ import uvloop
 from agents.assembly import Opened, open_all
 from agents.wiring import RoleName
 from agents.worker import Worker
+from connectors.failpoints import arm
 from operations.errors import CommandError
 from operations.observability import set_up
 from operations.preparing import check_tables, prepare_capture, prepare_topics
@@ -40,6 +41,8 @@ async def run_worker(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    for place in arm(os.environ):
+        progress(f"the failpoint {place} is armed")
     telemetry = set_up(os.environ)
     opened = await _unless(stop, _prepared(settings, home, roles, progress))
     if opened is None:

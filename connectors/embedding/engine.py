@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from connectors.embedding.chunking import plain_tokenizer
 from connectors.embedding.model import ModelDescription, ModelIdentity, Vectors, normalised
 from connectors.errors import EmbeddingFailed, EmbeddingUnavailable, Misconfigured
+from connectors.failpoints import spoiled
 
 WEIGHTS_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
@@ -110,7 +111,7 @@ class OnnxEngine:
             raise
         except Exception as error:  # ONNX Runtime's errors have no common base; a closed pool raises RuntimeError
             raise EmbeddingUnavailable(f"the embedding engine failed: {error}") from error
-        return normalised(rows, self.identity.dimension)
+        return normalised(spoiled(rows), self.identity.dimension)
 
     def close(self) -> None:
         """End the threads."""

@@ -1,0 +1,117 @@
+"""Failpoints: named places where a test has this process die, or a result spoiled. Off unless they were armed.
+
+`CROSSFADE_FAILPOINT=NAME:PASS[-LAST][=ACTION]`, several separated by commas; the worker reads it once, when it starts.
+At the given pass (from 1) through the place, or at every pass up to LAST, the action is done: `kill` (the default)
+ends the process as `kill -9` does; `nan`, `dimension` and `stall` spoil what the embedding engine computed.
+`CROSSFADE_FAILPOINT_FIRED` may name a file that is made before a kill, and which disarms a process that finds it.
+Nothing that decides about documents lives here; a place costs one look at an empty dictionary while nothing is armed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from connectors.errors import Misconfigured
+
+VARIABLE = "CROSSFADE_FAILPOINT"
+FIRED = "CROSSFADE_FAILPOINT_FIRED"
+PLACES: dict[str, str] = {
+    "intake.before_commit": "submissions are in the log, their offsets not committed",
+    "capture.before_commit": "captured changes are in the log, their offsets not committed",
+    "resolver.before_publish": "entries are folded, nothing is published",
+    "resolver.before_ledger": "decisions are published, the ledger has not moved",
+    "resolver.before_refresh": "the ledger has moved, what it asks to read again is not appended",
+    "resolver.before_commit": "all of a batch is done, its offsets not committed",
+    "legacy.before_write": "before the table is written",
+    "legacy.after_write": "the table is written, outcomes are not told",
+    "legacy.before_commit": "outcomes are told, offsets not committed",
+    "embedder.before_publish": "vectors are computed, not passed on",
+    "embedder.before_commit": "vectors are passed on, offsets not committed",
+    "embedder.engine": "what the engine computed, before it is checked",
+    "vector.before_write": "the table may be written, Qdrant is not",
+    "vector.after_write": "Qdrant is written, the ledger has not moved",
+    "vector.before_told": "the ledger has moved, outcomes are not told",
+    "vector.before_commit": "outcomes are told, offsets not committed",
+}
+ENGINE = "embedder.engine"
+STALL_S = 4.0
+_FORM = re.compile(r"(?P<name>[a-z_.]+):(?P<first>[1-9]\d*)(-(?P<last>[1-9]\d*))?(=(?P<action>[a-z]+))?")
+_SPOILING = ("nan", "dimension", "stall")
+
+
+@dataclass(slots=True)
+class _Armed:
+    first: int
+    last: int
+    action: str
+    fired: Path | None
+    passed: int = 0
+
+    def due(self) -> bool:
+        self.passed += 1
+        return self.first <= self.passed <= self.last
+
+
+_armed: dict[str, _Armed] = {}
+_counting = threading.Lock()
+
+
+def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Arm what `CROSSFADE_FAILPOINT` names, and nothing else; return the names. Raises Misconfigured."""
+    _armed.clear()
+    fired = Path(environ[FIRED]) if environ.get(FIRED) else None
+    if fired is not None and fired.exists():
+        return ()
+    for part in filter(None, environ.get(VARIABLE, "").split(",")):
+        match = _FORM.fullmatch(part.strip())
+        if match is None or match["name"] not in PLACES:
+            raise Misconfigured(f"{VARIABLE}: {part!r} is not NAME:PASS[-LAST][=ACTION] with one of {list(PLACES)}")
+        action = match["action"] or "kill"
+        if action not in (("kill", *_SPOILING) if match["name"] == ENGINE else ("kill",)):
+            raise Misconfigured(f"{VARIABLE}: {match['name']} has no action {action!r}")
+        first = int(match["first"])
+        _armed[match["name"]] = _Armed(first, int(match["last"] or first), action, fired)
+    return tuple(_armed)
+
+
+def passing(name: str) -> None:
+    """Die here when it is due."""
+    if _armed and (armed := _armed.get(name)) is not None:
+        with _counting:
+            due = armed.due()
+        if due:
+            _die(armed)
+
+
+def spoiled(vectors: Any) -> Any:
+    """Return what the engine computed [n, dimension], spoiled when it is due; runs on the engine's threads."""
+    if not _armed or (armed := _armed.get(ENGINE)) is None:
+        return vectors
+    with _counting:
+        due = armed.due()
+    if due and armed.action == "kill":
+        _die(armed)
+    if due and armed.action == "stall":
+        time.sleep(STALL_S)
+    elif due and armed.action == "nan":
+        return np.full_like(vectors, np.nan)
+    elif due and armed.action == "dimension":
+        return np.ascontiguousarray(vectors[:, :-1])
+    return vectors
+
+
+def _die(armed: _Armed) -> None:
+    if armed.fired is not None:
+        armed.fired.touch()
+    # SIGKILL, not an exit: no handler, no `finally` and no buffer may run, as in a power cut.
+    os.kill(os.getpid(), signal.SIGKILL)
