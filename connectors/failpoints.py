@@ -3,12 +3,14 @@
 `CROSSFADE_FAILPOINT=NAME:PASS[-LAST][=ACTION]`, several separated by commas; the worker reads it once, when it starts.
 At the given pass (from 1) through the place, or at every pass up to LAST, the action is done: `kill` (the default)
 ends the process as `kill -9` does; `nan`, `dimension` and `stall` spoil what the embedding engine computed.
-`CROSSFADE_FAILPOINT_FIRED` may name a file that is made before a kill, and which disarms a process that finds it.
+`CROSSFADE_FAILPOINT_FIRED` may name a file that is made before a kill, and which disarms a process that finds it;
+`CROSSFADE_FAILPOINT_FILE` one whose text takes the place of what is armed whenever the worker gets SIGUSR1.
 Nothing that decides about documents lives here; a place costs one look at an empty dictionary while nothing is armed.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -25,6 +27,7 @@ from connectors.errors import Misconfigured
 
 VARIABLE = "CROSSFADE_FAILPOINT"
 FIRED = "CROSSFADE_FAILPOINT_FIRED"
+FILE = "CROSSFADE_FAILPOINT_FILE"
 PLACES: dict[str, str] = {
     "intake.before_commit": "submissions are in the log, their offsets not committed",
     "capture.before_commit": "captured changes are in the log, their offsets not committed",
@@ -64,6 +67,7 @@ class _Armed:
 
 _armed: dict[str, _Armed] = {}
 _counting = threading.Lock()
+log = logging.getLogger("crossfade.failpoints")
 
 
 def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -82,6 +86,14 @@ def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
         first = int(match["first"])
         _armed[match["name"]] = _Armed(first, int(match["last"] or first), action, fired)
     return tuple(_armed)
+
+
+def rearm(path: Path) -> None:
+    """Arm what the file says; a text that is none disarms all, so that a test sees nothing fire."""
+    try:
+        arm({VARIABLE: path.read_text(encoding="utf-8").strip()})
+    except (OSError, Misconfigured) as error:
+        log.warning("nothing is armed: %s", error)
 
 
 def passing(name: str) -> None:

@@ -16,7 +16,7 @@ import uvloop
 from agents.assembly import Opened, open_all
 from agents.wiring import RoleName
 from agents.worker import Worker
-from connectors.failpoints import arm
+from connectors.failpoints import FILE, arm, rearm
 from operations.errors import CommandError
 from operations.observability import set_up
 from operations.preparing import check_tables, prepare_capture, prepare_topics
@@ -43,6 +43,8 @@ async def run_worker(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     for place in arm(os.environ):
         progress(f"the failpoint {place} is armed")
+    if FILE in os.environ:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, rearm, Path(os.environ[FILE]))
     telemetry = set_up(os.environ)
     opened = await _unless(stop, _prepared(settings, home, roles, progress))
     if opened is None:

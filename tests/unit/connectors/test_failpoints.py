@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from connectors.errors import Misconfigured
-from connectors.failpoints import ENGINE, FIRED, PLACES, VARIABLE, arm, passing, spoiled
+from connectors.failpoints import ENGINE, FIRED, PLACES, VARIABLE, arm, passing, rearm, spoiled
 
 ROOT = Path(__file__).parents[3]
 PASSES_THREE_TIMES = """
@@ -76,6 +76,18 @@ def test_the_engine_answers_with_another_dimension() -> None:
 def test_a_failpoint_that_could_never_fire_is_refused(wrong: str) -> None:
     with pytest.raises(Misconfigured):
         arm({VARIABLE: wrong})
+
+
+def test_a_file_takes_the_place_of_what_is_armed(tmp_path: Path) -> None:
+    arm({VARIABLE: f"{ENGINE}:1-9=nan"})
+    file = tmp_path / "armed"
+    file.write_text(f"{ENGINE}:1=dimension\n")
+    rearm(file)
+    assert spoiled(np.ones((2, 3), dtype=np.float32)).shape == (2, 2)
+    file.write_text("")
+    rearm(file)
+    vectors = np.ones((2, 3), dtype=np.float32)
+    assert spoiled(vectors) is vectors
 
 
 def test_every_place_is_passed_somewhere() -> None:
