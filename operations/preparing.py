@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from connectors.kafka.admin import existing_topics, provision
 from connectors.legacy_connector import apply_mend, check_legacy
 from operations.connectors_api import ConnectClient, mariadb_connector, postgres_connector
+from operations.context import WRONG_USE
 from operations.errors import CommandError
 from schemas.settings import Collection, Settings
 from topics.provisioning import captured_table, desired_topics, plan
@@ -32,7 +33,7 @@ async def prepare_topics(settings: Settings, progress: Progress) -> None:
 async def check_tables(settings: Settings, progress: Progress, *, mend: bool) -> None:
     """Check every collection's database and table; with `mend`, execute the statements that mend them.
 
-    Raises CommandError with what is wrong and the statement for it.
+    Raises CommandError, as for wrong use, with what is wrong and the statement for it.
     """
     for name, collection in settings.collections.items():
         dsn = _dsn(name, collection)
@@ -47,6 +48,7 @@ async def check_tables(settings: Settings, progress: Progress, *, mend: bool) ->
             raise CommandError(
                 f"The collection {name} is not ready:\n{said}",
                 "Run the statements, or let crossfade run them: crossfade config check --apply",
+                WRONG_USE,
             )
 
 

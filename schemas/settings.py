@@ -92,7 +92,8 @@ class Embedding(_Section):
 class Worker(_Section):
     """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` of the watchdog, `drain_s` of a stop.
 
-    Under load a role begins a batch every `batch_interval_ms` at most.
+    Under load a role begins a batch every `batch_interval_ms` at most. After `restart_attempts` quick failures in a row
+    the supervisor gives the worker up.
     """
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = 256
@@ -101,6 +102,7 @@ class Worker(_Section):
     retry_max_s: float = 10.0
     stall_s: float = 60.0
     drain_s: float = 20.0
+    restart_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
     http_port: Annotated[int, Field(ge=0, le=65535)] = 0
     queries_in_flight: Annotated[int, Field(ge=1, le=1024)] = 32
 

@@ -1,7 +1,9 @@
-"""`crossfade worker`: runs agents in this process. How they are run is in `operations.running`."""
+"""`crossfade worker`: a worker under a supervisor, or in this process. How both run is in `operations`."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -9,30 +11,54 @@ import typer
 import uvloop
 
 from agents.wiring import ROLES, RoleName
-from operations.context import PANEL_RUN, WRONG_USE, ConfigOption, HomeOption, load, run, say, told
+from operations.context import PANEL_RUN, WRONG_USE, ConfigOption, Context, HomeOption, load, run, say, told
 from operations.errors import CommandError
+from operations.supervising import Plan, replace_process
 
 app = typer.Typer()
+# What a worker needs beyond its drain limit to close its stores.
+_CLOSING_S = 10.0
 
 
 @app.command(rich_help_panel=PANEL_RUN)
 def worker(
     roles: Annotated[str, typer.Option(help=f"Roles, separated by commas: {', '.join(ROLES)}.")] = ",".join(ROLES),
+    unsupervised: Annotated[
+        bool, typer.Option("--unsupervised", help="Run in this process; where it crashes or stalls, it ends.")
+    ] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Written when every agent consumes.", hidden=True)] = None,
+    supervisor: Annotated[int | None, typer.Option(help="Ends when this process does.", hidden=True)] = None,
     config: ConfigOption = None,
     home: HomeOption = None,
 ) -> None:
     """Run the agents until Ctrl-C or SIGTERM, then finish what is in flight.
 
-    Creates missing topics and starts capture first. Several workers share the work, partition by partition.
+    Creates missing topics and starts capture first. A worker that crashes or stalls is started again; one that fails
+    too often in a row is given up (exit code 1). Several workers share the work, partition by partition.
     """
-    # Faust and the embedding engine take a second to import, which no other command should wait for.
-    from operations.running import run_worker  # noqa: PLC0415
-
     with told():
         chosen = roles_of(roles)
         context = load(config, home)
-    run(run_worker(context.settings, context.home, chosen, say, ready_file), uvloop.new_event_loop)
+    if not unsupervised:
+        replace_process(_plan(context, chosen, config, ready_file))
+    # Faust and the embedding engine take a second to import, which no other command should wait for.
+    from operations.running import run_worker  # noqa: PLC0415
+
+    run(run_worker(context.settings, context.home, chosen, say, ready_file, supervisor), uvloop.new_event_loop)
+
+
+def _plan(context: Context, roles: list[RoleName], config: Path | None, ready_file: Path | None) -> Plan:
+    bounds = context.settings.worker
+    ready = (ready_file or context.home / "run" / f"worker-{os.getpid()}.json").absolute()
+    given = ["--config", str(config.absolute())] if config is not None else []
+    arguments = ["worker", "--unsupervised", "--roles", ",".join(roles), "--home", str(context.home), *given]
+    return Plan(
+        (sys.executable, "-c", "from operations.cli import main; main()", *arguments, "--ready-file", str(ready)),
+        str(ready),
+        attempts=bounds.restart_attempts,
+        stall_s=bounds.stall_s + bounds.drain_s,
+        drain_s=bounds.drain_s + _CLOSING_S,
+    )
 
 
 def roles_of(text: str) -> list[RoleName]:
