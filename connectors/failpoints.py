@@ -91,7 +91,7 @@ def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
 def rearm(path: Path) -> None:
     """Arm what the file says; a text that is none disarms all, so that a test sees nothing fire."""
     try:
-        arm({VARIABLE: path.read_text(encoding="utf-8").strip()})
+        arm({VARIABLE: path.read_text(encoding="utf-8").strip(), FIRED: os.environ.get(FIRED, "")})
     except (OSError, Misconfigured) as error:
         log.warning("nothing is armed: %s", error)
 

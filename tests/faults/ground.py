@@ -1,0 +1,235 @@
+"""The ground of the trials: a real stack, proxies before its servers, two tables, workers that go through them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from connectors.errors import CrossfadeError
+from connectors.qdrant import socket_path
+from connectors.qdrant.client import HostedVectorStore
+from operations.connectors_api import ConnectClient
+from operations.errors import CommandError
+from operations.preparing import connector_name
+from operations.stack.layout import PartName, StackAddresses
+from operations.stack.stack import LocalStack
+from schemas.settings import Connector
+from tests.contract.legacy_places import Connection
+from tests.faults.checker import Findings, Versions, check_contents, check_outcomes, points_of, rows_of
+from tests.faults.proxy import Proxy
+from tests.faults.seen import Seen
+from tests.faults.traffic import Application, Books, Store, Submitter
+from tests.faults.workers import Worker
+from tests.flow.site import DOCUMENTS
+from tests.flow.worker_process import command, mend, settings_of
+
+Link = Literal["kafka", "postgres", "mariadb", "connect"]
+LINKS: tuple[Link, ...] = ("kafka", "postgres", "mariadb", "connect")
+CLEAN_BOUND_S = 150.0
+SLOT_BOUND_S = 30.0
+LOOKS_BEFORE_REPAIR = 10
+_POLL_S = 0.3
+
+
+@dataclass
+class Ground:
+    """Everything that a fault may act on and the checker reads."""
+
+    config: Path
+    stack: LocalStack
+    addresses: StackAddresses
+    connector_names: list[str]
+    proxies: dict[Link, Proxy]
+    stores: list[Store]
+    worker: Worker
+    second: Worker
+    vectors: HostedVectorStore
+    submitter: Submitter
+    seen: Seen
+    versions: Versions = field(default_factory=Versions)
+    readers: dict[Connector, Connection] = field(default_factory=dict)
+    connector_restarts: int = 0
+    repaired: bool = False
+
+    async def restart(self, name: PartName) -> None:
+        """Start a part that was killed, as an init system would."""
+        await self.stack.part(name).start(lambda _: None)
+
+    async def revive_workers(self) -> None:
+        """Start the worker where it does not run, as a supervisor would."""
+        if not self.worker.alive:
+            self.worker.restarts += 1
+            await self.worker.start()
+
+    async def revive(self) -> None:
+        """Start again what ended for good: the worker, and connectors whose task failed, as an operator would."""
+        await self.revive_workers()
+        with contextlib.suppress(CommandError):  # Connect comes back just now
+            async with ConnectClient(self.addresses.connect) as client:
+                for name in self.connector_names:
+                    if (await client.status(name)).failed:
+                        self.connector_restarts += 1
+                        await client.restart(name)
+
+    async def repair(self) -> None:
+        """What an operator does after dead letters; the checker looks at its result, and not at its words."""
+        self.repaired = True
+        for store in self.stores:
+            await command(self.config, self.stack.home, "verify", store.name, "--repair")
+
+    async def holds(self, collection: str, document_id: str, stamp: str) -> bool:
+        """Say whether Qdrant has the version of a document whose title is the stamp."""
+        try:
+            found = await self.vectors.stored(collection, [document_id], content=True)
+        except CrossfadeError:
+            return False
+        return any((point.text or "").split()[:1] == [stamp] for point in found.get(document_id, ()))
+
+    async def read(self, store: Store) -> Connection:
+        """A connection of the checker, past the proxy; made anew where the last one broke."""
+        connection = self.readers.get(store.connector)
+        if connection is None:
+            connection = await Connection.open(store.connector, getattr(self.addresses, store.connector))
+            self.readers[store.connector] = connection
+        return connection
+
+    async def sample(self) -> None:
+        """Note the stored versions of every document; a store that is away is passed over."""
+        for store in self.stores:
+            try:
+                async with asyncio.timeout(3):
+                    await self.versions.sample_table(await self.read(store), store.name)
+            except Exception:  # both drivers raise many kinds for a server that is away; the next sample reads it
+                self.readers.pop(store.connector, None)
+            try:
+                async with asyncio.timeout(3):
+                    await self.versions.sample_points(self.vectors, store.name)
+            except Exception:  # noqa: S110 - as above
+                pass
+
+    async def look(self) -> Findings:
+        """Check everything as it is now. Raises where a store cannot be read."""
+        found = Findings(went_down=list(self.versions.found.went_down))
+        if not await self.seen.catch_up():
+            found.lost.append("the outcomes cannot be read to their end")
+        for store in self.stores:
+            points = await points_of(self.vectors, store.name)
+            rows = await rows_of(await self.read(store), store.name)
+            found.extend(check_contents(rows, points, store))
+            found.extend(check_outcomes(store.books, self.seen)[0])
+        return found
+
+    async def until_clean(self, *, repairs: bool, bound_s: float = CLEAN_BOUND_S) -> Findings:
+        """Look until nothing is wrong twice in a row, or the bound is over; return what was seen last.
+
+        With `repairs`, differences that dead letters told of are repaired once things stay as they are.
+        """
+        deadline = time.monotonic() + bound_s
+        clean, looks, found = 0, 0, Findings()
+        self.repaired = False
+        while clean < 2 and time.monotonic() < deadline:
+            await self.revive()
+            try:
+                async with asyncio.timeout(20):
+                    found = await self.look()
+            except Exception as error:  # a store that comes back just now
+                self.readers.clear()
+                found = Findings(lost=[f"cannot be read: {type(error).__name__}: {error}"])
+            clean, looks = (clean + 1 if found.clean else 0), looks + 1
+            if repairs and not found.clean and looks % LOOKS_BEFORE_REPAIR == 0:
+                assert self.seen.dead_lettered, f"a difference that nothing told of: {found}"
+                await self.repair()
+            await asyncio.sleep(_POLL_S)
+        return found
+
+
+def configuration(prefix: str, ports: dict[Link, int], tables: dict[Connector, str], dsns: dict[Connector, str]) -> str:
+    """Return a `crossfade.toml` whose every address is a proxy's; bounds are short, so that they are reached."""
+    parts = [
+        f'[kafka]\nbootstrap = "127.0.0.1:{ports["kafka"]}"\nconnect = "http://127.0.0.1:{ports["connect"]}"\n'
+        f'capture_prefix = "{prefix}"\n',
+        "[worker]\nstall_s = 20.0\nretry_max_s = 2.0\nretry_attempts = 4\n[embedding]\ntimeout_s = 3.0\n",
+    ]
+    for connector, name in tables.items():
+        parts.append(
+            f'[collections.{name}]\nconnector = "{connector}"\ntable = "{name}"\nkey = ["id"]\n'
+            f'dsn = "{dsns[connector]}"\ntext = ["title", "body"]\nmetadata = ["kind", "line"]\nchunk_tokens = 32\n'
+        )
+    return "".join(parts)
+
+
+@asynccontextmanager
+async def ground_of(stack: LocalStack, addresses: StackAddresses, folder: Path) -> AsyncIterator[Ground]:
+    """Make the ground over a running stack; everything of it is gone from the stack's servers at the end."""
+    run = uuid.uuid4().hex[:6]
+    tables: dict[Connector, str] = {"postgres": f"faults_{run}_pg", "mariadb": f"faults_{run}_my"}
+    async with AsyncExitStack() as resources:
+        proxies = await _proxies(addresses, resources)
+        dsns = {connector: _behind(proxies, addresses, connector) for connector in tables}
+        stores = []
+        for connector, table in tables.items():
+            books = Books()
+            application = Application(connector, getattr(addresses, connector), table, books)
+            resources.push_async_callback(application.close)
+            await application.execute(DOCUMENTS[connector].replace("{t}", table))
+            stores.append(Store(table, connector, books, application))
+        config = folder / "crossfade.toml"
+        ports = {link: proxy.port for link, proxy in proxies.items()}
+        config.write_text(configuration(f"faults.{run}", ports, tables, dsns))
+        await mend(settings_of(config, stack.home))
+        connectors = [connector_name(connector, dsn) for connector, dsn in dsns.items()]
+        resources.push_async_callback(_forget, addresses, connectors)
+        first, second = (Worker(name, config, stack.home, folder) for name in ("first", "second"))
+        for worker in (first, second):
+            resources.push_async_callback(worker.stop)
+        await first.start()
+        vectors = HostedVectorStore(socket_path(stack.home))
+        resources.push_async_callback(vectors.close)
+        seen = Seen(addresses.kafka)
+        resources.callback(seen.close)
+        submitter = Submitter(addresses.kafka)
+        yield Ground(config, stack, addresses, connectors, proxies, stores, first, second, vectors, submitter, seen)
+
+
+async def _proxies(addresses: StackAddresses, resources: AsyncExitStack) -> dict[Link, Proxy]:
+    proxies: dict[Link, Proxy] = {}
+    for link in LINKS:
+        address = urlsplit(f"//{addresses.kafka}" if link == "kafka" else getattr(addresses, link))
+        assert address.port is not None
+        proxies[link] = Proxy(address.port, kafka=link == "kafka")
+        await proxies[link].start()
+        resources.push_async_callback(proxies[link].stop)
+    return proxies
+
+
+def _behind(proxies: dict[Link, Proxy], addresses: StackAddresses, connector: Connector) -> str:
+    """Return the address of a database behind its proxy."""
+    direct = str(getattr(addresses, connector))
+    return direct.replace(f":{urlsplit(direct).port}/", f":{proxies[connector].port}/")
+
+
+async def _forget(addresses: StackAddresses, connectors: list[str]) -> None:
+    """Take the connectors and the replication slot away: their proxies end with the ground."""
+    async with ConnectClient(addresses.connect) as client:
+        for name in connectors:
+            await client.delete_with_offsets(name)
+    slots = ", ".join(f"'{name.replace('-', '_')}'" for name in connectors)
+    drop = f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name in ({slots})"
+    connection = await Connection.open("postgres", addresses.postgres)
+    try:
+        async with asyncio.timeout(SLOT_BOUND_S):
+            while True:
+                try:
+                    return await connection.execute(drop)
+                except Exception:  # a slot is in use for as long as the server takes to see that its reader left
+                    await asyncio.sleep(0.5)
+    finally:
+        await connection.close()

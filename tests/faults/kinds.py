@@ -1,0 +1,166 @@
+"""The faults: each acts on the ground under load, leaves it healed, and says from when recovery counts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from agents.faust_apps import SESSION_TIMEOUT_S
+from connectors.failpoints import ENGINE, PLACES
+from operations.stack.layout import PartName
+from tests.faults.ground import Ground, Link
+from tests.faults.proxy import Mode
+
+FIRE_BOUND_S = 30.0
+Act = Callable[[Ground, random.Random], Awaitable[float]]
+"""Returns the moment (`time.monotonic`) from which recovery counts: of the kill, or of the end of a disturbance."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind. `repairs`: dead letters may leave Qdrant behind the table until `crossfade verify --repair`."""
+
+    kind: str
+    act: Act
+    repairs: bool = False
+
+
+async def worker_killed(place: str, ground: Ground, rng: random.Random) -> float:
+    ground.worker.arm(f"{place}:{rng.randint(1, 4)}")
+    assert await ground.worker.died(FIRE_BOUND_S), f"{place} was not passed in {FIRE_BOUND_S:.0f} s"
+    killed_at = time.monotonic()
+    assert ground.worker.fired, f"the worker died by itself:\n{ground.worker.tail()}"
+    await ground.revive_workers()
+    return killed_at
+
+
+async def part_killed(name: PartName, ground: Ground, rng: random.Random) -> float:
+    ground.stack.part(name).kill()
+    killed_at = time.monotonic()
+    await asyncio.sleep(rng.choice((0.0, 0.0, 1.5)))
+    await ground.restart(name)
+    return killed_at
+
+
+async def worker_frozen(ground: Ground, _: random.Random) -> float:
+    """A worker stops for longer than its session; another takes over; it goes on as if nothing had been."""
+    ground.worker.signal(signal.SIGSTOP)
+    try:
+        frozen_at = time.monotonic()
+        await ground.second.start()
+        await asyncio.sleep(max(0.0, SESSION_TIMEOUT_S + 3.0 - (time.monotonic() - frozen_at)))
+    finally:
+        ground.worker.signal(signal.SIGCONT)
+    thawed_at = time.monotonic()
+    await asyncio.sleep(2.0)  # both write now, one of them with what was its own before
+    await ground.second.stop()
+    return thawed_at
+
+
+async def workers_come_and_go(ground: Ground, rng: random.Random) -> float:
+    """Rebalances, one into the other: a second worker comes, is killed or ended, comes again."""
+    for _ in range(2):
+        await ground.second.start()
+        await asyncio.sleep(rng.uniform(0.0, 1.0))
+        if rng.random() < 0.5:
+            ground.second.kill()
+        else:
+            await ground.second.stop()
+    return time.monotonic()
+
+
+async def link_cut(link: Link, ground: Ground, rng: random.Random) -> float:
+    proxy = ground.proxies[link]
+    proxy.mode = "refuse"
+    proxy.end_connections(reset=False)
+    await asyncio.sleep(rng.uniform(0.5, 2.5))
+    proxy.mode = "pass"
+    return time.monotonic()
+
+
+async def link_reset(link: Link, ground: Ground, rng: random.Random) -> float:
+    for _ in range(rng.randint(2, 6)):
+        ground.proxies[link].end_connections(reset=True)
+        await asyncio.sleep(rng.uniform(0.05, 0.5))
+    return time.monotonic()
+
+
+async def link_disturbed(mode: Mode, link: Link, ground: Ground, rng: random.Random) -> float:
+    """Slow, half-open, or without answers for a while; connections that lost bytes end with it."""
+    proxy = ground.proxies[link]
+    before = proxy.swallowed_bytes
+    proxy.mode = mode
+    await asyncio.sleep(rng.uniform(1.0, 3.0))
+    proxy.heal(reset=rng.random() < 0.5)
+    assert mode == "slow" or proxy.swallowed_bytes > before, f"nothing passed {link}: the fault was none"
+    return time.monotonic()
+
+
+async def connect_cut_at_start(ground: Ground, rng: random.Random) -> float:
+    """The worker asks Kafka Connect for its connectors when it starts, and only then."""
+    ground.proxies["connect"].mode = rng.choice(("refuse", "slow", "drop_answers"))
+    ground.worker.kill()
+    killed_at = time.monotonic()
+    ground.worker.launch()
+    await asyncio.sleep(rng.uniform(4.0, 8.0))
+    ground.proxies["connect"].heal()
+    if not await ground.worker.ready():
+        await ground.revive_workers()
+    return killed_at
+
+
+async def embedder_spoiled(action: str, ground: Ground, rng: random.Random) -> float:
+    ground.worker.arm(f"{ENGINE}:1-{100_000 if action != 'stall' else rng.randint(1, 6)}={action}")
+    await asyncio.sleep(rng.uniform(1.0, 2.0))
+    ground.worker.arm("")
+    return time.monotonic()
+
+
+async def two_at_once(first: PartName, place: str, ground: Ground, rng: random.Random) -> float:
+    """The worker dies while a part is away, and comes back before it does."""
+    ground.worker.arm(f"{place}:1")
+    assert await ground.worker.died(FIRE_BOUND_S), f"{place} was not passed in {FIRE_BOUND_S:.0f} s"
+    ground.stack.part(first).kill()
+    killed_at = time.monotonic()
+    ground.worker.launch()
+    await asyncio.sleep(rng.uniform(0.0, 4.0))
+    await ground.restart(first)
+    if not await ground.worker.ready():
+        await ground.revive_workers()
+    return killed_at
+
+
+async def column_added(ground: Ground, rng: random.Random) -> float:
+    for store in ground.stores:
+        await store.application.execute(f"alter table {store.name} add column extra_{rng.randrange(10**9)} varchar(20)")
+    return time.monotonic()
+
+
+def _all() -> dict[str, Fault]:
+    faults = [
+        *(Fault(f"worker killed at {place}", partial(worker_killed, place)) for place in PLACES if place != ENGINE),
+        *(Fault(f"{part} killed", partial(part_killed, part)) for part in PARTS),
+        Fault("worker frozen, another takes over", worker_frozen),
+        Fault("workers come and go", workers_come_and_go),
+        *(Fault(f"{link} cut", partial(link_cut, link)) for link in DATA_LINKS),
+        *(Fault(f"{link} reset", partial(link_reset, link)) for link in DATA_LINKS),
+        *(Fault(f"{link} slow", partial(link_disturbed, "slow", link)) for link in DATA_LINKS),
+        *(Fault(f"{link} half-open", partial(link_disturbed, "swallow", link)) for link in DATA_LINKS),
+        *(Fault(f"{link} answers dropped", partial(link_disturbed, "drop_answers", link)) for link in DATA_LINKS),
+        Fault("connect away at the worker's start", connect_cut_at_start),
+        *(Fault(f"embedder: {name}", partial(embedder_spoiled, name), repairs=True) for name in SPOILINGS),
+        *(Fault(f"{part} killed with the worker", partial(two_at_once, part, "vector.before_write")) for part in PARTS),
+        Fault("column added", column_added),
+    ]
+    return {fault.kind: fault for fault in faults}
+
+
+PARTS: tuple[PartName, ...] = ("kafka", "connect", "postgres", "mariadb", "qdrant")
+DATA_LINKS: tuple[Link, ...] = ("kafka", "postgres", "mariadb")
+SPOILINGS = ("nan", "dimension", "stall")
+FAULTS = _all()
