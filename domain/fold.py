@@ -67,14 +67,14 @@ def _fold_producer(
 def _fold_refresh(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
     if entry.rejects and entry.rejects != ledger.written:
         return Verdict.OVERTAKEN, seen
-    if ledger.pending and not entry.rejects and entry.after_version != ledger.written:
+    if ledger.pending and not entry.rejects:
+        # Also where the row holds the awaited write already: captured changes older than it may still come, and its
+        # echo, which ends the wait, comes after them. What was written behind it is captured behind it.
         return Verdict.OVERTAKEN, seen
-    # A row that holds the awaited write does not end the wait: captured changes older than that write may still come,
-    # and its echo after them would bring nothing back. A refused write has no echo to wait for.
-    pending = ledger.pending and not entry.rejects
+    # A refused write has no echo to wait for.
     if refresh_is_outdated(ledger, entry):
-        return Verdict.READ_AGAIN, replace(seen, pending=pending, refresh=True)
-    return Verdict.TAKES_EFFECT, replace(seen, pending=pending, removed=False, refresh=False)
+        return Verdict.READ_AGAIN, replace(seen, pending=False, refresh=True)
+    return Verdict.TAKES_EFFECT, replace(seen, pending=False, removed=False, refresh=False)
 
 
 def _fold_captured(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:

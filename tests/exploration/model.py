@@ -1,7 +1,7 @@
 """The world around one document as a state machine, decided by the production functions of `domain/`.
 
-Producers, an application that writes straight to the table, a capture that may deliver twice, a backfill, and three
-agents that may crash, deliver twice or go on after they were replaced. `explore` visits every interleaving breadth
+Producers, an application that writes straight to the table, a capture that may deliver twice, a backfill, a verifier
+that repairs, and three agents that may crash, deliver twice or go on after they were replaced. `explore` visits every interleaving breadth
 first; where nothing is left to do, the row and the point must hold the same content.
 """
 
@@ -72,6 +72,7 @@ class State(NamedTuple):
     direct_left: tuple[str, ...]
     rewinds_left: int
     crashes_left: int
+    repairs_left: int
     submitted: tuple[str, ...]
     row: Row
     captured: tuple[tuple[Row, Row], ...]
@@ -153,6 +154,10 @@ class World:
 
     def refreshes(self, s: State) -> Iterator[Step]:
         ledger = self.ledgers[s.ledger]
+        if s.repairs_left and s.reading is None:
+            # The verifier may see a difference at any time: what it repairs need not be one any more.
+            read = s._replace(reading=ledger.legacy_position, repairs_left=s.repairs_left - 1)
+            yield "the ledger is read for a repair", read
         if ledger.refresh and s.resolver_at == len(s.log) and s.reading is None and not s.unsent:
             yield "the ledger is read for a refresh", s._replace(reading=ledger.legacy_position)
         if s.reading is not None:
@@ -244,12 +249,16 @@ def _stored(point: Point | None) -> tuple[StoredChunk, ...]:
     return () if point is None else (StoredChunk(0, point.version, deleted=point.content == GONE),)
 
 
-def start(submits: tuple[str, ...], direct: tuple[str, ...], row: Row, crashes: int, rewinds: int) -> State:
+def start(
+    submits: tuple[str, ...], direct: tuple[str, ...], row: Row, crashes: int, rewinds: int, repairs: int = 0
+) -> State:
     """Return the state before anything happened."""
-    return State(submits, direct, rewinds, crashes, (), row, (), 0, 0, (), 0, 0, (), 0, 0, 0, 0, None, (), None, (), ())
+    return State(
+        submits, direct, rewinds, crashes, repairs, (), row, (), 0, 0, (), 0, 0, (), 0, 0, 0, 0, None, (), None, (), ()
+    )
 
 
-FAULTS = ("rewinds", "not committed", "pauses with it", "crashes")
+FAULTS = ("rewinds", "not committed", "pauses with it", "crashes", "for a repair")
 
 
 def explore(world: World, first: State) -> tuple[int, list[str] | None]:

@@ -28,6 +28,10 @@ def beginnings() -> Iterator[State]:
         faults = [(1, 1)]
     for s, d, row, (crashes, rewinds) in product(submits, direct, (NO_ROW, Row("o", None)), faults):
         yield start(s, d, row, crashes, rewinds)
+    # A repair may come at any time; and a refusal after a write that was not seen in the captured stream yet.
+    for s, d, repairs in product([(), ("A",), ("A", REFUSED)], direct[:3], (0, 1)):
+        if FULL or len(s) + len(d) + repairs < 5:
+            yield start(s, d, NO_ROW, 0, 0, repairs)
 
 
 def visit(first: State) -> tuple[int, list[str] | None]:
@@ -63,6 +67,7 @@ BROKEN: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "echo": [(fold, "is_echo", never)],
     "pending": [(fold, "is_pending", never)],
     "refresh": [(fold, "refresh_is_outdated", never)],
+    "unawaited": [(fold, "is_unawaited", never)],
     "tombstone": [(points, "tombstones_for", nothing)],
     "ledger-guard": [(guards, "ledger_moves", always)],
     "vector-guard": [(guards, "vector_moves", always)],
