@@ -55,12 +55,16 @@ async def embed(
 async def _pass_on(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings, progress: Callable[[], None]
 ) -> Failures:
-    newest = {event.id: (message, event) for message, event in items}
-    overtaken = [item for item in items if newest[item[1].id][1] is not item[1]]
+    newest: dict[str, Item] = {}
+    for message, event in items:
+        # Not the last of the batch: a replaced resolver may have published an older version behind a newer one.
+        if event.id not in newest or event.version > newest[event.id][1].version:
+            newest[event.id] = (message, event)
+    overtaken = [item for item in items if newest[item[1].id][1].version != item[1].version]
     await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
     current = list(newest.values())
     pieces = await _pieces(ports, current)
-    vectors = await _given_or_stored(ports, current, pieces)
+    vectors, given = await _given_or_stored(ports, current, pieces)
     failures: Failures = []
     for part, missing in _slices(current, pieces, vectors):
         failed = await _embed(ports, part, missing, pieces, vectors, around)
@@ -68,7 +72,10 @@ async def _pass_on(
         done = [(message, event) for message, event in part if event.id not in failed]
         passing("embedder.before_publish")
         await bus.publish(
-            [_event(ports, message, event, pieces[event.id], vectors[event.id], around) for message, event in done]
+            [
+                _event(ports, message, event, pieces[event.id], vectors[event.id], event.id in given, around)
+                for message, event in done
+            ]
         )
         progress()
     return failures
@@ -136,30 +143,33 @@ def _given(ports: CollectionPorts, event: DocumentResolved) -> bytes | None:
 
 async def _given_or_stored(
     ports: CollectionPorts, items: Sequence[Item], pieces: dict[str, tuple[str, ...]]
-) -> dict[str, dict[int, bytes]]:
+) -> tuple[dict[str, dict[int, bytes]], set[str]]:
+    """Return the vectors that need not be computed, and the documents that have a given one among them.
+
+    A stored vector is taken over for the same text. Where the table has a column for embeddings, a row without one
+    wants its own computed; where it has none, a vector that a producer gave stays, and stays marked as given, as long
+    as its text does.
+    """
     found: dict[str, dict[int, bytes]] = {event.id: {} for _, event in items}
+    given: set[str] = set()
     to_look_up: list[str] = []
     for _, event in items:
-        given = _given(ports, event)
-        if given is not None:
-            found[event.id] = {0: given}
+        own = _given(ports, event)
+        if own is not None:
+            found[event.id] = {0: own}
+            given.add(event.id)
         elif pieces[event.id]:
             to_look_up.append(event.id)
     if to_look_up:
+        key = ports.embedder.model_key
         stored = await ports.vectors.stored(ports.name, to_look_up, content=True)
         for document_id, points in stored.items():
-            found[document_id] = reusable_vectors(pieces[document_id], _reused_models(ports), points)
-    return found
-
-
-def _reused_models(ports: CollectionPorts) -> tuple[str, ...]:
-    """Return whose stored vectors are taken over for the same text.
-
-    Where the table has a column for embeddings, a row without one wants its own computed; where it has none, a vector
-    that a producer gave stays as long as its text does.
-    """
-    key = ports.embedder.model_key
-    return (key,) if ports.settings.embedding else (key, given_by(key))
+            computed = reusable_vectors(pieces[document_id], (key,), points)
+            kept = {} if ports.settings.embedding else reusable_vectors(pieces[document_id], (given_by(key),), points)
+            found[document_id] = kept | computed
+            if kept.keys() - computed.keys():
+                given.add(document_id)
+    return found, given
 
 
 async def _compute(
@@ -190,6 +200,7 @@ def _event(
     event: DocumentResolved,
     texts: tuple[str, ...],
     vectors: dict[int, bytes],
+    given: bool,
     around: Surroundings,
 ) -> Outgoing:
     key = document_key(event.collection, event.id)
@@ -205,7 +216,7 @@ def _event(
             tenant=content.tenant if content else "default",
             content_hash=event.content_hash,
             metadata=content.metadata if content else {},
-            model=model if _given(ports, event) is None else given_by(model),
+            model=given_by(model) if given else model,
             chunks=tuple(EmbeddedChunk(text=text, vector=vectors[number]) for number, text in enumerate(texts)),
             cause=event.cause,
             occurred_at_ms=event.occurred_at_ms,

@@ -46,7 +46,10 @@ async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, arou
 async def _write(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings
 ) -> tuple[list[Outgoing], Failures]:
-    latest = {event.id: event for _, event in items if event.origin == "producer"}
+    latest: dict[str, DocumentResolved] = {}
+    for _, event in items:
+        if event.origin == "producer" and (event.id not in latest or event.version >= latest[event.id].version):
+            latest[event.id] = event
     passing("legacy.before_write")
     verdicts = await _apply(ports, items)
     passing("legacy.after_write")
@@ -57,7 +60,7 @@ async def _write(
         if event.origin != "producer":
             continue
         outcome = verdicts[event.id]
-        if latest[event.id] is not event:
+        if latest[event.id].version != event.version:
             outcomes.append(written(message, event, "legacy", "superseded", around))
         elif outcome.verdict is LegacyVerdict.APPLIED or event.id in held:
             outcomes.append(written(message, event, "legacy", "applied", around))
@@ -112,12 +115,14 @@ def _changes(items: Sequence[Item]) -> tuple[dict[str, LegacyChange], list[Legac
     writes: dict[str, LegacyChange] = {}
     moves: dict[str, LegacyChange] = {}
     for _, event in items:
-        if event.origin == "producer":
-            writes[event.id] = LegacyChange(event.id, event.version, event.version, event.content)
-            moves.pop(event.id, None)
-        else:
-            moves[event.id] = LegacyChange(event.id, event.version, None)
-    later = [change for change in moves.values() if change.id in writes]
+        producers = event.origin == "producer"
+        content, written_version = (event.content, event.version) if producers else (None, None)
+        change = LegacyChange(event.id, event.version, written_version, content)
+        chosen = writes if producers else moves
+        # Not the last of the batch: a replaced resolver may have published an older version behind a newer one.
+        if event.id not in chosen or change.version > chosen[event.id].version:
+            chosen[event.id] = change
+    later = [change for change in moves.values() if change.id in writes and change.version > writes[change.id].version]
     return moves | writes, later
 
 

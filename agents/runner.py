@@ -1,7 +1,8 @@
 """Runs a handler over a batch so that nothing escapes: retries, one-by-one isolation, dead letters.
 
 A store that does not answer is waited for without a limit (its role is not ready meanwhile); any other transient error
-is tried again up to a limit. What still fails goes to the dead-letter topic, confirmed, and the rest goes on.
+is tried again up to a limit, by a role that gives up. What still fails goes to the dead-letter topic, confirmed, and
+the rest goes on.
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ class Retry:
 class Runner:
     """One role: its handler, what it tells about a lost message, and its bounds.
 
+    `gives_up`: what fails with a transient error up to the limit becomes a dead letter. A role that does not give up
+    waits instead, as for a store that does not answer: what it did of a change cannot be taken back, and a change that
+    it left out would be missed by those after it.
     `told` is called when the dead letter of a failure is published; called or not, the message is not lost. `kept` is
     the health to keep up to date, for a handler that tells of its progress too.
     """
@@ -77,6 +81,7 @@ class Runner:
     around: Surroundings
     retry: Retry = Retry()
     told: Told = _nothing_to_note
+    gives_up: bool = True
     kept: InitVar[RoleHealth | None] = None
     health: RoleHealth = field(init=False)
 
@@ -134,7 +139,9 @@ class Runner:
                         self.health.waiting_for = None
                         self.health.busy_since_s = time.monotonic()
                         return failures
-            except StoreUnavailable as error:
+            except TransientError as error:
+                if self.gives_up and not isinstance(error, StoreUnavailable):
+                    raise
                 log.warning("%s waits: %s", self.role, error)
 
     async def _give_up(self, failure: Failure) -> None:

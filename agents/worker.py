@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agents.assembly import Opened
-from agents.batch import Batch, Failure, Failures, Message, Surroundings
+from agents.batch import Batch, CollectionPorts, Failure, Failures, Message, Surroundings
 from agents.capture import capture
 from agents.embedder import embed
 from agents.faust_apps import add_batch_agent, add_concurrent_agent, group_of, make_app, start_apps, stop_apps
+from agents.halts import Halts
 from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
 from agents.legacy_writer import refusal_told, write_legacy
@@ -23,17 +25,22 @@ from agents.query import Breakers, answer, refused_question
 from agents.resolver import resolve
 from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
 from agents.vector_writer import write_vectors
+from agents.watchdog import CommitWatch
 from agents.wiring import WIRING, RoleName
 from connectors.errors import CrossfadeError
 from connectors.kafka.tail import group_lag
 from connectors.telemetry import Telemetry
+from domain.halts import Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Outgoing
-from topics.catalogue import capture_topic
-from topics.provisioning import captured_table
+from topics.provisioning import captured_topic
 
 log = logging.getLogger("crossfade.worker")
 END_POLL_S = 0.5
+# How soon a worker notices that a collection was stopped, or mended, by somebody else.
+FOLLOW_S = 2.0
+# The others bear the order of changes: one that they left out, or half did, would be missed by those after it.
+GIVING_UP: tuple[RoleName, ...] = ("embedder", "vector", "query")
 
 
 def now_ms() -> int:
@@ -44,44 +51,37 @@ def now_ms() -> int:
 class Worker:
     """The agents of the given roles over opened ports."""
 
-    def __init__(self, opened: Opened, roles: Sequence[RoleName], home: Path, telemetry: Telemetry) -> None:
+    def __init__(
+        self, opened: Opened, roles: Sequence[RoleName], home: Path, telemetry: Telemetry, halts: Halts | None = None
+    ) -> None:
         self._opened = opened
         self._settings = opened.settings
         self._telemetry = telemetry
         self._around = Surroundings(now_ms, opened.epoch, telemetry, opened.settings.kafka.max_text_bytes)
+        self._home = home
         self._apps: list[Any] = []
         self._runners: list[Runner] = []
-        self._topics: dict[str, tuple[str, ...]] = {}
+        self._healths: dict[RoleName, RoleHealth] = {}
+        self._captured: tuple[str, ...] = ()
+        self._changed = asyncio.Event()
         self._started = False
+        self.halts = halts or Halts(opened.collections, telemetry)
         self.port = 0
         for role in WIRING:
             if role.name in roles:
-                self._add(role.name, role.reads, home)
+                self._add(role.name, role.reads)
 
-    def _add(self, role: RoleName, reads: tuple[str, ...], home: Path) -> None:
+    def _add(self, role: RoleName, reads: tuple[str, ...]) -> Any:
+        """Make the application of a role; nothing is made for capture without a collection in service."""
         bounds = self._settings.worker
-        prefix = self._settings.kafka.capture_prefix
-        tables = {
-            capture_topic(prefix, captured_table(ports.settings)): ports for ports in self._opened.collections.values()
-        }
-        ports: dict[str, Any] = {
-            "collections": self._opened.collections,
-            "bus": self._opened.bus,
-            "around": self._around,
-        }
-        health = RoleHealth(role)
-        handlers: dict[RoleName, Handler] = {
-            "intake": partial(intake, **ports),
-            "capture": partial(capture, tables=tables, bus=self._opened.bus, around=self._around),
-            "resolver": partial(resolve, **ports),
-            "legacy": partial(write_legacy, **ports),
-            "embedder": partial(embed, progress=health.progressed, **ports),
-            "vector": partial(write_vectors, **ports),
-            "query": self._one_question(partial(answer, breakers=Breakers(self._settings.routing), **ports)),
-        }
+        health = self._healths.setdefault(role, RoleHealth(role))
+        tables = self._tables() if role == "capture" else {}
+        topics = reads or tuple(tables)
+        if not topics:
+            return None
         runner = Runner(
             role,
-            handlers[role],
+            self._handler(role, tables, health),
             self._lost(role),
             self._opened.bus,
             self._around,
@@ -90,15 +90,78 @@ class Worker:
         )
         if role == "legacy":
             runner.told = partial(refusal_told, collections=self._opened.collections)
-        topics = reads or tuple(tables)
-        app = make_app(role, self._settings.kafka, home / "faust", 4 * bounds.batch)
+        app = make_app(role, self._settings.kafka, self._home / "faust", 4 * bounds.batch)
         if role == "query":
             add_concurrent_agent(app, topics, runner, self._telemetry, bounds.queries_in_flight)
         else:
             add_batch_agent(app, topics, runner, self._telemetry, bounds.batch, bounds.batch_interval_ms / 1000)
         self._apps.append(app)
         self._runners.append(runner)
-        self._topics[role] = topics
+        if role == "capture":
+            self._captured = topics
+        return app
+
+    def _handler(self, role: RoleName, tables: Mapping[str, CollectionPorts], health: RoleHealth) -> Handler:
+        ports: dict[str, Any] = {
+            "collections": self._opened.collections,
+            "bus": self._opened.bus,
+            "around": self._around,
+        }
+        captured = partial(capture, tables=tables, bus=self._opened.bus, around=self._around)
+        question = partial(answer, breakers=Breakers(self._settings.routing), stopped=self.halts.of, **ports)
+        handlers: dict[RoleName, Handler] = {
+            "intake": partial(intake, **ports),
+            "capture": partial(captured, unreadable=self._unreadable),
+            "resolver": partial(resolve, **ports),
+            "legacy": partial(write_legacy, **ports),
+            "embedder": partial(embed, progress=health.progressed, **ports),
+            "vector": partial(write_vectors, **ports),
+            "query": self._one_question(question),
+        }
+        return handlers[role]
+
+    def _tables(self) -> dict[str, CollectionPorts]:
+        """Return the collections whose captured changes are taken, by their topics."""
+        kafka = self._settings.kafka
+        return {
+            captured_topic(kafka, ports.settings, ports.source_epoch): ports
+            for name, ports in self._opened.collections.items()
+            if (halt := self.halts.of(name)) is None or halt.captures
+        }
+
+    async def _unreadable(self, name: str, detail: str) -> None:
+        """Stop a collection; never returns: with the stopped application this call is cancelled, not acknowledged."""
+        await self.halts.halt(name, Reason.UNREADABLE, detail)
+        self._changed.set()
+        await asyncio.Event().wait()
+
+    def changed(self) -> None:
+        """Tell that `halts` changed, so that capture goes on without what is stopped, and with what is mended."""
+        self._changed.set()
+
+    async def _follow(self) -> None:
+        """Take part in stops and mends, one's own and those of others, for as long as the worker runs."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), FOLLOW_S)
+            self._changed.clear()
+            await self.halts.follow()
+            if "capture" in self._healths and tuple(self._tables()) != self._captured:
+                await self._capture_anew()
+
+    async def _capture_anew(self) -> None:
+        """Stop capture's application and start one for the collections that are in service now."""
+        for app in [app for app in self._apps if app.conf.id == group_of("capture")]:
+            self._apps.remove(app)
+            await stop_apps([app], self._settings.worker.drain_s)
+        self._runners[:] = [runner for runner in self._runners if runner.role != "capture"]
+        self._captured = ()
+        health = self._healths["capture"]
+        health.busy_since_s = health.waiting_for = None
+        app = self._add("capture", ())
+        if app is not None:
+            await start_apps([app])
+        log.info("capture takes %d collections", len(self._captured))
 
     @staticmethod
     def _one_question(call: Callable[[Message], Any]) -> Handler:
@@ -132,19 +195,25 @@ class Worker:
         Returns False when a role is stuck or its agent ended by an error.
         """
         bounds = self._settings.worker
-        healths = [runner.health for runner in self._runners]
-        site, self.port = await serve_health(healths, lambda: self._started, bounds.http_port, bounds.stall_s)
-        watchdogs = {asyncio.create_task(self._watch()), asyncio.create_task(self._end())}
-        stopping = asyncio.create_task(stop.wait())
+        healths = list(self._healths.values())
+        site, self.port = await serve_health(
+            healths, lambda: self._started, bounds.http_port, bounds.stall_s, lambda: self.halts.now
+        )
+        tasks: set[asyncio.Task[Any]] = set()
         try:
             await start_apps(self._apps)
             self._started = True
             ready(self.port)
-            done, _ = await asyncio.wait({*watchdogs, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            return not done & watchdogs
+            tasks = {asyncio.create_task(each) for each in (self._watch(), self._end(), self._follow())}
+            stopping = asyncio.create_task(stop.wait())
+            done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done & tasks:
+                task.result()  # an error of the watch itself is told
+            tasks.add(stopping)
+            return done == {stopping}
         finally:
             self._started = False
-            for task in (*watchdogs, stopping):
+            for task in tasks:
                 task.cancel()
             await stop_apps(self._apps, bounds.drain_s)
             await site.cleanup()
@@ -160,26 +229,27 @@ class Worker:
             await asyncio.sleep(END_POLL_S)
 
     async def _watch(self) -> None:
-        """Return when a role is stuck: busy too long, or records wait for it and nothing was handled for `stall_s`."""
+        """Return when a role is stuck: see `agents.watchdog`."""
         stall_s = self._settings.worker.stall_s
-        handled: dict[str, int] = {}
+        watches: dict[Runner, CommitWatch] = {}
         while True:
-            await asyncio.sleep(stall_s / 2)
-            for runner in self._runners:
-                health = runner.health
-                if is_stuck(health, stall_s, time.monotonic()):
-                    log.error("%s is stuck in one batch for more than %.0f s", health.role, stall_s)
+            await asyncio.sleep(stall_s / 4)
+            for app, runner in list(zip(self._apps, self._runners, strict=False)):
+                watch = watches.setdefault(runner, CommitWatch(runner.health, time.monotonic()))
+                stuck = f"{runner.role} is stuck in one batch for more than {stall_s:.0f} s"
+                why = stuck if is_stuck(runner.health, stall_s, time.monotonic()) else await self._behind(watch, app)
+                if why is not None:
+                    log.error(why)
                     return
-                idle = time.monotonic() - health.finished_at_s > stall_s
-                unmoved = handled.get(health.role) == health.handled
-                if idle and unmoved and health.busy_since_s is None and await self._lags(health.role):
-                    log.error("%s has records to read and took none for %.0f s", health.role, stall_s)
-                    return
-                handled[health.role] = health.handled
 
-    async def _lags(self, role: str) -> bool:
+    async def _behind(self, watch: CommitWatch, app: Any) -> str | None:
+        role, kafka = watch.health.role, self._settings.kafka
+        assigned = [(at.topic, at.partition) for at in app.consumer.assignment()] if app.consumer is not None else []
+        topics = {topic for topic, _ in assigned}
+        if not topics:
+            return None
         try:
-            lags = await group_lag(self._settings.kafka.bootstrap or "", group_of(role), self._topics[role])
+            lags = await group_lag(kafka.bootstrap or "", group_of(role), topics)
         except CrossfadeError:
-            return False
-        return any(lag.lag > 0 for lag in lags)
+            return None
+        return watch.stuck(lags, assigned, time.monotonic(), self._settings.worker.stall_s)

@@ -42,11 +42,12 @@ class MemoryBus:
         for record in records:
             self.append(record)
 
-    def append(self, record: Outgoing, *, timestamp_ms: int | None = None) -> Received:
-        """Append one record and return it with its partition and offset."""
+    def append(self, record: Outgoing, *, timestamp_ms: int | None = None, partition: int | None = None) -> Received:
+        """Append one record and return it with its partition and offset; a producer may choose the partition itself."""
         logs = self._topic(record.topic)
-        by_turns = sum(map(len, logs)) % len(logs)
-        partition = by_turns if record.key is None else partition_of(record.key, len(logs))
+        if partition is None:
+            by_turns = sum(map(len, logs)) % len(logs)
+            partition = by_turns if record.key is None else partition_of(record.key, len(logs))
         kept = Received(
             topic=record.topic,
             partition=partition,

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from connectors.sql_layout import content_refusal, is_canonical_key
 from domain.fold import is_echo
+from domain.guards import ledger_moves
 from domain.keys import split_key
 from domain.ledger import LedgerRow, VectorMark
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
@@ -23,7 +24,8 @@ Constraint = Callable[[str, Content], str | None]
 class MemoryLegacy:
     """Rows and ledger of one collection. `captured` grows with every change of a row, ours and the application's.
 
-    `constraint` stands for the database's own: it returns why a row is refused, or None.
+    `images` has the rows before and after each of those changes, as a database's log has them. `constraint` stands for
+    the database's own: it returns why a row is refused, or None.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class MemoryLegacy:
         self.ledger_rows: dict[str, LedgerRow] = {}
         self.recorded: dict[str, int] = {}
         self.captured: list[DocumentChanged] = []
+        self.images: list[tuple[LegacyRow | None, LegacyRow | None]] = []
 
     def write_directly(self, document_id: str, content: Content) -> None:
         """Insert or update a row as an application does with SQL: the version column stays as it is."""
@@ -67,6 +70,7 @@ class MemoryLegacy:
             self._capture(document_id, old, None)
 
     def _capture(self, document_id: str, before: LegacyRow | None, after: LegacyRow | None) -> None:
+        self.images.append((before, after))
         changed = DocumentChanged(
             collection=self.name,
             id=document_id,
@@ -117,7 +121,7 @@ class MemoryTable:
     def _apply(self, change: LegacyChange) -> LegacyOutcome:
         store = self._store
         row = store.ledger_rows.get(change.id, LedgerRow())
-        if row.legacy_version >= change.version:
+        if not ledger_moves(row.legacy_version, change.version):
             unconfirmed = row.refused_version == change.version
             return LegacyOutcome(LegacyVerdict.SUPERSEDED, unconfirmed=unconfirmed)
         refusal = self._refusal(change)

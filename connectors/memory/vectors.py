@@ -23,6 +23,7 @@ from connectors.qdrant.points import (
     payload_of,
     stored_chunk,
 )
+from domain.guards import vector_moves
 from domain.keys import point_id
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
@@ -79,7 +80,7 @@ class MemoryVectorStore:
             for chunk in (*range(len(document.chunks)), *document.tombstones):
                 name = point_id(collection, document.id, chunk)
                 before = known.points.get(name)
-                if before is None or before.mark.version < document.version:
+                if vector_moves((before.mark,) if before else (), document.version):
                     known.points[name] = _point(document, chunk)
                     known.chunks.setdefault(document.id, {})[chunk] = name
 

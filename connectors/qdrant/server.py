@@ -12,7 +12,7 @@ from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
 
-from connectors.errors import Misconfigured, Refused, TransientError
+from connectors.errors import Misconfigured, Refused, StoreUnavailable
 from connectors.ports import NO_METADATA, PointPage, SearchRequest
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
@@ -218,10 +218,13 @@ def check_version(version: str) -> None:
 
 
 def check_results(results: Sequence[models.UpdateResult], expected: int) -> None:
-    """Raise TransientError unless every operation is completed: `wait` may end by time, and says so only here."""
+    """Raise StoreUnavailable unless every operation is completed: `wait` may end by time, and says so only here.
+
+    What is not completed may be done later, so nobody may give up on it and go on behind it.
+    """
     unfinished = [str(result.status) for result in results if result.status != models.UpdateStatus.COMPLETED]
     if unfinished or len(results) != expected:
-        raise TransientError(
+        raise StoreUnavailable(
             f"Qdrant completed {len(results) - len(unfinished)} of {expected} writes ({', '.join(unfinished[:3])})"
         )
 
