@@ -1,8 +1,8 @@
 """The world around one document as a state machine, decided by the production functions of `domain/`.
 
 Producers, an application that writes straight to the table, a capture that may deliver twice, a backfill, a verifier
-that repairs, and three agents that may crash, deliver twice or go on after they were replaced. `explore` visits every interleaving breadth
-first; where nothing is left to do, the row and the point must hold the same content.
+that repairs, and three agents that may crash, deliver twice or go on after they were replaced. `explore` visits every
+interleaving breadth first; where nothing is left to do, the row and the point must hold the same content.
 """
 
 from __future__ import annotations
