@@ -43,6 +43,8 @@ _REFUSED = {
     *(1451, 1452, 1526, 1557, 1586, 1644, 1690, 1748, 1761, 1762, 1906, 3140, 4025, 4078, 4079, 4161),
 }
 _SIGNALLED = 1644
+# The event loop itself refuses to write on a connection that the server reset: uvloop with a RuntimeError.
+_DRIVER_ERRORS = (pymysql.err.MySQLError, OSError, TimeoutError, asyncio.IncompleteReadError, RuntimeError)
 _QUOTED = (re.compile(r"(entry) '.*' (for key)", re.DOTALL), re.compile(r"(value: )'.*'( for column|$)", re.DOTALL))
 
 
@@ -53,7 +55,7 @@ def mapped(error: BaseException) -> CrossfadeError:
         return _kind(number, error)(reason(number, str(error.args[-1]) if error.args else type(error).__name__))
     if isinstance(error, UnicodeError):
         return Refused("a value that the database has no form for")
-    if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError)):
+    if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError, RuntimeError)):
         return StoreUnavailable(f"MariaDB does not answer ({type(error).__name__})")
     return TransientError(f"{type(error).__name__} in the MariaDB driver")
 
@@ -171,7 +173,7 @@ class Pool:
         except CrossfadeError:
             sound = True
             raise
-        except (pymysql.err.MySQLError, OSError, TimeoutError, UnicodeError, asyncio.IncompleteReadError) as error:
+        except (*_DRIVER_ERRORS, UnicodeError) as error:
             port_error = mapped(error)
             sound = not isinstance(error, TimeoutError) and not isinstance(port_error, StoreUnavailable)
             raise port_error from None
@@ -200,7 +202,7 @@ class Pool:
                 return connection
             try:
                 await connection.ping(reconnect=False)
-            except (pymysql.err.MySQLError, OSError, RuntimeError):
+            except _DRIVER_ERRORS:
                 connection.close()
             else:
                 return connection
@@ -221,7 +223,7 @@ class Pool:
             connection, _ = self._free.pop()
             try:
                 await connection.ensure_closed()
-            except (pymysql.err.MySQLError, OSError):
+            except _DRIVER_ERRORS:
                 connection.close()
 
 

@@ -70,7 +70,7 @@ def mapped(error: BaseException) -> CrossfadeError:
         return kind(reason(state, str(error)))
     if isinstance(error, (asyncpg.DataError, UnicodeError)):
         return Refused("a value that the database has no form for")
-    if isinstance(error, (asyncpg.InterfaceError, OSError, TimeoutError)):
+    if isinstance(error, (asyncpg.InterfaceError, OSError, TimeoutError, RuntimeError)):
         return StoreUnavailable(f"PostgreSQL does not answer ({type(error).__name__})")
     return TransientError(f"{type(error).__name__} in the PostgreSQL driver")
 
@@ -120,7 +120,8 @@ class Pool:
                 yield connection
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise mapped(error) from None
-        except (OSError, TimeoutError, UnicodeError) as error:
+        except (OSError, TimeoutError, UnicodeError, RuntimeError) as error:
+            # RuntimeError: uvloop refuses to write on a connection that the server reset.
             raise mapped(error) from None
 
     @asynccontextmanager

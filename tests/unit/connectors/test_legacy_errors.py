@@ -27,6 +27,7 @@ def every_class(base: type[BaseException]) -> list[type[BaseException]]:
         (asyncpg.InterfaceError("x"), StoreUnavailable),
         (ConnectionResetError("x"), StoreUnavailable),
         (TimeoutError("x"), StoreUnavailable),
+        (RuntimeError("the handler is closed"), StoreUnavailable),  # uvloop, after a reset
         (asyncpg.SerializationError("x"), TransientError),
         (asyncpg.DeadlockDetectedError("x"), TransientError),
         (asyncpg.LockNotAvailableError("x"), TransientError),
@@ -58,6 +59,7 @@ def test_errors_of_postgresql(error: Exception, expected: type[CrossfadeError]) 
         (pymysql.err.OperationalError(1290, "x"), StoreUnavailable),
         (pymysql.err.InterfaceError("not connected"), StoreUnavailable),
         (ConnectionResetError("x"), StoreUnavailable),
+        (RuntimeError("the handler is closed"), StoreUnavailable),  # uvloop, after a reset
         (pymysql.err.OperationalError(1205, "x"), TransientError),
         (pymysql.err.OperationalError(1213, "x"), TransientError),
         (pymysql.err.OperationalError(1969, "x"), TransientError),
