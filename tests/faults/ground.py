@@ -58,6 +58,7 @@ class Ground:
     readers: dict[Connector, Connection] = field(default_factory=dict)
     connector_restarts: int = 0
     repaired: bool = False
+    waited_for: str = ""
 
     async def restart(self, name: PartName) -> None:
         """Start a part that was killed, as an init system would."""
@@ -134,7 +135,7 @@ class Ground:
         """
         deadline = time.monotonic() + bound_s
         clean, looks, found = 0, 0, Findings()
-        self.repaired = False
+        self.repaired, self.waited_for = False, ""
         while clean < 2 and time.monotonic() < deadline:
             await self.revive()
             try:
@@ -144,6 +145,7 @@ class Ground:
                 self.readers.clear()
                 found = Findings(lost=[f"cannot be read: {type(error).__name__}: {error}"])
             clean, looks = (clean + 1 if found.clean else 0), looks + 1
+            self.waited_for = self.waited_for if found.clean else str(found)
             if repairs and not found.clean and looks % LOOKS_BEFORE_REPAIR == 0:
                 assert self.seen.dead_lettered, f"a difference that nothing told of: {found}"
                 await self.repair()

@@ -20,19 +20,20 @@ class Seen:
     """Reads on from where it stopped; begins at the ends of the topics."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": uuid.uuid4().hex,
-                "enable.auto.commit": False,
-                "reconnect.backoff.max.ms": 500,
-                "auto.offset.reset": "earliest",
-            }
-        )
+        settings = {
+            "bootstrap.servers": bootstrap,
+            "group.id": uuid.uuid4().hex,
+            "enable.auto.commit": False,
+            "reconnect.backoff.max.ms": 500,
+            "auto.offset.reset": "earliest",
+        }
+        self._consumer = Consumer(settings)
+        # Asked for the ends: behind the other's fetches each question would wait half a second.
+        self._asking = Consumer(settings)
         self._next: dict[tuple[str, int], int] = {}
         for topic in (WRITTEN, RESOLVED):
             for number in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-                _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+                _, end = self._asking.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
                 self._next[topic, number] = end
         self._consumer.assign([TopicPartition(*at, offset) for at, offset in self._next.items()])
         # Outcomes by the event that caused them: (store or None, outcome, version, key).
@@ -42,6 +43,7 @@ class Seen:
 
     def close(self) -> None:
         self._consumer.close()
+        self._asking.close()
 
     async def catch_up(self) -> bool:
         """Read to the ends as they are now; False where the broker does not answer yet."""
@@ -53,7 +55,7 @@ class Seen:
     def _catch_up(self) -> bool:
         behind = set()
         for (topic, number), offset in self._next.items():
-            _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=5)
+            _, end = self._asking.get_watermark_offsets(TopicPartition(topic, number), timeout=5)
             if offset < end:
                 behind.add((topic, number, end))
         deadline = time.monotonic() + READ_BOUND_S

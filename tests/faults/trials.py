@@ -31,12 +31,16 @@ class Trial:
     whole_s: float
     findings: Findings
     repaired: bool = False
+    waited_for: str = ""
 
     def __str__(self) -> str:
         said = "" if self.findings.clean else f" WRONG: {self.findings}"
         mended = " (repaired after dead letters)" if self.repaired else ""
         times = f"recovered {self.recover_s:5.1f} s, whole {self.whole_s:5.1f} s"
-        return f"{self.number:3} seed {self.seed:<6} {self.kind:42} {self.events:4} events, {times}{mended}{said}"
+        waited = f"; at last waited for {self.waited_for:.100}" if self.waited_for and self.findings.clean else ""
+        return (
+            f"{self.number:3} seed {self.seed:<6} {self.kind:42} {self.events:4} events, {times}{mended}{said}{waited}"
+        )
 
 
 @dataclass
@@ -96,7 +100,10 @@ async def one_trial(ground: Ground, number: int, seed: int, fault: Fault) -> Tri
             task.cancel()
         await asyncio.gather(loading, sampling, return_exceptions=True)
     whole_s = time.monotonic() - begun
-    return Trial(number, seed, fault.kind, traffic.events, recovered_at - since, whole_s, findings, ground.repaired)
+    recover_s = recovered_at - since
+    return Trial(
+        number, seed, fault.kind, traffic.events, recover_s, whole_s, findings, ground.repaired, ground.waited_for
+    )
 
 
 async def _sample(ground: Ground) -> None:

@@ -1,0 +1,84 @@
+"""Trials with real faults on the real stack, each checked for what is lost, stale, resurrected or torn.
+
+One ground for all of them: every fault meets what the ones before it left. `make faults N=…` does more, and all kinds.
+A dropped replication slot and a purged binary log are no trials: capture must stop there, and tests beside this say so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from operations.stack.layout import StackAddresses
+from operations.stack.stack import ALL_PARTS, LocalStack
+from tests.faults.ground import Ground, ground_of
+from tests.faults.kinds import FAULTS
+from tests.faults.trials import Trial, figures_of, one_trial
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+# One of each sort; a worker that is started again, or waited for, costs most of the time.
+KINDS = (
+    "mariadb reset",
+    "postgres reset",
+    "kafka reset",
+    "worker killed at vector.before_write",
+    "qdrant killed",
+    "mariadb cut",
+    "postgres cut",
+    "kafka cut",
+    "column added",
+    "postgres half-open",
+    "worker killed at resolver.before_ledger",
+    "embedder: nan",
+    "mariadb killed",
+    "kafka slow",
+    "postgres slow",
+    "mariadb slow",
+    "kafka answers dropped",
+    "worker killed at legacy.after_write",
+    "postgres killed",
+    "mariadb half-open",
+    "qdrant killed",
+    "postgres answers dropped",
+    "mariadb answers dropped",
+    "connect killed",
+    "kafka half-open",
+    "embedder: stall",
+    "kafka killed",
+    "qdrant killed with the worker",
+    "postgres reset",
+    "mariadb reset",
+    "worker frozen, another takes over",
+)
+
+
+@pytest.fixture(scope="module")
+async def ground(
+    stack: StackAddresses, stack_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Ground]:
+    async with ground_of(LocalStack(stack_home, ALL_PARTS), stack, tmp_path_factory.mktemp("faults")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def done() -> list[Trial]:
+    return []
+
+
+@pytest.mark.parametrize(("number", "kind"), enumerate(KINDS, 1))
+async def test_nothing_is_lost_stale_or_resurrected(number: int, kind: str, ground: Ground, done: list[Trial]) -> None:
+    done.append(await one_trial(ground, number, 1000 + number, FAULTS[kind]))
+    sys.stderr.write(f"{done[-1]}\n")
+    assert done[-1].findings.clean, str(done[-1])
+
+
+async def test_the_trials_met_real_load_and_told_of_every_event(ground: Ground, done: list[Trial]) -> None:
+    figures = figures_of(ground, done, sum(trial.whole_s for trial in done))
+    sys.stderr.write(f"{figures.text()}\n")
+    assert figures.clean
+    assert figures.applied + figures.superseded + figures.dead_lettered == figures.submissions
+    assert min(figures.applied, figures.superseded, figures.dead_lettered, figures.direct_writes) > 0
+    assert figures.version_samples > len(done)
