@@ -1,6 +1,6 @@
 # make demo and make test do all their set-up themselves; Python 3.11 or newer is all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench requirements clean
+.PHONY: help setup demo test faults lint types bench requirements clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
@@ -21,6 +21,9 @@ types: setup ## mypy, strict
 
 test: lint types ## everything: lint, types, unit, contract, the exploration, flow on the real local stack
 	@$(BIN)/python -m pytest
+
+faults: setup ## trials with real faults on the real local stack: N=60 SEED=1 ONLY="kafka"
+	@$(BIN)/python -m tests.faults --trials $(or $(N),60) --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)")
 
 bench: setup ## the figures, each also as a JSON line on stdout
 	@$(BIN)/python -m load.bench
