@@ -25,6 +25,11 @@ _POLL_S = 0.1
 # Bounds on what a connector holds in memory: rows of a document table may be 1 MiB each.
 _QUEUE_BYTES = 32 * 1024 * 1024
 _SNAPSHOT_FETCH_ROWS = 128
+# Java's and the drivers' messages. Nothing of a lost slot or a purged binary log, which no new connection mends.
+_BROKEN_CONNECTION = (
+    "(?is)(Connection reset|Connection refused|Connection timed out|Broken pipe|Socket closed|"
+    "Failed to read next byte|unexpected end of stream|.*Communications link failure).*"
+)
 _HISTORY_TOPIC_SUFFIX = "schema-history"
 # Largest request of the schema history's own producer: the worker's `producer.` settings do not reach it.
 _HISTORY_REQUEST_BYTES = 16 * 1024 * 1024
@@ -207,6 +212,9 @@ def mariadb_connector(
         "database.user": unquote(parts.username or ""),
         "database.password": unquote(parts.password or ""),
         "database.ssl.mode": "disable",
+        # How often the reader of the binary log looks whether its connection still lives; Debezium's own minute would
+        # be the whole outage after a server that was killed.
+        "connect.keep.alive.interval.ms": "5000",
         # A replica's id, which no other reader of the same binary log may have.
         "database.server.id": str(100_000 + zlib.crc32(name.encode()) % 4_000_000_000),
         "database.include.list": ",".join(sorted({_exactly(table.partition(".")[0]) for table in tables})),
@@ -257,8 +265,11 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
         "poll.interval.ms": "10",
         "heartbeat.interval.ms": str(heartbeat_ms),
         "max.queue.size.in.bytes": str(_QUEUE_BYTES),
-        # A restart after an error of the connection is tried with a growing pause; then the task fails visibly.
-        "errors.max.retries": "10",
+        # After an error of the connection the task is started again every 2 s for 100 s; then it fails visibly.
+        "errors.max.retries": "50",
+        "retriable.restart.connector.wait.ms": "2000",
+        # What Debezium takes for the end of the task though the connection alone ended.
+        "custom.retriable.exception": _BROKEN_CONNECTION,
         "producer.override.linger.ms": "0",
     }
 
