@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from zlib import crc32
 
 from agents.batch import CollectionPorts
 from connectors.embedding.service import open_embedding
@@ -13,22 +14,30 @@ from connectors.embedding.settings import EmbeddingSettings
 from connectors.errors import Misconfigured
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import AiokafkaBus
-from connectors.legacy_connector import open_legacy
+from connectors.legacy_connector import LegacyConnector, open_legacy
 from connectors.ports import Embedder, Ledger, VectorStore
 from connectors.qdrant import open_vector_store
+from domain.halts import Halt, Reason
 from domain.keys import FIRST_EPOCH
 from schemas.settings import Collection, Settings
 from topics.catalogue import CATALOGUE, LOG
 
-PARTITIONS = "documents.log.partitions"
+LOG_PARTITIONS = "documents.log.partitions"
 EPOCH = "documents.log.epoch"
+# Recorded for each collection, as `NAME.collection`.
 SOURCE_EPOCH = "source_epoch"
+HALTED = "halted"
+MODEL = "model"
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Everything that agents and commands use; `close` gives it all back."""
+    """Everything that agents and commands use; `close` gives it all back.
+
+    `halts` are the collections that were found stopped, or had to be. One whose Qdrant collection does not fit its
+    model is opened as in phase `off`.
+    """
 
     settings: Settings
     bus: AiokafkaBus
@@ -36,6 +45,7 @@ class Opened:
     collections: dict[str, CollectionPorts]
     epoch: int
     resources: AsyncExitStack
+    halts: dict[str, Halt] = field(default_factory=dict)
 
     async def close(self) -> None:
         """Close every connection and engine, the last opened first."""
@@ -59,6 +69,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
         resources.push_async_callback(vectors.close)
         embedders: dict[tuple[str, int, int], Embedder] = {}
         collections: dict[str, CollectionPorts] = {}
+        halts: dict[str, Halt] = {}
         epoch = FIRST_EPOCH
         for name, collection in settings.collections.items():
             embedder = await _embedder(settings, collection, embedders, home, progress, resources)
@@ -66,10 +77,12 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
             resources.push_async_callback(legacy.close)
             await legacy.prepare()
             epoch = await _epoch(legacy.ledger, partitions, name)
-            await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata)
+            halt = await _halt(name, legacy, vectors, embedder)
+            if halt is not None:
+                halts[name] = halt
             collections[name] = CollectionPorts(
                 name,
-                collection,
+                collection if halt is None or halt.writes_qdrant else collection.model_copy(update={"phase": "off"}),
                 legacy.table,
                 legacy.ledger,
                 vectors,
@@ -78,7 +91,26 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
                 legacy.vector_search,
                 await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 1,
             )
-        return Opened(settings, bus, vectors, collections, epoch, resources.pop_all())
+        return Opened(settings, bus, vectors, collections, epoch, resources.pop_all(), halts)
+
+
+async def _halt(name: str, legacy: LegacyConnector, vectors: VectorStore, embedder: Embedder) -> Halt | None:
+    """Prepare a collection in Qdrant; return why it is stopped, where it was or where its points are of another model.
+
+    What is found here is recorded: changes that Qdrant misses from now on are not in it when the model is set back.
+    """
+    number = await legacy.ledger.recorded(f"{HALTED}.{name}") or 0
+    try:
+        await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata)
+        made_by, fingerprint = await legacy.ledger.recorded(f"{MODEL}.{name}"), crc32(embedder.model_key.encode())
+        if made_by != fingerprint and (made_by is None or not await vectors.count(name)):
+            await legacy.ledger.record(f"{MODEL}.{name}", fingerprint)
+        elif made_by != fingerprint:
+            raise Misconfigured(f"not by {embedder.model_key}")
+    except Misconfigured as error:
+        await legacy.ledger.record(f"{HALTED}.{name}", Reason.MODEL)
+        return Halt(name, Reason.MODEL, str(error))
+    return Halt(name, Reason(number)) if number else None
 
 
 async def _log_partitions(settings: Settings) -> int:
@@ -94,10 +126,10 @@ async def _log_partitions(settings: Settings) -> int:
 
 
 async def _epoch(ledger: Ledger, partitions: int, collection: str) -> int:
-    recorded = await ledger.recorded(PARTITIONS)
+    recorded = await ledger.recorded(LOG_PARTITIONS)
     if recorded is None:
         await ledger.record(EPOCH, FIRST_EPOCH)
-        await ledger.record(PARTITIONS, partitions)
+        await ledger.record(LOG_PARTITIONS, partitions)
         return FIRST_EPOCH
     if recorded != partitions:
         raise Misconfigured(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from agents.batch import Batch, CollectionPorts, Failure, Failures, Surroundings
-from connectors.debezium import decode_capture
+from connectors.debezium import SchemaChanged, decode_capture
 from connectors.ports import Bus
 from domain.keys import document_key
 from schemas.cloudevents import InvalidEvent, encode
@@ -13,10 +13,23 @@ from schemas.records import Outgoing
 from topics.catalogue import LOG
 
 SOURCE = "crossfade/capture"
+Unreadable = Callable[[str, str], Awaitable[None]]
+"""Stops a collection, by its name and what was seen; returns when nothing more of it is delivered, or never."""
 
 
-async def capture(batch: Batch, *, tables: Mapping[str, CollectionPorts], bus: Bus, around: Surroundings) -> Failures:
-    """Append every captured change to the log; `tables` maps capture topics to their collections."""
+async def capture(
+    batch: Batch,
+    *,
+    tables: Mapping[str, CollectionPorts],
+    bus: Bus,
+    around: Surroundings,
+    unreadable: Unreadable | None = None,
+) -> Failures:
+    """Append every captured change to the log; `tables` maps capture topics to their collections.
+
+    A change after which no other can be read either stops its collection by `unreadable`, and the batch with it; where
+    nobody stops it, it is a failure like one that is wrong by itself.
+    """
     entries: list[Outgoing] = []
     failures: Failures = []
     for message in batch:
@@ -25,6 +38,8 @@ async def capture(batch: Batch, *, tables: Mapping[str, CollectionPorts], bus: B
         try:
             changed = decode_capture(record, ports.name, ports.settings, ports.table.description, ports.source_epoch)
         except InvalidEvent as error:
+            if isinstance(error, SchemaChanged) and unreadable is not None:
+                await unreadable(ports.name, f"{record.topic}/{record.partition}/{record.offset}: {error}")
             failures.append(Failure(message, error))
             continue
         if changed is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.runner import RoleHealth
+from domain.halts import Halt
 
 
 def is_stuck(role: RoleHealth, stall_s: float, now_s: float) -> bool:
@@ -25,10 +26,29 @@ def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
     return "degraded" if role.waiting_for else "ready"
 
 
+def told(halts: Mapping[str, Halt]) -> list[dict[str, object]]:
+    """Return what the page says of stopped collections: each with its reason and the command that mends it."""
+    return [
+        {"collection": name, "reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.mend}
+        for name, halt in sorted(halts.items())
+    ]
+
+
+def _nothing_stopped() -> Mapping[str, Halt]:
+    return {}
+
+
 async def serve_health(
-    roles: Sequence[RoleHealth], started: Callable[[], bool], port: int, stall_s: float
+    roles: Sequence[RoleHealth],
+    started: Callable[[], bool],
+    port: int,
+    stall_s: float,
+    stopped: Callable[[], Mapping[str, Halt]] = _nothing_stopped,
 ) -> tuple[web.AppRunner, int]:
-    """Serve /livez, /readyz and /metrics on loopback; returns the runner to clean up, and the port that it got."""
+    """Serve /livez, /readyz and /metrics on loopback; returns the runner to clean up, and the port that it got.
+
+    `stopped` gives the collections that are not in service. /livez does not look at them: a restart mends none.
+    """
 
     def report() -> list[dict[str, object]]:
         now = time.monotonic()
@@ -52,8 +72,9 @@ async def serve_health(
 
     async def readyz(_: web.Request) -> web.Response:
         found = report()
-        ready = started() and all(role["state"] == "ready" for role in found)
-        return web.json_response({"ready": ready, "roles": found}, status=200 if ready else 503)
+        halts = told(stopped())
+        ready = started() and not halts and all(role["state"] == "ready" for role in found)
+        return web.json_response({"ready": ready, "roles": found, "stopped": halts}, status=200 if ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from agents.batch import CollectionPorts, Collections, Message, Surroundings, collection_of
@@ -16,6 +16,7 @@ from connectors.errors import CrossfadeError, EmbeddingFailed, Refused
 from connectors.ports import Bus, SearchBackend, SearchRequest
 from connectors.telemetry import client_span, database_span, embeddings_span
 from domain.breaker import Breaker
+from domain.halts import Halt
 from domain.routing import RULES_VERSION, Decision, decide
 from schemas.cloudevents import decode, encode
 from schemas.documents import Event
@@ -25,6 +26,11 @@ from schemas.settings import Routing
 from topics.catalogue import ANSWERED, DECIDED
 
 SOURCE = "crossfade/query"
+
+
+def in_service(_: str) -> Halt | None:
+    """Say of every collection that it is in service."""
+    return None
 
 
 @dataclass(slots=True)
@@ -79,13 +85,22 @@ class _Search:
 
 
 async def answer(
-    message: Message, *, collections: Collections, bus: Bus, around: Surroundings, breakers: Breakers
+    message: Message,
+    *,
+    collections: Collections,
+    bus: Bus,
+    around: Surroundings,
+    breakers: Breakers,
+    stopped: Callable[[str], Halt | None] = in_service,
 ) -> None:
-    """Answer one question. Raises InvalidEvent for one that cannot be read; a failing backend only degrades it."""
+    """Answer one question. Raises InvalidEvent for one that cannot be read; a failing backend only degrades it.
+
+    Of a collection that is `stopped`, Qdrant may lack changes: it is asked where the table cannot answer.
+    """
     query, attributes = decode(message.record, QueryAsked)
     ports = collection_of(collections, query.collection)
     started = time.perf_counter()
-    decision = decide(query, ports.settings.phase, breakers.available(query.collection))
+    decision = _decision(query, ports, breakers, stopped(query.collection))
     search = _Search(ports, query, message)
     left_ms = None
     if query.deadline_ms is not None:
@@ -119,6 +134,14 @@ def refused_question(message: Message, error: Exception, around: Surroundings) -
         return []
     answered = QueryAnswered(query_id=query_id, hits=(), served_by=None, degraded=True, error=str(error)[:1000])
     return [_record(message, answered, ANSWERED, query_id, query_id, around)]
+
+
+def _decision(query: QueryAsked, ports: CollectionPorts, breakers: Breakers, halt: Halt | None) -> Decision:
+    available = breakers.available(query.collection)
+    if halt is None:
+        return decide(query, ports.settings.phase, available)
+    decision = decide(query, ports.settings.phase, {**available, "qdrant": False})
+    return replace(decision, reasons=(*decision.reasons, f"the collection is stopped: {halt.said}"))
 
 
 def _preferred(decision: Decision) -> Backend:

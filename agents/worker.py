@@ -86,6 +86,7 @@ class Worker:
             self._opened.bus,
             self._around,
             Retry(bounds.retry_attempts, bounds.retry_max_s),
+            gives_up=role in GIVING_UP,
             kept=health,
         )
         if role == "legacy":

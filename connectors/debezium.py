@@ -35,6 +35,10 @@ _HEARTBEAT_FIELDS = frozenset({"ts_ms", "ts_us", "ts_ns"})
 _POSITIONS = {"postgresql": postgres_position, "mariadb": mariadb_position, "mysql": mariadb_position}
 
 
+class SchemaChanged(InvalidEvent):
+    """What a captured change lacks or says is no mistake of one row: those after it cannot be read either."""
+
+
 @dataclass(frozen=True, slots=True)
 class CapturedRow:
     """One row change as Debezium tells it.
@@ -64,8 +68,9 @@ def decode_capture(
 ) -> DocumentChanged | None:
     """Return the log entry of a captured change, None for tombstones and heartbeats.
 
-    Raises InvalidEvent for a truncation, for an operation or a field that is not known, for an update without its
-    *before* image, and for a change of a key that is not the table's primary key.
+    Raises SchemaChanged for a truncation, for an operation or a field that is not known, for a column that is gone,
+    for an update without its *before* image; InvalidEvent for a change of a key that is not the table's primary key,
+    and for values that no document can have.
     """
     captured = parse_envelope(record)
     if captured is None:
@@ -106,20 +111,20 @@ def parse_envelope(record: Received) -> CapturedRow | None:
     if value.keys() <= _HEARTBEAT_FIELDS:
         return None
     if value.keys() == {"schema", "payload"}:
-        raise InvalidEvent("the converter wraps values in a schema: set value.converter.schemas.enable=false")
+        raise SchemaChanged("the converter wraps values in a schema: set value.converter.schemas.enable=false")
     unknown = sorted(value.keys() - _FIELDS)
     if unknown:
-        raise InvalidEvent(f"not a Debezium envelope: unknown field {', '.join(unknown)}")
+        raise SchemaChanged(f"not a Debezium envelope: unknown field {', '.join(unknown)}")
     operation, source = value.get("op"), value.get("source")
     if operation == "t":
-        raise InvalidEvent("the table was truncated: the documents that are gone are not named; run verify --repair")
+        raise SchemaChanged("the table was truncated: the documents that are gone are not named")
     if operation not in {"r", "c", "u", "d"}:
-        raise InvalidEvent(f"unknown operation {operation!r}")
+        raise SchemaChanged(f"unknown operation {operation!r}")
     if not isinstance(source, dict):
-        raise InvalidEvent("the envelope has no source")
+        raise SchemaChanged("the envelope has no source")
     before, after = _image(value, "before"), _image(value, "after")
     if (after is None) != (operation == "d"):
-        raise InvalidEvent(f"operation {operation} {'without' if after is None else 'with'} an image after it")
+        raise SchemaChanged(f"operation {operation} {'without' if after is None else 'with'} an image after it")
     renamed = operation == "c" and record.header(OLD_KEY_HEADER) is not None
     return CapturedRow(operation, before, after, source, renamed)
 
@@ -128,16 +133,16 @@ def _json_object(raw: bytes, what: str) -> dict[str, Any]:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidEvent(f"the {what} is not JSON: {error}") from None
+        raise SchemaChanged(f"the {what} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InvalidEvent(f"the {what} is not an object")
+        raise SchemaChanged(f"the {what} is not an object")
     return value
 
 
 def _image(value: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     image = value.get(name)
     if image is not None and not isinstance(image, dict):
-        raise InvalidEvent(f"{name} is not an object")
+        raise SchemaChanged(f"{name} is not an object")
     return image
 
 
@@ -146,7 +151,7 @@ def _document_id(captured: CapturedRow, record: Received, description: TableDesc
     if captured.operation == "d" and not _has_key(row, description) and record.key is not None:
         row = _json_object(record.key, "key")
     if not _has_key(row, description):
-        raise InvalidEvent(f"no value of the key {', '.join(description.key)}")
+        raise SchemaChanged(f"no value of the key {', '.join(description.key)}")
     document_id = row_key(description, row)
     before = captured.before
     moved = captured.operation == "u" and before is not None and _has_key(before, description)
@@ -162,14 +167,19 @@ def _has_key(row: Mapping[str, Any], description: TableDescription) -> bool:
 def _complete(
     after: Mapping[str, Any], before: Mapping[str, Any] | None, description: TableDescription
 ) -> tuple[dict[str, Any], bool]:
-    """Return the row with values that were left out because they did not change, and whether one is still missing."""
+    """Return the row with values that were left out because they did not change, and whether one is still missing.
+
+    Debezium names every column of the table in every row. Raises SchemaChanged for one that it does not name.
+    """
     used = [*description.key, *description.text, *description.metadata]
     used += [name for name in (description.tenant, description.embedding) if name]
     row, incomplete = dict(after), False
     for name in used:
-        if name in row and row[name] not in _UNAVAILABLE_FORMS:
+        if name not in row:
+            raise SchemaChanged(f"the row has no column {name}")
+        if row[name] not in _UNAVAILABLE_FORMS:
             continue
-        kept = before.get(name, UNAVAILABLE) if before is not None and name in row else UNAVAILABLE
+        kept = before.get(name, UNAVAILABLE) if before is not None else UNAVAILABLE
         incomplete = incomplete or kept in _UNAVAILABLE_FORMS
         row[name] = kept
     return row, incomplete
@@ -184,16 +194,16 @@ def _versions(captured: CapturedRow) -> tuple[int | None, int | None]:
         return None, None
     before, after = captured.before, captured.after
     if after is not None and VERSION_COLUMN not in after:
-        raise InvalidEvent(f"the row has no {VERSION_COLUMN}")
+        raise SchemaChanged(f"the row has no {VERSION_COLUMN}")
     if captured.operation == "u" and (before is None or VERSION_COLUMN not in before):
-        raise InvalidEvent(f"no {VERSION_COLUMN} before a change: REPLICA IDENTITY or row image is not FULL")
+        raise SchemaChanged(f"no {VERSION_COLUMN} before a change: REPLICA IDENTITY or row image is not FULL")
     return _version(before), _version(after)
 
 
 def _version(row: Mapping[str, Any] | None) -> int | None:
     value = None if row is None else row.get(VERSION_COLUMN)
     if value is not None and not isinstance(value, int):
-        raise InvalidEvent(f"{VERSION_COLUMN} is not an integer")
+        raise SchemaChanged(f"{VERSION_COLUMN} is not an integer")
     return value
 
 
@@ -201,8 +211,8 @@ def _position(source: Mapping[str, Any], source_epoch: int) -> Position:
     connector = source.get("connector")
     position = _POSITIONS.get(str(connector))
     if position is None:
-        raise InvalidEvent(f"unknown connector {connector!r}")
+        raise SchemaChanged(f"unknown connector {connector!r}")
     try:
         return position(source, source_epoch)
     except (ValueError, TypeError) as error:
-        raise InvalidEvent(f"no position in the database's log: {error}") from None
+        raise SchemaChanged(f"no position in the database's log: {error}") from None

@@ -147,6 +147,10 @@ class Telemetry:
         self._queries = meter.create_histogram("crossfade.query.duration", "s", "From question to answer")
         self._dead = meter.create_counter("crossfade.dead_letters", "{message}", "Records sent to a dead-letter topic")
         self._told: Counter[tuple[str, str, str]] = Counter()
+        self._stopped = meter.create_gauge(
+            "crossfade.collection.stopped", "{collection}", "1 for a collection that is stopped until it is mended"
+        )
+        self._why: dict[str, str] = {}
         self._retries = meter.create_counter("crossfade.retries", "{attempt}", "Batches tried again")
 
     def received(self, record: Received, group: str) -> Trace:
@@ -201,6 +205,15 @@ class Telemetry:
     def dead_lettered(self, topic: str) -> None:
         """Count a dead letter."""
         self._dead.add(1, {"messaging.destination.name": topic})
+
+    def stopped(self, collection: str, reason: str | None) -> None:
+        """Tell that a collection is stopped, and why; None: it is in service again."""
+        before = self._why.pop(collection, None)
+        if before is not None and before != reason:
+            self._stopped.set(0, {"db.collection.name": collection, "crossfade.reason": before})
+        if reason is not None:
+            self._why[collection] = reason
+            self._stopped.set(1, {"db.collection.name": collection, "crossfade.reason": reason})
 
     def retried(self, role: str) -> None:
         """Count a batch that is tried again."""

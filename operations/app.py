@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from operations.commands import ask, config, demo, dlt, schemas, stack, submit, topics, verify, worker
+from operations.commands import ask, config, demo, dlt, recapture, schemas, stack, submit, topics, verify, worker
 from operations.context import PANEL_LOOK, PANEL_SET_UP
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences or mistakes were found.",
 )
 
-for group in (demo, stack, worker, submit, ask, verify):
+for group in (demo, stack, worker, submit, ask, verify, recapture):
     app.add_typer(group.app)
 app.add_typer(dlt.app, name="dlt", rich_help_panel=PANEL_LOOK)
 app.add_typer(config.app, name="config", rich_help_panel=PANEL_SET_UP)

@@ -34,6 +34,19 @@ _HISTORY_TOPIC_SUFFIX = "schema-history"
 # Largest request of the schema history's own producer: the worker's `producer.` settings do not reach it.
 _HISTORY_REQUEST_BYTES = 16 * 1024 * 1024
 
+# How Debezium and the databases say that a slot or a binary log is gone; seen with 3.5, PostgreSQL 18, MariaDB 10.11.
+_LOST_SIGNS = (
+    "no longer available on the server",
+    "have been purged",
+    "could not find first log file name",
+    "replication slot does not exist",
+    "can no longer get changes from replication slot",
+)
+
+
+class ConnectUnreachable(CommandError):
+    """Nobody answers at Kafka Connect's address."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectorStatus:
@@ -48,6 +61,11 @@ class ConnectorStatus:
     def running(self) -> bool:
         """The connector and at least one task run, and no task does anything else."""
         return self.state == "RUNNING" and bool(self.tasks) and all(task == "RUNNING" for task in self.tasks)
+
+    @property
+    def lost(self) -> bool:
+        """It failed because the database's log no longer has the place from which it would go on."""
+        return self.failed and any(sign in (self.failure or "").lower() for sign in _LOST_SIGNS)
 
     @property
     def failed(self) -> bool:
@@ -81,10 +99,14 @@ class ConnectClient:
 
     async def put_config(self, name: str, config: dict[str, str]) -> None:
         """Create the connector or change its configuration; the same configuration again changes nothing."""
-        current = await self._request("GET", f"/connectors/{name}/config", accept=(404,))
-        if current.status_code == httpx.codes.OK and current.json() == {**config, "name": name}:
+        if await self.config(name) == {**config, "name": name}:
             return
         await self._request("PUT", f"/connectors/{name}/config", json=config)
+
+    async def config(self, name: str) -> dict[str, str]:
+        """Give the configuration of a connector, nothing when there is none."""
+        answer = await self._request("GET", f"/connectors/{name}/config", accept=(404,))
+        return dict(answer.json()) if answer.status_code == httpx.codes.OK else {}
 
     async def status(self, name: str) -> ConnectorStatus:
         """Tell the state of a connector; `MISSING` when there is none of that name."""
@@ -117,6 +139,16 @@ class ConnectClient:
                 )
             await asyncio.sleep(_POLL_S)
 
+    async def has_snapshot(self, name: str) -> bool:
+        """Say whether a connector has read its snapshot to the end, by the offsets that it committed."""
+        answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return False
+        offsets = [entry["offset"] or {} for entry in answer.json()["offsets"]]
+        return bool(offsets) and not any(
+            offset.get("snapshot") and not offset.get("snapshot_completed") for offset in offsets
+        )
+
     async def restart(self, name: str) -> None:
         """Start a connector and those of its tasks that failed again."""
         await self._request("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
@@ -146,7 +178,7 @@ class ConnectClient:
             try:
                 answer = await self._client.request(method, path, json=json)
             except httpx.HTTPError as error:
-                raise CommandError(
+                raise ConnectUnreachable(
                     f"Kafka Connect at {self._url} does not answer: {error or type(error).__name__}.",
                     "See: crossfade status",
                 ) from error

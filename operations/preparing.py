@@ -1,22 +1,19 @@
-"""What must be true before a worker starts: topics, table columns, connectors. Each step says what it did."""
+"""What must be true before a worker starts: topics and table columns. Capture is prepared in `operations.capturing`."""
 
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from connectors.kafka.admin import existing_topics, provision
 from connectors.legacy_connector import apply_mend, check_legacy
-from operations.connectors_api import ConnectClient, mariadb_connector, postgres_connector
 from operations.context import WRONG_USE
 from operations.errors import CommandError
 from schemas.settings import Collection, Settings
-from topics.provisioning import captured_table, desired_topics, plan
+from topics.provisioning import desired_topics, plan
 
 Progress = Callable[[str], None]
-CONNECTOR_BOUND_S = 90.0
 
 
 async def prepare_topics(settings: Settings, progress: Progress) -> None:
@@ -35,21 +32,29 @@ async def check_tables(settings: Settings, progress: Progress, *, mend: bool) ->
 
     Raises CommandError, as for wrong use, with what is wrong and the statement for it.
     """
+    for name, said in (await table_mistakes(settings, progress, mend=mend)).items():
+        raise CommandError(
+            f"The collection {name} is not ready:\n{said}",
+            "Run the statements, or let crossfade run them: crossfade config check --apply",
+            WRONG_USE,
+        )
+
+
+async def table_mistakes(settings: Settings, progress: Progress, *, mend: bool) -> dict[str, str]:
+    """Return the collections whose database or table is not as it must be, with what is wrong; see `check_tables`."""
+    found: dict[str, str] = {}
     for name, collection in settings.collections.items():
         dsn = _dsn(name, collection)
-        findings = await check_legacy(name, collection, dsn)
-        errors = [finding for finding in findings if finding.level == "error"]
+        errors = [finding for finding in await check_legacy(name, collection, dsn) if finding.level == "error"]
         if mend and errors:
             for statement in await apply_mend(dsn, errors):
                 progress(f"{name}: {statement}")
             errors = [f for f in await check_legacy(name, collection, dsn) if f.level == "error"]
         if errors:
-            said = "\n".join(f"  {f.subject}: {f.message}" + (f"\n    {f.mend}" if f.mend else "") for f in errors)
-            raise CommandError(
-                f"The collection {name} is not ready:\n{said}",
-                "Run the statements, or let crossfade run them: crossfade config check --apply",
-                WRONG_USE,
+            found[name] = "\n".join(
+                f"  {f.subject}: {f.message}" + (f"\n    {f.mend}" if f.mend else "") for f in errors
             )
+    return found
 
 
 async def follow_advice(settings: Settings, name: str, progress: Progress) -> None:
@@ -61,35 +66,12 @@ async def follow_advice(settings: Settings, name: str, progress: Progress) -> No
         progress(f"{name}: {statement}")
 
 
-async def prepare_capture(settings: Settings, progress: Progress) -> None:
-    """Register one Debezium connector for each database, and wait until it runs. Raises CommandError."""
-    if settings.kafka.connect is None:
-        raise CommandError("There is no Kafka Connect.", "Set kafka.connect, or run: crossfade up")
-    databases: dict[tuple[str, str], list[Collection]] = defaultdict(list)
-    for name, collection in settings.collections.items():
-        databases[collection.connector, _dsn(name, collection)].append(collection)
-    async with ConnectClient(settings.kafka.connect) as client:
-        for (kind, dsn), collections in databases.items():
-            name = connector_name(kind, dsn)
-            await client.put_config(name, _connector(settings, kind, dsn, name, collections))
-            await client.wait_running(name, CONNECTOR_BOUND_S)
-            progress(f"capture of {kind} runs")
-
-
-def connector_name(kind: str, dsn: str) -> str:
-    """Return the name of the connector of a database: stable, and without the password."""
+def connector_name(kind: str, dsn: str, source_epoch: int = 1) -> str:
+    """Return the name of the connector of a database in a source epoch: stable, and without the password."""
     parts = urlsplit(dsn)
     place = f"{parts.hostname}:{parts.port}{parts.path}"
-    return f"crossfade-{kind}-{zlib.crc32(place.encode()):08x}"
-
-
-def _connector(settings: Settings, kind: str, dsn: str, name: str, collections: list[Collection]) -> dict[str, str]:
-    tables = sorted({captured_table(collection) for collection in collections})
-    prefix = settings.kafka.capture_prefix
-    if kind == "mariadb":
-        return mariadb_connector(name, dsn, prefix, tables, bootstrap_servers=_bootstrap(settings))
-    slot = name.replace("-", "_")
-    return postgres_connector(name, dsn, prefix, tables, slot=slot, publication=slot)
+    epoch = "" if source_epoch == 1 else f"-e{source_epoch}"
+    return f"crossfade-{kind}-{zlib.crc32(place.encode()):08x}{epoch}"
 
 
 def _bootstrap(settings: Settings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,14 +15,19 @@ from typing import Any, TypeVar
 import uvloop
 
 from agents.assembly import Opened, open_all
+from agents.halts import Halts
 from agents.wiring import RoleName
 from agents.worker import Worker
-from connectors.errors import Misconfigured
+from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.failpoints import FILE, arm, rearm
+from connectors.telemetry import Telemetry
+from domain.halts import Halt, Reason
+from operations.capturing import guard_capture, prepare_capture
+from operations.connectors_api import ConnectUnreachable
 from operations.context import WRONG_USE
 from operations.errors import CommandError
 from operations.observability import set_up
-from operations.preparing import check_tables, prepare_capture, prepare_topics
+from operations.preparing import check_tables, prepare_topics, table_mistakes
 from operations.stack.layout import write_private
 from schemas.settings import Settings
 
@@ -29,6 +35,9 @@ Progress = Callable[[str], None]
 # New objects before the youngest generation is collected; Python's default is 700.
 _GARBAGE_OBJECTS = 20_000
 _PARENT_POLL_S = 0.5
+_PATIENCE_S = 1.0
+_PATIENCE_MAX_S = 10.0
+log = logging.getLogger("crossfade.worker")
 T = TypeVar("T")
 
 
@@ -56,7 +65,7 @@ async def run_worker(
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, rearm, Path(os.environ[FILE]))
     orphaned = asyncio.create_task(_stop_without(supervisor, stop)) if supervisor is not None else None
     try:
-        await _run(settings, home, roles, progress, ready_file, stop)
+        await _run(settings, home, roles, progress, ready_file, stop, waits=supervisor is not None)
     finally:
         if orphaned is not None:
             orphaned.cancel()
@@ -69,18 +78,21 @@ async def _run(
     progress: Progress,
     ready_file: Path | None,
     stop: asyncio.Event,
+    *,
+    waits: bool,
 ) -> None:
     telemetry = set_up(os.environ)
     try:
-        opened = await _unless(stop, _prepared(settings, home, roles, progress))
+        prepared = await _unless(stop, _patiently(lambda: _prepared(settings, home, roles, telemetry, progress), waits))
     except Misconfigured as error:
         # To start again would change nothing, and by its exit code a supervisor knows.
         raise CommandError(
             str(error), "Look at everything that is configured: crossfade config check", WRONG_USE
         ) from None
-    if opened is None:
+    if prepared is None:
         progress("stopped before the worker was ready")
         return
+    opened, halts = prepared
     _collect_garbage_rarely()
 
     def ready(port: int) -> None:
@@ -89,13 +101,48 @@ async def _run(
             write_private(ready_file, json.dumps({"port": port, "pid": os.getpid()}))
 
     try:
-        worker = Worker(opened, roles, home, telemetry)
+        worker = Worker(opened, roles, home, telemetry, halts)
+        guard = _guarded(opened, worker, stop) if "capture" in roles else None
         healthy = await worker.run(stop, ready)
+        if guard is not None:
+            await _end(guard)
     finally:
         await opened.close()
     if not healthy:
         raise CommandError("a role was stuck; the worker ended so that it can be started again")
     progress("worker drained and stopped")
+
+
+def _guarded(opened: Opened, worker: Worker, stop: asyncio.Event) -> asyncio.Task[None]:
+    """Watch capture beside the worker; where that ends by an error, the worker drains."""
+    guard = asyncio.create_task(guard_capture(opened, worker.halts, worker.changed))
+    guard.add_done_callback(lambda _: stop.set())
+    return guard
+
+
+async def _end(guard: asyncio.Task[None]) -> None:
+    """End the watch. Raises CommandError, as for wrong use, where it ended by itself."""
+    guard.cancel()
+    try:
+        await guard
+    except asyncio.CancelledError:
+        return
+    except Misconfigured as error:
+        raise CommandError(str(error), "Restore it, then start the worker again.", WRONG_USE) from None
+
+
+async def _patiently(prepare: Callable[[], Coroutine[Any, Any, T]], waits: bool) -> T:
+    """Prepare; with `waits`, again and again while a store, a broker or Kafka Connect does not answer."""
+    pause_s = _PATIENCE_S
+    while True:
+        try:
+            return await prepare()
+        except (StoreUnavailable, ConnectUnreachable) as error:
+            if not waits:
+                raise
+            log.warning("the worker waits to start: %s", error)
+        await asyncio.sleep(pause_s)
+        pause_s = min(_PATIENCE_MAX_S, 2 * pause_s)
 
 
 async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:
@@ -105,12 +152,25 @@ async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def _prepared(settings: Settings, home: Path, roles: Sequence[RoleName], progress: Progress) -> Opened:
-    await check_tables(settings, progress, mend=False)
+async def _prepared(
+    settings: Settings, home: Path, roles: Sequence[RoleName], telemetry: Telemetry, progress: Progress
+) -> tuple[Opened, Halts]:
+    mistakes = await table_mistakes(settings, progress, mend=False)
+    if len(mistakes) == len(settings.collections):
+        await check_tables(settings, progress, mend=False)  # says what is wrong: there is nothing to go on with
     await prepare_topics(settings, progress)
-    if "capture" in roles:
-        await prepare_capture(settings, progress)
-    return await open_all(settings, home, progress)
+    sound = {name: each for name, each in settings.collections.items() if name not in mistakes}
+    opened = await open_all(settings.model_copy(update={"collections": sound}), home, progress)
+    try:
+        halts = Halts(opened.collections, telemetry, sound)
+        for halt in (*opened.halts.values(), *(Halt(name, Reason.TABLE, said) for name, said in mistakes.items())):
+            halts.known(halt)
+        if "capture" in roles:
+            await prepare_capture(opened, halts, progress)
+    except BaseException:
+        await opened.close()
+        raise
+    return opened, halts
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

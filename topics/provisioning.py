@@ -123,8 +123,21 @@ def heartbeat_topic(prefix: str) -> str:
     return f"{HEARTBEAT_PREFIX}.{prefix}"
 
 
+def capture_prefix(kafka: Kafka, source_epoch: int) -> str:
+    """Return how Debezium's topics of a source epoch begin.
+
+    A collection that is captured anew gets topics of its own: what is left in the old ones is of another database log.
+    """
+    return kafka.capture_prefix if source_epoch == 1 else f"{kafka.capture_prefix}.e{source_epoch}"
+
+
+def captured_topic(kafka: Kafka, collection: Collection, source_epoch: int) -> str:
+    """Return Debezium's topic of a collection in a source epoch. Raises as `captured_table`."""
+    return capture_topic(capture_prefix(kafka, source_epoch), captured_table(collection))
+
+
 def desired_topics(settings: Settings) -> tuple[DesiredTopic, ...]:
-    """Return every topic that the catalogue and the configured collections need."""
+    """Return every topic that the catalogue and the configured collections need, captured for the first time."""
     kafka = settings.kafka
     found: list[DesiredTopic] = []
     for topic in CATALOGUE:
@@ -132,13 +145,20 @@ def desired_topics(settings: Settings) -> tuple[DesiredTopic, ...]:
         if topic.dead_letters:
             found.append(_dead_letters(topic.name, kafka, topic.readers))
     found.append(_replayed(kafka))
-    captured = sorted({captured_table(collection) for collection in settings.collections.values()})
-    for table in captured:
-        name = capture_topic(kafka.capture_prefix, table)
+    found.extend(captured_topics(kafka, list(settings.collections.values()), 1))
+    return tuple(found)
+
+
+def captured_topics(kafka: Kafka, collections: Sequence[Collection], source_epoch: int) -> tuple[DesiredTopic, ...]:
+    """Return the topics of capture for collections in a source epoch."""
+    found: list[DesiredTopic] = []
+    prefix = capture_prefix(kafka, source_epoch)
+    for table in sorted({captured_table(collection) for collection in collections}):
+        name = capture_topic(prefix, table)
         found.append(_captured(name, kafka, table))
         found.append(_dead_letters(name, kafka, ("capture",)))
-    if captured:
-        found.extend(_debezium(settings))
+    if found:
+        found.extend(_debezium(kafka, prefix, any(collection.connector == "mariadb" for collection in collections)))
     return tuple(found)
 
 
@@ -256,11 +276,9 @@ def _captured(name: str, kafka: Kafka, table: str) -> DesiredTopic:
     )
 
 
-def _debezium(settings: Settings) -> list[DesiredTopic]:
-    kafka = settings.kafka
-    prefix = kafka.capture_prefix
+def _debezium(kafka: Kafka, prefix: str, mariadb: bool) -> list[DesiredTopic]:
     names = {heartbeat_topic(prefix): DAY_MS}
-    if any(collection.connector == "mariadb" for collection in settings.collections.values()):
+    if mariadb:
         names[schema_history_topic(prefix)] = FOR_EVER
     return [
         DesiredTopic(

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from connectors.debezium import UNAVAILABLE, decode_capture
+from connectors.debezium import UNAVAILABLE, SchemaChanged, decode_capture
 from domain.fold import LedgerState, Verdict, fold, is_echo
 from domain.legacy import TableDescription
 from domain.values import Kind
@@ -112,9 +112,8 @@ def test_a_value_that_did_not_change_is_taken_from_before() -> None:
     [
         (row(body=UNAVAILABLE), row(body=UNAVAILABLE)),
         ({"id": 1, "crossfade_version": None}, row(body=UNAVAILABLE)),
-        (row(), {"id": 1, "n": 1, "crossfade_version": None}),
     ],
-    ids=["unknown before too", "not in before", "column absent"],
+    ids=["unknown before too", "not in before"],
 )
 def test_a_row_that_is_not_whole_is_incomplete_and_has_no_content(before: Any, after: Any) -> None:
     entry = decoded(change("u", before, after))
@@ -132,31 +131,46 @@ def test_keys_of_several_columns_make_one_id() -> None:
     assert decoded(change("c", None, row(shop="a/b")), table).id == "a%2Fb/1"
 
 
+STRUCTURE = [
+    (change("t", None, None), "truncated"),
+    (change("m", None, None), "operation 'm'"),
+    (change("c", None, row(), surprise=1), "surprise"),
+    (change("c", None, None), "without an image"),
+    (change("d", row(), row()), "with an image"),
+    (change("u", None, row()), "REPLICA IDENTITY"),
+    (change("u", {"id": 1}, row()), "REPLICA IDENTITY"),
+    (change("c", None, {"id": 1, "body": "b", "n": 1}), "crossfade_version"),
+    (change("u", row(), {"id": 1, "n": 1, "crossfade_version": None}), "no column body"),
+    (change("u", row(), {"id": 1, "body": "b", "crossfade_version": None}), "no column n"),
+    (change("c", None, row(crossfade_version="7")), "not an integer"),
+    (change("c", None, row(id=None)), "no value of the key"),
+    (change("c", None, row(), source={"connector": "oracle"}), "oracle"),
+    (change("c", None, row(), source={"connector": "postgresql"}), "sequence"),
+    (change("c", None, row(), source={"connector": "mariadb", "file": None}), "binlog"),
+    (change("c", None, row(), source=None), "no source"),
+    (change("c", None, "text"), "not an object"),
+    (received({"key": {}, "value": {"schema": {}, "payload": {}}}), "schemas.enable"),
+    (Received("t", 0, 0, b"{}", b"not json"), "not JSON"),
+    (Received("t", 0, 0, b"{}", b"[1]"), "not an object"),
+]
+
+
+@pytest.mark.parametrize(("record", "message"), STRUCTURE)
+def test_what_makes_all_later_changes_unreadable_too_is_told_as_a_changed_schema(
+    record: Received, message: str
+) -> None:
+    with pytest.raises(SchemaChanged, match=message):
+        decode(record)
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (change("t", None, None), "truncated"),
-        (change("m", None, None), "operation 'm'"),
-        (change("c", None, row(), surprise=1), "surprise"),
-        (change("c", None, None), "without an image"),
-        (change("d", row(), row()), "with an image"),
-        (change("u", None, row()), "REPLICA IDENTITY"),
-        (change("u", {"id": 1}, row()), "REPLICA IDENTITY"),
         (change("u", row(id=2), row()), "changed the key"),
-        (change("c", None, {"id": 1, "body": "b", "n": 1}), "crossfade_version"),
-        (change("c", None, row(crossfade_version="7")), "not an integer"),
-        (change("c", None, row(id=None)), "no value of the key"),
         (change("c", None, row(id="x" * 600)), "id"),
-        (change("c", None, row(), source={"connector": "oracle"}), "oracle"),
-        (change("c", None, row(), source={"connector": "postgresql"}), "sequence"),
-        (change("c", None, row(), source={"connector": "mariadb", "file": None}), "binlog"),
-        (change("c", None, row(), source=None), "no source"),
-        (change("c", None, "text"), "not an object"),
-        (received({"key": {}, "value": {"schema": {}, "payload": {}}}), "schemas.enable"),
-        (Received("t", 0, 0, b"{}", b"not json"), "not JSON"),
-        (Received("t", 0, 0, b"{}", b"[1]"), "not an object"),
     ],
 )
-def test_what_is_not_known_is_an_invalid_event_that_says_why(record: Received, message: str) -> None:
-    with pytest.raises(InvalidEvent, match=message):
+def test_what_is_wrong_with_one_row_alone_is_an_invalid_event_that_says_why(record: Received, message: str) -> None:
+    with pytest.raises(InvalidEvent, match=message) as told:
         decode(record)
+    assert not isinstance(told.value, SchemaChanged)

@@ -46,8 +46,8 @@ TREE = dict(commands(typer.main.get_command(tree.app)))
 def test_the_commands_are_those_that_the_design_names() -> None:
     leaves = {path.removeprefix("crossfade ") for path, command in TREE.items() if not hasattr(command, "commands")}
     assert leaves == {
-        "demo", "up", "down", "status", "worker", "submit", "ask", "verify", "dlt list", "dlt show", "dlt replay",
-        "config check", "topics list", "topics apply", "schemas export",
+        "demo", "up", "down", "status", "worker", "submit", "ask", "verify", "recapture",
+        "dlt list", "dlt show", "dlt replay", "config check", "topics list", "topics apply", "schemas export",
     }  # fmt: skip
 
 

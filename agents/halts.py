@@ -1,0 +1,88 @@
+"""Stopped collections, as this process and the legacy databases know them. Why one is stopped is decided elsewhere.
+
+The state is a number in each collection's `crossfade_meta`; what is recorded there by another process (a worker that
+stopped a collection, an operator who mended it) is noticed by `follow`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+
+from agents.assembly import HALTED, SOURCE_EPOCH
+from agents.batch import CollectionPorts
+from connectors.errors import TransientError
+from connectors.telemetry import Telemetry
+from domain.halts import Halt, Reason
+from schemas.settings import Collection
+
+log = logging.getLogger("crossfade.collections")
+
+
+@dataclass(slots=True)
+class Halts:
+    """`collections` are changed in place: one that was captured anew has a higher source epoch, and one whose points
+    are of another model behaves as in phase `off`. `configured` are their settings as they were read.
+    """
+
+    collections: MutableMapping[str, CollectionPorts]
+    telemetry: Telemetry
+    configured: Mapping[str, Collection] = field(default_factory=dict)
+    now: dict[str, Halt] = field(default_factory=dict)
+
+    def of(self, name: str) -> Halt | None:
+        """Return why a collection is stopped, None for one in service."""
+        return self.now.get(name)
+
+    def known(self, halt: Halt) -> None:
+        """Note a stop that is not to be recorded: it is found again at every start, until it is mended."""
+        self._enter(halt)
+
+    async def halt(self, name: str, reason: Reason, detail: str) -> None:
+        """Stop a collection here and durably. Returns when it is recorded; raises StoreUnavailable."""
+        if name in self.now and not self.now[name].captures:
+            return  # the first reason is the one to mend
+        # Recorded first: what is only known here would be forgotten with this process.
+        await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
+        self._enter(Halt(name, reason, detail))
+
+    async def follow(self) -> bool:
+        """Read what is recorded; say whether anything changed. A database that does not answer changes nothing."""
+        changed = False
+        for name, ports in list(self.collections.items()):
+            try:
+                number = await ports.ledger.recorded(f"{HALTED}.{name}") or 0
+                epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or ports.source_epoch
+            except TransientError:
+                continue
+            if epoch != ports.source_epoch:
+                self.collections[name] = replace(self.collections[name], source_epoch=epoch)
+                changed = True
+            changed = self._follow(name, number) or changed
+        return changed
+
+    def _follow(self, name: str, number: int) -> bool:
+        had = self.now.get(name)
+        if had is not None and (had.reason is Reason.TABLE or had.reason == number):
+            return False
+        if number:
+            self._enter(Halt(name, Reason(number)))
+        elif had is not None:
+            del self.now[name]
+            self.telemetry.stopped(name, None)
+            self._phase(name)
+            log.warning("collection %s is in service again", name)
+        return bool(number) or had is not None
+
+    def _enter(self, halt: Halt) -> None:
+        self.now[halt.collection] = halt
+        self._phase(halt.collection)
+        self.telemetry.stopped(halt.collection, halt.reason.name.lower())
+        log.error("collection %s is stopped: %s. To mend it: %s", halt.collection, halt.said, halt.mend)
+
+    def _phase(self, name: str) -> None:
+        settings, ports, halt = self.configured.get(name), self.collections.get(name), self.now.get(name)
+        if settings is not None and ports is not None:
+            phase = settings.phase if halt is None or halt.writes_qdrant else "off"
+            self.collections[name] = replace(ports, settings=settings.model_copy(update={"phase": phase}))

@@ -1,0 +1,49 @@
+"""Replication slots of capture's connectors: whether one is still there, and its removal. Debezium makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal
+
+from connectors.errors import StoreUnavailable
+from connectors.postgres.pool import Pool, quoted
+
+_DROP_BOUND_S = 30.0
+_POLL_S = 0.2
+_STATE = "SELECT wal_status::text FROM pg_replication_slots WHERE slot_name = $1"
+_DROP = (
+    "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active"
+)
+
+
+async def slot_state(dsn: str, slot: str) -> Literal["there", "missing", "lost"]:
+    """Return whether a slot is there; `lost`: the server took away the log that it stood for. Raises as `Pool.open`."""
+    pool = await Pool.open(dsn, maximum=1)
+    try:
+        async with pool.session() as session:
+            row = await session.fetchrow(_STATE, slot)
+    finally:
+        await pool.close()
+    if row is None:
+        return "missing"
+    return "lost" if row["wal_status"] == "lost" else "there"
+
+
+async def drop_slot(dsn: str, slot: str, publication: str) -> None:
+    """Remove a slot that nobody reads any more, and its publication; nothing happens where they are not there.
+
+    Raises StoreUnavailable when somebody still reads it after 30 s.
+    """
+    pool = await Pool.open(dsn, maximum=1)
+    try:
+        deadline = time.monotonic() + _DROP_BOUND_S
+        async with pool.session() as session:
+            while await session.fetchrow(_STATE, slot) is not None:
+                if not await session.fetchval(_DROP, slot):
+                    if time.monotonic() > deadline:
+                        raise StoreUnavailable(f"the replication slot {slot} is still in use")
+                    await asyncio.sleep(_POLL_S)
+            await session.execute(f"DROP PUBLICATION IF EXISTS {quoted(publication)}")
+    finally:
+        await pool.close()

@@ -1,0 +1,64 @@
+"""Why a collection is stopped, and what mends it: values alone. Stopping and starting are done elsewhere.
+
+A reason is kept as its number in the legacy database (`crossfade_meta`), so that a restart does not silently go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """The numbers are stored: one that was used never gets another meaning."""
+
+    CAPTURE_LOST = 1
+    UNREADABLE = 2
+    MODEL = 3
+    TABLE = 4
+    RECAPTURING = 5
+
+
+_SAID = {
+    Reason.CAPTURE_LOST: "capture lost its place in the database's log, so changes may be missing",
+    Reason.UNREADABLE: "a captured change cannot be read",
+    Reason.MODEL: "its points in Qdrant were made by another model",
+    Reason.TABLE: "its table is not as the configuration says",
+    Reason.RECAPTURING: "it is being captured anew, or that was interrupted",
+}
+_MEND = {
+    Reason.CAPTURE_LOST: "crossfade recapture {name}",
+    Reason.UNREADABLE: "crossfade config check, then: crossfade recapture {name}",
+    Reason.MODEL: "set its model back or give the collection another name, then: crossfade recapture {name}",
+    Reason.TABLE: "crossfade config check --apply, then start the worker again",
+    Reason.RECAPTURING: "crossfade recapture {name}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A stopped collection. `detail` is what was seen, where the process that tells it saw it itself."""
+
+    collection: str
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def said(self) -> str:
+        """What happened, as a sentence without its full stop."""
+        return f"{_SAID[self.reason]}: {self.detail}" if self.detail else _SAID[self.reason]
+
+    @property
+    def mend(self) -> str:
+        """The command that mends it."""
+        return _MEND[self.reason].format(name=self.collection)
+
+    @property
+    def captures(self) -> bool:
+        """Whether captured changes are taken nevertheless: the new snapshot, before the collection is proved equal."""
+        return self.reason is Reason.RECAPTURING
+
+    @property
+    def writes_qdrant(self) -> bool:
+        """Whether producers' changes still go to Qdrant; else the collection behaves as in phase `off`."""
+        return self.reason not in {Reason.MODEL, Reason.TABLE}

@@ -1,0 +1,243 @@
+"""Capture's connectors: one for each database and source epoch. Made, watched, and stopped where a log was lost.
+
+A collection is captured in a source epoch of its database. Those of one epoch share a connector, its slot and its
+topics; a collection that is new, or captured anew, gets the next epoch, and a snapshot that the others need not take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agents.assembly import LOG_PARTITIONS, SOURCE_EPOCH, Opened
+from agents.batch import CollectionPorts
+from agents.halts import Halts
+from connectors.errors import CrossfadeError, Misconfigured
+from connectors.kafka.admin import existing_topics, partition_counts, provision
+from connectors.postgres.slots import slot_state
+from domain.halts import Reason
+from operations.connectors_api import ConnectClient, ConnectorStatus, mariadb_connector, postgres_connector
+from operations.errors import CommandError
+from operations.preparing import connector_name
+from schemas.settings import Collection, Kafka
+from topics.catalogue import LOG
+from topics.provisioning import capture_prefix, captured_table, captured_topics, plan
+
+log = logging.getLogger("crossfade.capture")
+Progress = Callable[[str], None]
+# Recorded beside the source epoch once its connector ran: from then on a slot that is missing was lost.
+CAPTURING = "capturing"
+CONNECTOR_BOUND_S = 90.0
+GUARD_S = 5.0
+_RESTART_MAX_S = 300.0
+_TABLE_LISTS = frozenset({"table.include.list", "database.include.list"})
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The collections of one database that are captured in one source epoch."""
+
+    kind: str
+    dsn: str
+    epoch: int
+    members: tuple[CollectionPorts, ...]
+
+    @property
+    def connector(self) -> str:
+        """The name of its connector."""
+        return connector_name(self.kind, self.dsn, self.epoch)
+
+    @property
+    def slot(self) -> str:
+        """The name of its slot and of its publication, in PostgreSQL."""
+        return self.connector.replace("-", "_")
+
+    @property
+    def collections(self) -> list[Collection]:
+        """The members' settings."""
+        return [ports.settings for ports in self.members]
+
+
+def groups(collections: Mapping[str, CollectionPorts]) -> list[Group]:
+    """Return the collections by database and source epoch."""
+    found: dict[tuple[str, str, int], list[CollectionPorts]] = defaultdict(list)
+    for ports in collections.values():
+        found[ports.settings.connector, ports.settings.dsn or "", ports.source_epoch].append(ports)
+    return [Group(*key, tuple(members)) for key, members in found.items()]
+
+
+async def assign_epochs(opened: Opened, progress: Progress) -> None:
+    """Give each collection that was never captured a source epoch: the first, or one of its own beside others.
+
+    Debezium reads a table that is added to a running connector from then on only: a new collection needs a connector
+    that begins with a snapshot.
+    """
+    epochs = {name: await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}") for name, ports in opened.collections.items()}
+    databases: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, ports in opened.collections.items():
+        databases[ports.settings.connector, ports.settings.dsn or ""].append(name)
+    for names in databases.values():
+        following = max(epochs[name] or 0 for name in names) + 1
+        for name in names:
+            epoch = epochs[name]
+            if epoch is None:
+                epoch = following
+                await opened.collections[name].ledger.record(f"{SOURCE_EPOCH}.{name}", epoch)
+                if epoch > 1:
+                    progress(f"{name} was never captured: it gets a connector and a snapshot of its own")
+            opened.collections[name] = replace(opened.collections[name], source_epoch=epoch)
+
+
+async def prepare_capture(opened: Opened, halts: Halts, progress: Progress) -> None:
+    """Make the connector of every group run; stop the collections of one that lost its place in the database's log.
+
+    Raises CommandError where a connector fails for another reason.
+    """
+    await assign_epochs(opened, progress)
+    async with connect_client(opened.settings.kafka) as client:
+        for group in groups(opened.collections):
+            status = await client.status(group.connector)
+            if await halt_lost(group, status, halts):
+                continue
+            await make_connector(client, opened.settings.kafka, group, keep=True)
+            try:
+                await client.wait_running(group.connector, CONNECTOR_BOUND_S)
+            except CommandError:
+                if not await halt_lost(group, await client.status(group.connector), halts):
+                    raise
+                continue
+            progress(f"capture of {group.kind} runs")
+
+
+def connect_client(kafka: Kafka) -> ConnectClient:
+    """Return a client of the configured Kafka Connect. Raises CommandError where there is none."""
+    if kafka.connect is None:
+        raise CommandError("There is no Kafka Connect.", "Set kafka.connect, or run: crossfade up")
+    return ConnectClient(kafka.connect)
+
+
+async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, keep: bool = False) -> None:
+    """Create the topics of a group's epoch that are missing, then its connector, or change it to these tables.
+
+    With `keep` it goes on with the tables that it captures beside them: one that is left out for a while, because it is
+    not as it must be, would have changes that nobody sees.
+    """
+    topics = captured_topics(kafka, group.collections, group.epoch)
+    bootstrap = kafka.bootstrap or ""
+    await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
+    config = _config(kafka, group)
+    current = await client.config(group.connector) if keep else {}
+    if current.get("topic.prefix") == config["topic.prefix"]:
+        for key in _TABLE_LISTS & config.keys():
+            config[key] = ",".join(sorted({*config[key].split(","), *current.get(key, config[key]).split(",")}))
+    await client.put_config(group.connector, config)
+
+
+def _config(kafka: Kafka, group: Group) -> dict[str, str]:
+    name, prefix = group.connector, capture_prefix(kafka, group.epoch)
+    tables = sorted({captured_table(collection) for collection in group.collections})
+    if group.kind == "mariadb":
+        return mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=kafka.bootstrap or "")
+    return postgres_connector(name, group.dsn, prefix, tables, slot=group.slot, publication=group.slot)
+
+
+async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool:
+    """Stop a group's collections where its place in the database's log was lost; say whether it was.
+
+    A collection whose connector never ran has no place yet that could be lost.
+    """
+    begun = [p for p in group.members if await p.ledger.recorded(f"{CAPTURING}.{p.name}") == group.epoch]
+    if not begun:
+        return False
+    why = f"{group.connector}: {status.failure}" if status.lost else await _missing(group, status)
+    if why is None:
+        return False
+    for ports in group.members:
+        await halts.halt(ports.name, Reason.CAPTURE_LOST, why)
+    return True
+
+
+async def _missing(group: Group, status: ConnectorStatus) -> str | None:
+    if group.kind == "postgres":
+        state = await slot_state(group.dsn, group.slot)
+        return None if state == "there" else f"the replication slot {group.slot} is {state}"
+    # What a MariaDB connector had read is known to it alone; a new one would begin at the end of the binary log.
+    return f"the connector {group.connector} is missing" if status.state == "MISSING" else None
+
+
+async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:
+    """Watch the connectors and the number of partitions of the log, for as long as the worker runs.
+
+    Lost places stop their collections; a connector that failed otherwise is started again, with growing pauses. Raises
+    Misconfigured when the log has another number of partitions: no version could be trusted.
+    """
+    watched: dict[str, _Restarts] = defaultdict(_Restarts)
+    async with connect_client(opened.settings.kafka) as client:
+        while True:
+            await asyncio.sleep(GUARD_S)
+            try:
+                await _same_partitions(opened)
+                for group in groups(opened.collections):
+                    if any((halt := halts.of(p.name)) is None or halt.captures for p in group.members):
+                        await _guard(client, group, halts, watched[group.connector])
+                    if any(halts.of(p.name) is not None for p in group.members):
+                        changed()
+            except Misconfigured:
+                raise
+            except (CrossfadeError, CommandError) as error:
+                log.warning("capture is not watched now: %s", error)
+
+
+@dataclass(slots=True)
+class _Restarts:
+    """How often a connector was started again in a row, and when it may be next."""
+
+    count: int = 0
+    due_s: float = 0.0
+    noted: int = 0
+
+
+async def _guard(client: ConnectClient, group: Group, halts: Halts, restarts: _Restarts) -> None:
+    status = await client.status(group.connector)
+    if await halt_lost(group, status, halts):
+        return
+    if status.running:
+        await _note_capturing(group, restarts)
+        restarts.count = 0
+    elif status.failed and time.monotonic() >= restarts.due_s:
+        log.error("the connector %s failed and is started again: %s", group.connector, status.failure)
+        await client.restart(group.connector)
+        restarts.due_s = time.monotonic() + min(_RESTART_MAX_S, GUARD_S * 2**restarts.count)
+        restarts.count = min(restarts.count + 1, 10)
+
+
+async def _note_capturing(group: Group, restarts: _Restarts) -> None:
+    """Record, once, that a group's connector runs; in PostgreSQL only when its slot is there."""
+    if restarts.noted == len(group.members):
+        return
+    if group.kind == "postgres" and await slot_state(group.dsn, group.slot) != "there":
+        return
+    for ports in group.members:
+        await ports.ledger.record(f"{CAPTURING}.{ports.name}", group.epoch)
+    restarts.noted = len(group.members)
+
+
+async def _same_partitions(opened: Opened) -> None:
+    counts = await partition_counts(opened.settings.kafka.bootstrap or "", [LOG])
+    for ports in opened.collections.values():
+        recorded = await ports.ledger.recorded(LOG_PARTITIONS)
+        if LOG in counts and recorded is not None and counts[LOG] != recorded:
+            raise Misconfigured(f"{LOG} has {counts[LOG]} partitions and had {recorded}: no version can be trusted")
+
+
+def by_database(opened: Opened, names: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Return the named collections by their database."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in names:
+        settings = opened.collections[name].settings
+        found[settings.connector, settings.dsn or ""].append(name)
+    return found

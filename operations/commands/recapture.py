@@ -1,0 +1,52 @@
+"""`crossfade recapture`: how a stopped collection gets back into service. What it does is in `operations`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from operations.context import (
+    PANEL_LOOK,
+    ConfigOption,
+    HomeOption,
+    JsonOption,
+    amount,
+    load,
+    print_json,
+    run,
+    say,
+    told,
+)
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=PANEL_LOOK)
+def recapture(
+    collections: Annotated[list[str], typer.Argument(metavar="COLLECTION...", help="Their names.")],
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Capture collections anew with a fresh snapshot, repair what it cannot see, and prove both stores equal.
+
+    For a collection that was stopped: its slot was dropped, its binlog purged, or a captured change cannot be read. A
+    worker must run. Collections of one database that are named together share a connector.
+    """
+    # It opens what a worker opens, and that takes a second to import.
+    from operations.recapturing import recapture as capture_anew  # noqa: PLC0415
+
+    with told():
+        context = load(config, home)
+        names = list(dict.fromkeys(context.collection(name) for name in collections))
+    done = run(capture_anew(context.settings, context.home, names, say))
+    if json:
+        print_json([asdict(one) for one in done])
+        return
+    for one in done:
+        print(
+            f"{one.collection}: {amount(one.documents, 'document')} in both stores, equal; "
+            f"{amount(one.repaired, 'repair')} after the snapshot ({one.seconds:.1f} s)."
+        )

@@ -1,0 +1,202 @@
+"""Captures collections anew after their place in the database's log was lost, and proves both stores equal after it.
+
+A new source epoch has a connector, a slot and topics of its own; its snapshot brings every row, and the difference
+finder what a snapshot cannot see: deletions. Only then is a collection in service again. An interrupted run leaves it
+stopped; run again, it goes on with the snapshot that was begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agents.assembly import HALTED, SOURCE_EPOCH, Opened, open_all
+from agents.batch import Surroundings
+from agents.faust_apps import group_of
+from agents.worker import now_ms
+from connectors.kafka.admin import existing_topics, provision
+from connectors.kafka.tail import committed_offsets, end_offsets
+from connectors.postgres.slots import drop_slot
+from connectors.telemetry import Telemetry
+from domain.halts import Reason
+from operations.capturing import CONNECTOR_BOUND_S, Group, by_database, connect_client, groups, make_connector
+from operations.connectors_api import ConnectClient
+from operations.errors import CommandError
+from operations.verifying import Bounds, verify
+from schemas.settings import Settings
+from topics.catalogue import EMBEDDED, LOG, RESOLVED
+from topics.provisioning import captured_topic, captured_topics, plan
+
+Progress = Callable[[str], None]
+_POLL_S = 1.0
+_TELL_S = 10.0
+# How long nothing may move before it is said that no worker does it.
+STILL_S = 120.0
+_ROUNDS = 10
+_PAGE = 500
+_SETTLE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recaptured:
+    """One collection in service again: both stores hold the same `documents`; `repaired` differed before."""
+
+    collection: str
+    source_epoch: int
+    documents: int
+    repaired: int
+    seconds: float
+
+
+async def recapture(settings: Settings, home: Path, names: Sequence[str], progress: Progress) -> list[Recaptured]:
+    """Capture collections anew; returns when each is proved equal and in service again.
+
+    Raises CommandError where a connector fails, no worker runs, or the stores do not become equal.
+    """
+    opened = await open_all(settings, home, progress)
+    try:
+        for name in names:
+            halt = opened.halts.get(name)
+            if halt is not None and halt.reason is Reason.MODEL and halt.detail:
+                raise CommandError(f"{name}: {halt.said}.", f"To mend it: {halt.mend}")
+        async with connect_client(settings.kafka) as client:
+            for members in by_database(opened, names).values():
+                await _begin(client, opened, members, progress)
+            for group in groups({name: opened.collections[name] for name in names}):
+                await _snapshot_read(client, group, progress)
+        return [await _proved(opened, name, progress) for name in names]
+    finally:
+        await opened.close()
+
+
+async def _begin(client: ConnectClient, opened: Opened, names: Sequence[str], progress: Progress) -> None:
+    """Put collections of one database into a new source epoch, unless an interrupted run did so."""
+    left = [name for name in names if not await _was_begun(client, opened, name)]
+    if not left:
+        progress(f"{', '.join(names)}: going on with the snapshot that was begun")
+        return
+    old = groups(opened.collections)
+    epoch = 1 + max([await _epoch_of(opened, name) for name in _neighbours(opened, left[0])])
+    await _topics(opened, left, epoch)
+    for name in left:
+        # In this order: who reads that it is being captured reads the new epoch, too.
+        ledger = opened.collections[name].ledger
+        await ledger.record(f"{SOURCE_EPOCH}.{name}", epoch)
+        await ledger.record(f"{HALTED}.{name}", Reason.RECAPTURING)
+        opened.collections[name] = replace(opened.collections[name], source_epoch=epoch)
+    for group in groups({name: opened.collections[name] for name in left}):
+        await make_connector(client, opened.settings.kafka, group)
+        progress(f"{', '.join(left)}: source epoch {epoch}, connector {group.connector}")
+    for group in old:
+        if {ports.name for ports in group.members} & set(left):
+            await _leave(client, opened, group, left, progress)
+
+
+def _neighbours(opened: Opened, name: str) -> list[str]:
+    """Return the configured collections of a collection's database, itself included."""
+    return next(names for names in by_database(opened, list(opened.collections)).values() if name in names)
+
+
+async def _epoch_of(opened: Opened, name: str) -> int:
+    return await opened.collections[name].ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 0
+
+
+async def _was_begun(client: ConnectClient, opened: Opened, name: str) -> bool:
+    ports = opened.collections[name]
+    if await ports.ledger.recorded(f"{HALTED}.{name}") != Reason.RECAPTURING:
+        return False
+    (group,) = groups({name: ports})
+    return (await client.status(group.connector)).running
+
+
+async def _topics(opened: Opened, names: Sequence[str], epoch: int) -> None:
+    """Make the topics before anybody is told to read them: a worker would be assigned nothing of a missing one."""
+    kafka = opened.settings.kafka
+    topics = captured_topics(kafka, [opened.collections[name].settings for name in names], epoch)
+    bootstrap = kafka.bootstrap or ""
+    await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
+
+
+async def _leave(client: ConnectClient, opened: Opened, group: Group, left: Sequence[str], progress: Progress) -> None:
+    """Take collections out of the connector that captured them; one that has none left is removed with its slot."""
+    rest = tuple(ports for ports in group.members if ports.name not in left)
+    if rest:
+        await make_connector(client, opened.settings.kafka, replace(group, members=rest))
+        return
+    await client.delete_with_offsets(group.connector)
+    if group.kind == "postgres":
+        await drop_slot(group.dsn, group.slot, group.slot)
+    progress(f"the connector {group.connector} is removed")
+
+
+async def _snapshot_read(client: ConnectClient, group: Group, progress: Progress) -> None:
+    await client.wait_running(group.connector, CONNECTOR_BOUND_S)
+    names = ", ".join(ports.name for ports in group.members)
+    told = time.monotonic()
+    while not await client.has_snapshot(group.connector):
+        status = await client.status(group.connector)
+        if status.failed:
+            raise CommandError(f"The connector {group.connector} failed: {status.failure}", "Mend the cause first.")
+        if time.monotonic() - told > _TELL_S:
+            progress(f"{names}: the snapshot is being read")
+            told = time.monotonic()
+        await asyncio.sleep(_POLL_S)
+    progress(f"{names}: the snapshot is read")
+
+
+async def _proved(opened: Opened, name: str, progress: Progress) -> Recaptured:
+    """Wait until the snapshot is in both stores, repair what it could not see, and put the collection in service."""
+    started, repaired = time.monotonic(), 0
+    ports = opened.collections[name]
+    around = Surroundings(now_ms, opened.epoch, Telemetry(tracing=False))
+    for _ in range(_ROUNDS):
+        await _through(opened, name, progress)
+        run = await verify(
+            ports,
+            bus=opened.bus,
+            around=around,
+            bounds=Bounds(_PAGE, _SETTLE_S),
+            repair=True,
+            progress=lambda _: None,
+        )
+        repaired += run.repaired
+        if not run.found:
+            break
+        progress(f"{name}: {run.found} differences, their repair is under way")
+    else:
+        raise CommandError(
+            f"{name}: the stores are not equal after {_ROUNDS} repairs; the collection stays stopped.",
+            f"See what differs: crossfade verify {name}",
+        )
+    await ports.ledger.record(f"{HALTED}.{name}", 0)
+    progress(f"{name}: {run.legacy_documents} documents, both stores equal; it is in service again")
+    return Recaptured(name, ports.source_epoch, run.legacy_documents, repaired, time.monotonic() - started)
+
+
+async def _through(opened: Opened, name: str, progress: Progress) -> None:
+    """Wait until what is in the topics now has passed every role, one after the other."""
+    ports, kafka = opened.collections[name], opened.settings.kafka
+    captured = captured_topic(kafka, ports.settings, ports.source_epoch)
+    way = ((captured, "capture"), (LOG, "resolver"), (RESOLVED, "legacy"), (RESOLVED, "embedder"), (EMBEDDED, "vector"))
+    for topic, role in way:
+        ends = (await end_offsets(kafka.bootstrap or "", [topic]))[topic]
+        left_before, moved = -1, time.monotonic()
+        while left := await _left(kafka.bootstrap or "", topic, role, ends):
+            if left != left_before:
+                left_before, moved = left, time.monotonic()
+                progress(f"{name}: {left} records before {role}")
+            elif time.monotonic() - moved > STILL_S:
+                raise CommandError(
+                    f"{name}: no worker has taken a record of {topic} for {STILL_S:.0f} s; {left} are left.",
+                    f"Start one (crossfade worker), then go on: crossfade recapture {name}",
+                )
+            await asyncio.sleep(_POLL_S)
+
+
+async def _left(bootstrap: str, topic: str, role: str, ends: dict[int, int]) -> int:
+    """Return how many records below `ends` a role has not committed."""
+    committed = await committed_offsets(bootstrap, group_of(role))
+    return sum(max(0, end - committed.get((topic, number), 0)) for number, end in ends.items())
