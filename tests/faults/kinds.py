@@ -101,6 +101,12 @@ async def link_disturbed(mode: Mode, link: Link, ground: Ground, rng: random.Ran
     return time.monotonic()
 
 
+async def link_silenced(link: Link, ground: Ground, _: random.Random) -> float:
+    """Every connection is half-open for good, as behind a firewall that forgot it: only time limits get over that."""
+    ground.proxies[link].silence()
+    return time.monotonic()
+
+
 async def connect_cut_at_start(ground: Ground, rng: random.Random) -> float:
     """The worker asks Kafka Connect for its connectors when it starts, and only then."""
     ground.proxies["connect"].mode = rng.choice(("refuse", "slow", "drop_answers"))
@@ -152,6 +158,7 @@ def _all() -> dict[str, Fault]:
         *(Fault(f"{link} slow", partial(link_disturbed, "slow", link)) for link in DATA_LINKS),
         *(Fault(f"{link} half-open", partial(link_disturbed, "swallow", link)) for link in DATA_LINKS),
         *(Fault(f"{link} answers dropped", partial(link_disturbed, "drop_answers", link)) for link in DATA_LINKS),
+        *(Fault(f"{link} connections silent for good", partial(link_silenced, link)) for link in DATA_LINKS),
         Fault("connect away at the worker's start", connect_cut_at_start),
         *(Fault(f"embedder: {name}", partial(embedder_spoiled, name), repairs=True) for name in SPOILINGS),
         *(Fault(f"{part} killed with the worker", partial(two_at_once, part, "vector.before_write")) for part in PARTS),

@@ -28,6 +28,7 @@ class _Pair:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
+    silent: bool = False
 
     def close(self, *, reset: bool) -> None:
         for end in (self.client, self.server):
@@ -69,6 +70,11 @@ class Proxy:
             pair.close(reset=reset)
             self.ended_connections += 1
 
+    def silence(self) -> None:
+        """Let the connections of now be half-open for good; new ones pass, so that who gives up an old one goes on."""
+        for pair in self._pairs:
+            pair.silent = True
+
     def heal(self, *, reset: bool = True) -> None:
         """Let everything pass; a connection that lost bytes cannot go on, so all are ended."""
         self.mode = "pass"
@@ -106,7 +112,7 @@ class Proxy:
         frames = self._kafka and answers
         with contextlib.suppress(OSError, EOFError):
             while data := await (_frame(reader) if frames else reader.read(CHUNK_BYTES)):
-                if self.mode == "swallow" or (self.mode == "drop_answers" and answers):
+                if pair.silent or self.mode == "swallow" or (self.mode == "drop_answers" and answers):
                     self.swallowed_bytes += len(data)
                     continue
                 if self.mode == "slow":

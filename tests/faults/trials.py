@@ -15,7 +15,7 @@ from tests.faults.ground import Ground
 from tests.faults.kinds import FAULTS, Fault
 from tests.faults.traffic import Traffic
 
-RECOVERY_BOUND_S = 120.0
+RECOVERY_BOUND_S = 180.0
 _SAMPLE_S = 0.25
 
 
