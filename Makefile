@@ -1,6 +1,6 @@
 # make demo and make test do all their set-up themselves; Python 3.11 or newer is all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults lint types bench requirements clean
+.PHONY: help setup demo test simulate faults lint types bench requirements clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
@@ -21,6 +21,9 @@ types: setup ## mypy, strict
 
 test: lint types ## everything: lint, types, unit, contract, the exploration, flow on the real local stack
 	@$(BIN)/python -m pytest
+
+simulate: setup ## random histories of everything in memory: N=2000 FIRST=0, or one again with SEED=
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(N),2000) --first $(or $(FIRST),0))
 
 faults: setup ## trials with real faults on the real local stack: N=60 SEED=1 ONLY="kafka"
 	@$(BIN)/python -m tests.faults --trials $(or $(N),60) --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)")

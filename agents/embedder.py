@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings
-from agents.grouping import by_collection
+from agents.grouping import by_collection, newest_of
 from agents.outcomes import written
 from connectors.errors import EmbeddingFailed
 from connectors.failpoints import passing
@@ -55,11 +55,7 @@ async def embed(
 async def _pass_on(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings, progress: Callable[[], None]
 ) -> Failures:
-    newest: dict[str, Item] = {}
-    for message, event in items:
-        # Not the last of the batch: a replaced resolver may have published an older version behind a newer one.
-        if event.id not in newest or event.version > newest[event.id][1].version:
-            newest[event.id] = (message, event)
+    newest = newest_of(items)
     overtaken = [item for item in items if newest[item[1].id][1].version != item[1].version]
     await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
     current = list(newest.values())

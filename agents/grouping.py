@@ -1,8 +1,8 @@
-"""Decodes a batch and parts it by collection, for the writers and the embedder. Nothing is decided here."""
+"""Parts a batch by collection and finds the newest version of each document, for the writers and the embedder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, collection_of
@@ -37,3 +37,15 @@ def by_collection(
             continue
         work.setdefault(event.collection, []).append((message, event))
     return work, failures
+
+
+def newest_of(items: Iterable[tuple[Message, E]]) -> dict[str, tuple[Message, E]]:
+    """Return by document id the item of the highest version, the last one where it was delivered more than once.
+
+    The highest need not be the last of the batch: a replaced resolver may have published an older version behind it.
+    """
+    newest: dict[str, tuple[Message, E]] = {}
+    for message, event in items:
+        if event.id not in newest or event.version >= newest[event.id][1].version:
+            newest[event.id] = (message, event)
+    return newest

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
-from agents.grouping import by_collection
+from agents.grouping import by_collection, newest_of
 from agents.outcomes import written
 from agents.refresh import append_refreshes
 from connectors.errors import Refused
@@ -46,11 +46,7 @@ async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, arou
 async def _write(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings
 ) -> tuple[list[Outgoing], Failures]:
-    latest: dict[str, DocumentResolved] = {}
-    for _, event in items:
-        if event.origin == "producer" and (event.id not in latest or event.version >= latest[event.id].version):
-            latest[event.id] = event
-    passing("legacy.before_write")
+    latest = {i: event for i, (_, event) in newest_of(item for item in items if item[1].origin == "producer").items()}
     verdicts = await _apply(ports, items)
     passing("legacy.after_write")
     held = await _held(ports, [event for event in latest.values() if verdicts[event.id] == _LATE])
@@ -112,17 +108,11 @@ def _changes(items: Sequence[Item]) -> tuple[dict[str, LegacyChange], list[Legac
     A producer's version and a later one are never merged: a second delivery may bring together what the first did not,
     and the later version would carry the producer's content over what the application wrote in between.
     """
-    writes: dict[str, LegacyChange] = {}
-    moves: dict[str, LegacyChange] = {}
-    for _, event in items:
-        producers = event.origin == "producer"
-        content, written_version = (event.content, event.version) if producers else (None, None)
-        change = LegacyChange(event.id, event.version, written_version, content)
-        chosen = writes if producers else moves
-        # Not the last of the batch: a replaced resolver may have published an older version behind a newer one.
-        if event.id not in chosen or change.version > chosen[event.id].version:
-            chosen[event.id] = change
-    later = [change for change in moves.values() if change.id in writes and change.version > writes[change.id].version]
+    newest = newest_of(item for item in items if item[1].origin == "producer")
+    others = newest_of(item for item in items if item[1].origin != "producer")
+    writes = {i: LegacyChange(i, event.version, event.version, event.content) for i, (_, event) in newest.items()}
+    moves = {i: LegacyChange(i, event.version, None) for i, (_, event) in others.items()}
+    later = [change for i, change in moves.items() if i in writes and change.version > writes[i].version]
     return moves | writes, later
 
 

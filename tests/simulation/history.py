@@ -1,0 +1,141 @@
+"""Histories from seeds: what happens is chosen here, once, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.simulation import actions as act
+from tests.simulation.loop import Fault
+from tests.simulation.places import DOCUMENTS
+from tests.simulation.ports import NO_VECTOR, POISON
+
+ROLES = ("intake", "capture", "resolver", "legacy", "embedder", "vector")
+TENANTS = ("default", "red", "blue")
+WRONG = ("broken", "unknown column", "too long")
+TROUBLE = (Fault.DOWN, Fault.BUSY, Fault.HALF, Fault.LOST, Fault.LOST, Fault.LATE)
+
+
+@dataclass(frozen=True)
+class Temper:
+    """How a history goes: which documents there are, and how often which things happen."""
+
+    documents: tuple[str, ...]
+    length: int
+    faults: float
+    refusals: float
+    weights: tuple[int, ...]
+
+
+KINDS = ("step", "submit", "write", "capture", "commit", "zombie", "fate", "capture again", "verify", "land")
+
+
+class Generator:
+    """Makes the history of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        chance = self.random
+        documents = tuple(chance.sample(DOCUMENTS, chance.choice((1, 2, 2, 3, 5))))
+        calm = chance.random() < 0.1
+        fates = chance.choice((2, 4, 8))
+        self.temper = Temper(
+            documents,
+            chance.choice((60, 120, 200, 300)),
+            0.0 if calm else chance.choice((0.05, 0.15, 0.3)),
+            # What refuses for good leaves documents apart until they are repaired: only some histories have it.
+            0.0 if chance.random() < 0.6 else 0.3,
+            (60, 7, 7, 12, 8, 0 if calm else 8, 0 if calm else fates, 0 if calm else 3, 3, 0 if calm else 3),
+        )
+
+    def first_rows(self) -> act.Write:
+        rows = [document for document in self.temper.documents if self.random.random() < 0.5]
+        return act.Write(tuple((document, self.body(plain=True)) for document in rows))
+
+    def actions(self) -> list[act.Action]:
+        kinds = self.random.choices(KINDS, self.temper.weights, k=self.temper.length)
+        return [self.action(kind) for kind in kinds]
+
+    def action(self, kind: str) -> act.Action:
+        chance = self.random
+        made: dict[str, Callable[[], act.Action]] = {
+            "step": self.step,
+            "submit": self.submit,
+            "write": self.write,
+            "capture": self.capture,
+            "commit": lambda: act.Commit(chance.choice(ROLES)),
+            "zombie": lambda: act.Zombie(chance.randrange(8), chance.randrange(1, 6), self.fault()[0]),
+            "fate": self.fate,
+            "capture again": lambda: act.CaptureAgain(self.collection(), chance.choice((0, 0, 3))),
+            "verify": lambda: act.Verify((self.document(),)),
+            "land": lambda: act.Land(chance.randrange(4)),
+        }
+        return made[kind]()
+
+    def capture(self) -> act.Capture:
+        chance = self.random
+        holes = chance.getrandbits(12) if chance.random() < 0.2 else 0
+        return act.Capture(self.collection(), chance.randrange(1, 6), holes, chance.random() < 0.8)
+
+    def step(self) -> act.Step:
+        chance = self.random
+        deliver = tuple(chance.randrange(4) for _ in range(chance.choice((0, 1, 2, 4, 6))))
+        points = chance.choice((1, 2, 3, 5, 8, 40))
+        fault, times = self.fault()
+        return act.Step(chance.choice(ROLES), deliver, points, fault, times)
+
+    def fault(self) -> tuple[Fault, int]:
+        chance = self.random
+        if chance.random() >= self.temper.faults:
+            return Fault.NONE, 1
+        if chance.random() < self.temper.refusals:
+            return chance.choice((Fault.REFUSED, Fault.BUSY)), chance.choice((2, 3, 4))
+        return chance.choice(TROUBLE), 1
+
+    def submit(self) -> act.Submit:
+        chance = self.random
+        body = None if chance.random() < 0.25 else self.body()
+        form = chance.choice(WRONG) if chance.random() < 0.08 else chance.choice(("binary", "binary", "structured"))
+        partition = chance.randrange(2) if chance.random() < 0.3 else None
+        return act.Submit(self.document(), body, form, partition)
+
+    def write(self) -> act.Write:
+        count = self.random.choice((1, 1, 1, 2, 3))
+        changes = [
+            (self.document(), None if self.random.random() < 0.3 else self.body(plain=True)) for _ in range(count)
+        ]
+        return act.Write(tuple(changes))
+
+    def fate(self) -> act.Action:
+        chance, role = self.random, self.random.choice(ROLES)
+        kind = chance.choice(("crash", "crash", "replace", "replace", "rebalance", "rewind"))
+        if kind == "crash":
+            return act.Crash(role)
+        if kind == "replace":
+            return act.Replace(role)
+        if kind == "rebalance":
+            return act.Rebalance(role)
+        return act.Rewind(role, chance.choice((1, 3, 1000)))
+
+    def body(self, plain: bool = False) -> act.Body:
+        """Return a body; a `plain` one no constraint refuses."""
+        chance = self.random
+        words = [chance.choice("abcde") for _ in range(chance.randrange(0, 9))]
+        if not plain and chance.random() < 0.12:
+            words.append(POISON)
+        if not plain and chance.random() < self.temper.refusals / 3:
+            words.append(NO_VECTOR)
+        return act.Body(
+            " ".join(words),
+            chance.choice((None, None, "x", "y")),
+            chance.choice((None, 1990, 2000)),
+            chance.choice(TENANTS),
+            chance.choice((0, 0, 0, 1, 2)),
+        )
+
+    def document(self) -> str:
+        return self.random.choice(self.temper.documents)
+
+    def collection(self) -> str:
+        return self.document().partition("/")[0]

@@ -1,0 +1,149 @@
+"""The collections of a simulated installation, and Debezium's connector over the log of an in-memory database.
+
+`docs` is a PostgreSQL table with tenants and metadata; `notes` a MariaDB table with a column for embeddings.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from connectors.memory.bus import MemoryBus
+from connectors.memory.legacy import MemoryLegacy
+from domain.legacy import LegacyRow, TableDescription
+from domain.values import Kind
+from schemas.content import Content
+from schemas.records import Outgoing
+from schemas.settings import Collection, EmbeddingColumn, Kafka, Settings, Worker
+from tests.simulation.ports import POISON
+from topics.catalogue import capture_topic
+
+PARTITIONS = 2
+UNAVAILABLE = "__debezium_unavailable_value"
+SETTINGS = Settings(
+    kafka=Kafka(partitions=PARTITIONS, max_text_bytes=200),
+    worker=Worker(batch=4, batch_interval_ms=0, retry_attempts=2, retry_max_s=0.0),
+    collections={
+        "docs": Collection(
+            table="public.docs", key=("id",), text=("title", "body"), metadata=("year",), tenant="tenant"
+        ),
+        "notes": Collection(
+            connector="mariadb",
+            table="shop.notes",
+            key=("id",),
+            text=("body",),
+            embedding=EmbeddingColumn(column="vector", format="float32"),
+        ),
+    },
+)
+DESCRIPTIONS = {
+    "docs": TableDescription(("id",), ("title", "body"), {"year": Kind.INTEGER}, "tenant", None),
+    "notes": TableDescription(("id",), ("body",), {}, None, "vector"),
+}
+DOCUMENTS = ("docs/a", "docs/b", "docs/c", "docs/d", "notes/1", "notes/2", "notes/3")
+
+
+def refuses(_: str, content: Content) -> str | None:
+    """Say what the tables' constraint says."""
+    return "value too long" if POISON in content.full_text() else None
+
+
+def legacy_of(name: str) -> MemoryLegacy:
+    """Return the empty table of a collection."""
+    kinds = [Kind.INTEGER] if name == "notes" else [Kind.TEXT]
+    return MemoryLegacy(name, DESCRIPTIONS[name], key_kinds=kinds, constraint=refuses)
+
+
+class Connector:
+    """Debezium's connector of one table: a snapshot first, then the changes, each at least once."""
+
+    def __init__(self, legacy: MemoryLegacy, bus: MemoryBus) -> None:
+        self.legacy = legacy
+        self.topic = capture_topic(SETTINGS.kafka.capture_prefix, SETTINGS.collections[legacy.name].table)
+        self._postgres = SETTINGS.collections[legacy.name].connector == "postgres"
+        self._bus = bus
+        self._snapshot = list(legacy.stored.values())
+        self._at = self._saved = 0
+
+    def __len__(self) -> int:
+        return len(self._snapshot) + len(self.legacy.images)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that was not published and saved."""
+        return self._saved < len(self)
+
+    def publish(self, count: int, holes: int, saved: bool) -> None:
+        """Publish the next changes. Two bits of `holes` for each say how its row is left incomplete."""
+        for number in range(count):
+            if self._at < len(self):
+                self._publish(self._at, holes >> 2 * number & 3)
+                self._at += 1
+        if saved:
+            self._saved = self._at
+
+    def crash(self) -> None:
+        """Go back to what was saved: what was published since then is published again."""
+        self._at = self._saved
+
+    def rewind(self, back: int) -> None:
+        """Go back by some changes more."""
+        self._at = self._saved = max(0, self._saved - back)
+
+    def _publish(self, at: int, holes: int) -> None:
+        if at < len(self._snapshot):
+            row = self._snapshot[at]
+            self._send(row.id, {"op": "r", "before": None, "after": self._columns(row), "source": self._source(None)})
+            return
+        number = at - len(self._snapshot)
+        old, new = self.legacy.images[number]
+        before, after = self._columns(old), self._columns(new)
+        self._leave_out(before, after, holes)
+        operation = "d" if after is None else "c" if before is None else "u"
+        known = old or new
+        assert known is not None
+        self._send(known.id, {"op": operation, "before": before, "after": after, "source": self._source(number)})
+        if operation == "d":
+            self._bus.append(Outgoing(self.topic, self._key(known.id), None))
+
+    @staticmethod
+    def _leave_out(before: dict[str, Any] | None, after: dict[str, Any] | None, holes: int) -> None:
+        """Leave out a text that did not change (1: the image before has it, 2: neither has it)."""
+        if before is None or after is None or not holes or before["body"] != after["body"]:
+            return
+        after["body"] = UNAVAILABLE
+        if holes > 1:
+            before["body"] = UNAVAILABLE
+
+    def _send(self, document_id: str, envelope: Mapping[str, Any]) -> None:
+        self._bus.append(Outgoing(self.topic, self._key(document_id), orjson.dumps(envelope)))
+
+    def _key(self, document_id: str) -> bytes:
+        return orjson.dumps({"id": int(document_id) if self.legacy.name == "notes" else document_id})
+
+    def _columns(self, row: LegacyRow | None) -> dict[str, Any] | None:
+        if row is None:
+            return None
+        content, description = row.content, self.legacy.description
+        columns: dict[str, Any] = {"id": int(row.id) if self.legacy.name == "notes" else row.id}
+        columns |= content.text | content.metadata
+        if description.tenant is not None:
+            columns[description.tenant] = content.tenant
+        if description.embedding is not None:
+            given = content.embedding
+            columns[description.embedding] = None if given is None else base64.b64encode(given).decode()
+        return columns | {"crossfade_version": row.version}
+
+    def _source(self, number: int | None) -> dict[str, Any]:
+        """Return where a change is in the database's log; None stands for the snapshot."""
+        snapshot, at = ("true", 0) if number is None else ("false", 100 * (number + 1))
+        if self._postgres:
+            # The last commit before the change, and the change: the latter may be lower than that of a change before.
+            start = 1000 + at - 150 * ((number or 0) % 3)
+            commit = "null" if number is None else f'"{1000 + at - 100}"'
+            return {"connector": "postgresql", "snapshot": snapshot, "sequence": f'[{commit},"{start}"]', "ts_ms": 1}
+        place = {"file": f"bin.{1 + at // 1000:06d}", "pos": at % 1000 + 4, "row": 0}
+        return {"connector": "mariadb", "snapshot": snapshot, "ts_ms": 1, **place}

@@ -1,0 +1,135 @@
+"""The ports as the production code is given them here: each call is a point, and what goes wrong there is chosen.
+
+Reads and writes are done by the in-memory adapters, whole or not at all, unless the fault says otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from connectors.embedding.memory import HashingEmbedder
+from connectors.errors import (
+    CrossfadeError,
+    EmbeddingFailed,
+    EmbeddingUnavailable,
+    Refused,
+    StoreUnavailable,
+    TransientError,
+)
+from schemas.records import Outgoing
+from tests.simulation.loop import Fault, Point, at_once
+from topics.catalogue import WRITTEN
+
+Seen = Callable[[str, str, Sequence[Any], Any], None]
+"""Told of every effect: collection (empty for the bus), label of the call, its arguments, its result."""
+Done = Callable[..., Awaitable[Any]]
+# The calls that change something; of the first, half may be done. Others are reads.
+DIVISIBLE = frozenset({"bus.publish", "table.apply", "vectors.write"})
+EFFECTS = DIVISIBLE | {"ledger.folded", "ledger.vectors_written", "ledger.refusals_told"}
+REFUSALS = {"bus.publish": Refused, "vectors.write": Refused, "embedder.embed_documents": EmbeddingFailed}
+POISON, NO_VECTOR = "poison", "novector"
+
+
+class Trouble:
+    """Does what a fault says with a call, and keeps what is done late."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.late: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = []
+        self._seen = seen
+
+    async def call(self, collection: str, label: str, done: Done, args: Sequence[Any], fault: Fault) -> Any:
+        """Do a call, or a part of it, now or later."""
+        refused = fault is Fault.REFUSED and label in REFUSALS and not _small(label, args)
+        if fault is Fault.BUSY or (fault is Fault.REFUSED and not refused):
+            raise (EmbeddingUnavailable if label.startswith("embedder") else TransientError)("busy")
+        if refused:
+            raise REFUSALS[label]("too large")
+        if fault is Fault.DOWN or (label not in EFFECTS and fault is not Fault.NONE):
+            raise (EmbeddingUnavailable if label.startswith("embedder") else StoreUnavailable)("down")
+        if fault is Fault.LATE:
+            self.late.append((label, lambda: self._do(collection, label, done, args)))
+            raise StoreUnavailable("timed out")
+        if fault is Fault.HALF and label in DIVISIBLE:
+            *first, items = args
+            await self._do(collection, label, done, [*first, items[: len(items) // 2]])
+            raise StoreUnavailable("gone halfway")
+        result = await self._do(collection, label, done, args)
+        if fault in {Fault.LOST, Fault.HALF}:
+            raise StoreUnavailable("the acknowledgement is lost")
+        return result
+
+    async def _do(self, collection: str, label: str, done: Done, args: Sequence[Any]) -> Any:
+        result = await done(*args)
+        if label in EFFECTS:
+            self._seen(collection, label, args, result)
+        return result
+
+    def land(self, number: int) -> str | None:
+        """Let a timed-out call have its effect; return its label."""
+        if not self.late:
+            return None
+        label, do = self.late.pop(number % len(self.late))
+        try:
+            at_once(do())
+        except CrossfadeError:
+            return f"{label} (refused)"
+        return label
+
+
+class Port:
+    """A port whose coroutines are points. A call that asks for nothing goes nowhere, so nothing happens to it."""
+
+    def __init__(self, inner: Any, name: str, trouble: Trouble, collection: str = "") -> None:
+        self._inner, self._name, self._trouble, self._collection = inner, name, trouble, collection
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+        label = f"{self._name}.{name}"
+
+        async def call(*args: Any, **options: Any) -> Any:
+            if args and not args[-1] and args[-1] is not None:
+                return await found(*args, **options)
+            fault = await Point(_told(label, args))
+            done = found if not options else lambda *given: found(*given, **options)
+            return await self._trouble.call(self._collection, label, done, args, fault)
+
+        self.__dict__[name] = call
+        return call
+
+
+def _small(label: str, args: Sequence[Any]) -> bool:
+    """Whether the records are outcomes only, which no topic is too small for."""
+    return label == "bus.publish" and all(record.topic == WRITTEN for record in args[0])
+
+
+def _told(label: str, args: Sequence[Any]) -> str:
+    if label != "bus.publish":
+        return label
+    records: Sequence[Outgoing] = args[0]
+    return "publish " + " ".join(dict.fromkeys(record.topic.removeprefix("crossfade.") for record in records))
+
+
+_VECTORS: dict[str, bytes] = {}
+
+
+class SimEmbedder(HashingEmbedder):
+    """Chunks of three words; texts that hold a certain word have no usable vector."""
+
+    def __init__(self) -> None:
+        super().__init__(dimension=8, chunk_words=3)
+
+    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
+        if any(NO_VECTOR in text for text in texts):
+            raise EmbeddingFailed("no usable vector")
+        return [self.vector(text) for text in texts]
+
+    def vector(self, text: str) -> bytes:
+        """Return the vector of a text, computed once for all runs."""
+        known = _VECTORS.get(text)
+        if known is None:
+            known = _VECTORS[text] = self._vector(text)
+        return known

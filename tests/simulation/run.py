@@ -1,0 +1,134 @@
+"""Runs a history: its actions, then rest, then what must hold; then everything again from some record on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from agents.wiring import RoleName
+from operations.verifying import Bounds, verify
+from tests.simulation import actions as act
+from tests.simulation.history import Generator
+from tests.simulation.loop import Fault, Violation, at_once, running
+from tests.simulation.settled import apart, check_counts, check_fold, check_stores, unembeddable
+from tests.simulation.world import BUFFER, MOST_POINTS, NAMES, World
+
+ROUNDS = 60
+
+
+@dataclass
+class Outcome:
+    """How a run went. `violation` is None where every invariant held; `done` counts the actions that were done."""
+
+    violation: str | None = None
+    ends: Counter[str] = field(default_factory=Counter)
+    done: int = 0
+    trace: list[str] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that happened, in order."""
+        return blake2b("\n".join(self.trace).encode(), digest_size=16).hexdigest()
+
+
+def history_of(seed: int) -> tuple[act.Write, list[act.Action]]:
+    """Return the first rows of the tables and the actions of a seed."""
+    made = Generator(seed)
+    return made.first_rows(), made.actions()
+
+
+def run(first_rows: act.Write, actions: Sequence[act.Action]) -> Outcome:
+    """Run a history to its end, or to the first violation."""
+    outcome = Outcome()
+    try:
+        with running(), World(first_rows, outcome.trace) as world:
+            for action in actions:
+                world.do(action)
+                outcome.done += 1
+            finish(world)
+            outcome.ends = check(world)
+            redeliver(world)
+            check(world)
+            repair(world)
+    except Violation as violation:
+        outcome.violation = str(violation)
+    return outcome
+
+
+def finish(world: World) -> None:
+    """Let everything come to rest without further trouble; every other zombie goes on only when all others rest."""
+    early, late = world.zombies[::2], world.zombies[1::2]
+    for zombies in (early, late):
+        for process in zombies:
+            process.step(MOST_POINTS, Fault.NONE)
+        while world.trouble.late:
+            world.do(act.Land(0))
+        drain(world)
+    world.zombies.clear()
+
+
+def drain(world: World) -> None:
+    """Let capture and every role work until nothing is left to read, and commit."""
+    for _ in range(ROUNDS):
+        for name, connector in world.connectors.items():
+            if connector.behind:
+                world.do(act.Capture(name, len(connector)))
+        for role in NAMES:
+            work_off(world, role)
+        lags = sum(group.lag() for group in world.groups.values())
+        if not lags and not any(connector.behind for connector in world.connectors.values()):
+            return
+    raise Violation("the agents never come to rest")
+
+
+def work_off(world: World, role: RoleName) -> None:
+    """Give a role all records that there are."""
+    order = tuple(range(4)) * (BUFFER // 4)
+    while True:
+        process = world.live[role][1]
+        world.do(act.Step(role, order, MOST_POINTS))
+        if not process.idle:
+            raise Violation(f"{process.name} does not come to the end of its batch")
+        world.commit(role)
+        group = world.groups[role]
+        app = world.live[role][0]
+        if not app.channel.buffer and all(
+            app.positions[place] == group.bus.end_offsets(place[0])[place[1]] for place in group.committed
+        ):
+            return
+
+
+def redeliver(world: World) -> None:
+    """Have everything delivered again, each role and table from its beginning."""
+    for connector in world.connectors.values():
+        connector.rewind(len(connector))
+    for role in NAMES:
+        world.do(act.Rewind(role, 1_000_000))
+    drain(world)
+
+
+def check(world: World) -> Counter[str]:
+    """Check all that must hold at rest."""
+    ends = check_counts(world.watch)
+    check_fold(world.watch)
+    check_stores(world.watch, apart(world.watch))
+    return ends
+
+
+def repair(world: World) -> None:
+    """Have the verifier repair what dead letters left apart; after that nothing differs."""
+    bounds = Bounds(page=3, settle_s=0.0)
+    for last in (False, True):
+        for ports in world.collections.values():
+            found = at_once(
+                verify(
+                    ports, bus=world.bus, around=world.around, bounds=bounds, repair=not last, progress=lambda _: None
+                )
+            )
+            left = [one for one in found.differences if f"{ports.name}/{one.id}" not in unembeddable(world.watch)]
+            if last and left:
+                raise Violation(f"6: after the repair: {left[0]}")
+        drain(world)
+    check_stores(world.watch, unembeddable(world.watch))

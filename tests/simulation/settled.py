@@ -1,0 +1,184 @@
+"""What must hold when everything came to rest: every event has its end, and both stores hold the same.
+
+Numbers in messages are those of the invariants in the protocol: 1 counts, 4 and 6 convergence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import orjson
+
+from domain.fold import LedgerState, Verdict, fold
+from domain.keys import version_of
+from domain.ledger import LedgerRow
+from domain.legacy import LegacyRow
+from domain.points import StoredChunk, given_by
+from schemas.cloudevents import decode
+from schemas.content import content_hash
+from schemas.documents import DocumentChanged
+from tests.simulation.loop import Violation, at_once
+from tests.simulation.ports import NO_VECTOR
+from tests.simulation.watch import EPOCH, Watch, place_of
+from tests.simulation.world import given
+from topics.catalogue import LOG, SUBMITTED
+
+# Where a dead letter leaves the stores apart until the verifier repairs it: the change itself never reached Qdrant.
+APART = ("capture", "resolver", "embedder", "vector")
+
+
+def check_counts(watch: Watch) -> Counter[str]:
+    """Check that every submission has exactly one end; return how many have which."""
+    versions: dict[str, list[tuple[str, int]]] = {}
+    for (key, version), event in watch.resolved.items():
+        if event["origin"] == "producer":
+            versions.setdefault(event["cause"], []).append((key, version))
+    newest: dict[str, int] = {}
+    for key, version in watch.resolved:
+        newest[key] = max(version, newest.get(key, 0))
+    ends: Counter[str] = Counter()
+    for record in watch.bus.records(SUBMITTED):
+        cause = _cause(record.header("ce_id"), record.value)
+        ends[_end(watch, cause, place_of(record), versions.get(cause, []), newest)] += 1
+    if ends.total() != len(watch.submitted):
+        raise Violation(f"1: {len(watch.submitted)} events were submitted, {dict(ends)} have an end")
+    _check_qdrant_outcomes(watch, newest)
+    return ends
+
+
+def _cause(event_id: str | None, value: bytes | None) -> str:
+    return event_id or str(orjson.loads(value or b"{}")["id"])
+
+
+def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], newest: Mapping[str, int]) -> str:
+    if not versions:
+        unresolved = [entry for entry in watch.logged.get(place, []) if place_of(entry) in _dead(watch, "resolver")]
+        if place in _dead(watch, "intake") and cause in watch.refused:
+            return "dead_lettered"
+        if unresolved:
+            return "dead_lettered"
+        raise Violation(f"1: {cause} is neither resolved nor in a dead-letter topic")
+    if len(versions) > 1:
+        raise Violation(f"1: {cause} took effect as {len(versions)} versions: {versions}")
+    key, version = versions[0]
+    told = watch.told.get((key, version, "legacy"), set())
+    if "dead_lettered" in told:
+        if "applied" in told:
+            raise Violation(f"1: {cause} was told applied and dead-lettered")
+        return "dead_lettered"
+    if "applied" in told:
+        if (key, version) not in watch.applied:
+            raise Violation(f"1: {cause} was told applied, and the table never had it")
+        return "applied"
+    if "superseded" in told:
+        if newest[key] <= version:
+            raise Violation(f"1: {cause} was told superseded, and nothing is newer")
+        return "superseded"
+    raise Violation(f"1: nothing was told of {cause}, version {version} of {key}")
+
+
+def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
+    for key, version in watch.resolved:
+        told = watch.told.get((key, version, "qdrant"), set())
+        if not told:
+            raise Violation(f"1: Qdrant's outcome of version {version} of {key} was never told")
+        # A replaced writer tells "applied" of a version that another overtook between its look and its write.
+        if "applied" in told and watch.newest.get(key, -1) < version:
+            raise Violation(f"1: version {version} of {key} was told applied, and Qdrant never had it or a newer one")
+        if told == {"superseded"} and newest[key] <= version:
+            raise Violation(f"1: Qdrant's version {version} of {key} was told superseded, and nothing is newer")
+
+
+def _dead(watch: Watch, stage: str) -> set[str]:
+    return watch.dead.get(stage, set())
+
+
+def apart(watch: Watch) -> set[str]:
+    """Return the keys of documents that dead letters may have left different in both stores."""
+    found: set[str] = set()
+    for stage in APART:
+        for place in _dead(watch, stage):
+            topic, partition, offset = place.rsplit("/", 2)
+            record = watch.bus.read(topic, int(partition), int(offset), 1)[0]
+            key = (record.key or b"").decode()
+            if stage == "capture":
+                key = f"{topic.rpartition('.')[2]}/{orjson.loads(key)['id']}"
+            found.add(key)
+    return found
+
+
+def unembeddable(watch: Watch) -> set[str]:
+    """Return the keys of documents whose rows have no usable vector, so that Qdrant cannot hold them."""
+    return {
+        f"{name}/{row.id}"
+        for name, legacy in watch.legacy.items()
+        for row in legacy.stored.values()
+        if NO_VECTOR in row.content.full_text() and row.content.embedding is None
+    }
+
+
+def check_fold(watch: Watch) -> None:
+    """Check that what was resolved, and what the ledger remembers, is what the log folds to, no more and no less."""
+    states: dict[str, LedgerState] = {}
+    effects: set[tuple[str, int]] = set()
+    skipped = apart(watch)
+    for record in watch.bus.records(LOG):
+        key, version = (record.key or b"").decode(), version_of(EPOCH, record.offset)
+        verdict, states[key] = fold(states.get(key, LedgerState()), version, decode(record, DocumentChanged)[0])
+        if verdict is Verdict.TAKES_EFFECT:
+            effects.add((key, version))
+    wrong = {one for one in effects ^ watch.resolved.keys() if one[0] not in skipped}
+    if wrong:
+        raise Violation(f"4: resolved, or not, against the log: {sorted(wrong)}")
+    for key, state in states.items():
+        name, _, document_id = key.partition("/")
+        row = watch.legacy[name].ledger_rows.get(document_id, LedgerRow())
+        if key not in skipped and row.state != state:
+            raise Violation(f"4: the ledger of {key} is {row.state}, the log folds to {state}")
+
+
+def check_stores(watch: Watch, left_out: set[str]) -> None:
+    """Check that Qdrant holds exactly what the tables hold, but for the documents that are left out."""
+    for name, legacy in watch.legacy.items():
+        points = at_once(watch.vectors.scan(name, None, 10_000)).documents
+        ids = sorted({*points, *legacy.stored})
+        stored = at_once(watch.vectors.stored(name, ids, content=True))
+        for document_id in ids:
+            if f"{name}/{document_id}" not in left_out:
+                _check_document(watch, name, document_id, legacy.stored.get(document_id), stored.get(document_id, []))
+
+
+def _check_document(
+    watch: Watch, name: str, document_id: str, row: LegacyRow | None, points: list[StoredChunk]
+) -> None:
+    key = f"{name}/{document_id}"
+    visible = [point for point in points if not point.deleted]
+    if row is None:
+        if visible:
+            raise Violation(f"6: {key} is a ghost: version {visible[0].version} in Qdrant, no row")
+        return
+    text, embedding = row.content.full_text(), row.content.embedding
+    texts = [text] if embedding is not None else [*watch.embedder.chunks(text)]
+    if [point.text for point in visible] != texts and [point.text for point in visible] != [text]:
+        raise Violation(f"6: {key} is {'stale' if visible else 'missing'}: not the text of the row")
+    if any(point.content_hash != content_hash(row.content) for point in visible):
+        raise Violation(f"6: {key} is stale: not the content of the row")
+    if any(point.tenant != row.content.tenant for point in visible):
+        raise Violation(f"13: {key} is of another tenant in Qdrant than in the table")
+    for point in visible:
+        _check_vector(watch, key, point, embedding)
+    ledger = watch.legacy[name].ledger_rows.get(document_id)
+    if ledger is None or ledger.chunk_count != len(visible) or ledger.vector_version != visible[0].version:
+        raise Violation(f"6: the ledger does not say what Qdrant holds of {key}")
+
+
+def _check_vector(watch: Watch, key: str, point: StoredChunk, embedding: bytes | None) -> None:
+    allowed = [watch.embedder.vector(point.text or "")] if embedding is None else [embedding]
+    if embedding is None and point.model == given_by(watch.embedder.model_key):
+        # Some chunk of the document has the text of one that came with its vector.
+        submits = [s for s in watch.submitted.values() if s.document == key and s.body and s.body.given]
+        allowed += [np.asarray(given(s.body.given), dtype="<f4").tobytes() for s in submits if s.body]
+    if point.vector not in allowed:
+        raise Violation(f"6: a vector of {key} is not that of its text")
