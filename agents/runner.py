@@ -63,7 +63,7 @@ class Retry:
     wait_initial_s: float = 0.1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Runner:
     """One role: its handler, what it tells about a lost message, and its bounds.
 
