@@ -294,6 +294,8 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
         "time.precision.mode": "isostring",
         "binary.handling.mode": "base64",
         "tombstones.on.delete": "true",
+        # Truncations are skipped otherwise, and the documents that are gone would stay in Qdrant without a word.
+        "skipped.operations": "none",
         "poll.interval.ms": "10",
         "heartbeat.interval.ms": str(heartbeat_ms),
         "max.queue.size.in.bytes": str(_QUEUE_BYTES),

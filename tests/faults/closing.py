@@ -1,0 +1,137 @@
+"""What the tests of stopped collections share: tables of their own, a supervised worker, its page."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from connectors.postgres.slots import drop_slot
+from operations.connectors_api import ConnectClient
+from operations.preparing import connector_name
+from operations.stack.layout import StackAddresses
+from schemas.settings import Connector
+from tests.contract.legacy_places import Connection
+from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, document_rows, eventually
+from tests.flow.worker_process import WorkerProcess, command, mend, settings_of
+
+ROWS = 20
+_EPOCHS = range(1, 6)
+
+
+@dataclass
+class Table:
+    """One collection and its table, `{t}` in statements; `name` is that of both."""
+
+    name: str
+    connector: Connector
+    connection: Connection
+
+    async def execute(self, *statements: str) -> None:
+        for statement in statements:
+            await self.connection.execute(statement.replace("{t}", self.name))
+
+    async def recorded(self, name: str) -> int | None:
+        """Return what crossfade recorded of the collection under a name."""
+        found = await self.connection.fetch(f"select value from crossfade_meta where name = '{name}.{self.name}'")
+        return int(found[0][0]) if found else None
+
+
+@dataclass
+class Closing:
+    """Tables, and a worker that captures those that its configuration names."""
+
+    home: Path
+    config: Path
+    run: str
+    addresses: StackAddresses
+    worker: WorkerProcess
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def connector(self, connector: Connector, epoch: int = 1) -> str:
+        return connector_name(connector, str(getattr(self.addresses, connector)), epoch)
+
+    async def configure(self, tables: Mapping[str, Connector], lines: str = "") -> None:
+        """Make the tables that are not there yet, and write the configuration of all of them."""
+        text = [f'[kafka]\ncapture_prefix = "closing.{self.run}"\n[worker]\nrestart_attempts = 3\n', lines]
+        for purpose, connector in tables.items():
+            if purpose not in self.tables:
+                connection = await Connection.open(connector, str(getattr(self.addresses, connector)))
+                table = Table(f"closing_{self.run}_{purpose}", connector, connection)
+                await table.execute(DOCUMENTS[connector], f"insert into {{t}} values {', '.join(document_rows(ROWS))}")
+                self.tables[purpose] = table
+            name = self.tables[purpose].name
+            text.append(
+                f'[collections.{name}]\nconnector = "{connector}"\ntable = "{name}"\nkey = ["id"]\n{DOCUMENT_LINES}'
+            )
+        self.config.write_text("".join(text))
+        await mend(settings_of(self.config, self.home))
+
+    async def page(self, path: str = "readyz") -> tuple[int, dict[str, Any]]:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"http://127.0.0.1:{self.worker.port}/{path}")
+            return answer.status_code, answer.json()
+
+    async def stopped(self) -> dict[str, str]:
+        """Return the stopped collections, by purpose, with their reasons, as the page tells them."""
+        try:
+            _, page = await self.page()
+        except httpx.HTTPError:
+            return {}
+        names = {table.name: purpose for purpose, table in self.tables.items()}
+        return {names[each["collection"]]: each["reason"] for each in page["stopped"]}
+
+    async def is_stopped(self, **reasons: str) -> None:
+        async def holds() -> bool:
+            return await self.stopped() == reasons
+
+        await eventually(holds, f"the page says {reasons}")
+
+    async def same(self, *purposes: str) -> None:
+        """Wait until the verifier finds each collection's stores equal."""
+        for purpose in purposes:
+
+            async def equal(name: str = self.tables[purpose].name) -> bool:
+                return (await self.command("verify", name, "--settle", "0.5"))[0] == 0
+
+            await eventually(equal, f"both stores of {purpose} are equal")
+
+    async def command(self, *arguments: str) -> tuple[int, str]:
+        return await command(self.config, self.home, *arguments)
+
+    async def recapture(self, *purposes: str) -> str:
+        code, said = await self.command("recapture", *(self.tables[purpose].name for purpose in purposes))
+        assert code == 0, said
+        return said
+
+
+@asynccontextmanager
+async def closing(
+    addresses: StackAddresses, home: Path, folder: Path, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Closing]:
+    """Give a ground whose worker is not started yet; its connectors and slots are removed at the end."""
+    config = folder / "crossfade.toml"
+    made = Closing(home, config, uuid.uuid4().hex[:6], addresses, WorkerProcess(config, home, environ or {}))
+    async with AsyncExitStack() as resources:
+        resources.push_async_callback(_forget, made)
+        resources.push_async_callback(made.worker.stop)
+        yield made
+
+
+async def _forget(made: Closing) -> None:
+    connectors: Sequence[Connector] = ("postgres", "mariadb")
+    async with ConnectClient(made.addresses.connect) as client:
+        for connector in connectors:
+            for epoch in _EPOCHS:
+                await client.delete_with_offsets(made.connector(connector, epoch))
+    for epoch in _EPOCHS:
+        slot = made.connector("postgres", epoch).replace("-", "_")
+        await drop_slot(made.addresses.postgres, slot, slot)
+    for table in made.tables.values():
+        await table.execute("drop table {t}")
+        await table.connection.close()
