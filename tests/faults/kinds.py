@@ -143,7 +143,8 @@ async def two_at_once(first: PartName, place: str, ground: Ground, rng: random.R
 
 async def column_added(ground: Ground, rng: random.Random) -> float:
     for store in ground.stores:
-        await store.application.execute(f"alter table {store.name} add column extra_{rng.randrange(10**9)} varchar(20)")
+        column = f"extra_{rng.randrange(10**9)}"
+        await store.application.execute(f"alter table {store.name} add column if not exists {column} varchar(20)")
     return time.monotonic()
 
 

@@ -21,6 +21,7 @@ from tests.flow.foreign import SUBMITTED_TYPE
 from topics.catalogue import SUBMITTED
 
 RETRY_BOUND_S = 120.0
+STATEMENT_BOUND_S = 15.0
 REFUSED_LINE = 5_000
 DIRECT_PAUSE_S = 0.1
 SUBMIT_PAUSE_S = 0.1
@@ -127,6 +128,7 @@ class Application:
         self._connector: Connector = connector
         self._dsn, self._table, self._books = dsn, table, books
         self._connection: Connection | None = None
+        self._turn = asyncio.Lock()  # neither driver lets two tasks use a connection at once
 
     async def put(self, document_id: str, stamp: str, body: str, line: int) -> None:
         """Insert or replace a row."""
@@ -148,20 +150,20 @@ class Application:
         self._books.direct_writes += 1
 
     async def execute(self, statement: str) -> None:
-        """Execute until the database has said yes, as every statement here may be made twice."""
+        """Execute until the database has said yes, one statement at a time; each may be made twice."""
         deadline = time.monotonic() + RETRY_BOUND_S
-        while True:
-            try:
-                async with asyncio.timeout(15):
-                    if self._connection is None:
-                        self._connection = await Connection.open(self._connector, self._dsn)
-                    await self._connection.execute(statement)
-                return
-            except Exception:  # both drivers raise many kinds for a server that went away
-                await self.close()
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.2)
+        async with self._turn:
+            while True:
+                try:
+                    async with asyncio.timeout(STATEMENT_BOUND_S):
+                        if self._connection is None:
+                            self._connection = await Connection.open(self._connector, self._dsn)
+                        return await self._connection.execute(statement)
+                except Exception:  # both drivers raise many kinds for a server that went away
+                    await self.close()
+                    if time.monotonic() > deadline:
+                        raise
+                    await asyncio.sleep(0.2)
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
