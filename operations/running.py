@@ -8,7 +8,9 @@ import json
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +36,8 @@ from schemas.settings import Settings
 Progress = Callable[[str], None]
 # New objects before the youngest generation is collected; Python's default is 700.
 _GARBAGE_OBJECTS = 20_000
+# What closing may take beside draining, in a worker that is stuck.
+_END_BOUND_S = 5.0
 _PARENT_POLL_S = 0.5
 _PATIENCE_S = 1.0
 _PATIENCE_MAX_S = 10.0
@@ -103,7 +107,7 @@ async def _run(
     try:
         worker = Worker(opened, roles, home, telemetry, halts)
         guard = _guarded(opened, worker, stop) if "capture" in roles else None
-        healthy = await worker.run(stop, ready)
+        healthy = await worker.run(stop, ready, partial(_end_within, settings.worker.drain_s + _END_BOUND_S))
         if guard is not None:
             await _end(guard)
     finally:
@@ -183,6 +187,13 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
         working.cancel()
         stopping.cancel()
         await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def _end_within(limit_s: float) -> None:
+    """End this process after a time whatever hangs in it: who starts it again waits for its end."""
+    timer = threading.Timer(limit_s, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _collect_garbage_rarely() -> None:

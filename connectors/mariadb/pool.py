@@ -21,17 +21,21 @@ from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnava
 
 CONNECT_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 15.0
-COMMAND_TIMEOUT_S = 120.0
+# On a connection that is half-open this alone tells; nothing that a role asks for takes as long.
+COMMAND_TIMEOUT_S = 25.0
+# An operator's statement may build an index.
+MEND_TIMEOUT_S = 3600.0
 IDLE_S = 5.0  # a connection that rested longer is asked whether it is still there
 MAX_CONNECTIONS = 4
 
 # Strict, so that a wrong value is refused and not changed; a key of 0 stays 0; lock waits end before the caller gives
-# up; READ COMMITTED, because gap locks would make batches of new documents wait for each other.
+# up; READ COMMITTED, because gap locks would make batches of new documents wait for each other; a worker that vanished
+# without a word leaves no locks behind for longer than 20 s.
 _SESSION = (
     "SET SESSION sql_mode = "
     "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION',"
-    " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10, max_statement_time = 110,"
-    " sql_notes = 0"
+    " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10, max_statement_time = 20,"
+    " idle_transaction_timeout = 20, sql_notes = 0"
 )
 
 # Numbers of MariaDB's errors. Source: MariaDB, "MariaDB Error Codes".
@@ -114,18 +118,19 @@ def arguments(dsn: str) -> dict[str, Any]:
 class Session:
     """One connection, lent: statements with `%s` parameters, answers as rows of text."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         self._connection = connection
+        self._timeout_s = timeout_s
 
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return all rows by column name."""
-        async with asyncio.timeout(COMMAND_TIMEOUT_S), self._connection.cursor(aiomysql.DictCursor) as cursor:
+        async with asyncio.timeout(self._timeout_s), self._connection.cursor(aiomysql.DictCursor) as cursor:
             await cursor.execute(statement, tuple(values) or None)
             return list(await cursor.fetchall())
 
     async def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Execute a statement."""
-        async with asyncio.timeout(COMMAND_TIMEOUT_S), self._connection.cursor() as cursor:
+        async with asyncio.timeout(self._timeout_s), self._connection.cursor() as cursor:
             await cursor.execute(statement, tuple(values) or None)
 
     async def begin(self) -> None:
@@ -144,8 +149,11 @@ class Session:
 class Pool:
     """At most four connections, opened when needed. One whose statement was cancelled or failed is closed."""
 
-    def __init__(self, dsn: str, maximum: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self, dsn: str, maximum: int = MAX_CONNECTIONS, *, command_timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> None:
         self._arguments = arguments(dsn)
+        self._command_timeout_s = command_timeout_s
         self._places = asyncio.Semaphore(maximum)
         self._free: list[tuple[Any, float]] = []
         self._closed = False
@@ -168,7 +176,7 @@ class Pool:
         sound = False
         try:
             connection = await self._connection()
-            yield Session(connection)
+            yield Session(connection, self._command_timeout_s)
             sound = True
         except CrossfadeError:
             sound = True
@@ -229,10 +237,11 @@ class Pool:
 
 async def execute_all(dsn: str, statements: Sequence[str]) -> None:
     """Execute statements one after the other. Raises Misconfigured, Refused, StoreUnavailable."""
-    pool = Pool(dsn, maximum=1)
+    pool = Pool(dsn, maximum=1, command_timeout_s=MEND_TIMEOUT_S)
     try:
         for statement in statements:
             async with pool.session() as session:
+                await session.execute(f"SET SESSION max_statement_time = {MEND_TIMEOUT_S:.0f}")
                 await session.execute(statement)
     finally:
         await pool.close()

@@ -17,7 +17,10 @@ Session: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # generic in the stu
 
 CONNECT_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 15.0
-COMMAND_TIMEOUT_S = 120.0
+# On a connection that is half-open this alone tells; nothing that a role asks for takes as long.
+COMMAND_TIMEOUT_S = 25.0
+# An operator's statement may build an index.
+MEND_TIMEOUT_S = 3600.0
 # Text forms that `domain.values` reads; lock waits end before the caller gives up; no compiling of small queries.
 SERVER_SETTINGS = {
     "application_name": "crossfade",
@@ -25,6 +28,8 @@ SERVER_SETTINGS = {
     "datestyle": "ISO, YMD",
     "extra_float_digits": "1",
     "lock_timeout": "10000",
+    # A worker that vanished without a word leaves no locks behind for longer than this.
+    "idle_in_transaction_session_timeout": "20000",
     "jit": "off",
 }
 
@@ -95,7 +100,9 @@ class Pool:
         self._pool = pool
 
     @classmethod
-    async def open(cls, dsn: str, *, minimum: int = 1, maximum: int = 4) -> Pool:
+    async def open(
+        cls, dsn: str, *, minimum: int = 1, maximum: int = 4, command_timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> Pool:
         """Connect. Raises Misconfigured (address, role, password, database), StoreUnavailable."""
         try:
             pool = await asyncpg.create_pool(
@@ -103,7 +110,7 @@ class Pool:
                 min_size=minimum,
                 max_size=maximum,
                 timeout=CONNECT_TIMEOUT_S,
-                command_timeout=COMMAND_TIMEOUT_S,
+                command_timeout=command_timeout_s,
                 server_settings=SERVER_SETTINGS,
             )
         except (ValueError, asyncpg.ClientConfigurationError) as error:
@@ -140,7 +147,7 @@ class Pool:
 
 async def execute_all(dsn: str, statements: Sequence[str]) -> None:
     """Execute statements one after the other, each in a transaction of its own. Raises as `Pool.open`, Refused."""
-    pool = await Pool.open(dsn, maximum=1)
+    pool = await Pool.open(dsn, maximum=1, command_timeout_s=MEND_TIMEOUT_S)
     try:
         for statement in statements:
             async with pool.session() as connection:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+import httpx
+
 from connectors.errors import CrossfadeError
 from connectors.qdrant import socket_path
 from connectors.qdrant.client import HostedVectorStore
@@ -35,7 +37,7 @@ Link = Literal["kafka", "postgres", "mariadb", "connect"]
 LINKS: tuple[Link, ...] = ("kafka", "postgres", "mariadb", "connect")
 CLEAN_BOUND_S = 150.0
 SLOT_BOUND_S = 30.0
-LOOKS_BEFORE_REPAIR = 10
+LOOKS_BEFORE_REPAIR = 6
 _POLL_S = 0.3
 
 
@@ -46,7 +48,7 @@ class Ground:
     config: Path
     stack: LocalStack
     addresses: StackAddresses
-    connector_names: list[str]
+    connector_names: tuple[str, ...]
     proxies: dict[Link, Proxy]
     stores: list[Store]
     worker: Worker
@@ -55,8 +57,9 @@ class Ground:
     submitter: Submitter
     seen: Seen
     versions: Versions = field(default_factory=Versions)
-    readers: dict[Connector, Connection] = field(default_factory=dict)
+    readers: dict[tuple[Connector, str], Connection] = field(default_factory=dict)
     connector_restarts: int = 0
+    recaptured: int = 0
     repaired: bool = False
     waited_for: str = ""
 
@@ -75,16 +78,33 @@ class Ground:
         await self.revive_workers()
         with contextlib.suppress(CommandError):  # Connect comes back just now
             async with ConnectClient(self.addresses.connect) as client:
-                for name in self.connector_names:
-                    if (await client.status(name)).failed:
+                for name in await client.names():
+                    if name.startswith(self.connector_names) and (await client.status(name)).failed:
                         self.connector_restarts += 1
                         await client.restart(name)
 
-    async def repair(self) -> None:
-        """What an operator does after dead letters; the checker looks at its result, and not at its words."""
+    async def stopped(self) -> list[str]:
+        """The collections that the worker's page says are stopped."""
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+            page = (await client.get(f"http://127.0.0.1:{self.worker.port}/readyz")).json()
+        return [name for name in page["stopped"] if name in {store.name for store in self.stores}]
+
+    async def stopped_and_recaptured(self, bound_s: float) -> None:
+        """Wait until the worker says that a collection is stopped, and do what it says."""
+        deadline = time.monotonic() + bound_s
+        while not (stopped := await self.stopped()):
+            assert time.monotonic() < deadline, f"nothing was stopped in {bound_s:.0f} s:\n{self.worker.tail()}"
+            await asyncio.sleep(0.3)
+        self.recaptured += 1
+        code, said = await command(self.config, self.stack.home, "recapture", *stopped)
+        assert code == 0, f"recapture ended with {code}: {said}"
+
+    async def repair(self, told_before: int) -> None:
+        """What an operator does who was told; the checker looks at its result, and not at its words."""
+        assert self.seen.dead_lettered > told_before, "a difference that nothing told of"
         self.repaired = True
         for store in self.stores:
-            await command(self.config, self.stack.home, "verify", store.name, "--repair")
+            await command(self.config, self.stack.home, "verify", store.name, "--repair", "--settle", "0.5")
 
     async def holds(self, collection: str, document_id: str, stamp: str) -> bool:
         """Say whether Qdrant has the version of a document whose title is the stamp."""
@@ -94,22 +114,26 @@ class Ground:
             return False
         return any((point.text or "").split()[:1] == [stamp] for point in found.get(document_id, ()))
 
-    async def read(self, store: Store) -> Connection:
-        """A connection of the checker, past the proxy; made anew where the last one broke."""
-        connection = self.readers.get(store.connector)
-        if connection is None:
-            connection = await Connection.open(store.connector, getattr(self.addresses, store.connector))
-            self.readers[store.connector] = connection
-        return connection
+    async def read(self, store: Store, reader: str) -> Connection:
+        """A connection past the proxy, for one task alone; made anew where the last one broke."""
+        key = (store.connector, reader)
+        if key not in self.readers:
+            self.readers[key] = await Connection.open(store.connector, getattr(self.addresses, store.connector))
+        return self.readers[key]
+
+    def forget_reader(self, reader: str) -> None:
+        """Have a reader's connections made anew."""
+        for key in [key for key in self.readers if key[1] == reader]:
+            del self.readers[key]
 
     async def sample(self) -> None:
         """Note the stored versions of every document; a store that is away is passed over."""
         for store in self.stores:
             try:
                 async with asyncio.timeout(3):
-                    await self.versions.sample_table(await self.read(store), store.name)
+                    await self.versions.sample_table(await self.read(store, "sampler"), store.name)
             except Exception:  # both drivers raise many kinds for a server that is away; the next sample reads it
-                self.readers.pop(store.connector, None)
+                self.forget_reader("sampler")
             try:
                 async with asyncio.timeout(3):
                     await self.versions.sample_points(self.vectors, store.name)
@@ -123,15 +147,16 @@ class Ground:
             found.lost.append("the outcomes cannot be read to their end")
         for store in self.stores:
             points = await points_of(self.vectors, store.name)
-            rows = await rows_of(await self.read(store), store.name)
+            rows = await rows_of(await self.read(store, "checker"), store.name)
             found.extend(check_contents(rows, points, store))
             found.extend(check_outcomes(store.books, self.seen)[0])
         return found
 
-    async def until_clean(self, *, repairs: bool, bound_s: float = CLEAN_BOUND_S) -> Findings:
+    async def until_clean(self, told_before: int, *, repairs: bool, bound_s: float = CLEAN_BOUND_S) -> Findings:
         """Look until nothing is wrong twice in a row, or the bound is over; return what was seen last.
 
-        With `repairs`, differences that dead letters told of are repaired once things stay as they are.
+        With `repairs`, differences are repaired once things stay as they are, if dead letters beyond those
+        `told_before` said so.
         """
         deadline = time.monotonic() + bound_s
         clean, looks, found = 0, 0, Findings()
@@ -142,13 +167,12 @@ class Ground:
                 async with asyncio.timeout(20):
                     found = await self.look()
             except Exception as error:  # a store that comes back just now
-                self.readers.clear()
+                self.forget_reader("checker")
                 found = Findings(lost=[f"cannot be read: {type(error).__name__}: {error}"])
             clean, looks = (clean + 1 if found.clean else 0), looks + 1
             self.waited_for = self.waited_for if found.clean else str(found)
             if repairs and not found.clean and looks % LOOKS_BEFORE_REPAIR == 0:
-                assert self.seen.dead_lettered, f"a difference that nothing told of: {found}"
-                await self.repair()
+                await self.repair(told_before)
             await asyncio.sleep(_POLL_S)
         return found
 
@@ -158,7 +182,7 @@ def configuration(prefix: str, ports: dict[Link, int], tables: dict[Connector, s
     parts = [
         f'[kafka]\nbootstrap = "127.0.0.1:{ports["kafka"]}"\nconnect = "http://127.0.0.1:{ports["connect"]}"\n'
         f'capture_prefix = "{prefix}"\n',
-        "[worker]\nstall_s = 20.0\nretry_max_s = 2.0\nretry_attempts = 4\n[embedding]\ntimeout_s = 3.0\n",
+        "[worker]\nstall_s = 15.0\ndrain_s = 5.0\nretry_max_s = 2.0\nretry_attempts = 4\n[embedding]\ntimeout_s = 3.0\n",
     ]
     for connector, name in tables.items():
         parts.append(
@@ -187,7 +211,8 @@ async def ground_of(stack: LocalStack, addresses: StackAddresses, folder: Path) 
         ports = {link: proxy.port for link, proxy in proxies.items()}
         config.write_text(configuration(f"faults.{run}", ports, tables, dsns))
         await mend(settings_of(config, stack.home))
-        connectors = [connector_name(connector, dsn) for connector, dsn in dsns.items()]
+        # Those of later source epochs begin with the same name.
+        connectors = tuple(connector_name(connector, dsn) for connector, dsn in dsns.items())
         resources.push_async_callback(_forget, addresses, connectors)
         first, second = (Worker(name, config, stack.home, folder) for name in ("first", "second"))
         for worker in (first, second):
@@ -218,13 +243,14 @@ def _behind(proxies: dict[Link, Proxy], addresses: StackAddresses, connector: Co
     return direct.replace(f":{urlsplit(direct).port}/", f":{proxies[connector].port}/")
 
 
-async def _forget(addresses: StackAddresses, connectors: list[str]) -> None:
-    """Take the connectors and the replication slot away: their proxies end with the ground."""
+async def _forget(addresses: StackAddresses, connectors: tuple[str, ...]) -> None:
+    """Take the connectors and replication slots away: their proxies end with the ground."""
     async with ConnectClient(addresses.connect) as client:
-        for name in connectors:
-            await client.delete_with_offsets(name)
-    slots = ", ".join(f"'{name.replace('-', '_')}'" for name in connectors)
-    drop = f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name in ({slots})"
+        for name in await client.names():
+            if name.startswith(connectors):
+                await client.delete_with_offsets(name)
+    like = " or ".join(f"starts_with(slot_name, '{name.replace('-', '_')}')" for name in connectors)
+    drop = f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where {like}"
     connection = await Connection.open("postgres", addresses.postgres)
     try:
         async with asyncio.timeout(SLOT_BOUND_S):

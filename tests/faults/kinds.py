@@ -17,6 +17,7 @@ from tests.faults.ground import Ground, Link
 from tests.faults.proxy import Mode
 
 FIRE_BOUND_S = 30.0
+STOP_BOUND_S = 30.0
 Act = Callable[[Ground, random.Random], Awaitable[float]]
 """Returns the moment (`time.monotonic`) from which recovery counts: of the kill, or of the end of a disturbance."""
 
@@ -148,6 +149,17 @@ async def column_added(ground: Ground, rng: random.Random) -> float:
     return time.monotonic()
 
 
+async def column_gone_for_a_while(change: str, back: str, ground: Ground, rng: random.Random) -> float:
+    """A text column is not there while rows change, and comes back: crossfade must not go on as if nothing were."""
+    store = rng.choice(ground.stores)
+    await store.application.execute(f"alter table {store.name} {change}")
+    await store.application.execute(f"update {store.name} set kind = 'changed' where id in ('own-0', 'own-1', 'own-2')")
+    await asyncio.sleep(rng.uniform(0.0, 2.0))
+    await store.application.execute(f"alter table {store.name} {back}")
+    await ground.stopped_and_recaptured(STOP_BOUND_S)
+    return time.monotonic()
+
+
 def _all() -> dict[str, Fault]:
     faults = [
         *(Fault(f"worker killed at {place}", partial(worker_killed, place)) for place in PLACES if place != ENGINE),
@@ -164,11 +176,15 @@ def _all() -> dict[str, Fault]:
         *(Fault(f"embedder: {name}", partial(embedder_spoiled, name), repairs=True) for name in SPOILINGS),
         *(Fault(f"{part} killed with the worker", partial(two_at_once, part, "vector.before_write")) for part in PARTS),
         Fault("column added", column_added),
+        Fault("column renamed and back", partial(column_gone_for_a_while, *RENAMED)),
+        Fault("column dropped and added", partial(column_gone_for_a_while, *DROPPED)),
     ]
     return {fault.kind: fault for fault in faults}
 
 
 PARTS: tuple[PartName, ...] = ("kafka", "connect", "postgres", "mariadb", "qdrant")
 DATA_LINKS: tuple[Link, ...] = ("kafka", "postgres", "mariadb")
+RENAMED = ("rename column body to text_of", "rename column text_of to body")
+DROPPED = ("drop column body", "add column body text")
 SPOILINGS = ("nan", "dimension", "stall")
 FAULTS = _all()

@@ -66,6 +66,7 @@ class Figures:
     recover_slowest: str = ""
     worker_restarts: int = 0
     connector_restarts: int = 0
+    recaptured: int = 0
     seconds: float = 0.0
 
     @property
@@ -85,7 +86,7 @@ async def one_trial(ground: Ground, number: int, seed: int, fault: Fault) -> Tri
     begun = time.monotonic()
     rng = random.Random(seed)
     traffic = Traffic(rng, ground.stores, ground.submitter, f"{number}.{seed}")
-    stop = asyncio.Event()
+    stop, told_before = asyncio.Event(), ground.seen.dead_lettered
     loading = asyncio.create_task(traffic.run(stop))
     sampling = asyncio.create_task(_sample(ground))
     try:
@@ -94,7 +95,7 @@ async def one_trial(ground: Ground, number: int, seed: int, fault: Fault) -> Tri
         recovered_at = await _recovered(ground, traffic)
         stop.set()
         await loading
-        findings = await ground.until_clean(repairs=fault.repairs)
+        findings = await ground.until_clean(told_before, repairs=fault.repairs)
     finally:
         for task in (loading, sampling):
             task.cancel()
@@ -160,5 +161,6 @@ def figures_of(ground: Ground, trials: list[Trial], seconds: float) -> Figures:
         figures.recover_s_p50 = round(statistics.median(trial.recover_s for trial in trials), 1)
         figures.recover_s_max, figures.recover_slowest = round(slowest.recover_s, 1), slowest.kind
     figures.worker_restarts, figures.connector_restarts = ground.worker.restarts, ground.connector_restarts
+    figures.recaptured = ground.recaptured
     figures.seconds = round(seconds, 1)
     return figures
