@@ -190,8 +190,12 @@ class Worker:
         }
         return lost.get(role, none)
 
-    async def run(self, stop: asyncio.Event, ready: Callable[[int], None]) -> bool:
+    async def run(
+        self, stop: asyncio.Event, ready: Callable[[int], None], failing: Callable[[], None] = lambda: None
+    ) -> bool:
         """Consume until told to stop; `ready` is called with the port of the health page.
+
+        `failing` is called before it stops by itself: what is stuck may keep it from ever returning.
 
         Returns False when a role is stuck or its agent ended by an error.
         """
@@ -208,6 +212,8 @@ class Worker:
             tasks = {asyncio.create_task(each) for each in (self._watch(), self._end(), self._follow())}
             stopping = asyncio.create_task(stop.wait())
             done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if done != {stopping}:
+                failing()
             for task in done & tasks:
                 task.result()  # an error of the watch itself is told
             tasks.add(stopping)
