@@ -87,7 +87,7 @@ class Ground:
         """The collections that the worker's page says are stopped."""
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
             page = (await client.get(f"http://127.0.0.1:{self.worker.port}/readyz")).json()
-        return [name for name in page["stopped"] if name in {store.name for store in self.stores}]
+        return [stopped["collection"] for stopped in page["stopped"]]
 
     async def stopped_and_recaptured(self, bound_s: float) -> None:
         """Wait until the worker says that a collection is stopped, and do what it says."""
@@ -182,7 +182,8 @@ def configuration(prefix: str, ports: dict[Link, int], tables: dict[Connector, s
     parts = [
         f'[kafka]\nbootstrap = "127.0.0.1:{ports["kafka"]}"\nconnect = "http://127.0.0.1:{ports["connect"]}"\n'
         f'capture_prefix = "{prefix}"\n',
-        "[worker]\nstall_s = 15.0\ndrain_s = 5.0\nretry_max_s = 2.0\nretry_attempts = 4\n[embedding]\ntimeout_s = 3.0\n",
+        "[worker]\nstall_s = 15.0\ndrain_s = 5.0\nretry_max_s = 2.0\nretry_attempts = 4\n",
+        "[embedding]\ntimeout_s = 3.0\n",
     ]
     for connector, name in tables.items():
         parts.append(

@@ -15,6 +15,7 @@ from connectors.failpoints import ENGINE, PLACES
 from operations.stack.layout import PartName
 from tests.faults.ground import Ground, Link
 from tests.faults.proxy import Mode
+from tests.faults.traffic import Application, Books
 
 FIRE_BOUND_S = 30.0
 STOP_BOUND_S = 30.0
@@ -152,10 +153,16 @@ async def column_added(ground: Ground, rng: random.Random) -> float:
 async def column_gone_for_a_while(change: str, back: str, ground: Ground, rng: random.Random) -> float:
     """A text column is not there while rows change, and comes back: crossfade must not go on as if nothing were."""
     store = rng.choice(ground.stores)
-    await store.application.execute(f"alter table {store.name} {change}")
-    await store.application.execute(f"update {store.name} set kind = 'changed' where id in ('own-0', 'own-1', 'own-2')")
-    await asyncio.sleep(rng.uniform(0.0, 2.0))
-    await store.application.execute(f"alter table {store.name} {back}")
+    row = f"insert into {store.name} (id, title, kind, line) values ('gone-{rng.randrange(10**9)}', 'x', 'direct', 1)"
+    # Not over the application's connection, which waits with its own writes until the column is back.
+    owner = Application(store.connector, getattr(ground.addresses, store.connector), store.name, Books())
+    try:
+        await owner.execute(f"alter table {store.name} {change}")
+        await owner.execute(row)
+        await asyncio.sleep(rng.uniform(0.0, 2.0))
+        await owner.execute(f"alter table {store.name} {back}")
+    finally:
+        await owner.close()
     await ground.stopped_and_recaptured(STOP_BOUND_S)
     return time.monotonic()
 
