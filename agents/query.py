@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from agents.batch import CollectionPorts, Collections, Message, Surroundings, collection_of
 from connectors.errors import CrossfadeError, EmbeddingFailed, Refused
@@ -22,10 +22,23 @@ from schemas.cloudevents import decode, encode
 from schemas.documents import Event
 from schemas.queries import Backend, Hit, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
+from schemas.service import Scope, State
 from schemas.settings import Routing
 from topics.catalogue import ANSWERED, DECIDED
 
 SOURCE = "crossfade/query"
+
+
+class Tell(Protocol):
+    """Takes the state of a circuit, as `agents.standing` does."""
+
+    def __call__(self, scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
+        """Note a state."""
+        ...
+
+
+def told_to_nobody(scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
+    """Take a state and tell nobody."""
 
 
 def in_service(_: str) -> Halt | None:
@@ -35,9 +48,10 @@ def in_service(_: str) -> Halt | None:
 
 @dataclass(slots=True)
 class Breakers:
-    """The circuit breaker of each backend of each collection, in this process."""
+    """The circuit breaker of each backend of each collection, in this process; `tell` gets each change of state."""
 
     routing: Routing
+    tell: Tell = told_to_nobody
     states: dict[tuple[str, Backend], Breaker] = field(default_factory=dict)
 
     def of(self, collection: str, backend: Backend) -> Breaker:
@@ -51,19 +65,25 @@ class Breakers:
         breaker = self.of(collection, backend)
         if not breaker.allows(now):
             return False
-        self.states[collection, backend] = breaker.started(now)
+        self._moved(collection, backend, breaker.started(now))
         return True
 
     def end(self, collection: str, backend: Backend, says: Literal["well", "ill", "nothing"]) -> None:
         """Note what an ended call says of its backend."""
         breaker = self.of(collection, backend)
-        self.states[collection, backend] = (
+        after = (
             breaker.succeeded()
             if says == "well"
             else breaker.failed_at(time.monotonic())
             if says == "ill"
             else breaker.released()
         )
+        self._moved(collection, backend, after)
+
+    def _moved(self, collection: str, backend: Backend, after: Breaker) -> None:
+        self.states[collection, backend] = after
+        reason = f"{after.failed} failures in a row" if after.failed else ""
+        self.tell("backend", backend, after.state(time.monotonic()), collection=collection, reason=reason)
 
     def available(self, collection: str) -> Mapping[Backend, bool]:
         """Say of each backend whether a call would be let through now."""

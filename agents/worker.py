@@ -24,6 +24,7 @@ from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
 from agents.resolver import resolve
 from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
+from agents.standing import Standing
 from agents.vector_writer import write_vectors
 from agents.watchdog import CommitWatch
 from agents.wiring import WIRING, RoleName
@@ -58,6 +59,7 @@ class Worker:
         self._settings = opened.settings
         self._telemetry = telemetry
         self._around = Surroundings(now_ms, opened.epoch, telemetry, opened.settings.kafka.max_text_bytes)
+        self._standing = Standing(opened.bus, self._around)
         self._home = home
         self._apps: list[Any] = []
         self._runners: list[Runner] = []
@@ -109,7 +111,8 @@ class Worker:
             "around": self._around,
         }
         captured = partial(capture, tables=tables, bus=self._opened.bus, around=self._around)
-        question = partial(answer, breakers=Breakers(self._settings.routing), stopped=self.halts.of, **ports)
+        breakers = Breakers(self._settings.routing, self._standing.tell)
+        question = partial(answer, breakers=breakers, stopped=self.halts.of, **ports)
         handlers: dict[RoleName, Handler] = {
             "intake": partial(intake, **ports),
             "capture": partial(captured, unreadable=self._unreadable),
@@ -209,7 +212,8 @@ class Worker:
             await start_apps(self._apps)
             self._started = True
             ready(self.port)
-            tasks = {asyncio.create_task(each) for each in (self._watch(), self._end(), self._follow())}
+            look = self._standing.look(healths, self.halts.now)
+            tasks = {asyncio.create_task(each) for each in (self._watch(), self._end(), self._follow(), look)}
             stopping = asyncio.create_task(stop.wait())
             done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if done != {stopping}:

@@ -150,6 +150,9 @@ class Telemetry:
         self._stopped = meter.create_gauge(
             "crossfade.collection.stopped", "{collection}", "1 for a collection that is stopped until it is mended"
         )
+        self._circuit = meter.create_gauge(
+            "crossfade.circuit.state", "{state}", "Of a backend, a role or a collection: 0 closed, 1 half open, 2 open"
+        )
         self._why: dict[str, str] = {}
         self._retries = meter.create_counter("crossfade.retries", "{attempt}", "Batches tried again")
 
@@ -205,6 +208,13 @@ class Telemetry:
     def dead_lettered(self, topic: str) -> None:
         """Count a dead letter."""
         self._dead.add(1, {"messaging.destination.name": topic})
+
+    def standing(self, scope: str, name: str, collection: str, state: str) -> None:
+        """Tell the state of a circuit: closed, half_open or open."""
+        attributes = {"crossfade.scope": scope, "crossfade.name": name}
+        if collection:
+            attributes["db.collection.name"] = collection
+        self._circuit.set(("closed", "half_open", "open").index(state), attributes)
 
     def stopped(self, collection: str, reason: str | None) -> None:
         """Tell that a collection is stopped, and why; None: it is in service again."""

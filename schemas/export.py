@@ -17,6 +17,7 @@ from schemas.documents import (
     Event,
 )
 from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+from schemas.service import ServiceChanged
 from schemas.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,6 +35,7 @@ EVENTS: tuple[type[Event], ...] = (
     QueryAsked,
     QueryAnswered,
     RouteDecided,
+    ServiceChanged,
 )
 
 JsonObject = dict[str, Any]

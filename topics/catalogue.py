@@ -16,6 +16,7 @@ from schemas.documents import (
     Event,
 )
 from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+from schemas.service import ServiceChanged
 
 DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
@@ -30,6 +31,7 @@ DIFFERENCES = "crossfade.reconciliation.differences.v1"
 ASKED = "crossfade.queries.asked.v1"
 ANSWERED = "crossfade.queries.answered.v1"
 DECIDED = "crossfade.routing.decided.v1"
+SERVICE = "crossfade.service.changed.v1"
 
 Partitions = Literal["working", "log", "one"]
 
@@ -112,6 +114,7 @@ CATALOGUE: tuple[Topic, ...] = (
     Topic(ASKED, (QueryAsked,), DAY_MS, dead_letters=True, writers=("anyone",), readers=("query",)),
     Topic(ANSWERED, (QueryAnswered,), DAY_MS, large=True, writers=("query",), readers=("consumers",)),
     Topic(DECIDED, (RouteDecided,), 30 * DAY_MS, writers=("query",), readers=("consumers", "audit")),
+    Topic(SERVICE, (ServiceChanged,), 30 * DAY_MS, "one", writers=("worker",), readers=("consumers", "audit")),
 )
 
 

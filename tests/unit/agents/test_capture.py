@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -71,3 +72,33 @@ async def test_a_crash_and_a_second_delivery_append_the_same_entry(after: bool) 
     entries = world.bus.events(LOG, DocumentChanged)
     assert len(entries) == (2 if after else 1)
     assert len({entry.position for entry in entries}) == 1
+
+
+async def test_a_change_after_which_none_can_be_read_stops_its_collection_and_publishes_nothing() -> None:
+    world = World()
+    stopped: list[tuple[str, str]] = []
+    never = asyncio.Event()
+
+    async def unreadable(name: str, detail: str) -> None:
+        stopped.append((name, detail))
+        await never.wait()
+
+    batch = [change(world, 1, row("old"), row("new")), change(world, 2, None, None, "t")]
+    capturing = asyncio.create_task(capture(batch, unreadable=unreadable, **ports(world)))
+    while not stopped:  # noqa: ASYNC110  # the task is given its turns
+        await asyncio.sleep(0)
+    assert not capturing.done()
+    capturing.cancel()
+    assert stopped == [(NAME, f"{CAPTURE}/0/1: the table was truncated: the documents that are gone are not named")]
+    assert world.bus.events(LOG, DocumentChanged) == []
+
+
+async def test_a_row_that_is_wrong_by_itself_stops_nothing() -> None:
+    world = World()
+
+    async def unreadable(name: str, detail: str) -> None:
+        raise AssertionError(name, detail)
+
+    moved = change(world, 1, {**row("old"), "id": "2"}, row("new"))
+    (failure,) = await capture([moved], unreadable=unreadable, **ports(world))
+    assert "changed the key" in str(failure.error)

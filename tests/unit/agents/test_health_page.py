@@ -12,6 +12,7 @@ import pytest
 
 from agents.health import is_stuck, serve_health, state_of
 from agents.runner import RoleHealth
+from domain.halts import Halt, Reason
 
 STALL_S = 60.0
 Get = Callable[[str], Any]
@@ -123,3 +124,20 @@ def test_a_role_is_stuck_in_one_batch_too_long_unless_it_waits_for_a_store(
 ) -> None:
     health = RoleHealth("intake", busy_since_s=busy_since_s, waiting_for=waiting_for)
     assert (is_stuck(health, STALL_S, 100.0), state_of(health, STALL_S, 100.0)) == (stuck, state)
+
+
+async def test_a_stopped_collection_is_named_with_its_reason_and_what_mends_it_and_no_restart_is_asked_for() -> None:
+    halt = Halt("articles", Reason.CAPTURE_LOST, "the slot is missing")
+    runner, port = await serve_health([READY], lambda: True, 0, STALL_S, lambda: {"articles": halt})
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+            async with client.get("/readyz") as answer:
+                assert answer.status == 503
+                (told,) = (await answer.json())["stopped"]
+            async with client.get("/livez") as alive:
+                assert alive.status == 200
+    finally:
+        await runner.cleanup()
+    assert (told["collection"], told["reason"]) == ("articles", "capture_lost")
+    assert told["said"].endswith("changes may be missing: the slot is missing")
+    assert told["mend"] == "crossfade recapture articles"

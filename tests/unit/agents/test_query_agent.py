@@ -10,15 +10,18 @@ import pytest
 
 from agents.batch import Message
 from agents.query import Breakers, answer, refused_question
+from agents.standing import Standing
 from connectors.errors import EmbeddingFailed, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.memory.legacy import MemoryLegacy
 from connectors.ports import SearchRequest
+from domain.halts import Halt, Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.queries import Hit, Phase, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
+from schemas.service import ServiceChanged
 from schemas.settings import Routing
 from tests.unit.agents.parts import NAME, NOW, TRACEPARENT, Crash, RowSearch, World, content
-from topics.catalogue import ANSWERED, ASKED, DECIDED
+from topics.catalogue import ANSWERED, ASKED, DECIDED, SERVICE
 
 LEGACY, QDRANT = "search.search", "vectors.search"
 
@@ -45,6 +48,7 @@ class Asking:
         self.world = world
         # A hanging backend is given up after 10 ms; whatever answers here does so within one turn of the loop.
         self.breakers = Breakers(Routing(**({"backend_timeout_ms": 10, "breaker_failures": 2} | routing)))
+        self.stopped: Halt | None = None
 
     async def answer(self, message: Message) -> None:
         await answer(
@@ -53,6 +57,7 @@ class Asking:
             bus=self.world.bus,
             around=self.world.around,
             breakers=self.breakers,
+            stopped=lambda _: self.stopped,
         )
 
     async def ask(self, *, asked_ms_ago: int = 0, **fields: Any) -> QueryAnswered:
@@ -264,3 +269,26 @@ async def test_a_question_without_a_key_has_nobody_to_answer() -> None:
     asked = await asking()
     message = asked.world.bus.add(Outgoing(ASKED, None, b"{"))
     assert refused_question(message, InvalidEvent("no"), asked.world.around) == []
+
+
+async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_why() -> None:
+    asked = await asking("primary")
+    asked.stopped = Halt(NAME, Reason.CAPTURE_LOST)
+    answered = await asked.ask()
+    assert (answered.served_by, answered.degraded) == ("legacy", True)
+    assert "changes may be missing" in asked.decided.reasons[-1]
+    assert asked.searches() == [LEGACY]
+
+
+async def test_each_change_of_a_circuit_is_told_once() -> None:
+    asked = await asking("primary", breaker_cooldown_s=0.0)
+    standing = Standing(asked.world.bus, asked.world.around)
+    asked.breakers.tell = standing.tell
+    asked.world.journal.fail(QDRANT, *[StoreUnavailable("down")] * 3)
+    for _ in range(5):
+        await asked.ask()
+    await standing.publish()
+    told = asked.world.bus.events(SERVICE, ServiceChanged)
+    assert {(each.scope, each.name, each.collection) for each in told} == {("backend", "qdrant", NAME)}
+    # With no cooldown an opened circuit is half open at once; a probe that fails leaves it so, the next closes it.
+    assert [each.state for each in told] == ["half_open", "closed"]

@@ -23,6 +23,7 @@ from schemas.documents import (
 )
 from schemas.export import EVENTS, event_schema, schema_files
 from schemas.queries import Alternative, Hit, QueryAnswered, QueryAsked, RouteDecided
+from schemas.service import ServiceChanged
 from topics.catalogue import CATALOGUE
 
 CONTENT = Content(text={"body": "text", "title": None}, metadata={"n": 1, "f": 1.5, "b": True}, embedding=b"\x00\xff")
@@ -57,6 +58,7 @@ EXAMPLES: tuple[Event, ...] = (
         rules_version=1,
         phase="off",
     ),
+    ServiceChanged(scope="backend", name="qdrant", collection="docs", state="half_open", reason="5 failures in a row"),
 )
 
 
