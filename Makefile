@@ -1,6 +1,6 @@
 # make demo and make test do all their set-up themselves; Python 3.11 or newer is all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate faults lint types bench requirements clean
+.PHONY: help setup demo test simulate mutants faults lint types bench requirements clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
@@ -27,6 +27,9 @@ simulate: setup ## random histories of everything in memory: N=2000 FIRST=0, or 
 
 faults: setup ## trials with real faults on the real local stack: N=60 SEED=1 ONLY="kafka"
 	@$(BIN)/python -m tests.faults --trials $(or $(N),60) --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)")
+
+mutants: setup ## known wrong versions, one by one: which history and invariant catch each
+	@$(BIN)/python -m tests.mutants
 
 bench: setup ## the figures, each also as a JSON line on stdout
 	@$(BIN)/python -m load.bench

@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 
+from tests.simulation.many import explain, outcomes
 from tests.simulation.run import Outcome, history_of, run
-from tests.simulation.shrink import shrink
 
-PROCESSES = 2
 PROGRESS_S = 5.0
-
-
-def outcome_of(seed: int) -> tuple[int, str | None, Counter[str], int]:
-    """Run a seed; return it with its violation, the ends of its events, and how many actions were done."""
-    outcome = run(*history_of(seed))
-    return seed, outcome.violation, outcome.ends, outcome.done
-
-
-def outcomes(first: int, last: int) -> Iterator[tuple[int, str | None, Counter[str], int]]:
-    """Run the seeds of a range in two processes; yield their outcomes in the order of the seeds."""
-    with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
-        yield from pool.imap(outcome_of, range(first, last), chunksize=10)
-
-
-def explain(seed: int) -> str | None:
-    """Return what a failing seed comes down to: violation, shrunk history, and what happened; None: it holds."""
-    first_rows, actions = history_of(seed)
-    outcome = run(first_rows, actions)
-    if outcome.violation is None:
-        return None
-    rows, kept = shrink(first_rows, actions, outcome)
-    again = run(rows, kept)
-    told = [f"seed {seed} (trace {outcome.digest}): {outcome.violation}"]
-    told += [f"shrunk from {len(actions)} actions to {len(kept)}: {again.violation}"]
-    told += [f"  first rows: {dict(rows.changes)}", *(f"  {action}" for action in kept)]
-    told += ["what happened:", *(f"  {line}" for line in again.trace)]
-    return "\n".join([*told, f"again: make simulate SEED={seed}"])
 
 
 def one(seed: int) -> int:

@@ -11,9 +11,12 @@ from tests.simulation.loop import Fault
 
 
 class Body(NamedTuple):
-    """What a producer or an application writes; `given` seeds an embedding that comes with it (0: none)."""
+    """What a producer or an application writes; `given` seeds an embedding that comes with it (0: none).
 
-    text: str
+    Without a text an application's update leaves the text as it is.
+    """
+
+    text: str | None
     title: str | None = None
     year: int | None = None
     tenant: str = "default"

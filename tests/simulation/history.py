@@ -19,12 +19,13 @@ TROUBLE = (Fault.DOWN, Fault.BUSY, Fault.HALF, Fault.LOST, Fault.LOST, Fault.LAT
 
 @dataclass(frozen=True)
 class Temper:
-    """How a history goes: which documents there are, and how often which things happen."""
+    """How a history goes: which documents there are, how often which things happen, and which roles have no rest."""
 
     documents: tuple[str, ...]
     length: int
     faults: float
     refusals: float
+    restless: tuple[str, ...]
     weights: tuple[int, ...]
 
 
@@ -46,6 +47,7 @@ class Generator:
             0.0 if calm else chance.choice((0.05, 0.15, 0.3)),
             # What refuses for good leaves documents apart until they are repaired: only some histories have it.
             0.0 if chance.random() < 0.6 else 0.3,
+            ROLES if chance.random() < 0.6 else (chance.choice(ROLES),),
             (60, 7, 7, 12, 8, 0 if calm else 8, 0 if calm else fates, 0 if calm else 3, 3, 0 if calm else 3),
         )
 
@@ -102,13 +104,16 @@ class Generator:
 
     def write(self) -> act.Write:
         count = self.random.choice((1, 1, 1, 2, 3))
-        changes = [
-            (self.document(), None if self.random.random() < 0.3 else self.body(plain=True)) for _ in range(count)
-        ]
-        return act.Write(tuple(changes))
+        return act.Write(tuple((self.document(), self.update()) for _ in range(count)))
+
+    def update(self) -> act.Body | None:
+        """Return what an application does with a row."""
+        luck = self.random.random()
+        body = self.body(plain=True)
+        return None if luck < 0.3 else body._replace(text=None) if luck < 0.5 else body
 
     def fate(self) -> act.Action:
-        chance, role = self.random, self.random.choice(ROLES)
+        chance, role = self.random, self.random.choice(self.temper.restless)
         kind = chance.choice(("crash", "crash", "replace", "replace", "rebalance", "rewind"))
         if kind == "crash":
             return act.Crash(role)

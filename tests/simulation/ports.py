@@ -38,10 +38,11 @@ class Trouble:
     def __init__(self, seen: Seen) -> None:
         self.late: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = []
         self._seen = seen
+        self._published: set[Outgoing] = set()
 
     async def call(self, collection: str, label: str, done: Done, args: Sequence[Any], fault: Fault) -> Any:
         """Do a call, or a part of it, now or later."""
-        refused = fault is Fault.REFUSED and label in REFUSALS and not _small(label, args)
+        refused = fault is Fault.REFUSED and label in REFUSALS and not self._fits(label, args)
         if fault is Fault.BUSY or (fault is Fault.REFUSED and not refused):
             raise (EmbeddingUnavailable if label.startswith("embedder") else TransientError)("busy")
         if refused:
@@ -62,9 +63,15 @@ class Trouble:
 
     async def _do(self, collection: str, label: str, done: Done, args: Sequence[Any]) -> Any:
         result = await done(*args)
+        if label == "bus.publish":
+            self._published.update(args[0])
         if label in EFFECTS:
             self._seen(collection, label, args, result)
         return result
+
+    def _fits(self, label: str, args: Sequence[Any]) -> bool:
+        """Whether no topic would refuse the records: they are outcomes, which are small, or it took them before."""
+        return label == "bus.publish" and all(r.topic == WRITTEN or r in self._published for r in args[0])
 
     def land(self, number: int) -> str | None:
         """Let a timed-out call have its effect; return its label."""
@@ -99,11 +106,6 @@ class Port:
 
         self.__dict__[name] = call
         return call
-
-
-def _small(label: str, args: Sequence[Any]) -> bool:
-    """Whether the records are outcomes only, which no topic is too small for."""
-    return label == "bus.publish" and all(record.topic == WRITTEN for record in args[0])
 
 
 def _told(label: str, args: Sequence[Any]) -> str:

@@ -13,8 +13,8 @@ from collections import Counter
 import pytest
 
 from tests.simulation import actions as act
-from tests.simulation.__main__ import explain, outcomes
 from tests.simulation.loop import Fault
+from tests.simulation.many import explain, outcomes
 from tests.simulation.run import history_of, run
 from tests.simulation.shrink import minimal
 

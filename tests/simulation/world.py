@@ -224,7 +224,9 @@ class World:
             if body is None:
                 self.legacy[name].delete_directly(document_id)
             else:
-                self.legacy[name].write_directly(document_id, _content(name, body))
+                old = self.legacy[name].stored.get(document_id)
+                text = body.text if body.text is not None else old.content.text["body"] if old else ""
+                self.legacy[name].write_directly(document_id, _content(name, body._replace(text=text)))
         self.trace.append(f"application writes {len(action.changes)}")
 
     def _submit(self, action: act.Submit) -> None:

@@ -1,0 +1,232 @@
+"""Known wrong versions of crossfade, as data: what each is called, what it breaks, and what stands in for what.
+
+Each is one mistake that somebody could make. They are switched on one at a time, over the production code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents.batch import Batch, CollectionPorts, Failures
+from agents.batches import acknowledge, batches
+from agents.resolver import resolve
+from agents.runner import Runner
+from agents.wiring import ROLES
+from connectors.errors import CrossfadeError
+from connectors.memory.vectors import MemoryVectorStore
+from connectors.ports import Bus
+from domain.points import DocumentPoints, PointChunk
+from schemas.content import content_hash
+from schemas.dead_letters import dead_letter
+from schemas.documents import DocumentEmbedded
+from schemas.records import Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`changes` maps what is replaced, by its dotted name where it is looked up, to what stands in for it."""
+
+    name: str
+    breaks: str
+    changes: dict[str, Any]
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
+def _always(*_: object) -> bool:
+    return True
+
+
+async def _nothing(*_: object, **__: object) -> None:
+    return None
+
+
+async def _acknowledged_at_once(stream: Any, *bounds: Any) -> AsyncIterator[Any]:
+    async for events, records in batches(stream, *bounds):
+        acknowledge(stream, events)
+        yield events, records
+
+
+async def _swallowed(runner: Runner, failure: Any) -> None:
+    runner.health.dead_letters += 1
+
+
+async def _unconfirmed(runner: Runner, failure: Any) -> None:
+    letter = dead_letter(failure.message.record, stage=runner.role, error=failure.error, attempt=1)
+    try:
+        await runner.bus.publish([letter, *runner.lost(failure.message, failure.error)])
+        await runner.told(failure)
+    except CrossfadeError:
+        return
+
+
+_write = MemoryVectorStore.write
+
+
+async def _hard_deletion(store: MemoryVectorStore, collection: str, documents: Sequence[DocumentPoints]) -> None:
+    await _write(store, collection, documents)
+    known = store._collections[collection]
+    for document in documents:
+        chunks = known.chunks.get(document.id, {})
+        for number, name in list(chunks.items()):
+            if known.points[name].mark.deleted:
+                del known.points[name], chunks[number]
+
+
+class _HeldBus:
+    """Keeps decisions until the handler is done with everything else."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.held: list[Outgoing] = []
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        self.held += records
+
+
+async def _ledger_first(batch: Batch, *, bus: Bus, **ports: Any) -> Failures:
+    held = _HeldBus(bus)
+    failures = await resolve(batch, bus=held, **ports)
+    await bus.publish(held.held)
+    return failures
+
+
+async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: Any) -> None:
+    ledger, rows = await ports.ledger.read(ids), await ports.table.rows(ids)
+    for document_id, row in rows.items():
+        text, version = row.content.full_text(), ledger[document_id].state.version if document_id in ledger else 0
+        (vector,) = await ports.embedder.embed_documents([text])
+        points = DocumentPoints(
+            document_id,
+            version,
+            row.content.tenant,
+            content_hash(row.content),
+            ports.embedder.model_key,
+            row.content.metadata,
+            (PointChunk(text, vector),),
+            (),
+        )
+        await ports.vectors.write(ports.name, [points])
+
+
+def _no_chunk_tombstones(chunks: int, *_: Any) -> tuple[int, ...]:
+    return () if chunks else (0,)
+
+
+def _last_of_the_batch(items: Any) -> dict[str, Any]:
+    return {event.id: (message, event) for message, event in items}
+
+
+def _without_tenant(**fields: Any) -> DocumentEmbedded:
+    return DocumentEmbedded(**fields | {"tenant": "default"})
+
+
+def _everywhere(name: str, replacement: Callable[..., Any], *modules: str) -> dict[str, Any]:
+    return {f"{module}.{name}": replacement for module in modules}
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "ledger guard off",
+        "the legacy table takes an older version over a newer one",
+        {"connectors.memory.legacy.ledger_moves": _always},
+    ),
+    Mutant(
+        "vector guard off",
+        "Qdrant takes an older version over a newer one",
+        _everywhere("vector_moves", _always, "connectors.memory.vectors", "agents.vector_writer"),
+    ),
+    Mutant(
+        "a zombie's write without a condition",
+        "the writer looks before it writes, but the write itself has no condition",
+        {"connectors.memory.vectors.vector_moves": _always},
+    ),
+    Mutant(
+        "commit before effect",
+        "records are acknowledged when they are taken",
+        {"agents.faust_apps.batches": _acknowledged_at_once},
+    ),
+    Mutant("exception acknowledged", "what fails is dropped", {"agents.runner.Runner._give_up": _swallowed}),
+    Mutant(
+        "dead letter not confirmed",
+        "a dead letter that was not published is taken for published",
+        {"agents.runner.Runner._give_up": _unconfirmed},
+    ),
+    Mutant(
+        "tombstone hard-deleted",
+        "a deletion takes the points away, and their versions with them",
+        {"connectors.memory.vectors.MemoryVectorStore.write": _hard_deletion},
+    ),
+    Mutant(
+        "chunk tombstones forgotten",
+        "a document that shrinks leaves its old chunks",
+        {"agents.vector_writer.tombstones_for": _no_chunk_tombstones},
+    ),
+    Mutant("echo not recognised", "our own write is taken for the application's", {"domain.fold.is_echo": _never}),
+    Mutant(
+        "ledger before publish",
+        "the resolver remembers a decision before it published it",
+        {"agents.worker.resolve": _ledger_first},
+    ),
+    Mutant(
+        "producer's position ignored",
+        "a second delivery of a submission takes effect again",
+        {"domain.fold.producer_delivered_again": _never},
+    ),
+    Mutant(
+        "captured position ignored",
+        "a second delivery of a captured change takes effect again",
+        {"domain.fold.captured_delivered_again": _never},
+    ),
+    Mutant(
+        "pending ignored",
+        "captured changes older than a producer's write take effect after it",
+        {"domain.fold.is_pending": _never},
+    ),
+    Mutant(
+        "refresh without a comparison",
+        "a row that was read before a captured change is taken for newer than it",
+        {"domain.fold.refresh_is_outdated": _never},
+    ),
+    Mutant(
+        "repair beside the writers",
+        "rows are written to Qdrant directly instead of through the log",
+        _everywhere(
+            "append_refreshes",
+            _beside_the_writers,
+            "agents.resolver",
+            "agents.legacy_writer",
+            "operations.verifying",
+            "tests.simulation.world",
+        ),
+    ),
+    Mutant(
+        "refusal without a refresh",
+        "Qdrant keeps a version that the table refused",
+        {"agents.legacy_writer._refresh_refused": _nothing},
+    ),
+    Mutant(
+        "last of the batch taken for the newest",
+        "an older version behind a newer one in a batch wins",
+        _everywhere("newest_of", _last_of_the_batch, "agents.embedder", "agents.legacy_writer"),
+    ),
+    Mutant(
+        "every role gives up",
+        "a change that was half done becomes a dead letter, and is done again later",
+        {"agents.worker.GIVING_UP": ROLES},
+    ),
+    Mutant(
+        "placeholder taken for text",
+        "a value that Debezium left out is embedded as it stands",
+        {"connectors.debezium._UNAVAILABLE_FORMS": ()},
+    ),
+    Mutant(
+        "tenant left out",
+        "points of every tenant are visible to the default one",
+        {"agents.embedder.DocumentEmbedded": _without_tenant},
+    ),
+)
