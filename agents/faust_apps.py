@@ -53,6 +53,8 @@ def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
         broker_session_timeout=SESSION_TIMEOUT_S,
         broker_heartbeat_interval=SESSION_TIMEOUT_S / 5,
         broker_rebalance_timeout=30.0,
+        # A join may wait for the whole rebalance; a connection that is silent for longer than this is given up.
+        broker_request_timeout=35.0,
         broker_commit_every=10_000,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=kafka.max_record_bytes + 64 * 1024,
