@@ -18,6 +18,7 @@ from agents.batches import acknowledge, batches
 from agents.faust_transport import PromptTransport, RawSchema
 from agents.runner import Runner
 from connectors.failpoints import passing
+from connectors.kafka.resets import survive_resets
 from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
 
@@ -34,6 +35,7 @@ def group_of(role: str) -> str:
 
 def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
     """Return a Faust application that consumes for one role; it owns no tables, no web server and no topics."""
+    survive_resets()
     data.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         group_of(role),

@@ -13,6 +13,7 @@ from aiokafka.partitioner import murmur2
 
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable
 from connectors.kafka.errors import mapped
+from connectors.kafka.resets import survive_resets
 from schemas.records import Outgoing
 from schemas.settings import Kafka
 from topics.provisioning import largest_record, record_limit
@@ -71,6 +72,7 @@ class AiokafkaBus:
         """Take the addresses and limits; nothing is connected yet. Raises Misconfigured without `bootstrap`."""
         if kafka.bootstrap is None:
             raise Misconfigured("kafka.bootstrap is not set and there is no local stack")
+        survive_resets()
         self._bootstrap = kafka.bootstrap
         self._kafka = kafka
         self._timeout_s = timeout_s
