@@ -108,6 +108,13 @@ async def test_the_texts_of_a_batch_are_embedded_in_one_call_the_newest_of_each_
     assert world.outcomes() == [("1", 5, "superseded")]
 
 
+async def test_an_older_version_behind_the_newest_in_a_batch_does_not_win() -> None:
+    world = await World().prepared()
+    await embed([world.resolved("1", 7, "new"), world.resolved("1", 5, "old")], **world.handled)
+    assert [event.version for event in world.bus.events(EMBEDDED, DocumentEmbedded)] == [7]
+    assert world.outcomes() == [("1", 5, "superseded")]
+
+
 async def test_an_embedding_that_came_with_the_document_is_kept_with_the_whole_text_and_nothing_computed() -> None:
     world = await World().prepared()
     text = "longer than one chunk"

@@ -49,6 +49,21 @@ async def test_the_newest_of_each_document_is_written_and_the_others_are_told_as
     assert world.outcomes() == [("1", 5, "superseded"), ("2", 6, "applied"), ("1", 7, "applied")]
 
 
+async def test_an_older_version_behind_the_newest_in_a_batch_does_not_win() -> None:
+    world = World()
+    batch = [world.resolved("1", 7, "new"), world.resolved("1", 8, "captured", origin="legacy")]
+    await write_legacy([*batch, world.resolved("1", 5, "old")], **world.handled)
+    assert world.row("1") == ("new", 7)
+    assert world.legacy.ledger_rows["1"].legacy_version == 8
+    assert world.outcomes() == [("1", 7, "applied"), ("1", 5, "superseded")]
+
+
+async def test_a_version_that_is_twice_in_a_batch_is_not_superseded() -> None:
+    world = World()
+    await write_legacy([world.resolved("1", 5, "a"), world.resolved("1", 5, "a")], **world.handled)
+    assert world.outcomes() == [("1", 5, "applied"), ("1", 5, "applied")]
+
+
 async def test_a_deletion_takes_the_row_away() -> None:
     world = World()
     await write_legacy([world.resolved("1", 5)], **world.handled)

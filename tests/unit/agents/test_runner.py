@@ -96,6 +96,15 @@ async def test_a_store_that_does_not_answer_is_waited_for_without_a_limit() -> N
     assert (dead(world), runner.health.waiting_for) == ([], None)
 
 
+async def test_a_role_that_does_not_give_up_waits_for_every_error_that_may_pass() -> None:
+    world, handler = World(), Script(*[TransientError("busy")] * (3 * ATTEMPTS))
+    runner = runner_of(world, handler)
+    runner.gives_up = False
+    await runner.run(submitted(world, "a", "b"))
+    assert handler.calls == [[b"a", b"b"]] * (3 * ATTEMPTS + 1)
+    assert dead(world) == []
+
+
 async def test_a_role_that_waits_for_a_store_is_degraded_and_not_stuck() -> None:
     world = World()
     seen: list[tuple[str | None, str, bool]] = []
