@@ -6,7 +6,9 @@ Traces are exported when OTEL_EXPORTER_OTLP_ENDPOINT (or its traces variant) is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from threading import Thread
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -19,6 +21,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from connectors.telemetry import Telemetry
+
+_FLUSH_S = 3.0
 
 
 def exports(environ: Mapping[str, str], signal: str) -> bool:
@@ -34,10 +38,25 @@ def set_up(environ: Mapping[str, str]) -> Telemetry:
     readers: list[MetricReader] = [PrometheusMetricReader()]
     if exports(environ, "METRICS"):
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
-    metrics.set_meter_provider(MeterProvider(readers, resource=resource))
+    # What is told last is flushed by `shut_down`: the SDK's own way, at exit, waits for a collector without a bound.
+    metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=False))
     tracing = exports(environ, "TRACES")
     if tracing:
-        provider = TracerProvider(resource=resource)
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(provider)
     return Telemetry(tracing=tracing)
+
+
+def shut_down() -> None:
+    """Export what is left, for up to three seconds: a collector that does not answer holds up no stop."""
+    ending = [
+        Thread(target=provider.shutdown, daemon=True)
+        for provider in (trace.get_tracer_provider(), metrics.get_meter_provider())
+        if isinstance(provider, TracerProvider | MeterProvider)
+    ]
+    for each in ending:
+        each.start()
+    deadline = time.monotonic() + _FLUSH_S
+    for each in ending:
+        each.join(max(0.0, deadline - time.monotonic()))

@@ -28,7 +28,7 @@ from operations.capturing import guard_capture, prepare_capture
 from operations.connectors_api import ConnectUnreachable
 from operations.context import WRONG_USE
 from operations.errors import CommandError
-from operations.observability import set_up
+from operations.observability import set_up, shut_down
 from operations.preparing import check_tables, prepare_topics, table_mistakes
 from operations.stack.layout import write_private
 from schemas.settings import Settings
@@ -73,6 +73,7 @@ async def run_worker(
     finally:
         if orphaned is not None:
             orphaned.cancel()
+        await asyncio.to_thread(shut_down)
 
 
 async def _run(
@@ -153,6 +154,10 @@ async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:
     """Set `stop` when the supervisor ended: whoever takes its place starts a worker of its own."""
     while os.getppid() == supervisor:  # noqa: ASYNC110 - the end of another process is no event of this loop
         await asyncio.sleep(_PARENT_POLL_S)
+    # Nobody reads what it says any more, and to say it would be an error.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
     stop.set()
 
 

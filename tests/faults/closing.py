@@ -15,6 +15,7 @@ from connectors.postgres.slots import drop_slot
 from operations.connectors_api import ConnectClient
 from operations.preparing import connector_name
 from operations.stack.layout import StackAddresses
+from schemas.queries import Phase
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
 from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, document_rows, eventually
@@ -56,7 +57,7 @@ class Closing:
     def connector(self, connector: Connector, epoch: int = 1) -> str:
         return connector_name(connector, str(getattr(self.addresses, connector)), epoch)
 
-    async def configure(self, tables: Mapping[str, Connector], lines: str = "") -> None:
+    async def configure(self, tables: Mapping[str, Connector], lines: str = "", *, phase: Phase = "dual_write") -> None:
         """Make the tables that are not there yet, and write the configuration of all of them."""
         text = [f'[kafka]\ncapture_prefix = "closing.{self.run}"\n[worker]\nrestart_attempts = 3\n', lines]
         for purpose, connector in tables.items():
@@ -66,9 +67,8 @@ class Closing:
                 await table.execute(DOCUMENTS[connector], f"insert into {{t}} values {', '.join(document_rows(ROWS))}")
                 self.tables[purpose] = table
             name = self.tables[purpose].name
-            text.append(
-                f'[collections.{name}]\nconnector = "{connector}"\ntable = "{name}"\nkey = ["id"]\n{DOCUMENT_LINES}'
-            )
+            text.append(f'[collections.{name}]\nconnector = "{connector}"\ntable = "{name}"\nkey = ["id"]\n')
+            text.append(f'phase = "{phase}"\n{DOCUMENT_LINES}')
         self.config.write_text("".join(text))
         await mend(settings_of(self.config, self.home))
 

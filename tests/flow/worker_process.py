@@ -89,3 +89,7 @@ class WorkerProcess:
                 process.kill()
                 await process.wait()
         assert process.returncode == 0, self._log.read_text()
+
+    def forget(self) -> None:
+        """Take it that a test ended the worker in its own way."""
+        self._process = None
