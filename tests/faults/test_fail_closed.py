@@ -146,3 +146,41 @@ async def test_a_table_that_is_configured_later_gets_a_snapshot_of_its_own(groun
     assert await ground.tables["later"].recorded("source_epoch") == 2
     for purpose in ("a", "later"):
         await a_direct_write_arrives(ground, purpose, "captured")
+
+
+async def test_points_of_another_model_stop_their_collection_and_qdrant_alone(ground: Closing) -> None:
+    await ground.configure({"a": "postgres", "b": "postgres"})
+    await ground.worker.start()
+    await ground.same("a", "b")
+    await ground.worker.stop()
+    # As if the model in the configuration were another one: what was recorded does not fit it.
+    name = ground.tables["a"].name
+    recorded = await ground.tables["a"].recorded("model")
+    await ground.tables["a"].execute(f"update crossfade_meta set value = 1 where name = 'model.{name}'")
+    await ground.worker.start()
+    await ground.is_stopped(a="model")
+    await change_unseen(ground, "a")
+    await a_direct_write_arrives(ground, "b", "goes-on")
+    code, said = await ground.command("recapture", name)
+    assert (code, said) == (1, "")
+    await ground.is_stopped(a="model")
+
+    await ground.tables["a"].execute(f"update crossfade_meta set value = {recorded} where name = 'model.{name}'")
+    await ground.recapture("a")
+    await ground.is_stopped()
+    await ground.same("a")
+
+
+async def test_another_number_of_partitions_of_the_log_ends_the_worker_for_good(ground: Closing) -> None:
+    await ground.configure({"a": "postgres"})
+    await ground.worker.start()
+    await ground.same("a")
+    found = await ground.tables["a"].connection.fetch(
+        "select value from crossfade_meta where name = 'documents.log.partitions'"
+    )
+    change = "update crossfade_meta set value = {} where name = 'documents.log.partitions'"
+    await ground.tables["a"].execute(change.format(97))
+    try:
+        assert await ground.worker.ended() == 2
+    finally:
+        await ground.tables["a"].execute(change.format(found[0][0]))

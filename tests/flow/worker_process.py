@@ -93,3 +93,10 @@ class WorkerProcess:
     def forget(self) -> None:
         """Take it that a test ended the worker in its own way."""
         self._process = None
+
+    async def ended(self) -> int:
+        """Wait until the worker ends by itself; give its exit code."""
+        process, self._process = self._process, None
+        assert process is not None
+        async with asyncio.timeout(STOP_BOUND_S):
+            return await process.wait()
