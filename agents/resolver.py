@@ -113,3 +113,20 @@ def _decision(message: Message, entry: DocumentChanged, version: int, around: Su
         time_ms=around.clock(),
         traceparent=message.trace.sent(RESOLVED),
     )
+
+
+async def dead_letter_told(failure: Failure, *, collections: Collections, around: Surroundings) -> None:
+    """Remember an entry whose decision the broker refused, as soon as its dead letter is published.
+
+    Otherwise the end of a wait that it brings would be missed for good, and no repair could take effect. A producer's
+    entry is left out: what it would wait for is never written.
+    """
+    try:
+        entry, _ = decode(failure.message.record, DocumentChanged)
+        ledger = collection_of(collections, entry.collection).ledger
+    except InvalidEvent:
+        return
+    row = (await ledger.read([entry.id])).get(entry.id, LedgerRow())
+    version = version_of(around.epoch, failure.message.record.offset)
+    if entry.origin != "producer" and version > row.state.version:
+        await ledger.folded({entry.id: replace(row, state=fold(row.state, version, entry)[1])})

@@ -22,7 +22,7 @@ from agents.intake import intake, refused_submission
 from agents.legacy_writer import refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
-from agents.resolver import resolve
+from agents.resolver import dead_letter_told, resolve
 from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
 from agents.standing import Standing
 from agents.vector_writer import write_vectors
@@ -93,6 +93,8 @@ class Worker:
         )
         if role == "legacy":
             runner.told = partial(refusal_told, collections=self._opened.collections)
+        if role == "resolver":
+            runner.told = partial(dead_letter_told, collections=self._opened.collections, around=self._around)
         app = make_app(role, self._settings.kafka, self._home / "faust", 4 * bounds.batch)
         if role == "query":
             add_concurrent_agent(app, topics, runner, self._telemetry, bounds.queries_in_flight)

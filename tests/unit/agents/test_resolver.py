@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from agents.batch import Message
-from agents.resolver import resolve
+from agents.batch import Failure, Message
+from agents.resolver import dead_letter_told, resolve
+from connectors.errors import Refused
 from domain.fold import LedgerState
 from domain.keys import version_of
 from domain.ledger import LedgerRow
@@ -194,3 +195,17 @@ async def test_what_cannot_be_read_fails_alone() -> None:
     assert all(isinstance(failure.error, InvalidEvent) for failure in failures)
     assert "unknown collection 'unknown'" in str(failures[1].error)
     assert published(world) == [("1", v(2))]
+
+
+async def test_a_refused_decision_is_remembered_with_its_dead_letter_but_for_a_producers() -> None:
+    world = World()
+    batch = [entry(world, "1"), entry(world, "1", origin="refresh", rejects=v(0), position=()), entry(world, "2")]
+    await resolve(batch[:1], **world.handled)
+    assert world.legacy.ledger_rows["1"].state.pending
+    around = {"collections": world.collections, "around": world.around}
+    for message in batch[1:]:
+        await dead_letter_told(Failure(message, Refused("too large")), **around)
+    state = world.legacy.ledger_rows["1"].state
+    assert (state.version, state.pending) == (v(1), False)
+    assert "2" not in world.legacy.ledger_rows
+    await dead_letter_told(Failure(world.bus.add(Outgoing(LOG, b"k", b"{")), InvalidEvent("no JSON")), **around)
