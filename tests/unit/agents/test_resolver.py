@@ -202,7 +202,7 @@ async def test_a_refused_decision_is_remembered_with_its_dead_letter_but_for_a_p
     batch = [entry(world, "1"), entry(world, "1", origin="refresh", rejects=v(0), position=()), entry(world, "2")]
     await resolve(batch[:1], **world.handled)
     assert world.legacy.ledger_rows["1"].state.pending
-    around = {"collections": world.collections, "around": world.around}
+    around: dict[str, Any] = {"collections": world.collections, "around": world.around}
     for message in batch[1:]:
         await dead_letter_told(Failure(message, Refused("too large")), **around)
     state = world.legacy.ledger_rows["1"].state
