@@ -47,6 +47,7 @@ async def _write(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings
 ) -> tuple[list[Outgoing], Failures]:
     latest = {i: event for i, (_, event) in newest_of(item for item in items if item[1].origin == "producer").items()}
+    passing("legacy.before_write")
     verdicts = await _apply(ports, items)
     passing("legacy.after_write")
     held = await _held(ports, [event for event in latest.values() if verdicts[event.id] == _LATE])
