@@ -1,6 +1,6 @@
 # make demo and make test do all their set-up themselves; Python 3.11 or newer is all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate mutants faults lint types bench requirements clean
+.PHONY: help setup demo test long simulate mutants faults lint types bench requirements clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
@@ -21,6 +21,9 @@ types: setup ## mypy, strict
 
 test: lint types ## everything: lint, types, unit, contract, the exploration, flow on the real local stack
 	@$(BIN)/python -m pytest
+
+long: setup ## the tests that make test leaves out: more cases, minutes each
+	@$(BIN)/python -m pytest -m long
 
 simulate: setup ## random histories of everything in memory: N=2000 FIRST=0, or one again with SEED=
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(N),2000) --first $(or $(FIRST),0))
