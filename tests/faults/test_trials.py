@@ -68,7 +68,7 @@ def done() -> list[Trial]:
     return []
 
 
-@pytest.mark.parametrize(("number", "kind"), enumerate(KINDS, 1))
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(KINDS, 1)))
 async def test_nothing_is_lost_stale_or_resurrected(number: int, kind: str, ground: Ground, done: list[Trial]) -> None:
     done.append(await one_trial(ground, number, 1000 + number, FAULTS[kind]))
     sys.stderr.write(f"{done[-1]}\n")

@@ -34,28 +34,38 @@ def role(name: str = "intake", *, busy_for_s: float | None = None, waiting_for: 
 
 
 READY = role()
-BUSY = role(busy_for_s=1)
-STUCK = role("vector", busy_for_s=1000)
 FAILED = RoleHealth("query", ended_by="Refused: the dead letter is too large")
-WAITING = role("legacy", busy_for_s=1000, waiting_for="StoreUnavailable: down")
+
+
+def busy() -> RoleHealth:
+    return role(busy_for_s=1)
+
+
+def stuck() -> RoleHealth:
+    return role("vector", busy_for_s=1000)
+
+
+def waiting() -> RoleHealth:
+    return role("legacy", busy_for_s=1000, waiting_for="StoreUnavailable: down")
 
 
 @pytest.mark.parametrize(
-    ("roles", "started", "livez", "readyz"),
+    ("made", "started", "livez", "readyz"),
     [
-        ([READY], True, 200, 200),
-        ([READY, BUSY], True, 200, 200),
-        ([READY], False, 200, 503),
-        ([READY, WAITING], True, 200, 503),
-        ([READY, STUCK], True, 503, 503),
-        ([READY, FAILED], True, 503, 503),
-        ([WAITING, STUCK], False, 503, 503),
+        ([role], True, 200, 200),
+        ([role, busy], True, 200, 200),
+        ([role], False, 200, 503),
+        ([role, waiting], True, 200, 503),
+        ([role, stuck], True, 503, 503),
+        ([role, lambda: FAILED], True, 503, 503),
+        ([waiting, stuck], False, 503, 503),
     ],
     ids=["ready", "busy", "not started", "waits for a store", "stuck", "ended by an error", "all at once"],
 )
 async def test_the_status_says_whether_to_restart_and_whether_to_send_work(
-    roles: list[RoleHealth], started: bool, livez: int, readyz: int
+    made: list[Callable[[], RoleHealth]], started: bool, livez: int, readyz: int
 ) -> None:
+    roles = [each() for each in made]  # now, since how long a role is busy counts
     async with (
         page(*roles, started=started) as client,
         client.get("/livez") as alive,
