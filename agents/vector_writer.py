@@ -16,7 +16,7 @@ from connectors.ports import Bus
 from connectors.telemetry import client_span, database_span
 from domain.guards import vector_moves
 from domain.ledger import VectorMark
-from domain.points import DocumentPoints, PointChunk, StoredChunk, made_by, newest_version, tombstones_for
+from domain.points import DocumentPoints, StoredChunk, chunks_of, made_by, newest_version, tombstones_for
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentEmbedded
 from schemas.records import Outgoing
@@ -81,6 +81,6 @@ def _points(event: DocumentEmbedded, stored: Sequence[StoredChunk], widest: int)
         content_hash=event.content_hash,
         model=event.model,
         metadata=event.metadata,
-        chunks=tuple(PointChunk(chunk.text, chunk.vector) for chunk in event.chunks),
+        chunks=chunks_of([chunk.text for chunk in event.chunks], [chunk.vector for chunk in event.chunks]),
         tombstones=tombstones_for(len(event.chunks), stored, widest),
     )

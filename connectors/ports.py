@@ -6,6 +6,7 @@ Vectors are little-endian float32 bytes of the collection's dimension, everywher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -101,6 +102,52 @@ class LegacyTable(Protocol):
         ...
 
 
+class BulkTable(Protocol):
+    """Reads the table of one collection in large pieces: short statements, no lock, no long transaction."""
+
+    async def bound(self, after: str | None, rows: int) -> str | None:
+        """Return the id of the `rows`-th row after the given id in the order of the key, None where fewer are left."""
+        ...
+
+    async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
+        """Return up to `limit` rows in the order of the key, after `after` and up to and with `upto` (None: the end).
+
+        Raises Refused where one of the two is not the id of a row that this table could have.
+        """
+        ...
+
+    async def estimated_rows(self) -> int:
+        """Return about how many rows the table has, from the database's statistics."""
+        ...
+
+    async def running_statements(self) -> int:
+        """Return how many statements the database server executes now, the caller's own not counted."""
+        ...
+
+
+class TaskStore(Protocol):
+    """What long tasks of one collection have done so far, in its legacy database: parts by number, each JSON bytes."""
+
+    async def read(self, task: str) -> dict[int, bytes]:
+        """Return all parts of a task."""
+        ...
+
+    async def save(self, task: str, parts: Mapping[int, bytes]) -> None:
+        """Store parts, all or none; other parts stay as they are."""
+        ...
+
+    async def clear(self, task: str) -> None:
+        """Forget a task."""
+        ...
+
+    def hold(self, task: str) -> AbstractAsyncContextManager[None]:
+        """Be the only one that runs a task, until the end of the context or of this process.
+
+        Raises Refused where another process holds it.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
     """What a backend is asked: text for full text, vector for vector search; equality filter over metadata."""
@@ -153,7 +200,7 @@ class VectorStore(Protocol):
     ) -> dict[str, list[StoredChunk]]:
         """Return all points, tombstones included, of the documents that have any, ordered by chunk number.
 
-        With `content` each has its text and its vector (None for a tombstone).
+        With `content` each has its text, its metadata and its vector (None for a tombstone).
         """
         ...
 
@@ -164,12 +211,22 @@ class VectorStore(Protocol):
         """
         ...
 
+    async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Write those points of the documents where no point of their id is; what is there, tombstones too, stays.
+
+        Returns when the store has applied them. The points of a document may be seen one after the other.
+        """
+        ...
+
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document (cosine, higher is nearer)."""
         ...
 
-    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
-        """Return a page of up to `limit` points in the order of their ids, tombstones included, without content."""
+    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
+        """Return a page of up to `limit` points in the order of their ids, tombstones included.
+
+        `content` as in `stored`.
+        """
         ...
 
     async def count(self, collection: str) -> int:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
 
 from schemas.content import Scalar
 
@@ -22,7 +29,10 @@ def made_by(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """One point of a document as it is in Qdrant; `text` and `vector` only where they were asked for."""
+    """One point of a document as it is in Qdrant; `text`, `metadata` and `vector` only where they were asked for.
+
+    `checksum` and `vector_checksum` are what was written with the point, None for a point that has none.
+    """
 
     chunk: int
     version: int
@@ -30,16 +40,20 @@ class StoredChunk:
     content_hash: str | None = None
     tenant: str = "default"
     model: str = ""
+    checksum: int | None = None
+    vector_checksum: float | None = None
     text: str | None = None
+    metadata: Mapping[str, Scalar] | None = None
     vector: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PointChunk:
-    """One chunk to write: its text and its vector, little-endian float32."""
+    """One chunk to write: its text, its vector (little-endian float32), and the vector's checksum (`chunks_of`)."""
 
     text: str
     vector: bytes
+    vector_checksum: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +93,49 @@ def reusable_vectors(texts: Sequence[str], models: Collection[str], stored: Sequ
         if not point.deleted and point.model in models and point.text is not None and point.vector is not None
     }
     return {number: known[text] for number, text in enumerate(texts) if text in known}
+
+
+CHECKSUM = "checksum"
+VECTOR_CHECKSUM = "vector_checksum"
+_CHECKED = ("document_id", "tenant", "chunk", "version", "content_hash", "deleted", "text", "metadata", "model")
+
+
+def payload_checksum(payload: Mapping[str, Any]) -> int:
+    """Return 53 bits of BLAKE2b over the other fields of a point's payload, whatever the order of its metadata.
+
+    A payload that was changed by hand no longer has the checksum that it carries. 53 bits: an integer that JSON and
+    a float keep.
+    """
+    fields = orjson.dumps([payload.get(name) for name in _CHECKED], option=orjson.OPT_SORT_KEYS)
+    return int.from_bytes(blake2b(fields, digest_size=8).digest(), "big") >> 11
+
+
+def vector_checksums(vectors: Sequence[bytes]) -> list[float]:
+    """Return for each vector (float32 bytes, of one length) the component of its unit vector along a fixed direction.
+
+    A vector that was changed has another one, whatever its length was; rounding to float32 moves it by less than
+    `VECTOR_CHECKSUM_ERROR`. A vector of zeros has 0.
+    """
+    if not vectors:
+        return []
+    values = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(len(vectors), -1).astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", values, values))
+    along: list[float] = (values @ _direction(values.shape[1]) / np.where(lengths == 0, 1, lengths)).tolist()
+    return along
+
+
+VECTOR_CHECKSUM_ERROR = 1e-6
+
+
+@lru_cache(maxsize=16)
+def _direction(dimension: int) -> npt.NDArray[np.float64]:
+    """A unit vector without structure: what a component adds does not repeat, and none adds next to nothing."""
+    angles = np.arange(1, dimension + 1) * 2.399963229728653  # the golden angle
+    values = np.cos(angles) + 2.0
+    unit: npt.NDArray[np.float64] = values / np.sqrt(values @ values)
+    return unit
+
+
+def chunks_of(texts: Sequence[str], vectors: Sequence[bytes]) -> tuple[PointChunk, ...]:
+    """Return chunks to write from their texts and vectors, with the checksums of the vectors."""
+    return tuple(map(PointChunk, texts, vectors, vector_checksums(vectors)))

@@ -68,7 +68,7 @@ class MemoryVectorStore:
         known = self._of(collection)
         wanted = dict.fromkeys(ids)
         points = [known.points[point] for name in wanted for point in known.chunks.get(name, {}).values()]
-        marks = [(p.document_id, p.mark if content else replace(p.mark, text=None, vector=None)) for p in points]
+        marks = [(p.document_id, p.mark if content else _bare(p.mark)) for p in points]
         return by_document(marks, ids)
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
@@ -81,6 +81,18 @@ class MemoryVectorStore:
                 name = point_id(collection, document.id, chunk)
                 before = known.points.get(name)
                 if vector_moves((before.mark,) if before else (), document.version):
+                    known.points[name] = _point(document, chunk)
+                    known.chunks.setdefault(document.id, {})[chunk] = name
+
+    async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Write each live point whose id is not there. Raises Refused before anything."""
+        known = self._of(collection)
+        for document in documents:
+            check_document(document, known.dimension)
+        for document in documents:
+            for chunk in range(len(document.chunks)):
+                name = point_id(collection, document.id, chunk)
+                if name not in known.points:
                     known.points[name] = _point(document, chunk)
                     known.chunks.setdefault(document.id, {})[chunk] = name
 
@@ -110,13 +122,13 @@ class MemoryVectorStore:
         ]
         return best_hits(found)[: request.limit]
 
-    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
         """Return a page of points in the order of their ids."""
         known = self._of(collection)
         names = sorted(known.points)
         start = 0 if after is None else bisect_left(names, after)
         page = [known.points[name] for name in names[start : start + limit]]
-        groups = by_document([(point.document_id, replace(point.mark, text=None, vector=None)) for point in page])
+        groups = by_document([(point.document_id, point.mark if content else _bare(point.mark)) for point in page])
         following = names[start + limit] if start + limit < len(names) else None
         return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
 
@@ -131,6 +143,10 @@ class MemoryVectorStore:
         if collection not in self._collections:
             raise Misconfigured(f"collection {collection} does not exist in the vector store")
         return self._collections[collection]
+
+
+def _bare(mark: StoredChunk) -> StoredChunk:
+    return replace(mark, checksum=None, vector_checksum=None, text=None, metadata=None, vector=None)
 
 
 def _point(document: DocumentPoints, chunk: int) -> _Point:

@@ -17,6 +17,7 @@ import msgspec
 from connectors.errors import Refused, StoreUnavailable, TransientError
 from connectors.ports import NO_METADATA, PointPage, SearchRequest
 from connectors.qdrant import wire
+from connectors.qdrant.points import batch_of, check_metadata
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 from schemas.queries import Hit
@@ -72,13 +73,20 @@ class HostedVectorStore:
         for part in _parts(documents):
             await self._call(wire.Write(collection, part))
 
+    async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Insert the points that are not there yet, a few megabytes a request."""
+        for part in _parts(documents):
+            for document in part:
+                check_metadata(document)
+            await self._call(wire.Insert(collection, batch_of(collection, part)))
+
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document."""
         return [Hit.model_validate(fields) for fields in await self._call(wire.Search(collection, request))]
 
-    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
         """Return a page of points in the order of their ids."""
-        page: PointPage = await self._call(wire.Scan(collection, after, limit))
+        page: PointPage = await self._call(wire.Scan(collection, after, limit, content))
         return page
 
     async def count(self, collection: str) -> int:

@@ -15,7 +15,17 @@ from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
 from connectors.ports import NO_METADATA, PointPage, SearchRequest
 from connectors.qdrant.files import FolderLock, engine_folder
 from connectors.qdrant.optimise import Optimisation
-from connectors.qdrant.points import Found, check_document, check_vector, metadata_indexes, search_documents
+from connectors.qdrant.points import (
+    Found,
+    PointBatch,
+    batch_of,
+    check_batch,
+    check_document,
+    check_metadata,
+    check_vector,
+    metadata_indexes,
+    search_documents,
+)
 from connectors.qdrant.shard import Shard
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
@@ -27,8 +37,10 @@ FLUSH_INTERVAL_S = 5.0  # as long as a Qdrant server waits by default
 FLUSH_POINTS = 2_000  # a flush takes about 0.02 ms a point, and nothing else runs meanwhile
 TURN_S = 0.004
 IDS_A_TURN = 128
+POINTS_A_TURN = 64
 OPTIMISE_POINTS = 20_000  # comparing a question with fewer takes 2 ms without an index
 OPTIMISE_SHARE = 0.25
+BULK_PAUSE_S = 30.0
 
 
 class EmbeddedVectorStore:
@@ -93,6 +105,24 @@ class EmbeddedVectorStore:
         if shard.unflushed >= FLUSH_POINTS:
             shard.flush()
 
+    async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Insert the points that are not there yet."""
+        for document in documents:
+            check_metadata(document)
+        await self.insert_points(collection, batch_of(collection, documents))
+
+    async def insert_points(self, collection: str, batch: PointBatch) -> None:
+        """Insert the points that are not there yet; searches get their turn in between."""
+        check_batch(batch, self._of(collection).description.dimension)
+        async with self._writing:
+            for start in range(0, len(batch.names), POINTS_A_TURN):
+                self._of(collection).insert(batch.part(start, start + POINTS_A_TURN))
+                await asyncio.sleep(0)
+        shard = self._of(collection)
+        shard.inserted_at_s = time.monotonic()
+        if shard.unflushed >= FLUSH_POINTS:
+            shard.flush()
+
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document."""
         check_vector(request.vector or b"", self._of(collection).description.dimension, "the question")
@@ -102,9 +132,9 @@ class EmbeddedVectorStore:
 
         return await search_documents(ask, request.limit, request.filter)
 
-    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
         """Return a page of points in the order of their ids."""
-        return self._of(collection).scan(after, limit)
+        return self._of(collection).scan(after, limit, content=content)
 
     async def count(self, collection: str) -> int:
         """Return the number of live points of all tenants."""
@@ -160,6 +190,8 @@ class EmbeddedVectorStore:
             try:
                 await self.flush()
                 for collection, shard in list(self._shards.items()):
+                    if time.monotonic() - shard.inserted_at_s < BULK_PAUSE_S:
+                        continue  # a backfill is under way: it asks for the index when it ends
                     if self._optimise and optimising_is_due(shard.unoptimised, shard.size()):
                         shard.unoptimised = 0  # a run that fails is made again after as many writes, not at once
                         await self.optimise(collection)

@@ -118,8 +118,10 @@ class EngineHost:
                 answer = await store.stored(request.collection, request.ids, content=request.content)
             case wire.Write():
                 await store.write(request.collection, request.documents)
+            case wire.Insert():
+                await store.insert_points(request.collection, request.points)
             case wire.Scan():
-                answer = await store.scan(request.collection, request.after, request.limit)
+                answer = await store.scan(request.collection, request.after, request.limit, content=request.content)
             case wire.Count():
                 answer = await store.count(request.collection)
             case wire.Prepare():

@@ -13,14 +13,15 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from connectors.errors import Refused
-from domain.points import DocumentPoints, StoredChunk
+from domain.keys import point_id
+from domain.points import CHECKSUM, VECTOR_CHECKSUM, DocumentPoints, StoredChunk, payload_checksum
 from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 
 VECTOR: Final = "dense"
 MARK_FIELDS: Final = ["document_id", "tenant", "chunk", "version", "content_hash", "deleted", "model"]
-CONTENT_FIELDS: Final = [*MARK_FIELDS, "text"]
+CONTENT_FIELDS: Final = [*MARK_FIELDS, "text", "metadata", CHECKSUM, VECTOR_CHECKSUM]
 HIT_FIELDS: Final = ["document_id", "chunk", "version", "text", "metadata"]
 IDS_A_REQUEST: Final = 1000
 POINTS_A_PAGE: Final = 1000
@@ -49,7 +50,7 @@ _MOST_POINTS_SEARCHED: Final = 65_536
 def payload_of(document: DocumentPoints, chunk: int) -> dict[str, Any]:
     """Return the payload of a chunk, a tombstone's for a number that is not among the live chunks."""
     live = chunk < len(document.chunks)
-    return {
+    payload = {
         "document_id": document.id,
         "tenant": document.tenant,
         "chunk": chunk,
@@ -60,12 +61,43 @@ def payload_of(document: DocumentPoints, chunk: int) -> dict[str, Any]:
         "metadata": dict(document.metadata) if live else {},
         "model": document.model,
     }
+    payload[CHECKSUM] = payload_checksum(payload)
+    payload[VECTOR_CHECKSUM] = document.chunks[chunk].vector_checksum if live else None
+    return payload
+
+
+@dataclass(frozen=True, slots=True)
+class PointBatch:
+    """Live points as they are inserted: the id, the payload and the vector of each."""
+
+    names: list[str]
+    payloads: list[dict[str, Any]]
+    vectors: list[bytes]
+
+    def part(self, start: int, stop: int) -> PointBatch:
+        """Return the points from `start` to before `stop`."""
+        return PointBatch(self.names[start:stop], self.payloads[start:stop], self.vectors[start:stop])
+
+
+def batch_of(collection: str, documents: Sequence[DocumentPoints]) -> PointBatch:
+    """Return the live points of documents; tombstones are not inserted."""
+    numbered = [(document, number) for document in documents for number in range(len(document.chunks))]
+    return PointBatch(
+        [point_id(collection, document.id, number) for document, number in numbered],
+        [payload_of(document, number) for document, number in numbered],
+        [document.chunks[number].vector for document, number in numbered],
+    )
 
 
 def check_document(document: DocumentPoints, dimension: int) -> None:
     """Raise Refused for a vector of another length or with NaN, and for metadata that no payload can hold."""
     for number, chunk in enumerate(document.chunks):
         check_vector(chunk.vector, dimension, f"document {document.id}, chunk {number}")
+    check_metadata(document)
+
+
+def check_metadata(document: DocumentPoints) -> None:
+    """Raise Refused for metadata that no payload can hold."""
     for name, value in document.metadata.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise Refused(f"document {document.id}: metadata {name} is {value}, which no payload can hold")
@@ -79,6 +111,15 @@ def check_vector(vector: bytes, dimension: int, what: str) -> None:
         raise Refused(f"{what}: the vector has {len(vector)} bytes, the collection's {dimension} floats take another")
     if not np.isfinite(np.frombuffer(vector, dtype="<f4")).all():
         raise Refused(f"{what}: the vector is not finite")
+
+
+def check_batch(batch: PointBatch, dimension: int) -> None:
+    """Raise Refused, naming the first, where a vector is not `dimension` finite float32."""
+    whole = b"".join(batch.vectors)
+    sound = all(len(vector) == 4 * dimension for vector in batch.vectors)
+    if not sound or not np.isfinite(np.frombuffer(whole, dtype="<f4")).all():
+        for payload, vector in zip(batch.payloads, batch.vectors, strict=True):
+            check_vector(vector, dimension, f"document {payload['document_id']}, chunk {payload['chunk']}")
 
 
 def floats(vector: bytes) -> list[float]:
@@ -103,7 +144,10 @@ def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content:
         content_hash=payload.get("content_hash"),
         tenant=payload.get("tenant", "default"),
         model=payload.get("model", ""),
+        checksum=payload.get(CHECKSUM) if content else None,
+        vector_checksum=payload.get(VECTOR_CHECKSUM) if content else None,
         text=payload.get("text") if content else None,
+        metadata=payload.get("metadata") if content else None,
         vector=vector_bytes(vectors) if content and not deleted else None,
     )
 

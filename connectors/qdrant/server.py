@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qdrant_client import AsyncQdrantClient, models
+from qdrant_client import AsyncQdrantClient, grpc, models
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
 from connectors.ports import NO_METADATA, PointPage, SearchRequest
+from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
     EXACT_FLOAT,
@@ -24,6 +25,8 @@ from connectors.qdrant.points import (
     VECTOR,
     Found,
     IndexKind,
+    PointBatch,
+    batch_of,
     by_document,
     check_document,
     check_vector,
@@ -60,16 +63,24 @@ _INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
 
 
 class ServerVectorStore:
-    """Collections of a server. `local` says that the client is in local mode: no versions, no payload indexes."""
+    """Collections of a server. `local` says that the client is in local mode: no versions, no payload indexes.
 
-    def __init__(self, client: AsyncQdrantClient, *, local: bool = False) -> None:
+    `packed` sends the vectors of a backfill over gRPC as they are; `timeout_s` bounds such a request.
+    """
+
+    def __init__(
+        self, client: AsyncQdrantClient, *, local: bool = False, packed: bool = False, timeout_s: int = 10
+    ) -> None:
         self._client = client
         self._local = local
+        self._packed = packed
+        self._timeout_s = timeout_s
         self._dimensions: dict[str, int] = {}
 
     @classmethod
     def connect(cls, settings: Qdrant) -> ServerVectorStore:
         """Return the store of a server; nothing is asked of it yet."""
+        timeout_s = max(1, round(settings.timeout_s))
         with warnings.catch_warnings():
             # A key sent without TLS: usual inside a private network, and the operator's decision.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
@@ -78,11 +89,11 @@ class ServerVectorStore:
                 grpc_port=settings.grpc_port,
                 prefer_grpc=settings.prefer_grpc,
                 api_key=settings.api_key,
-                timeout=max(1, round(settings.timeout_s)),
+                timeout=timeout_s,
                 # `prepare` asks for the version itself; the client would only warn, from a thread of its own.
                 check_compatibility=False,
             )
-        return cls(client)
+        return cls(client, packed=settings.prefer_grpc, timeout_s=timeout_s)
 
     async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
         """Create what is absent: the collection, and the indexes of its payload and metadata.
@@ -163,6 +174,31 @@ class ServerVectorStore:
                 results = await self._client.batch_update_points(collection, operations, wait=True)
             check_results(results, len(operations))
 
+    async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
+        """Insert the points that are not there yet, some megabytes a request, over gRPC without converting vectors."""
+        dimension = await self._dimension(collection)
+        for document in documents:
+            check_document(document, dimension)
+        for part in _requests(documents):
+            await self._insert(collection, batch_of(collection, part))
+
+    async def _insert(self, collection: str, batch: PointBatch) -> None:
+        with mapped(f"inserting into {collection}"):
+            if self._packed:
+                request = insertion(collection, batch, self._timeout_s)
+                answer = await self._client.grpc_points.Upsert(request, timeout=self._timeout_s)
+                done = answer.result.status == grpc.UpdateStatus.Completed
+            else:
+                points = [
+                    models.PointStruct(id=name, vector={VECTOR: floats(vector)}, payload=payload)
+                    for name, payload, vector in zip(batch.names, batch.payloads, batch.vectors, strict=True)
+                ]
+                none = models.Filter(must=[models.HasIdCondition(has_id=[])])  # no point that is there
+                result = await self._client.upsert(collection, points, wait=True, update_filter=none)
+                done = result.status == models.UpdateStatus.COMPLETED
+        if not done:
+            raise StoreUnavailable(f"Qdrant did not complete the insertion of {len(batch.names)} points in time")
+
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document."""
         vector = request.vector or b""
@@ -178,14 +214,18 @@ class ServerVectorStore:
 
         return await search_documents(ask, request.limit, request.filter)
 
-    async def scan(self, collection: str, after: str | None, limit: int) -> PointPage:
+    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
         """Return a page of points in the order of their ids."""
+        fields = CONTENT_FIELDS if content else MARK_FIELDS
         with mapped(f"scanning {collection}"):
             page, following = await self._client.scroll(
-                collection, None, limit, offset=after, with_payload=MARK_FIELDS, with_vectors=False
+                collection, None, limit, offset=after, with_payload=fields, with_vectors=content
             )
         groups = by_document(
-            [(payload["document_id"], stored_chunk(payload)) for payload in (record.payload or {} for record in page)]
+            [
+                (payload["document_id"], stored_chunk(payload, record.vector, content=content))
+                for payload, record in ((record.payload or {}, record) for record in page)
+            ]
         )
         documents = {name: tuple(chunks) for name, chunks in groups.items()}
         return PointPage(documents, None if following is None else str(following))

@@ -7,10 +7,13 @@ one that counts, so that an optimised copy takes its place in one step.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import msgspec
@@ -30,6 +33,7 @@ from connectors.qdrant.points import (
     VECTOR,
     Found,
     IndexKind,
+    PointBatch,
     by_document,
     floats,
     is_number,
@@ -44,7 +48,6 @@ from schemas.content import Scalar
 _INDEXES = (
     ("document_id", edge.PayloadSchemaType.Keyword),
     ("tenant", edge.PayloadSchemaType.Keyword),
-    ("version", edge.PayloadSchemaType.Integer),
 )
 _INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
@@ -63,6 +66,7 @@ class Shard:
         self.description = description
         self.touched: set[str] | None = None
         self.unflushed = 0
+        self.inserted_at_s = -math.inf
         self._engine = engine
         self.unoptimised = self.unindexed()
 
@@ -136,7 +140,7 @@ class Shard:
             points = [
                 edge.Point(
                     name,
-                    {VECTOR: floats(document.chunks[number].vector)} if number < len(document.chunks) else {},
+                    {VECTOR: _floats(document.chunks[number].vector)} if number < len(document.chunks) else {},
                     payload_of(document, number),
                 )
                 for name, number in due
@@ -144,6 +148,19 @@ class Shard:
             if points:
                 self._engine.update(edge.UpdateOperation.upsert_points(points))
         self._count(names)
+
+    def insert(self, batch: PointBatch) -> None:
+        """Write the points whose ids are not there yet, in one operation. As in `write`, it is not its condition."""
+        with mapped(f"inserting into {self.collection}"):
+            held = {str(record.id) for record in self._engine.retrieve([*batch.names], False, False)}
+            points = [
+                edge.Point(name, {VECTOR: _floats(vector)}, payload)
+                for name, payload, vector in zip(batch.names, batch.payloads, batch.vectors, strict=True)
+                if name not in held
+            ]
+            if points:
+                self._engine.update(edge.UpdateOperation.upsert_points(points))
+        self._count(batch.names)
 
     def adopt(self, source: Shard, names: Sequence[str]) -> None:
         """Take points over from another generation as they are there, whatever is here."""
@@ -195,15 +212,19 @@ class Shard:
             )
         return [Found(point.score, point.payload or {}) for point in points]
 
-    def scan(self, after: str | None, limit: int) -> PointPage:
+    def scan(self, after: str | None, limit: int, *, content: bool) -> PointPage:
         """Return a page of points in the order of their ids."""
+        fields = CONTENT_FIELDS if content else MARK_FIELDS
         offset = None if after is None else UUID(after)
         with mapped(f"scanning {self.collection}"):
             page, following = self._engine.scroll(
-                edge.ScrollRequest(offset, limit, None, with_payload=MARK_FIELDS, with_vector=False)
+                edge.ScrollRequest(offset, limit, None, with_payload=fields, with_vector=content)
             )
         groups = by_document(
-            [(payload["document_id"], stored_chunk(payload)) for payload in (record.payload or {} for record in page)]
+            [
+                (payload["document_id"], stored_chunk(payload, record.vector, content=content))
+                for payload, record in ((record.payload or {}, record) for record in page)
+            ]
         )
         documents = {name: tuple(chunks) for name, chunks in groups.items()}
         return PointPage(documents, None if following is None else str(following))
@@ -262,6 +283,11 @@ def describe(folder: Path, description: Description) -> None:
         os.fsync(folder_fd)
     finally:
         os.close(folder_fd)
+
+
+def _floats(vector: bytes) -> list[float]:
+    """Return a vector as something the engine reads floats from, one at a time: half the time of a list of them."""
+    return cast("list[float]", array("f", vector))
 
 
 def _filter(tenant: str, wanted: Mapping[str, Scalar]) -> edge.Filter:

@@ -14,6 +14,7 @@ import msgspec
 from connectors import errors
 from connectors.errors import CrossfadeError, Refused, TransientError
 from connectors.ports import PointPage, SearchRequest
+from connectors.qdrant.points import PointBatch
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 
@@ -44,6 +45,13 @@ class Write(msgspec.Struct, frozen=True, tag="write"):
     documents: list[DocumentPoints]
 
 
+class Insert(msgspec.Struct, frozen=True, tag="insert"):
+    """Call of `EmbeddedVectorStore.insert_points`."""
+
+    collection: str
+    points: PointBatch
+
+
 class Search(msgspec.Struct, frozen=True, tag="search"):
     """Call of `VectorStore.search`."""
 
@@ -57,6 +65,7 @@ class Scan(msgspec.Struct, frozen=True, tag="scan"):
     collection: str
     after: str | None
     limit: int
+    content: bool = False
 
 
 class Count(msgspec.Struct, frozen=True, tag="count"):
@@ -75,12 +84,13 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     """Asks whether the host answers."""
 
 
-Request = Prepare | Stored | Write | Search | Scan | Count | Optimise | Ping
+Request = Prepare | Stored | Write | Insert | Search | Scan | Count | Optimise | Ping
 
 ANSWERS: Final[dict[type[Any], Any]] = {
     Prepare: None,
     Stored: dict[str, list[StoredChunk]],
     Write: None,
+    Insert: None,
     Search: list[dict[str, Any]],  # fields of `Hit`
     Scan: PointPage,
     Count: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from uuid import uuid4
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from connectors.errors import Misconfigured, Refused
 from connectors.ports import VectorStore
-from domain.points import StoredChunk, tombstones_for
+from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, payload_checksum, tombstones_for, vector_checksums
 from domain.values import Kind
 from schemas.content import Scalar
 from tests.contract.vector_stores import DIMENSION, KINDS, document, opened, question, vector
@@ -45,6 +46,47 @@ async def test_what_was_written_is_found_and_read_back(store: VectorStore, name:
     assert (hit.document_id, hit.chunk, hit.text, hit.version) == ("a", 1, "a v7 #1", 7)
     assert hit.metadata == {"kind": "x", "none": None}
     assert hit.score == pytest.approx(1, abs=1e-6)
+
+
+async def test_an_insertion_fills_gaps_only_and_leaves_tombstones(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 5, [(1, 0, 0, 0)], [1]), document("gone", 6, [], [0])])
+    before = await store.stored(name, ["a", "gone"], content=True)
+    late = [document(one, 0, [(0, 1, 0, 0), (0, 0, 1, 0)]) for one in ("a", "gone", "new")]
+    await store.insert(name, late)
+    await store.insert(name, late)
+    after = await store.stored(name, ["a", "gone", "new"], content=True)
+    assert after["a"] == before["a"]
+    assert after["gone"][0] == before["gone"][0]
+    assert [(p.chunk, p.version, p.text) for p in after["new"]] == [(0, 0, "new v0 #0"), (1, 0, "new v0 #1")]
+    assert [hit.document_id for hit in await store.search(name, question(0, 1, 0, 0, limit=1))] == ["new"]
+    await store.write(name, [document("new", 1, [(1, 0, 0, 0)], [1])])
+    assert [p.version for p in (await store.stored(name, ["new"]))["new"]] == [1, 1]
+
+
+async def test_a_wrong_insertion_is_refused(store: VectorStore, name: str) -> None:
+    for wrong in (document("a", 0, [(1, 0, 0)]), document("a", 0, [(1, 0, 0, float("nan"))])):
+        with pytest.raises(Refused):
+            await store.insert(name, [wrong])
+    with pytest.raises(Refused):
+        await store.insert(name, [document("a", 0, metadata={"f": float("inf")})])
+    assert await store.stored(name, ["a"]) == {}
+
+
+@pytest.mark.parametrize("how", ["write", "insert"])
+async def test_every_point_carries_the_checksums_of_what_it_is(store: VectorStore, name: str, how: str) -> None:
+    content: dict[str, Scalar] = {"f": 1.0, "i": -(2**62), "n": None, "s": "ü", "b": True}
+    await (store.write if how == "write" else store.insert)(
+        name, [document("a", 0, [(3, 4, 0, 0), (1e-3, 0, 0, 2)], metadata=content), document("b", 0, tenant="t")]
+    )
+    page = await store.scan(name, None, 10, content=True)
+    assert page.next is None
+    points = [(one, point) for one, chunks in page.documents.items() for point in chunks]
+    assert len(points) == 3
+    for one, point in points:
+        assert point.checksum == payload_checksum({**asdict(point), "document_id": one})
+        assert point.vector is not None
+        assert point.vector_checksum == pytest.approx(vector_checksums([point.vector])[0], abs=VECTOR_CHECKSUM_ERROR)
+    assert await store.stored(name, ["a", "b"], content=True) == {one: list(p) for one, p in page.documents.items()}
 
 
 async def test_an_older_or_equal_version_changes_nothing(store: VectorStore, name: str) -> None:

@@ -21,7 +21,7 @@ from connectors.qdrant.client import HostedVectorStore, healthy
 from connectors.qdrant.embedded import EmbeddedVectorStore
 from connectors.qdrant.files import socket_path
 from connectors.qdrant.server import ServerVectorStore
-from domain.points import DocumentPoints, PointChunk
+from domain.points import DocumentPoints, chunks_of
 from schemas.content import Scalar
 from schemas.settings import Qdrant
 
@@ -41,7 +41,9 @@ def document(
     tenant: str = "default",
     metadata: dict[str, Scalar] | None = None,
 ) -> DocumentPoints:
-    chunks = tuple(PointChunk(f"{name} v{version} #{i}", vector(*values)) for i, values in enumerate(vectors))
+    chunks = chunks_of(
+        [f"{name} v{version} #{i}" for i in range(len(vectors))], [vector(*values) for values in vectors]
+    )
     content_hash = f"hash of {name} v{version}" if chunks else None
     return DocumentPoints(name, version, tenant, content_hash, "m@1", metadata or {}, chunks, tuple(tombstones))
 

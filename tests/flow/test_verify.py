@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domain.points import DocumentPoints, PointChunk
+from domain.points import DocumentPoints, chunks_of
 from tests.contract.legacy_places import DATABASES
 from tests.flow.site import Site, Store
 from topics.catalogue import DIFFERENCES, LOG
@@ -101,7 +101,7 @@ async def corrupt(store: Store, document_id: str, texts: tuple[str, ...]) -> Non
 
 def points_of(store: Store, document_id: str, version: int, texts: tuple[str, ...]) -> DocumentPoints:
     vector = np.eye(1, store.ports.embedder.dimension, dtype="<f4").tobytes()
-    chunks = tuple(PointChunk(text, vector) for text in texts)
+    chunks = chunks_of(texts, [vector] * len(texts))
     tombstones = () if texts else (0,)
     return DocumentPoints(
         document_id, version, "default", "no hash", store.ports.embedder.model_key, {}, chunks, tombstones

@@ -17,7 +17,7 @@ from agents.wiring import ROLES
 from connectors.errors import CrossfadeError
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus
-from domain.points import DocumentPoints, PointChunk
+from domain.points import DocumentPoints, chunks_of
 from schemas.content import content_hash
 from schemas.dead_letters import dead_letter
 from schemas.documents import DocumentEmbedded
@@ -107,7 +107,7 @@ async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: A
             content_hash(row.content),
             ports.embedder.model_key,
             row.content.metadata,
-            (PointChunk(text, vector),),
+            chunks_of([text], [vector]),
             (),
         )
         await ports.vectors.write(ports.name, [points])

@@ -20,7 +20,7 @@ from connectors.ports import Bus, Ledger, LegacyTable, SearchBackend, SearchRequ
 from connectors.telemetry import Telemetry, Trace
 from domain.keys import document_key
 from domain.legacy import LegacyRow, TableDescription
-from domain.points import DocumentPoints, PointChunk
+from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
 from schemas.cloudevents import decode, encode
 from schemas.content import Content, content_hash
@@ -245,7 +245,7 @@ class World:
     async def store(self, document_id: str, version: int, *texts: str) -> None:
         """Put points into the vector store, as if an earlier version had been written."""
         vectors = await HashingEmbedder(dimension=8).embed_documents(texts)
-        chunks = tuple(PointChunk(text, vector) for text, vector in zip(texts, vectors, strict=True))
+        chunks = chunks_of(texts, vectors)
         points = DocumentPoints(document_id, version, "default", "h", self.embedder.model_key, {}, chunks, ())
         await self.vectors.write(NAME, [points])
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.conversions.conversion import RestToGrpc
+from qdrant_client.conversions.conversion import RestToGrpc, grpc_to_payload
+from qdrant_client.grpc import UpsertPoints
 
 from connectors.errors import Misconfigured, TransientError
 from connectors.qdrant.embedded import optimising_is_due
 from connectors.qdrant.files import socket_path
-from connectors.qdrant.points import Found, best_hits, search_documents
+from connectors.qdrant.packed import insertion
+from connectors.qdrant.points import Found, batch_of, best_hits, search_documents
 from connectors.qdrant.server import ServerVectorStore, _requests, check_results, check_version, filter_of, upsert_of
+from domain.keys import point_id
 from domain.values import Kind
-from tests.contract.vector_stores import document
+from tests.contract.vector_stores import document, vector
 
 TOP = 2**53 - 1
 
@@ -29,6 +33,7 @@ def test_an_upsert_keeps_condition_and_empty_vectors_in_json() -> None:
     assert (gone["payload"]["deleted"], gone["payload"]["text"], gone["payload"]["metadata"]) == (True, "", {})
     assert set(live["payload"]) == {
         "document_id", "tenant", "chunk", "version", "content_hash", "deleted", "text", "metadata", "model",
+        "checksum", "vector_checksum",
     }  # fmt: skip
 
 
@@ -49,6 +54,20 @@ def test_an_upsert_keeps_condition_and_empty_vectors_over_grpc() -> None:
     fields = live.payload["metadata"].struct_value.fields
     assert (fields["f"].WhichOneof("kind"), fields["i"].WhichOneof("kind")) == ("double_value", "integer_value")
     assert fields["n"].WhichOneof("kind") == "null_value"
+
+
+def test_an_insertion_over_grpc_carries_the_bytes_of_its_vectors_and_touches_no_point_that_is_there() -> None:
+    values = [0.1, -2.5e-38, 3e38, 0.0] * 96
+    batch = batch_of("c", [document("a", 0, [values], metadata={"f": 1.0, "i": 1, "n": None, "b": True})])
+    sent = UpsertPoints.FromString(insertion("c", batch, 7).SerializeToString())
+    assert (sent.collection_name, sent.wait, sent.timeout) == ("c", True, 7)
+    (point,) = sent.points
+    assert point.id.uuid == point_id("c", "a", 0)
+    assert np.asarray(point.vectors.vectors.vectors["dense"].dense.data, "<f4").tobytes() == vector(*values)
+    assert grpc_to_payload(point.payload) == batch.payloads[0]
+    (condition,) = sent.update_filter.must
+    assert condition.WhichOneof("condition_one_of") == "has_id"
+    assert len(condition.has_id.has_id) == 0
 
 
 def test_a_search_is_always_limited_to_its_tenant_over_grpc_too() -> None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.points import StoredChunk, newest_version, reusable_vectors, tombstones_for
+from domain.points import (
+    CHECKSUM,
+    VECTOR_CHECKSUM_ERROR,
+    StoredChunk,
+    newest_version,
+    payload_checksum,
+    reusable_vectors,
+    tombstones_for,
+    vector_checksums,
+)
 
 
 def live(chunk: int, text: str = "", *, version: int = 1, model: str = "m@1") -> StoredChunk:
@@ -90,3 +100,46 @@ def test_a_vector_is_kept_where_text_and_model_are_the_same_wherever_the_chunk_s
 )
 def test_no_vector_is_kept_of(stored: Sequence[StoredChunk]) -> None:
     assert reusable_vectors(["a"], ["m@1"], stored) == {}
+
+
+PAYLOAD = {
+    "document_id": "a", "tenant": "t", "chunk": 0, "version": 7, "content_hash": "h", "deleted": False, "text": "x",
+    "metadata": {"a": 1, "b": None}, "model": "m@1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAYLOAD)
+def test_a_change_of_any_field_of_a_payload_shows_in_its_checksum(name: str) -> None:
+    changed = {**PAYLOAD, name: {"a": 2, "b": None} if name == "metadata" else "other"}
+    assert payload_checksum(changed) != payload_checksum(PAYLOAD)
+    assert payload_checksum({**PAYLOAD, CHECKSUM: 1, "unknown": 2}) == payload_checksum(PAYLOAD)
+    assert 0 <= payload_checksum(changed) < 2**53
+
+
+def test_the_checksum_of_a_payload_does_not_depend_on_the_order_of_its_fields() -> None:
+    backwards = dict(reversed(PAYLOAD.items()))
+    backwards["metadata"] = {"b": None, "a": 1}
+    assert payload_checksum(backwards) == payload_checksum(PAYLOAD)
+
+
+@given(st.integers(0, 383), st.floats(0.01, 2), st.floats(0.001, 1000))
+def test_a_changed_component_shows_in_a_vectors_checksum_and_its_length_does_not(
+    at: int, change: float, length: float
+) -> None:
+    values = np.random.default_rng(at).standard_normal(384)
+    unit = (values / np.linalg.norm(values)).astype("<f4")
+    damaged = unit.copy()
+    damaged[at] += np.float32(change)
+    own, longer, other = vector_checksums(
+        [unit.tobytes(), (values * length).astype("<f4").tobytes(), damaged.tobytes()]
+    )
+    assert longer == pytest.approx(own, abs=VECTOR_CHECKSUM_ERROR)
+    assert abs(other - own) > 10 * VECTOR_CHECKSUM_ERROR
+
+
+def test_vectors_that_trade_places_zeros_and_nothing_have_checksums_too() -> None:
+    one, two = np.asarray([1, 2, 3, 4], "<f4").tobytes(), np.asarray([4, 3, 2, 1], "<f4").tobytes()
+    first, second, zeros = vector_checksums([one, two, bytes(16)])
+    assert abs(first - second) > 1000 * VECTOR_CHECKSUM_ERROR
+    assert zeros == 0
+    assert vector_checksums([]) == []

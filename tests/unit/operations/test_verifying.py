@@ -14,7 +14,7 @@ from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import SearchBackend, SearchRequest
 from connectors.telemetry import Telemetry
 from domain.legacy import TableDescription
-from domain.points import DocumentPoints, PointChunk
+from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
 from operations.verifying import Bounds, Verification, verify
 from schemas.cloudevents import decode
@@ -58,7 +58,7 @@ class Stores:
     ) -> None:
         """Put a document into Qdrant alone."""
         content = Content(text={"body": body}, metadata={"year": 2024})
-        texts = tuple(PointChunk(f"{body} {number}", vector(*values)) for number in range(chunks))
+        texts = chunks_of([f"{body} {number}" for number in range(chunks)], [vector(*values)] * chunks)
         document = DocumentPoints(
             name, version, "default", content_hash(content), "hashing@1", content.metadata, texts, ()
         )

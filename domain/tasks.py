@@ -1,0 +1,98 @@
+"""What long tasks say of themselves: the states that are kept as JSON in the legacy database. No I/O, no clock."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+BACKFILL = "backfill"
+PROOF = "verify"
+HEADER = 0
+"""Number of the part that holds the state of a task as a whole; its ranges follow from 1."""
+CONTROL = -1
+"""Number of the part that operators write: see `Control`."""
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Control(_State):
+    """What an operator asks of a running task."""
+
+    paused: bool = False
+
+
+class BackfillState(_State):
+    """A backfill as a whole. Times are milliseconds since the epoch; `rate` is rows a second over the last minute."""
+
+    state: Literal["running", "paused", "failed", "done"] = "running"
+    started_at_ms: int
+    updated_at_ms: int
+    finished_at_ms: int | None = None
+    model: str
+    range_rows: int
+    rows_estimated: int
+    rows: int = 0
+    points: int = 0
+    kept: int = 0
+    ranges: int = 0
+    planned: bool = False
+    rate: float = 0.0
+    eta_s: float | None = None
+    throttle: str | None = None
+    error: str | None = None
+
+
+class RangeState(_State):
+    """One key range of a backfill, (`after`, `upto`]; `at` is the last id that is written and read back, None before.
+
+    `rows` were read, `points` inserted; `kept` rows had newer points already.
+    """
+
+    after: str | None
+    upto: str | None
+    at: str | None = None
+    done: bool = False
+    rows: int = 0
+    points: int = 0
+    kept: int = 0
+
+
+Verdict = Literal["equal", "different", "pending", "unknown"]
+
+
+class RangeProof(_State):
+    """What is proved of one key range (`after`, `upto`], and since when. `checksum` is the table's, as hexadecimal."""
+
+    after: str | None
+    upto: str | None
+    verdict: Verdict
+    proved_at_ms: int
+    rows: int = 0
+    checksum: str | None = None
+
+
+class ProofState(_State):
+    """The proof of a collection as a whole; `oldest_at_ms` is the time of its oldest range.
+
+    `differences` counts by kind what was found and is not repaired; `oldest_difference_at_ms` is when the oldest of
+    them was first seen.
+    """
+
+    state: Literal["running", "failed", "done"] = "running"
+    verdict: Verdict = "unknown"
+    started_at_ms: int
+    updated_at_ms: int
+    finished_at_ms: int | None = None
+    oldest_at_ms: int | None = None
+    rows: int = 0
+    points: int = 0
+    differences: dict[str, int] = {}
+    oldest_difference_at_ms: int | None = None
+    pending: int = 0
+    unknown: int = 0
+    round: int = 1
+    continuous: bool = False
+    error: str | None = None
