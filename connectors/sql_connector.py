@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from connectors.ports import Ledger, LegacyTable, SearchBackend
+from connectors.ports import Ledger, LegacyTable, SearchBackend, TaskStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +13,12 @@ class LegacyConnector:
     """The ports of one collection over one bounded pool of connections.
 
     `vector_search` is there only for a pgvector column. `prepare` creates crossfade's own tables (`crossfade_ledger`,
-    `crossfade_meta`) beside the collection's table, in its schema or database, where they are absent.
+    `crossfade_meta`, `crossfade_tasks`) beside the collection's table, in its schema or database, where they are absent.
     """
 
     table: LegacyTable
     ledger: Ledger
+    tasks: TaskStore
     text_search: SearchBackend
     vector_search: SearchBackend | None
     prepare: Callable[[], Awaitable[None]]

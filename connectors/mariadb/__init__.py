@@ -7,6 +7,7 @@ from connectors.mariadb.ledger import MariadbLedger
 from connectors.mariadb.pool import Pool, execute_all
 from connectors.mariadb.search import MariadbTextSearch
 from connectors.mariadb.table import MariadbTable
+from connectors.mariadb.tasks import MariadbTasks
 from connectors.sql_connector import LegacyConnector
 from schemas.settings import Collection
 
@@ -23,10 +24,17 @@ async def open_mariadb(name: str, collection: Collection, dsn: str) -> LegacyCon
         await pool.close()
         raise
     ledger = MariadbLedger(pool, layout)
+    tasks = MariadbTasks(pool, layout, dsn)
+
+    async def prepare() -> None:
+        await ledger.prepare()
+        await tasks.prepare()
+
     return LegacyConnector(
         table=MariadbTable(pool, layout),
         ledger=ledger,
+        tasks=tasks,
         text_search=MariadbTextSearch(pool, layout),
         vector_search=None,
-        prepare=ledger.prepare,
+        prepare=prepare,
     )

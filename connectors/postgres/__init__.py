@@ -7,6 +7,7 @@ from connectors.postgres.ledger import PostgresLedger
 from connectors.postgres.pool import Pool, execute_all
 from connectors.postgres.search import PostgresTextSearch, PostgresVectorSearch
 from connectors.postgres.table import PostgresTable
+from connectors.postgres.tasks import PostgresTasks
 from connectors.sql_connector import LegacyConnector
 from schemas.settings import Collection
 
@@ -24,10 +25,17 @@ async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyCo
         await pool.close()
         raise
     ledger = PostgresLedger(pool, layout)
+    tasks = PostgresTasks(pool, layout, dsn)
+
+    async def prepare() -> None:
+        await ledger.prepare()
+        await tasks.prepare()
+
     return LegacyConnector(
         table=PostgresTable(pool, layout),
         ledger=ledger,
+        tasks=tasks,
         text_search=PostgresTextSearch(pool, layout),
         vector_search=PostgresVectorSearch(pool, layout, vectors) if vectors else None,
-        prepare=ledger.prepare,
+        prepare=prepare,
     )
