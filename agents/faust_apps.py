@@ -21,16 +21,11 @@ from connectors.failpoints import passing
 from connectors.kafka.resets import survive_resets
 from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
+from topics.catalogue import group_of
 
-GROUP_PREFIX = "crossfade-"
 # Not below the brokers' group.min.session.timeout.ms, by default 6 s.
 SESSION_TIMEOUT_S = 10.0
 log = logging.getLogger("crossfade.agents")
-
-
-def group_of(role: str) -> str:
-    """Return the consumer group of a role."""
-    return GROUP_PREFIX + role
 
 
 def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:

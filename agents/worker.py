@@ -15,7 +15,7 @@ from agents.assembly import Opened
 from agents.batch import Batch, CollectionPorts, Failure, Failures, Message, Surroundings
 from agents.capture import capture
 from agents.embedder import embed
-from agents.faust_apps import add_batch_agent, add_concurrent_agent, group_of, make_app, start_apps, stop_apps
+from agents.faust_apps import add_batch_agent, add_concurrent_agent, make_app, start_apps, stop_apps
 from agents.halts import Halts
 from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
@@ -34,6 +34,7 @@ from connectors.telemetry import Telemetry
 from domain.halts import Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Outgoing
+from topics.catalogue import group_of
 from topics.provisioning import captured_topic
 
 log = logging.getLogger("crossfade.worker")

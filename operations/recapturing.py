@@ -15,7 +15,6 @@ from pathlib import Path
 
 from agents.assembly import HALTED, SOURCE_EPOCH, Opened, open_all
 from agents.batch import Surroundings
-from agents.faust_apps import group_of
 from agents.worker import now_ms
 from connectors.kafka.admin import existing_topics, provision
 from connectors.kafka.tail import committed_offsets, end_offsets
@@ -27,7 +26,7 @@ from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
 from operations.verifying import Bounds, verify
 from schemas.settings import Settings
-from topics.catalogue import EMBEDDED, LOG, RESOLVED
+from topics.catalogue import EMBEDDED, LOG, RESOLVED, group_of
 from topics.provisioning import captured_topic, captured_topics, plan
 
 Progress = Callable[[str], None]

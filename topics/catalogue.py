@@ -21,6 +21,7 @@ from schemas.service import ServiceChanged
 DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
 DEAD_LETTER_SUFFIX = "-dlt"
+GROUP_PREFIX = "crossfade-"
 
 SUBMITTED = "crossfade.documents.submitted.v1"
 LOG = "crossfade.documents.log.v1"
@@ -126,3 +127,8 @@ def capture_topic(prefix: str, table: str) -> str:
 def dead_letter_topic(topic: str) -> str:
     """Return the name of a topic's dead-letter topic."""
     return topic + DEAD_LETTER_SUFFIX
+
+
+def group_of(role: str) -> str:
+    """Return the consumer group of a role."""
+    return GROUP_PREFIX + role
