@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from connectors.ports import Ledger, LegacyTable, SearchBackend, TaskStore
+from connectors.ports import BulkTable, Ledger, LegacyTable, SearchBackend, TaskStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class LegacyConnector:
     """
 
     table: LegacyTable
+    bulk: BulkTable
     ledger: Ledger
     tasks: TaskStore
     text_search: SearchBackend

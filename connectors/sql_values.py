@@ -85,12 +85,16 @@ def sql_text(kind: Kind, value: Scalar) -> str | None:
 def parse_embedding(form: EmbeddingFormat, value: Any, column: str = "embedding") -> bytes | None:
     """Return little-endian float32 bytes of a stored embedding, None for NULL, for all zeros, for something malformed.
 
-    Text and lists are read for `pgvector` and `json`, bytes and base64 text for `float32`.
+    Text and lists are read for `pgvector` and `json`, bytes and base64 text for `float32`; bytes of a `pgvector` are
+    what its type sends: two numbers of 16 bits, then big-endian float32. Source: pgvector, `vector_send`.
     """
     if value is None:
         return None
     try:
-        vector = _float32(value) if form == "float32" else _numbers(value)
+        if form == "pgvector" and isinstance(value, bytes):
+            vector = np.frombuffer(value, dtype=">f4", offset=4).astype("<f4")
+        else:
+            vector = _float32(value) if form == "float32" else _numbers(value)
     except (ValueError, TypeError):
         vector = None
     if vector is None or vector.ndim != 1 or not vector.any() or not bool(np.isfinite(vector).all()):

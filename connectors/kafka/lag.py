@@ -100,7 +100,7 @@ def pipeline(captured: Iterable[str]) -> tuple[Reads, ...]:
 async def passed(offsets: Offsets, reads: Sequence[Reads], limit_s: float) -> bool:
     """Return True when all that is in the topics now has gone through every role, False where that takes too long.
 
-    What the database has not told Kafka yet is in no topic: see `operations.capture_places`.
+    What capture has not read from the database's log yet is in no topic: see `operations.capture_places.captured`.
     """
     roles = {each.role: each for each in reads}
     try:
@@ -141,12 +141,12 @@ class KafkaLag:
         self._reading = asyncio.Lock()
         self._oldest: dict[tuple[Place, int], float] = {}
 
-    async def lags(self) -> list[RoleLag]:
-        """Return how far each role is behind in each of its topics that exists."""
-        topics = {topic for each in self._reads for topic in each.topics}
-        bounds = await self.bounds(topics)
+    async def lags(self, captured: Iterable[str] | None = None) -> list[RoleLag]:
+        """Return how far each role is behind in each of its topics that exists; `captured` as in `passed`."""
+        reads = self._chosen(captured)
+        bounds = await self.bounds(topic for each in reads for topic in each.topics)
         found: list[RoleLag] = []
-        for each in self._reads:
+        for each in reads:
             committed = await self.committed(each.group)
             for topic in each.topics:
                 behind = {
@@ -163,14 +163,15 @@ class KafkaLag:
     async def passed(self, limit_s: float, captured: Iterable[str] | None = None) -> bool:
         """Say whether all that is in the topics now went through every role within the limit: see `passed`.
 
-        With `captured` capture is waited for in these topics alone.
+        With `captured` these are capture's topics, and no others.
         """
-        chosen = None if captured is None else tuple(captured)
-        reads = [
-            Reads(each.role, each.group, chosen) if each.role == "capture" and chosen is not None else each
-            for each in self._reads
-        ]
-        return await passed(self, reads, limit_s)
+        return await passed(self, self._chosen(captured), limit_s)
+
+    def _chosen(self, captured: Iterable[str] | None) -> list[Reads]:
+        if captured is None:
+            return list(self._reads)
+        topics = tuple(captured)
+        return [Reads(one.role, one.group, topics) if one.role == "capture" else one for one in self._reads]
 
     async def bounds(self, topics: Iterable[str]) -> dict[Place, tuple[int, int]]:
         """See `Offsets.bounds`."""

@@ -61,11 +61,21 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
 
 def after_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Given]]:
     """Return the condition that a row comes after a key in the key's own order, and its values."""
+    return _beyond(layout, key, ">", last=">")
+
+
+def upto_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Given]]:
+    """Return the condition that a row comes before a key in the key's own order or has that key, and its values."""
+    return _beyond(layout, key, "<", last="<=")
+
+
+def _beyond(layout: Layout, key: tuple[str, ...], sign: str, last: str) -> tuple[str, list[Given]]:
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
     parts = [given(kind, part) for kind, part in zip(layout.key_kinds, key, strict=True)]
     steps, values = [], [parts[0]]
     for number, name in enumerate(names):
         same = [f"{before} = %s" for before in names[:number]]
-        steps.append("(" + " AND ".join([*same, f"{name} > %s"]) + ")")
+        compared = last if number == len(names) - 1 else sign
+        steps.append("(" + " AND ".join([*same, f"{name} {compared} %s"]) + ")")
         values += parts[: number + 1]
-    return f"{names[0]} >= %s AND ({' OR '.join(steps)})", values
+    return f"{names[0]} {sign}= %s AND ({' OR '.join(steps)})", values

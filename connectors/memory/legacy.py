@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from connectors.errors import Refused
 from connectors.sql_layout import content_refusal, is_canonical_key
 from domain.fold import is_echo
 from domain.guards import ledger_moves
@@ -164,6 +165,37 @@ class MemoryTable:
 
     async def close(self) -> None:
         """See `LegacyTable.close`."""
+
+
+class MemoryBulk:
+    """`BulkTable` over a `MemoryLegacy`."""
+
+    def __init__(self, store: MemoryLegacy) -> None:
+        self._store = store
+
+    async def bound(self, after: str | None, rows: int) -> str | None:
+        """See `BulkTable.bound`."""
+        ids = self._ids(after, None)
+        return ids[rows - 1] if len(ids) >= rows else None
+
+    async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
+        """See `BulkTable.scan_range`."""
+        return [self._store.stored[one] for one in self._ids(after, upto)[:limit]]
+
+    async def estimated_rows(self) -> int:
+        """See `BulkTable.estimated_rows`."""
+        return len(self._store.stored)
+
+    async def running_statements(self) -> int:
+        """See `BulkTable.running_statements`."""
+        return 0
+
+    def _ids(self, after: str | None, upto: str | None) -> list[str]:
+        keys = sorted((key, one) for one in self._store.stored if (key := self._store.key_of(one)) is not None)
+        first, last = (None if bound is None else self._store.key_of(bound) for bound in (after, upto))
+        if (after is not None and first is None) or (upto is not None and last is None):
+            raise Refused("a range cannot begin or end at something that is not a key of the table")
+        return [one for key, one in keys if (first is None or key > first) and (last is None or key <= last)]
 
 
 class MemoryLedger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from connectors.postgres.bulk import PostgresBulk
 from connectors.postgres.layout import read_layout
 from connectors.postgres.ledger import PostgresLedger
 from connectors.postgres.pool import Pool, execute_all
@@ -33,6 +34,7 @@ async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyCo
 
     return LegacyConnector(
         table=PostgresTable(pool, layout),
+        bulk=PostgresBulk(pool, layout),
         ledger=ledger,
         tasks=tasks,
         text_search=PostgresTextSearch(pool, layout),

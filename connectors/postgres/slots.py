@@ -1,9 +1,10 @@
-"""Replication slots of capture's connectors: whether one is still there, and its removal. Debezium makes them."""
+"""Replication slots of capture's connectors: whether one is there, how far it is, its removal. Debezium makes them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Literal
 
 from connectors.errors import StoreUnavailable
@@ -12,9 +13,41 @@ from connectors.postgres.pool import Pool, quoted
 _DROP_BOUND_S = 30.0
 _POLL_S = 0.2
 _STATE = "SELECT wal_status::text FROM pg_replication_slots WHERE slot_name = $1"
+_PLACE = """
+SELECT active, wal_status::text, confirmed_flush_lsn::text AS confirmed, pg_current_wal_lsn()::text AS now,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint AS behind,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS kept
+FROM pg_replication_slots WHERE slot_name = $1
+"""
 _DROP = (
     "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPlace:
+    """How far the reader of a slot confirmed, and the server's log; `kept_bytes` of it are there because of the slot.
+
+    Positions are log sequence numbers as the server writes them. What is None the server no longer knows.
+    """
+
+    active: bool
+    status: str | None
+    confirmed: str | None
+    now: str
+    behind_bytes: int | None
+    kept_bytes: int | None
+
+
+async def slot_place(dsn: str, slot: str) -> SlotPlace | None:
+    """Return the place of a slot, None where there is none. Raises as `Pool.open`, TransientError on a standby."""
+    pool = await Pool.open(dsn, maximum=1)
+    try:
+        async with pool.session() as session:
+            row = await session.fetchrow(_PLACE, slot)
+    finally:
+        await pool.close()
+    return SlotPlace(*row) if row is not None else None
 
 
 async def slot_state(dsn: str, slot: str) -> Literal["there", "missing", "lost"]:

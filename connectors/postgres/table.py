@@ -18,7 +18,7 @@ from domain.values import Kind
 STATEMENT_BYTES = 32 * 1024 * 1024
 
 # Keys are compared in a wide type, so that a number beyond the column's range is no row instead of an error.
-_KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
+KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
 
 _GUARD = """
 INSERT INTO {ledger} AS l (collection, document_id, legacy_version)
@@ -149,7 +149,7 @@ class Statements:
     def __init__(self, layout: Layout) -> None:
         table = quoted(layout.schema, layout.table)
         key = [quoted(name) for name in layout.collection.key]
-        types = [_KEY_TYPES[kind] for kind in layout.key_kinds]
+        types = [KEY_TYPES[kind] for kind in layout.key_kinds]
         read = read_list(layout)
         arrays = ", ".join(f"${n}::text[]" for n in range(1, len(key) + 1))
         names = ", ".join(f"k{n}" for n in range(len(key)))
