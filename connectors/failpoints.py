@@ -45,6 +45,10 @@ PLACES: dict[str, str] = {
     "vector.after_write": "Qdrant is written, the ledger has not moved",
     "vector.before_told": "the ledger has moved, outcomes are not told",
     "vector.before_commit": "outcomes are told, offsets not committed",
+    "verify.after_rows": "a page of rows is read, nothing is compared",
+    "verify.after_save": "what is proved so far is kept",
+    "verify.after_points": "a page of points is read, its ghosts are not looked at again",
+    "verify.before_told": "differences are confirmed, and their repair is under way, nothing is published",
 }
 ENGINE = "embedder.engine"
 STALL_S = 4.0

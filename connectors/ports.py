@@ -125,6 +125,23 @@ class BulkTable(Protocol):
         ...
 
 
+class Checksums(Protocol):
+    """Checksums over key ranges of one table, computed by its database: order-free, 128 bits and the number of rows.
+
+    `columns` names what they are made of: everything that makes a document, and the row's version. Checksums of other
+    columns, of another database or of another version of it are not to be compared.
+    """
+
+    columns: str
+
+    async def of_ranges(self, ranges: Sequence[tuple[str | None, str | None]]) -> list[str]:
+        """Return the checksum of each range, after its first key and up to its second, in one statement.
+
+        Raises Refused where a key is not the id of a row that this table could have.
+        """
+        ...
+
+
 class TaskStore(Protocol):
     """What long tasks of one collection have done so far, in its legacy database: parts by number, each JSON bytes."""
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from connectors.ports import BulkTable, Ledger, LegacyTable, SearchBackend, TaskStore
+from connectors.ports import BulkTable, Checksums, Ledger, LegacyTable, SearchBackend, TaskStore
 
 
 @dataclass(frozen=True, slots=True)
 class LegacyConnector:
     """The ports of one collection over one bounded pool of connections.
 
-    `vector_search` is there only for a pgvector column. `prepare` creates crossfade's own tables (`crossfade_ledger`,
-    `crossfade_meta`, `crossfade_tasks`) beside the collection's table, in its schema or database, where they are absent.
+    `vector_search` is there only for a pgvector column. `prepare` creates crossfade's own tables where they are absent
+    (`crossfade_ledger`, `crossfade_meta`, `crossfade_tasks`), beside the collection's table, in its schema or database.
     """
 
     table: LegacyTable
     bulk: BulkTable
+    checksums: Checksums
     ledger: Ledger
     tasks: TaskStore
     text_search: SearchBackend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from connectors.mariadb.bulk import MariadbBulk
+from connectors.mariadb.checksums import MariadbChecksums
 from connectors.mariadb.layout import read_layout
 from connectors.mariadb.ledger import MariadbLedger
 from connectors.mariadb.pool import Pool, execute_all
@@ -34,6 +35,7 @@ async def open_mariadb(name: str, collection: Collection, dsn: str) -> LegacyCon
     return LegacyConnector(
         table=MariadbTable(pool, layout),
         bulk=MariadbBulk(pool, layout),
+        checksums=MariadbChecksums(pool, layout),
         ledger=ledger,
         tasks=tasks,
         text_search=MariadbTextSearch(pool, layout),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from connectors.postgres.bulk import PostgresBulk
+from connectors.postgres.checksums import PostgresChecksums
 from connectors.postgres.layout import read_layout
 from connectors.postgres.ledger import PostgresLedger
 from connectors.postgres.pool import Pool, execute_all
@@ -35,6 +36,7 @@ async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyCo
     return LegacyConnector(
         table=PostgresTable(pool, layout),
         bulk=PostgresBulk(pool, layout),
+        checksums=PostgresChecksums(pool, layout),
         ledger=ledger,
         tasks=tasks,
         text_search=PostgresTextSearch(pool, layout),

@@ -76,6 +76,7 @@ class EmbeddedVectorStore:
         for path, kind in indexes.items():
             self._of(collection).index(path, kind)
             await asyncio.sleep(0)
+        self._of(collection).flush()  # the journal does not know of indexes
 
     async def stored(
         self, collection: str, ids: Sequence[str], *, content: bool = False

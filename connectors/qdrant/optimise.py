@@ -126,6 +126,7 @@ class Optimisation:
         new.flush()
         describe(new.folder, new.description)
         self._replaced = True
+        new.journal, self._old.journal = self._old.journal, None
         self._put(new)
         self._old.close()
 

@@ -7,6 +7,7 @@ one that counts, so that an optimised copy takes its place in one step.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -19,10 +20,11 @@ from uuid import UUID
 import msgspec
 import qdrant_edge as edge
 
-from connectors.errors import Misconfigured
+from connectors.errors import Misconfigured, Refused, StoreUnavailable
 from connectors.ports import PointPage, SearchRequest
 from connectors.qdrant.engine_errors import mapped
 from connectors.qdrant.files import Description
+from connectors.qdrant.journal import Entry, Inserted, Journal, Written
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
     EXACT_FLOAT,
@@ -45,6 +47,8 @@ from domain.keys import point_id
 from domain.points import DocumentPoints, StoredChunk
 from schemas.content import Scalar
 
+log = logging.getLogger(__name__)
+
 _INDEXES = (
     ("document_id", edge.PayloadSchemaType.Keyword),
     ("tenant", edge.PayloadSchemaType.Keyword),
@@ -58,12 +62,23 @@ _INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
 
 
 class Shard:
-    """An open collection. `touched` collects the ids of written points while it is a set."""
+    """One generation of a collection. `touched` collects the ids of written points while it is a set.
 
-    def __init__(self, collection: str, folder: Path, description: Description, engine: edge.EdgeShard) -> None:
+    The generation that counts has the collection's `journal`; one that is being made has none.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        folder: Path,
+        description: Description,
+        engine: edge.EdgeShard,
+        journal: Journal | None = None,
+    ) -> None:
         self.collection = collection
         self.folder = folder
         self.description = description
+        self.journal = journal
         self.touched: set[str] | None = None
         self.unflushed = 0
         self.inserted_at_s = -math.inf
@@ -79,12 +94,12 @@ class Shard:
         path.mkdir(parents=True)
         with mapped(f"creating {collection}"):
             params = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)
-            engine = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={VECTOR: params}))
+            engine = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={VECTOR: params}, wal_enabled=False))
             for name, kind in _INDEXES:
                 engine.update(edge.UpdateOperation.create_field_index(name, kind))
             engine.flush()
         describe(folder, description)
-        return cls(collection, folder, description, engine)
+        return cls(collection, folder, description, engine, Journal(folder / "journal"))
 
     @classmethod
     def open(cls, collection: str, folder: Path) -> Shard:
@@ -99,7 +114,26 @@ class Shard:
         for other in folder.glob("g*"):
             if other != current:
                 shutil.rmtree(other)
-        return cls(collection, folder, description, load(collection, current))
+        shard = cls(collection, folder, description, load(collection, current), Journal(folder / "journal"))
+        shard._recover()
+        return shard
+
+    def _recover(self) -> None:
+        """Write what stands in the journal once more: what the engine has not kept, or has kept in part."""
+        if self.journal is None:
+            return
+        number = 0
+        for number, entry in enumerate(self.journal.entries(), 1):
+            try:
+                if isinstance(entry, Written):
+                    self._write(entry.document, entry.document.version)
+                else:
+                    self._insert(entry.points)
+            except Refused:
+                log.exception("%s: entry %d of the journal was refused before, too", self.collection, number)
+        if number:
+            log.info("%s: %d writes of the journal made once more", self.collection, number)
+        self.flush()
 
     def index(self, path: str, kind: IndexKind) -> None:
         """Build the index of a payload field, 7 µs a point; nothing where there is one of that kind already."""
@@ -118,11 +152,15 @@ class Shard:
     def write(self, document: DocumentPoints) -> None:
         """Write the points of a document that have a lower stored version, or none, in one operation.
 
-        The versions are compared here and not by a condition of the operation: the engine evaluates that once more
-        when it reads its log again, and after a kill between flushes it then left out updates that it had acknowledged
-        (qdrant-edge-py 0.9: all since an earlier flush, in 3 of 58 kills; so compared, in none of 104). Nobody writes
-        in between: one process has the files, and this does not await.
+        The versions are compared here and not by a condition of the operation: the engine reads an operation from its
+        log again after a kill, and then compares with something else. Nobody writes in between: one process has the
+        files, and this does not await.
         """
+        self._note(Written(document))
+        self._write(document, document.version - 1)
+
+    def _write(self, document: DocumentPoints, highest: int) -> None:
+        """Write the points of a document whose stored version is `highest` at most."""
         numbers = (*range(len(document.chunks)), *document.tombstones)
         names = [point_id(self.collection, document.id, number) for number in numbers]
         if not names:
@@ -135,7 +173,7 @@ class Shard:
             due = [
                 (name, number)
                 for name, number in zip(names, numbers, strict=True)
-                if held.get(name, {}).get("version", -1) < document.version
+                if held.get(name, {}).get("version", -1) <= highest
             ]
             points = [
                 edge.Point(
@@ -151,6 +189,10 @@ class Shard:
 
     def insert(self, batch: PointBatch) -> None:
         """Write the points whose ids are not there yet, in one operation. As in `write`, it is not its condition."""
+        self._note(Inserted(batch))
+        self._insert(batch)
+
+    def _insert(self, batch: PointBatch) -> None:
         with mapped(f"inserting into {self.collection}"):
             held = {str(record.id) for record in self._engine.retrieve([*batch.names], False, False)}
             points = [
@@ -171,6 +213,13 @@ class Shard:
             ]
             self._engine.update(edge.UpdateOperation.upsert_points(points))
         self._count(names)
+
+    def _note(self, entry: Entry) -> None:
+        if self.journal is not None:
+            try:
+                self.journal.append(entry)
+            except OSError as error:
+                raise StoreUnavailable(f"{self.collection}: {error}") from error
 
     def _count(self, names: Sequence[str]) -> None:
         self.unflushed += len(names)
@@ -250,6 +299,8 @@ class Shard:
         """Bring everything to disk; until then a power cut may lose it, the end of the process does not."""
         with mapped(f"flushing {self.collection}"):
             self._engine.flush()
+        if self.journal is not None:
+            self.journal.cut()
         self.unflushed = 0
 
     def close(self) -> None:
@@ -257,6 +308,9 @@ class Shard:
         self.flush()
         with mapped(f"closing {self.collection}"):
             self._engine.close()
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
 
 
 def load(collection: str, folder: Path) -> edge.EdgeShard:

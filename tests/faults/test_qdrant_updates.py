@@ -34,10 +34,17 @@ while True:
 # Looks, and dies without a flush: what the engine read back from its log must hold for the next one, too.
 READER = """
 import json, sys
+from dataclasses import asdict
 from pathlib import Path
 from connectors.qdrant.shard import Shard
+from domain.points import payload_checksum, vector_checksums
 
-stored = Shard.open("c", Path(sys.argv[1])).stored(sys.argv[2:], content=False)
+stored = Shard.open("c", Path(sys.argv[1])).stored(sys.argv[2:], content=True)
+for name, points in stored.items():
+    for point in points:
+        assert point.checksum == payload_checksum({**asdict(point), "document_id": name}), (name, point)
+        if point.vector:
+            assert abs(point.vector_checksum - vector_checksums([point.vector])[0]) < 1e-6, (name, point)
 print(json.dumps({name: [point.version for point in points] for name, points in stored.items()}), flush=True)
 
 """

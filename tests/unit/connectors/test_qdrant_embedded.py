@@ -115,7 +115,7 @@ async def test_an_optimised_collection_has_what_was_written_meanwhile(
     }
     assert all(chunk.deleted == (chunk.vector is None) for chunks in after.values() for chunk in chunks)
     assert await store.count("c") == 2 * 799 - written + 1
-    assert generations(tmp_path) == ["collection.json", "g2"]
+    assert generations(tmp_path) == ["collection.json", "g2", "journal"]
     await store.write("c", [document("new", 2, [(0, 0, 0, 1)])])
     again = await reopened(store, tmp_path)
     assert [(hit.document_id, hit.version) for hit in await again.search("c", question(0, 0, 0, 1, limit=1))] == [
@@ -180,7 +180,7 @@ async def test_an_optimisation_that_fails_leaves_everything_as_it_was(
     assert false is not None
     monkeypatch.setattr(sys, "executable", false)
     assert not await store.optimise("c")
-    assert generations(tmp_path) == ["collection.json", "g1"]
+    assert generations(tmp_path) == ["collection.json", "g1", "journal"]
     await store.write("c", [document("a", 2)])
     assert await store.count("c") == 1
 
@@ -193,7 +193,7 @@ async def test_a_generation_left_by_a_crash_is_removed_and_the_old_one_counts(st
     again = EmbeddedVectorStore(tmp_path)
     await again.start()
     assert await again.count("c") == 1
-    assert generations(tmp_path) == ["collection.json", "g1"]
+    assert generations(tmp_path) == ["collection.json", "g1", "journal"]
     await again.close()
 
 
@@ -206,7 +206,7 @@ async def test_upkeep_flushes_and_optimises_when_due(tmp_path: Path, monkeypatch
     await store.write("c", [document(f"d{i}", 1) for i in range(99)])
     await asyncio.sleep(0.1)
     assert store._shards["c"].unflushed == 0
-    assert generations(tmp_path) == ["collection.json", "g1"]
+    assert generations(tmp_path) == ["collection.json", "g1", "journal"]
     await store.write("c", [document("last", 1)])
     while store._shards["c"].description.generation == 1:  # noqa: ASYNC110 -- the store has no event for it
         await asyncio.sleep(0.01)

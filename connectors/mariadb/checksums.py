@@ -1,0 +1,70 @@
+"""Checksums over key ranges in MariaDB: nothing of a row leaves the database. The sessions of
+`connectors.mariadb.pool` are all in UTC, so that the text of a timestamp is the same in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from connectors.errors import Refused
+from connectors.mariadb.expressions import Given, after_condition, upto_condition
+from connectors.mariadb.pool import Pool, quoted
+from connectors.sql_checksums import columns_name, range_checksum
+from connectors.sql_layout import VERSION_COLUMN, Column, Layout
+from domain.values import Kind
+
+_RANGE = """
+SELECT {number} AS number, COUNT(*) AS total, SUM(CAST(CONV(LEFT(h, 16), 16, 10) AS UNSIGNED)) AS high,
+       SUM(CAST(CONV(RIGHT(h, 16), 16, 10) AS UNSIGNED)) AS low
+FROM (SELECT MD5(CONCAT({expressions})) AS h FROM {table} t{where}) hashed{number}
+"""
+
+
+class MariadbChecksums:
+    """`Checksums` of one collection; see `connectors.ports`."""
+
+    def __init__(self, pool: Pool, layout: Layout) -> None:
+        self._pool = pool
+        self._layout = layout
+        self._table = quoted(layout.schema, layout.table)
+        names = (*layout.read_columns, VERSION_COLUMN)
+        self._expressions = ", ".join(_hashed(layout.columns[name]) for name in names)
+        self.columns = columns_name("mariadb", [self._expressions])
+
+    async def of_ranges(self, ranges: Sequence[tuple[str | None, str | None]]) -> list[str]:
+        """See `Checksums.of_ranges`."""
+        values: list[Given] = []
+        statement = " UNION ALL ".join(
+            _RANGE.format(
+                number=number, expressions=self._expressions, table=self._table, where=self._between(*bounds, values)
+            )
+            for number, bounds in enumerate(ranges)
+        )
+        async with self._pool.session() as session:
+            records = await session.fetch(statement, values)
+        found = {int(r["number"]): range_checksum(r["total"], r["high"], r["low"]) for r in records}
+        return [found[number] for number in range(len(ranges))]
+
+    def _between(self, after: str | None, upto: str | None, values: list[Given]) -> str:
+        """Return the condition of a range, whose keys are added to the values."""
+        parts: list[str] = []
+        for condition, bound in ((after_condition, after), (upto_condition, upto)):
+            if bound is None:
+                continue
+            key = self._layout.key_values(bound)
+            if key is None:
+                raise Refused("a range cannot begin or end at something that is not a key of the table")
+            text, given = condition(self._layout, key)
+            parts.append(text)
+            values += given
+        return f" WHERE {' AND '.join(parts)}" if parts else ""
+
+
+def _hashed(column: Column) -> str:
+    """Return what of a column goes into a row's hash: its bytes behind their number, so that none run into the next.
+
+    A float of 32 bits is taken as a double: as text it would lose digits.
+    """
+    name = f"t.{quoted(column.name)}"
+    value = f"CAST({f'CAST({name} AS DOUBLE)' if column.kind is Kind.FLOAT32 else name} AS BINARY)"
+    return f"IFNULL(CONCAT(LENGTH({value}), ':', {value}), '-')"
