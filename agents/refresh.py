@@ -6,9 +6,10 @@ The position is read before the row (rule 10 of the protocol); the row with a lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from agents.batch import CollectionPorts, Surroundings
-from connectors.ports import Bus
+from agents.batch import Surroundings
+from connectors.ports import Bus, Ledger, LegacyTable
 from domain.fold import LedgerState
 from domain.keys import document_key
 from domain.legacy import LegacyRow
@@ -19,8 +20,27 @@ from schemas.records import Outgoing
 from topics.catalogue import LOG
 
 
+class RowsAndLedger(Protocol):
+    """What a refresh asks of a collection."""
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        ...
+
+    @property
+    def table(self) -> LegacyTable:
+        """Its table."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its ledger."""
+        ...
+
+
 async def append_refreshes(
-    ports: CollectionPorts,
+    ports: RowsAndLedger,
     ids: Sequence[str],
     *,
     bus: Bus,

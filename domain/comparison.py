@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from zlib import crc32
 
-from domain.points import StoredChunk
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, made_by, payload_checksum, vector_checksums
+from schemas.content import Scalar
 from schemas.documents import DifferenceKind
+
+# A component of a unit vector, normalised by the engine in 32 bits, is off by less than this.
+GIVEN_ERROR = 2e-6
 
 
 @dataclass(frozen=True, slots=True)
 class LegacyFacts:
-    """What the legacy store says of a document; `chunk_count` is the ledger's, None where it has none."""
+    """What the legacy store says of a document.
+
+    `chunk_count` and `vector_version` are the ledger's, None where it has none; `tenant` and `metadata` None are not
+    compared. `given` is the row's embedding, of a length that the collection can use.
+    """
 
     version: int | None
     content_hash: str
     chunk_count: int | None = None
+    vector_version: int | None = None
+    tenant: str | None = None
+    metadata: Mapping[str, Scalar] | None = None
+    given: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +47,13 @@ class Difference:
     vector_version: int | None = None
 
 
-def compare(document_id: str, legacy: LegacyFacts | None, stored: Sequence[StoredChunk]) -> Difference | None:
-    """Return how the two differ, or None where they hold the same."""
+def compare(
+    document_id: str, legacy: LegacyFacts | None, stored: Sequence[StoredChunk], *, model: int | None = None
+) -> Difference | None:
+    """Return how the two differ, or None where they hold the same. Vectors are compared by `wrong_vectors`.
+
+    Payloads are checked where they were read with the points. `model` is the CRC-32 of the collection's model key.
+    """
     visible = [point for point in stored if not point.deleted]
     newest = max((point.version for point in visible), default=None)
     if legacy is None:
@@ -39,21 +62,115 @@ def compare(document_id: str, legacy: LegacyFacts | None, stored: Sequence[Store
         return Difference(document_id, "ghost", "no legacy row", None, newest)
     if not visible:
         return Difference(document_id, "missing", "no visible point", legacy.version, None)
-    detail = _disagreement(legacy, visible)
+    detail = _disagreement(legacy, visible) or _payload(document_id, legacy, visible)
+    if detail is None and model is not None and any(_fingerprint(point.model) != model for point in visible):
+        detail = "wrong model"
     return Difference(document_id, "stale", detail, legacy.version, newest) if detail else None
 
 
 def _disagreement(legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> str | None:
+    numbers = [point.chunk for point in visible]
     versions = {point.version for point in visible}
-    numbers = sorted(point.chunk for point in visible)
+    if len(set(numbers)) < len(numbers):
+        return "duplicate chunk"
     if len(versions) > 1:
         return f"chunks of {len(versions)} versions"
     if any(point.content_hash != legacy.content_hash for point in visible):
         return "content hash"
-    if numbers != list(range(len(numbers))):
-        return "chunk missing or doubled"
-    if legacy.chunk_count is not None and len(numbers) != legacy.chunk_count:
-        return f"{len(numbers)} chunks, the ledger says {legacy.chunk_count}"
-    if legacy.version is not None and max(versions) not in (0,) and max(versions) < legacy.version:
+    if max(numbers) != len(numbers) - 1:
+        return "chunk missing"
+    # Of what a backfill wrote, at version 0, only the content counts.
+    return _beside_the_ledger(legacy, visible[0].version, len(numbers)) if versions != {0} else None
+
+
+def _beside_the_ledger(legacy: LegacyFacts, version: int, chunks: int) -> str | None:
+    if legacy.chunk_count is not None and chunks != legacy.chunk_count:
+        return f"{chunks} chunks, the ledger says {legacy.chunk_count}"
+    if legacy.vector_version and version != legacy.vector_version:
+        return f"wrong version: {version}, the ledger says {legacy.vector_version}"
+    if legacy.version is not None and version < legacy.version:
         return "version below the row's"
     return None
+
+
+def _payload(document_id: str, legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> str | None:
+    for point in visible:
+        if legacy.tenant is not None and point.tenant != legacy.tenant:
+            return "wrong payload: tenant"
+        if point.metadata is None:
+            continue
+        if legacy.metadata is not None and _present(point.metadata) != _present(legacy.metadata):
+            return "wrong payload: metadata"
+        if point.checksum is not None and point.checksum != checksum_of(document_id, point):
+            return "wrong payload"
+    return None
+
+
+def _present(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def _fingerprint(model: str) -> int:
+    return crc32(made_by(model).encode())
+
+
+def checksum_of(document_id: str, point: StoredChunk) -> int:
+    """Return the checksum that a point's payload, as it was read, must carry."""
+    return payload_checksum(
+        {
+            "document_id": document_id,
+            "tenant": point.tenant,
+            "chunk": point.chunk,
+            "version": point.version,
+            "content_hash": point.content_hash,
+            "deleted": point.deleted,
+            "text": point.text,
+            "metadata": point.metadata,
+            "model": point.model,
+        }
+    )
+
+
+def is_checked(stored: Sequence[StoredChunk]) -> bool:
+    """Say whether every visible point carries its checksums: those written before there were any do not."""
+    return all(p.deleted or (p.checksum is not None and p.vector_checksum is not None) for p in stored)
+
+
+def points_digest(stored: Sequence[StoredChunk]) -> bytes:
+    """Return 16 bytes that stand for all points of a document: version, hash, and the checksums of each."""
+    marks = [
+        (p.chunk, p.version, p.deleted, p.content_hash, p.model, p.checksum, p.vector_checksum)
+        for p in sorted(stored, key=lambda point: point.chunk)
+    ]
+    return blake2b(orjson.dumps(marks), digest_size=16).digest()
+
+
+def wrong_vectors(points: Sequence[StoredChunk], given: Sequence[bytes | None], dimension: int) -> set[int]:
+    """Return which of the visible points have not the vector that was written with them.
+
+    Each is held against its own checksum, and against the row's embedding where there is one (`given`, in the same
+    order): Qdrant keeps vectors at length 1, so unit vectors are compared.
+    """
+    size = 4 * dimension
+    sound = [n for n, point in enumerate(points) if point.vector is not None and len(point.vector) == size]
+    wrong = set(range(len(points))) - set(sound)
+    if not sound:
+        return wrong
+    found = vector_checksums([points[n].vector or b"" for n in sound])
+    for n, along in zip(sound, found, strict=True):
+        told = points[n].vector_checksum
+        if told is not None and not abs(along - told) <= VECTOR_CHECKSUM_ERROR:  # NaN is wrong, too
+            wrong.add(n)
+    held = [n for n in sound if given[n] is not None]
+    if held:
+        units = [_units([source[n] for n in held], dimension) for source in ([p.vector for p in points], given)]
+        apart = np.abs(units[0] - units[1]).max(axis=1)
+        wrong |= {n for n, far in zip(held, apart.tolist(), strict=True) if not far <= GIVEN_ERROR}
+    return wrong
+
+
+def _units(vectors: Sequence[bytes | None], dimension: int) -> npt.NDArray[np.float32]:
+    values = np.frombuffer(b"".join(vector or b"" for vector in vectors), dtype="<f4").reshape(-1, dimension)
+    lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+    inverse: npt.NDArray[np.float32] = (1 / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+    return values * inverse[:, None]

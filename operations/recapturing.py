@@ -14,17 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agents.assembly import HALTED, SOURCE_EPOCH, Opened, open_all
-from agents.batch import Surroundings
-from agents.worker import now_ms
 from connectors.kafka.admin import existing_topics, provision
 from connectors.kafka.tail import committed_offsets, end_offsets
 from connectors.postgres.slots import drop_slot
-from connectors.telemetry import Telemetry
 from domain.halts import Reason
 from operations.capturing import CONNECTOR_BOUND_S, Group, by_database, connect_client, groups, make_connector
 from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
-from operations.verifying import Bounds, verify
+from operations.verification.collection import Wanted, verify_collection
+from operations.verification.result import Bounds
 from schemas.settings import Settings
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, group_of
 from topics.provisioning import captured_topic, captured_topics, plan
@@ -35,7 +33,6 @@ _TELL_S = 10.0
 # How long nothing may move before it is said that no worker does it.
 STILL_S = 120.0
 _ROUNDS = 10
-_PAGE = 500
 _SETTLE_S = 1.0
 
 
@@ -66,7 +63,7 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
                 await _begin(client, opened, members, progress)
             for group in groups({name: opened.collections[name] for name in names}):
                 await _snapshot_read(client, group, progress)
-        return [await _proved(opened, name, progress) for name in names]
+        return [await _proved(opened, home, name, progress) for name in names]
     finally:
         await opened.close()
 
@@ -146,25 +143,18 @@ async def _snapshot_read(client: ConnectClient, group: Group, progress: Progress
     progress(f"{names}: the snapshot is read")
 
 
-async def _proved(opened: Opened, name: str, progress: Progress) -> Recaptured:
+async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> Recaptured:
     """Wait until the snapshot is in both stores, repair what it could not see, and put the collection in service."""
     started, repaired = time.monotonic(), 0
     ports = opened.collections[name]
-    around = Surroundings(now_ms, opened.epoch, Telemetry(tracing=False))
+    wanted = Wanted(Bounds(settle_s=_SETTLE_S, sample=0), repair=True, full=True)
     for _ in range(_ROUNDS):
         await _through(opened, name, progress)
-        run = await verify(
-            ports,
-            bus=opened.bus,
-            around=around,
-            bounds=Bounds(_PAGE, _SETTLE_S),
-            repair=True,
-            progress=lambda _: None,
-        )
+        run = await verify_collection(opened.settings, home, name, wanted)
         repaired += run.repaired
-        if not run.found:
+        if run.verdict == "equal":
             break
-        progress(f"{name}: {run.found} differences, their repair is under way")
+        progress(f"{name}: {run.found} differences, their repair is under way; {run.unknown} parts were not read")
     else:
         raise CommandError(
             f"{name}: the stores are not equal after {_ROUNDS} repairs; the collection stays stopped.",

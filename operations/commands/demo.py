@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,10 +40,10 @@ def demo(
     """
     # It opens what a worker opens, and that takes a second to import.
     from operations.demo.run import run_demo  # noqa: PLC0415
-    from operations.verification import verify_collection  # noqa: PLC0415
+    from operations.verification.collection import verify_collection  # noqa: PLC0415
 
     place = home_folder(home)
-    report = run(run_demo(place, documents, changes, partial(verify_collection, repair=False), say, keep=keep))
+    report = run(run_demo(place, documents, changes, verify_collection, say, keep=keep))
     if json:
         print_json({name: getattr(report, name) for name in report.__dataclass_fields__})
     else:

@@ -1,14 +1,20 @@
-"""`crossfade verify`: the difference finder on the command line. What it compares is in `operations.verifying`."""
+"""`crossfade verify`: the verifier on the command line. What it compares is in `operations.verification`."""
 
 from __future__ import annotations
 
-import time
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
 
 from operations.context import (
     DIFFERENCES,
+    FAILED,
     PANEL_LOOK,
     CollectionArgument,
     ConfigOption,
@@ -26,72 +32,154 @@ from operations.context import (
 )
 
 if TYPE_CHECKING:
-    from operations.verifying import Verification
+    from operations.verification.collection import Wanted
+    from operations.verification.result import Verification
 
 app = typer.Typer()
+_CPU_SHARE = 0.05
+_ROUNDS_KEPT = 500
 
 
 @app.command(rich_help_panel=PANEL_LOOK)
 def verify(
     collection: CollectionArgument = None,
     repair: Annotated[bool, typer.Option("--repair", help="Append a refresh entry for each difference.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every row, also where the table's checksums did not change.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew, also where the last run did not come to its end.")
+    ] = False,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, help="Documents whose computed vectors are computed again.")
+    ] = 200,
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="Go round and round, slowly, until a signal; one line a round.")
+    ] = False,
+    cpu_share: Annotated[
+        float, typer.Option("--cpu-share", min=0.001, max=1.0, help="Of a core, with --continuous.")
+    ] = _CPU_SHARE,
+    max_rounds: Annotated[int | None, typer.Option("--max-rounds", min=1, help="Ends --continuous.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one page, too.")
+    ] = None,
     settle_s: Annotated[
-        float, typer.Option("--settle", min=0.0, help="Seconds before a difference is looked at again.")
+        float, typer.Option("--settle", min=0.0, help="Seconds before what differs is looked at again.")
     ] = 2.0,
-    page: Annotated[int, typer.Option("--page", min=1, max=10_000, help="Documents read at a time.")] = 500,
+    patience_s: Annotated[
+        float, typer.Option("--patience", min=0.0, help="Seconds to wait for changes that are under way.")
+    ] = 30.0,
+    page: Annotated[int, typer.Option("--page", min=1, max=10_000, help="Documents read at a time.")] = 1000,
+    range_rows: Annotated[int, typer.Option("--range-rows", min=1, help="Rows a range of the proof.")] = 4000,
     config: ConfigOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare every document of the legacy table with Qdrant, both ways.
+    """Prove that Qdrant holds what the legacy table holds, both ways, payloads and vectors included.
 
-    Exit code 3: there were differences (also when they were repaired; verify again to see them gone).
+    Exit code 3: there were differences (also when they were repaired; verify again to see them gone). 1: something
+    could not be read, or was still under way: not different, and not equal.
     """
-    # It opens what a worker opens, and that takes a second to import.
-    from operations.verification import document_of  # noqa: PLC0415
+    # What a verification opens takes a second to import.
+    from connectors.failpoints import arm  # noqa: PLC0415
+    from operations.verification.collection import Wanted  # noqa: PLC0415
+    from operations.verification.result import Bounds  # noqa: PLC0415
 
     with told():
         context = load(config, home)
         name = context.collection(collection)
-    started = time.monotonic()
-    found = run(_verified(context, name, page, settle_s, repair))
-    seconds = time.monotonic() - started
-    if json:
-        print_json(document_of(found, seconds))
+        arm(os.environ)
+    bounds = Bounds(
+        page=page, settle_s=settle_s, patience_s=patience_s, range_rows=range_rows, sample=sample,
+        in_flight=1 if continuous else Bounds().in_flight,
+    )  # fmt: skip
+    wanted = Wanted(bounds, repair, full, restart, cpu_share if continuous else None)
+    if continuous:
+        last = run(_rounds(context, name, wanted, max_rounds, html, json))
     else:
-        _print(found, seconds)
-    if found.found:
+        last = run(_once(context, name, wanted, html))
+        _show(last, json)
+    if last is not None and last.found:
         raise typer.Exit(DIFFERENCES)
+    if last is not None and last.verdict != "equal":
+        raise typer.Exit(FAILED)
 
 
-async def _verified(context: Context, name: str, page: int, settle_s: float, repair: bool) -> Verification:
-    from operations.verification import verify_collection  # noqa: PLC0415  # as above
-    from operations.verifying import Bounds  # noqa: PLC0415
+async def _once(context: Context, name: str, wanted: Wanted, html: Path | None) -> Verification:
+    from operations.verification.collection import verify_collection  # noqa: PLC0415  # as above
 
-    with counting("documents read") as counted:
-        return await verify_collection(
+    with counting("documents compared") as counted:
+        found = await verify_collection(
             context.settings,
             context.home,
             name,
-            Bounds(page, settle_s),
-            repair=repair,
-            progress=say,
-            counted=counted,
+            wanted,
+            say=say,
+            progress=lambda run: counted(run.legacy_documents + run.vector_documents),
         )
+    await _write(html, [found])
+    return found
 
 
-def _print(run: Verification, seconds: float) -> None:
-    if run.differences:
+async def _rounds(
+    context: Context, name: str, wanted: Wanted, most: int | None, html: Path | None, json: bool
+) -> Verification | None:
+    """Tell each round on stderr until a signal or the last one; return that one, None where none was finished."""
+    from agents.worker import now_ms  # noqa: PLC0415  # as above
+    from operations.verification.collection import verify_rounds  # noqa: PLC0415
+    from operations.verification.report import document_of, line_of  # noqa: PLC0415
+
+    done: list[Verification] = []
+
+    async def follow() -> None:
+        async for found in verify_rounds(context.settings, context.home, name, wanted, most=most, say=say):
+            done.append(found)
+            del done[:-_ROUNDS_KEPT]
+            line = orjson.dumps(document_of(found, ranges=False)).decode() if json else line_of(found, now_ms())
+            say(line)
+            await _write(html, done)
+
+    following = asyncio.ensure_future(follow())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, following.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+    return done[-1] if done else None
+
+
+async def _write(html: Path | None, runs: list[Verification]) -> None:
+    if html is not None:
+        from operations.verification.page import page_of  # noqa: PLC0415  # as above
+
+        await asyncio.to_thread(html.write_text, page_of(runs), encoding="utf-8")
+
+
+def _show(found: Verification, json: bool) -> None:
+    from operations.verification.report import document_of, seconds_of  # noqa: PLC0415  # as above
+
+    if json:
+        print_json(document_of(found))
+        return
+    if found.differences:
         rows = [
-            (d.id, d.kind, d.detail, _version(d.legacy_version), _version(d.vector_version)) for d in run.differences
+            (d.id, d.kind, d.detail, _version(d.legacy_version), _version(d.vector_version)) for d in found.differences
         ]
         print_table(("document", "kind", "detail", "version in the table", "in Qdrant"), rows)
-        if run.more_differences:
-            print(f"and {run.more_differences} more")
+        if found.more_differences:
+            print(f"and {found.more_differences} more")
+    for error in found.errors[:20]:
+        print(f"not read: {error}")
+    if found.unchecked:
+        print(f"{amount(found.unchecked, 'document')} with points that carry no checksums: --repair writes them anew.")
+    if found.sample.documents:
+        lowest = "-" if found.sample.lowest_cosine is None else f"{found.sample.lowest_cosine:.6f}"
+        print(f"{amount(found.sample.documents, 'document')} embedded again, lowest cosine {lowest}.")
     print(
-        f"{amount(run.legacy_documents, 'document')} in the table, {run.vector_documents} in Qdrant: "
-        f"{amount(run.found, 'difference')}, "
-        f"{run.settled} settled at the second look, {amount(run.repaired, 'repair')} under way ({seconds:.1f} s)."
+        f"{found.verdict}: {amount(found.legacy_documents, 'document')} in the table ({found.rows_read} read), "
+        f"{found.vector_documents} in Qdrant: {amount(found.found, 'difference')}, "
+        f"{found.settled} settled at the second look, {found.pending} pending, {found.unknown} unknown, "
+        f"{amount(found.repaired, 'repair')} under way ({seconds_of(found):.1f} s)."
     )
 
 

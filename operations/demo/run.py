@@ -27,7 +27,8 @@ from operations.demo.corpus import pages
 from operations.errors import CommandError
 from operations.preparing import check_tables, follow_advice, prepare_topics
 from operations.stack.stack import LocalStack
-from operations.verifying import Bounds, Verification
+from operations.verification.collection import Wanted
+from operations.verification.result import Bounds, Verification
 from operations.worker_process import worker_process
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentSubmitted, DocumentWritten
@@ -101,7 +102,7 @@ async def run_demo(
     home: Path,
     documents: int,
     changes: int,
-    verify: Callable[[Settings, Path, str, Bounds], Any],
+    verify: Callable[[Settings, Path, str, Wanted], Any],
     progress: Progress,
     *,
     keep: bool,
@@ -126,7 +127,7 @@ async def run_demo(
             progress(f"the worker is ready (process {worker.pid}, log {worker.log})")
             report.backfill_s = await _backfilled(settings, home, dsn, progress)
             await _live(settings, dsn, changes, begin, report, progress)
-            run: Verification = await verify(settings, home, COLLECTION, Bounds(500, 3.0))
+            run: Verification = await verify(settings, home, COLLECTION, Wanted(Bounds(sample=50)))
             report.differences = run.found
     finally:
         if not keep:

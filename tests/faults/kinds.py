@@ -167,9 +167,13 @@ async def column_gone_for_a_while(change: str, back: str, ground: Ground, rng: r
     return time.monotonic()
 
 
+def _of_a_worker(place: str) -> bool:
+    return place != ENGINE and not place.startswith("verify.")
+
+
 def _all() -> dict[str, Fault]:
     faults = [
-        *(Fault(f"worker killed at {place}", partial(worker_killed, place)) for place in PLACES if place != ENGINE),
+        *(Fault(f"worker killed at {place}", partial(worker_killed, place)) for place in PLACES if _of_a_worker(place)),
         *(Fault(f"{part} killed", partial(part_killed, part)) for part in PARTS),
         Fault("worker frozen, another takes over", worker_frozen),
         Fault("workers come and go", workers_come_and_go),

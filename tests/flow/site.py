@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from agents.worker import now_ms
 from connectors.telemetry import Telemetry
 from domain.points import StoredChunk
 from operations.preparing import connector_name
-from operations.verifying import Bounds, Verification, verify
+from operations.verification.confirming import at_rest
+from operations.verification.result import Bounds, Verification
+from operations.verification.run import Way, verify
+from operations.verification.stores import open_stores
+from operations.verification.telling import Teller
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
 from tests.flow.foreign import SUBMITTED_TYPE, WAIT_S, Foreign, Seen
@@ -147,10 +151,12 @@ class Store:
         return [point for point in found.get(document_id, ()) if not point.deleted]
 
     async def verify(self, *, settle_s: float = 0.5) -> Verification:
+        """Compare now, without waiting for what is under way; nothing is kept, and no vector computed again."""
         around = Surroundings(now_ms, self.site.opened.epoch, Telemetry(tracing=False))
-        bounds = Bounds(100, settle_s)
-        bus = self.site.opened.bus
-        return await verify(self.ports, bus=bus, around=around, bounds=bounds, repair=False, progress=lambda _: None)
+        way = Way(Bounds(100, settle_s), at_rest, now_ms)
+        async with open_stores(self.site.opened.settings, self.site.home, self.name) as stores:
+            teller = Teller(stores, self.site.opened.bus, around, repair=False)
+            return await verify(replace(stores, tasks=None), way, teller)
 
     async def holds_the_same(self, documents: int) -> None:
         last: list[Verification] = []

@@ -200,7 +200,7 @@ MUTANTS: tuple[Mutant, ...] = (
             _beside_the_writers,
             "agents.resolver",
             "agents.legacy_writer",
-            "operations.verifying",
+            "operations.verification.telling",
             "tests.simulation.world",
         ),
     ),

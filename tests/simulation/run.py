@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from agents.batch import CollectionPorts
 from agents.wiring import RoleName
-from operations.verifying import Bounds, verify
+from connectors.memory.legacy import MemoryBulk
+from domain.comparison import Difference
+from operations.verification.looking import look_locked
+from operations.verification.stores import Stores
+from operations.verification.telling import Teller
 from tests.simulation import actions as act
 from tests.simulation.history import Generator
 from tests.simulation.loop import Fault, Violation, at_once, running
@@ -119,16 +124,21 @@ def check(world: World) -> Counter[str]:
 
 def repair(world: World) -> None:
     """Have the verifier repair what dead letters left apart; after that nothing differs."""
-    bounds = Bounds(page=3, settle_s=0.0)
     for last in (False, True):
         for ports in world.collections.values():
-            found = at_once(
-                verify(
-                    ports, bus=world.bus, around=world.around, bounds=bounds, repair=not last, progress=lambda _: None
-                )
-            )
-            left = [one for one in found.differences if f"{ports.name}/{one.id}" not in unembeddable(world.watch)]
+            found = differing(world, ports, repaired=not last)
+            left = [one for one in found if f"{ports.name}/{one.id}" not in unembeddable(world.watch)]
             if last and left:
                 raise Violation(f"6: after the repair: {left[0]}")
         drain(world)
     check_stores(world.watch, unembeddable(world.watch))
+
+
+def differing(world: World, ports: CollectionPorts, *, repaired: bool) -> list[Difference]:
+    """Look at every document of a collection as the verifier does at its second look, and have it tell what differs."""
+    legacy = world.legacy[ports.name]
+    stores = Stores(ports.name, ports.table, MemoryBulk(legacy), ports.ledger, ports.vectors, ports.embedder.dimension)
+    points = at_once(ports.vectors.scan(ports.name, None, 10_000)).documents
+    found = list(at_once(look_locked(stores, sorted({*legacy.stored, *points}))).differences.values())
+    at_once(Teller(stores, world.bus, world.around, repair=repaired).tell(found))
+    return found

@@ -91,7 +91,8 @@ def test_a_file_takes_the_place_of_what_is_armed(tmp_path: Path) -> None:
 
 
 def test_every_place_is_passed_somewhere() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "agents").glob("*.py"))
+    modules = [*(ROOT / "agents").glob("*.py"), *(ROOT / "operations").rglob("*.py")]
+    source = "".join(path.read_text() for path in modules)
     roles = set(re.findall(r'Role\("(\w+)"', source))
     named = set(re.findall(r'passing\("([a-z_.]+)"\)', source)) | {f"{role}.before_commit" for role in roles} | {ENGINE}
     assert set(PLACES) <= named

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
-from agents.batch import CollectionPorts, Surroundings
-from connectors.embedding.memory import HashingEmbedder
+from agents.batch import Surroundings
 from connectors.memory.bus import MemoryBus
-from connectors.memory.legacy import MemoryLedger, MemoryLegacy, MemoryTable
+from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
+from connectors.memory.tasks import MemoryTasks
 from connectors.memory.vectors import MemoryVectorStore
-from connectors.ports import SearchBackend, SearchRequest
 from connectors.telemetry import Telemetry
 from domain.legacy import TableDescription
 from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
-from operations.verifying import Bounds, Verification, verify
+from operations.verification.confirming import Barrier, at_rest
+from operations.verification.result import Bounds, Verification
+from operations.verification.run import Way, verify
+from operations.verification.stores import Stores
+from operations.verification.telling import Teller
 from schemas.cloudevents import decode
 from schemas.content import Content, content_hash
 from schemas.documents import DifferenceFound, DocumentChanged
-from schemas.queries import Hit
 from schemas.settings import Collection, Settings
 from tests.contract.vector_stores import vector
 from topics.catalogue import DIFFERENCES, LOG
@@ -29,15 +32,8 @@ NAME = "docs"
 SETTINGS = Settings(collections={NAME: Collection(table="docs", key=("id",), text=("body",), metadata=("year",))})
 
 
-class NoSearch:
-    needs_vector = False
-
-    async def search(self, request: SearchRequest) -> list[Hit]:
-        raise AssertionError("nothing is searched here")
-
-
 @dataclass
-class Stores:
+class Place:
     """A collection with both of its stores in memory."""
 
     legacy: MemoryLegacy = field(
@@ -47,6 +43,9 @@ class Stores:
     )
     vectors: MemoryVectorStore = field(default_factory=MemoryVectorStore)
     bus: MemoryBus = field(default_factory=lambda: MemoryBus.provisioned(SETTINGS))
+    tasks: MemoryTasks = field(default_factory=MemoryTasks)
+    barrier: Barrier = at_rest
+    now_ms: int = 1000
 
     async def put(self, name: str, body: str = "text", chunks: int = 1, version: int = 1) -> None:
         """Put a document into both stores."""
@@ -64,26 +63,27 @@ class Stores:
         )
         await self.vectors.write(NAME, [document])
 
-    async def verify(self, page: int = 3, *, repair: bool = False) -> Verification:
-        settings = SETTINGS.collections[NAME]
-        search: SearchBackend = NoSearch()
-        ports = CollectionPorts(
-            NAME,
-            settings,
-            MemoryTable(self.legacy),
-            MemoryLedger(self.legacy),
-            self.vectors,
-            HashingEmbedder(4),
-            search,
+    def clock(self) -> int:
+        self.now_ms += 1
+        return self.now_ms
+
+    def stores(self) -> Stores:
+        legacy = self.legacy
+        return Stores(
+            NAME, MemoryTable(legacy), MemoryBulk(legacy), MemoryLedger(legacy), self.vectors, 4, tasks=self.tasks
         )
-        around = Surroundings(lambda: 0, 1, Telemetry(tracing=False))
-        bounds = Bounds(page, 0.0)
-        return await verify(ports, bus=self.bus, around=around, bounds=bounds, repair=repair, progress=lambda _: None)
+
+    async def verify(self, page: int = 3, *, repair: bool = False, **changes: Any) -> Verification:
+        around = Surroundings(self.clock, 1, Telemetry(tracing=False))
+        stores = self.stores()
+        bounds = Bounds(page=page, settle_s=0.0, patience_s=0.05, range_rows=4)
+        way = replace(Way(bounds, self.barrier, self.clock), **changes)
+        return await verify(stores, way, Teller(stores, self.bus, around, repair=repair))
 
 
 @pytest.fixture
-async def stores() -> Stores:
-    made = Stores()
+async def place() -> Place:
+    made = Place()
     await made.vectors.prepare(NAME, 4)
     for number in range(10):
         await made.put(f"d{number}", chunks=1 + number % 3)
@@ -95,38 +95,32 @@ def kinds(run: Verification) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", [1, 3, 100])
-async def test_equal_stores_have_no_difference_whatever_the_page(stores: Stores, page: int) -> None:
-    run = await stores.verify(page)
+async def test_equal_stores_have_no_difference_whatever_the_page(place: Place, page: int) -> None:
+    run = await place.verify(page)
     assert (run.legacy_documents, run.vector_documents, run.found) == (10, 10, 0)
 
 
 @pytest.mark.parametrize("page", [1, 2, 100])
-async def test_each_difference_is_found_once_and_published(stores: Stores, page: int) -> None:
-    stores.legacy.write_directly("new", Content(text={"body": "only in the table"}))
-    stores.legacy.write_directly("d4", Content(text={"body": "changed"}, metadata={"year": 2024}))
-    stores.legacy.write_directly("d5", Content(text={"body": "text"}, metadata={"year": 1999}))
-    stores.legacy.delete_directly("d1")
-    await stores.point("ghost", chunks=5)
-    run = await stores.verify(page)
+async def test_each_difference_is_found_once_and_published(place: Place, page: int) -> None:
+    place.legacy.write_directly("new", Content(text={"body": "only in the table"}))
+    place.legacy.write_directly("d4", Content(text={"body": "changed"}, metadata={"year": 2024}))
+    place.legacy.write_directly("d5", Content(text={"body": "text"}, metadata={"year": 1999}))
+    place.legacy.delete_directly("d1")
+    await place.point("ghost", chunks=5)
+    run = await place.verify(page)
     assert kinds(run) == {"new": "missing", "d4": "stale", "d5": "stale", "d1": "ghost", "ghost": "ghost"}
     assert run.found == 5
-    told = [decode(record, DifferenceFound)[0] for record in stores.bus.records(DIFFERENCES)]
+    told = [decode(record, DifferenceFound)[0] for record in place.bus.records(DIFFERENCES)]
     assert sorted((event.id, event.kind) for event in told) == sorted(kinds(run).items())
 
 
-async def test_a_repair_appends_a_refresh_for_each_difference(stores: Stores) -> None:
-    stores.legacy.write_directly("d4", Content(text={"body": "changed"}, metadata={"year": 2024}))
-    await stores.point("ghost", chunks=2)
-    run = await stores.verify(1, repair=True)
-    entries = [decode(record, DocumentChanged)[0] for record in stores.bus.records(LOG)]
+async def test_a_repair_appends_a_refresh_for_each_difference(place: Place) -> None:
+    place.legacy.write_directly("d4", Content(text={"body": "changed"}, metadata={"year": 2024}))
+    await place.point("ghost", chunks=2)
+    run = await place.verify(1, repair=True)
+    entries = [decode(record, DocumentChanged)[0] for record in place.bus.records(LOG)]
     assert {(entry.id, entry.origin, entry.deleted) for entry in entries} == {
         ("d4", "refresh", False),
         ("ghost", "refresh", True),
     }
     assert (len(entries), run.repaired) == (2, 2)
-
-
-async def test_what_docs_verification_says_it_does_not_see_is_not_seen(stores: Stores) -> None:
-    await stores.point("d0", version=2, values=(0, 0, 0, 1))  # another vector under the same text
-    stores.legacy.write_directly("d2", Content(text={"body": "text"}, metadata={"year": 2024}, embedding=b"\0" * 16))
-    assert (await stores.verify()).found == 0

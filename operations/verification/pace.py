@@ -1,0 +1,60 @@
+"""How much is read at a time, and how fast: pages bounded in bytes, and a bound on this process's share of a core."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+_FIRST = 64
+_MOST = 1000
+_PAGE_BYTES = 8 * 1024 * 1024
+_GROWTH = 4
+_LONGEST_PAUSE_S = 5.0
+
+
+class Pages:
+    """Chooses the number of documents of the next page by the bytes of those before, so that long ones need no room."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = max(1, most)
+        self.limit = min(_FIRST, self._most)
+
+    def saw(self, documents: int, size: int) -> None:
+        """Note a page that was read."""
+        if documents:
+            fitting = max(1, _PAGE_BYTES * documents // max(1, size))
+            self.limit = max(1, min(self._most, fitting, self.limit * _GROWTH))
+
+
+class Throttle:
+    """Holds this process to a share of a core: it measures its own processor time, and sleeps. None: at full speed."""
+
+    def __init__(
+        self,
+        share: float | None = None,
+        *,
+        used_s: Callable[[], float] = time.process_time,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._share = share
+        self._used_s, self._now_s = used_s, now_s
+        self._begun = (used_s(), now_s())
+
+    @property
+    def slow(self) -> bool:
+        """Whether there is a bound."""
+        return self._share is not None
+
+    def owed_s(self) -> float:
+        """Return how long to sleep until the share is kept."""
+        if self._share is None:
+            return 0.0
+        used, now = self._used_s() - self._begun[0], self._now_s() - self._begun[1]
+        return max(0.0, used / self._share - now)
+
+    async def pause(self) -> None:
+        """Sleep for what is owed, a few seconds at most: the rest is owed at the next pause."""
+        owed = self.owed_s()
+        if owed > 0:
+            await asyncio.sleep(min(owed, _LONGEST_PAUSE_S))

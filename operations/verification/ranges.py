@@ -1,0 +1,196 @@
+"""Verifies one key range of the table: by the checksums of its last proof where nothing changed, else row by row.
+
+Checksums are taken before rows are read: a row that changes in between is read as it is then, and makes the next
+checksum another one. The other way round, a change could hide behind its own checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
+
+from connectors.failpoints import passing
+from domain.comparison import checksum_of, is_checked, points_digest, wrong_vectors
+from domain.legacy import LegacyRow
+from domain.points import made_by
+from operations.verification.looking import Look, Points, Suspect, look, suspect
+from operations.verification.pace import Pages, Throttle
+from operations.verification.records import Part, Records
+from operations.verification.result import Bounds
+from operations.verification.stores import Stores
+
+PART_ROWS = 400
+_CUT = 2
+_ROW_BYTES = 200
+_OFFERED = 20
+_UNPROVED = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The rows after the key `after`, up to and with `upto` (None: from the beginning, to the end)."""
+
+    number: int
+    after: str | None
+    upto: str | None
+
+
+@dataclass(slots=True)
+class Walked:
+    """What one look at a range saw. `offered` are some equal documents with computed vectors, for the sample.
+
+    `rest` is what was cut off because the range had grown.
+    """
+
+    range: Range
+    rows: int = 0
+    rows_read: int = 0
+    points: int = 0
+    ids: list[str] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    offered: list[str] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    rest: tuple[str, str | None] | None = None
+
+    @property
+    def checksum(self) -> str | None:
+        """What stands for the checksums of its parts, None where one is not known."""
+        sums = [part.checksum for part in self.parts]
+        return blake2b("".join(sums).encode(), digest_size=16).hexdigest() if sums and all(sums) else None
+
+
+class Walk:
+    """Looks at ranges of one collection. `full` reads every row, whatever its checksum is."""
+
+    def __init__(
+        self, stores: Stores, bounds: Bounds, records: Records | None, throttle: Throttle, *, full: bool
+    ) -> None:
+        self._stores, self._bounds, self._records, self._throttle = stores, bounds, records, throttle
+        self._full = full
+
+    async def look_at(self, rng: Range) -> Walked:
+        """Look at a range once. Raises StoreUnavailable, TransientError with nothing half counted."""
+        seen = Walked(rng)
+        known = self._records.read(rng.number, rng.after, rng.upto) if self._records else None
+        for part in known or [Part(rng.after, rng.upto, "", [], b"")]:
+            async for bounds, checksum, unchanged in self._pieces(part):
+                if unchanged:
+                    await self._by_digest(part, seen)
+                else:
+                    await self._by_rows(bounds, checksum, seen)
+                if seen.rest is not None:
+                    return seen
+        return seen
+
+    async def _pieces(self, part: Part) -> AsyncIterator[tuple[tuple[str | None, str | None], str, bool]]:
+        """Yield a part whole, or in pieces of some hundred rows where it changed: bounds, checksum, whether it is the
+        same as at the last proof.
+        """
+        whole = (part.after, part.upto)
+        if self._records is None or self._stores.checksums is None:
+            yield whole, "", False
+            return
+        (checksum,) = await self._stores.checksums.of_ranges([whole])
+        same = bool(part.checksum) and checksum == part.checksum and not self._full
+        if same or len(part.ids) <= _CUT * PART_ROWS:
+            yield whole, checksum, same
+            return
+        cuts = [part.after, *part.ids[PART_ROWS - 1 : -PART_ROWS : PART_ROWS], part.upto]
+        pieces = list(pairwise(cuts))
+        for piece, own in zip(pieces, await self._stores.checksums.of_ranges(pieces), strict=True):
+            yield piece, own, False
+
+    async def _by_rows(self, bounds: tuple[str | None, str | None], checksum: str, seen: Walked) -> None:
+        after, upto = bounds
+        begun, rows_before = after, seen.rows
+        ids: list[str] = []
+        digests: list[bytes] = []
+        pages = Pages(self._bounds.page)
+        while rows := await self._stores.bulk.scan_range(after, upto, pages.limit):
+            passing("verify.after_rows")
+            page = [row.id for row in rows]
+            found = await look(self._stores, page, {row.id: row for row in rows})
+            pages.saw(len(rows), sum(map(_size, rows)))
+            self._count(found, page, seen)
+            seen.rows_read += len(rows)
+            if checksum:
+                ids += page
+                digests += [_digest(found, i) for i in page]
+            after = page[-1]
+            await self._throttle.pause()
+            if seen.rows - rows_before >= _CUT * self._bounds.range_rows:
+                seen.range = Range(seen.range.number, seen.range.after, after)
+                seen.rest = (after, upto)
+                checksum = ""  # of more rows than these
+                break
+        if checksum:
+            seen.parts.append(Part(begun, upto, checksum, ids, b"".join(digests)))
+
+    async def _by_digest(self, part: Part, seen: Walked) -> None:
+        """Compare the points of a part whose rows are those of its last proof; look closely at what is not the same."""
+        pages = Pages(self._bounds.page)
+        digests: list[bytes] = []
+        for some in _paged(part.pairs(), pages):
+            ids = [name for name, _ in some]
+            stored = await self._stores.vectors.stored(self._stores.name, ids, content=True)
+            doubtful = self._changed(some, stored)
+            pages.saw(len(ids), sum(len(p.text or "") + len(p.vector or b"") for ps in stored.values() for p in ps))
+            close = Look({}, {i: points for i, points in stored.items() if i not in doubtful})
+            if doubtful:
+                seen.rows_read += len(doubtful)
+                looked = await look(self._stores, doubtful, await self._stores.table.rows(doubtful))
+                close = Look(looked.facts, {**close.points, **looked.points}, looked.differences, looked.unchecked)
+            self._count(close, ids, seen)
+            digests += [_digest(close, i) if i in doubtful else digest for i, digest in some]
+            await self._throttle.pause()
+        seen.parts.append(Part(part.after, part.upto, part.checksum, part.ids, b"".join(digests)))
+
+    def _changed(self, some: Sequence[tuple[str, bytes]], stored: Mapping[str, Points]) -> list[str]:
+        """Return the documents whose points are not those of the last proof, or not what their checksums say."""
+        changed = {
+            i
+            for i, digest in some
+            if points_digest(stored.get(i, ())) != digest
+            or any(not p.deleted and p.checksum != checksum_of(i, p) for p in stored.get(i, ()))
+            or not is_checked(stored.get(i, ()))
+        }
+        same = [(i, p) for i, ps in stored.items() if i not in changed for p in ps if not p.deleted]
+        wrong = wrong_vectors([p for _, p in same], [None] * len(same), self._stores.dimension)
+        changed |= {same[n][0] for n in wrong}
+        return [i for i, _ in some if i in changed]
+
+    def _count(self, found: Look, page: Sequence[str], seen: Walked) -> None:
+        seen.rows += len(page)
+        seen.points += found.visible
+        seen.ids += page
+        seen.unchecked += found.unchecked
+        for i in page:
+            points = found.points.get(i, ())
+            if i in found.differences:
+                seen.suspects.append(suspect(i, found.facts.get(i), points))
+        for i in page[:: max(1, len(page) // _OFFERED)]:
+            points = found.points.get(i, ())
+            computed = all(p.deleted or p.model == made_by(p.model) for p in points)
+            if points and computed and i not in found.differences:
+                seen.offered.append(i)
+
+
+def _digest(found: Look, document_id: str) -> bytes:
+    """Return the digest of a document's points, one that no points have where they are not proved equal."""
+    proved = document_id not in found.differences
+    return points_digest(found.points.get(document_id, ())) if proved else _UNPROVED
+
+
+def _size(row: LegacyRow) -> int:
+    content = row.content
+    return _ROW_BYTES + sum(len(text) for text in content.text.values() if text) + len(content.embedding or b"")
+
+
+def _paged(pairs: Sequence[tuple[str, bytes]], pages: Pages) -> Iterator[Sequence[tuple[str, bytes]]]:
+    at = 0
+    while at < len(pairs):
+        yield pairs[at : (end := at + pages.limit)]
+        at = end

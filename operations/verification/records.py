@@ -1,0 +1,87 @@
+"""What the last proof of a range saw, in files under CROSSFADE_HOME/proofs/COLLECTION, one a range.
+
+A range whose checksums in the database are still those of its record needs none of its rows: the digests of its
+documents' points are compared instead. A record is only written where the whole range was equal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+FORMAT = 1
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """Some hundred rows (`after`, `upto`]: their checksum before they were read, and a digest of each one's points.
+
+    `digests` are 16 bytes each, in the order of `ids`.
+    """
+
+    after: str | None
+    upto: str | None
+    checksum: str
+    ids: list[str]
+    digests: bytes
+
+    def pairs(self) -> list[tuple[str, bytes]]:
+        """Return each document with the digest of its points."""
+        return [(name, self.digests[16 * n : 16 * n + 16]) for n, name in enumerate(self.ids)]
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """The record of one range. `columns` names what the checksums were made of."""
+
+    format: int
+    columns: str
+    after: str | None
+    upto: str | None
+    parts: list[Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of one collection. A file that is damaged or of another range counts as absent."""
+
+    folder: Path
+    columns: str
+
+    @classmethod
+    def of(cls, home: Path, collection: str, columns: str) -> Records:
+        """Return the records of a collection whose checksums are made of those columns."""
+        return cls(home / "proofs" / collection, columns)
+
+    def read(self, number: int, after: str | None, upto: str | None) -> Sequence[Part] | None:
+        """Return the parts of a range's record, None where there is none that fits."""
+        try:
+            record = msgspec.msgpack.decode(self._path(number).read_bytes(), type=Record)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        same = (record.format, record.columns, record.after, record.upto) == (FORMAT, self.columns, after, upto)
+        return record.parts if same else None
+
+    def write(self, number: int, after: str | None, upto: str | None, parts: Sequence[Part]) -> None:
+        """Store the record of a range in one step: a kill leaves the old one or the new one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(number)
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(msgspec.msgpack.encode(Record(FORMAT, self.columns, after, upto, list(parts))))
+        os.replace(fresh, path)
+
+    def forget(self, number: int) -> None:
+        """Remove the record of a range that is not proved equal any more."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path(number).unlink()
+
+    def clear(self) -> None:
+        """Remove all records of the collection."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.range"

@@ -1,0 +1,99 @@
+"""What a verification found: counts, differences, ranges, and the verdict over all of them. Values only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from domain.comparison import Difference
+from domain.tasks import RangeProof, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How a verification goes: rows a range and ranges in flight, seconds before and of second looks, list lengths.
+
+    `page` bounds the documents read at a time; pages of long documents are shorter by themselves.
+    """
+
+    page: int = 1000
+    settle_s: float = 2.0
+    patience_s: float = 30.0
+    range_rows: int = 4000
+    in_flight: int = 3
+    listed: int = 1000
+    sample: int = 200
+
+
+@dataclass(slots=True)
+class Sample:
+    """Documents whose computed vectors were computed again. `lowest_cosine` None: there was none to compute."""
+
+    documents: int = 0
+    wrong: int = 0
+    lowest_cosine: float | None = None
+
+
+@dataclass(slots=True)
+class Verification:
+    """What a run saw. A document is one difference however many points it has.
+
+    `settled` differed at the first look only. `pending` still differed when the patience ended, and what was under way
+    had not passed. `unknown` are parts that could not be read. `unchecked` documents have points without checksums.
+    """
+
+    collection: str
+    round: int = 1
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    legacy_documents: int = 0
+    vector_documents: int = 0
+    points: int = 0
+    rows_read: int = 0
+    settled: int = 0
+    pending: int = 0
+    unknown: int = 0
+    unchecked: int = 0
+    repaired: int = 0
+    resumed: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    more_differences: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    pending_ids: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    ranges: list[RangeProof] = field(default_factory=list)
+    sample: Sample = field(default_factory=Sample)
+
+    @property
+    def found(self) -> int:
+        """Number of differences, those included that are not listed one by one."""
+        return len(self.differences) + self.more_differences
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is proved: *equal* only where everything was read and everything agreed."""
+        if self.found:
+            return "different"
+        if self.unknown or self.unchecked:
+            return "unknown"
+        return "pending" if self.pending else "equal"
+
+    @property
+    def oldest_at_ms(self) -> int | None:
+        """When the reading of the oldest range began: the age of the proof."""
+        return min((one.proved_at_ms for one in self.ranges), default=None)
+
+    def add(self, difference: Difference, listed: int) -> None:
+        """Count a difference, and list it while there is room."""
+        self.kinds[difference.kind] += 1
+        self.reasons[reason_of(difference)] += 1
+        if len(self.differences) < listed:
+            self.differences.append(difference)
+        else:
+            self.more_differences += 1
+
+
+def reason_of(difference: Difference) -> str:
+    """Return what kind of disagreement a detail names, without its numbers."""
+    return "".join(c for c in difference.detail.partition(":")[0] if not c.isdigit()).strip().replace("  ", " ")

@@ -1,0 +1,42 @@
+"""Verification without an end: one round after the other, each throttled, so that the proof is never much older.
+
+A round that fails because a store does not answer leaves its proof as it is, which grows older; the next one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from connectors.errors import TransientError
+from operations.verification.result import Verification
+from operations.verification.run import Way, verify
+from operations.verification.stores import Stores
+from operations.verification.telling import Teller
+
+# A round that is over at once is not begun again at once: little would have changed.
+_PAUSE_S = 1.0
+_AFTER_FAILURE_S = 5.0
+
+
+async def rounds(
+    stores: Stores, way: Way, teller: Teller, *, most: int | None, pause_s: float = _PAUSE_S
+) -> AsyncIterator[Verification]:
+    """Yield the result of each round, `most` of them at the most (None: without an end).
+
+    Raises Refused where another process verifies the collection, Misconfigured.
+    """
+    number = 0
+    while most is None or number < most:
+        number += 1
+        try:
+            run = await verify(stores, way, teller, number=number)
+        except TransientError as error:
+            run = Verification(stores.name, number, way.clock(), way.clock(), unknown=1, errors=[str(error)])
+            await asyncio.sleep(_AFTER_FAILURE_S)
+        way = replace(way, restart=False)
+        yield run
+        await way.throttle.pause()
+        if most is None or number < most:
+            await asyncio.sleep(pause_s)

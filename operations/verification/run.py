@@ -1,0 +1,244 @@
+"""One round of verification: several ranges at a time, second looks beside them, then ghosts, then the sample.
+
+The database, Qdrant and this process work at the same time; at no time is more than a page of each range in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import stamina
+
+from agents.batch import Clock
+from connectors.errors import CrossfadeError, TransientError
+from domain.tasks import PROOF
+from operations.verification.confirming import Barrier, Confirmer
+from operations.verification.ghosts import ghosts
+from operations.verification.looking import Suspect, suspect
+from operations.verification.pace import Throttle
+from operations.verification.planning import Plan, is_sparse
+from operations.verification.proof import Proof
+from operations.verification.ranges import Range, Walk
+from operations.verification.records import Records
+from operations.verification.result import Bounds, Verification
+from operations.verification.sampling import OpenEmbedder, Reservoir, sample
+from operations.verification.stores import Stores
+from operations.verification.tally import Tally
+from operations.verification.telling import Teller
+
+log = logging.getLogger("crossfade.verify")
+T = TypeVar("T")
+Progress = Callable[[Verification], None]
+
+ATTEMPTS = 4
+_WAIT_MAX_S = 3.0
+_GIVEN_UP = 3
+_WAITING = 16
+# An interrupted run is gone on with for so long after it ended; what it proved before would be too old.
+_RESUMED_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a round is done, beside its bounds.
+
+    Without `records` every row is read and none is remembered, without `open_embedder` no vector is computed again.
+    `full` reads every row; `restart` forgets what an interrupted run had proved, and the ranges.
+    """
+
+    bounds: Bounds
+    barrier: Barrier
+    clock: Clock
+    records: Records | None = None
+    open_embedder: OpenEmbedder | None = None
+    full: bool = False
+    restart: bool = False
+    continuous: bool = False
+    throttle: Throttle = field(default_factory=Throttle)
+
+
+async def verify(
+    stores: Stores, way: Way, teller: Teller, *, number: int = 1, progress: Progress = lambda _: None
+) -> Verification:
+    """Compare both stores of a collection, both ways, and keep the proof; `number` is that of the round.
+
+    Raises Refused where another process verifies the collection, StoreUnavailable where the table cannot be divided or
+    the proof not be kept, Misconfigured.
+    """
+    async with _held(stores):
+        proof = await Proof.read(stores.tasks)
+        return await Round(stores, way, teller, proof, Verification(stores.name, number, way.clock()), progress).run()
+
+
+def _held(stores: Stores) -> AbstractAsyncContextManager[None]:
+    return nullcontext() if stores.tasks is None else stores.tasks.hold(PROOF)
+
+
+class Round:
+    """The work of one round; what it counts is in its tally."""
+
+    def __init__(
+        self, stores: Stores, way: Way, teller: Teller, proof: Proof, result: Verification, progress: Progress
+    ) -> None:
+        self._stores, self._way, self._proof, self._result = stores, way, proof, result
+        self._progress = progress
+        reservoir = Reservoir(way.bounds.sample, result.started_at_ms)
+        self._tally = Tally(result, proof, way.records, teller, reservoir, way.bounds.listed)
+        self._walk = Walk(stores, way.bounds, way.records, way.throttle, full=way.full)
+        self._confirmer = Confirmer(stores, way.bounds, way.barrier)
+        self._suspects: asyncio.Queue[tuple[int | None, list[Suspect]] | None] = asyncio.Queue(_WAITING)
+        self._since_ms: int | None = None
+        self._failed_in_a_row = 0
+
+    async def run(self) -> Verification:
+        """Do the round; whatever ends it, the next one goes on with what it had not proved."""
+        way, result = self._way, self._result
+        await self._begin()
+        try:
+            await _together(self._read(), self._confirm())
+            await self._sample()
+        except CrossfadeError as error:
+            await self._failed(error)
+            raise
+        result.ended_at_ms = way.clock()
+        result.ranges = [self._proof.ranges[rng.number] for rng in self._proof.chain()]
+        await self._proof.save(result, result.ended_at_ms, state="done", continuous=way.continuous)
+        return result
+
+    async def _begin(self) -> None:
+        proof, way = self._proof, self._way
+        state = proof.state
+        recent = state is not None and way.clock() - state.updated_at_ms <= _RESUMED_MS
+        if state is not None and recent and proof.interrupted and not way.restart:
+            self._result.started_at_ms = self._since_ms = state.started_at_ms
+        elif way.restart or is_sparse(proof, way.bounds.range_rows):
+            await proof.clear()
+            if way.records is not None:
+                way.records.clear()
+        await proof.save(self._result, way.clock(), continuous=way.continuous)
+
+    async def _failed(self, error: CrossfadeError) -> None:
+        try:
+            changes = {"error": str(error), "continuous": self._way.continuous}
+            await self._proof.save(self._result, self._way.clock(), state="failed", **changes)
+        except CrossfadeError as second:  # the first is the one to tell
+            log.debug("the proof could not be kept: %s", second)
+
+    async def _read(self) -> None:
+        plan = Plan(self._proof, self._stores.bulk, self._way.bounds.range_rows, _retried)
+        planning = asyncio.Lock()
+        await _together(*(self._walk_ranges(plan, planning) for _ in range(self._way.bounds.in_flight)))
+        await self._ghosts()
+        await self._suspects.put(None)
+
+    async def _walk_ranges(self, plan: Plan, planning: asyncio.Lock) -> None:
+        while True:
+            async with planning:
+                rng = await plan.next()
+            if rng is None:
+                return
+            await self._walk_range(rng, plan)
+            await self._proof.save(self._result, self._way.clock(), continuous=self._way.continuous)
+            self._progress(self._result)
+
+    async def _walk_range(self, rng: Range, plan: Plan) -> None:
+        done = None if self._since_ms is None else self._proof.proved_since(rng.number, self._since_ms)
+        if done is not None:
+            self._tally.resumed(rng, done)
+            return
+        begun = self._way.clock()
+        what = f"the rows after {rng.after or 'the beginning'}"
+        if self._failed_in_a_row >= _GIVEN_UP:
+            self._tally.unknown(what, rng, begun, "not read, because a store does not answer")
+            return
+        try:
+            seen = await _retried(lambda: self._walk.look_at(rng))
+        except TransientError as error:
+            self._failed_in_a_row += 1
+            self._tally.unknown(what, rng, begun, str(error))
+            return
+        self._failed_in_a_row = 0
+        if seen.rest is not None:
+            plan.cut(*seen.rest)
+        await self._tally.walked(seen, begun)
+        if seen.suspects:
+            await self._suspects.put((rng.number, seen.suspects))
+
+    async def _ghosts(self) -> None:
+        told: set[str] = set()
+        pages = ghosts(self._stores, self._tally.seen, self._way.throttle, _retried)
+        begun = self._way.clock()
+        try:
+            async for documents, found in pages:
+                self._result.vector_documents += documents
+                fresh = [one for one in found if one not in told]
+                told.update(fresh)
+                if fresh:
+                    await self._suspects.put((None, await _retried(partial(self._without_row, fresh))))
+                self._progress(self._result)
+        except TransientError as error:
+            self._tally.unknown("points without a row", None, begun, str(error))
+
+    async def _without_row(self, ids: list[str]) -> list[Suspect]:
+        points = await self._stores.vectors.stored(self._stores.name, ids, content=True)
+        return [suspect(one, None, points.get(one, ())) for one in ids]
+
+    async def _confirm(self) -> None:
+        """Look again at suspects, those of all ranges that wait together: each second look takes seconds."""
+        ended = False
+        while not ended:
+            items = [await self._suspects.get()]
+            while not self._suspects.empty():
+                items.append(self._suspects.get_nowait())
+            ended = None in items
+            found = [item for item in items if item is not None]
+            if found:
+                await self._decide(found)
+
+    async def _decide(self, found: Sequence[tuple[int | None, list[Suspect]]]) -> None:
+        numbers = {number for number, _ in found if number is not None}
+        suspects = {one.id: (number, one) for number, some in found for one in some}
+        try:
+            done = await _retried(lambda: self._confirmer.confirm([one for _, one in suspects.values()]))
+        except TransientError as error:
+            self._tally.undecided(numbers, len(suspects), str(error))
+            return
+        await self._tally.decided(numbers, {i: number for i, (number, _) in suspects.items()}, done)
+
+    async def _sample(self) -> None:
+        chosen, way = self._tally.reservoir.chosen, self._way
+        if way.open_embedder is None or not chosen:
+            return
+        try:
+            self._result.sample, found = await sample(self._stores, chosen, way.open_embedder)
+        except TransientError as error:
+            self._tally.unknown("the sample of vectors", None, way.clock(), str(error))
+            return
+        await self._tally.different(found)
+
+
+async def _retried(call: Callable[[], Awaitable[T]]) -> T:
+    """Call a few times where it may succeed later. Raises what the last call raised."""
+    async for attempt in stamina.retry_context(
+        on=TransientError, attempts=ATTEMPTS, timeout=None, wait_max=_WAIT_MAX_S
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError("retries end by a return or an error")
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines at the same time; the first error cancels the others and is raised as it is."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,124 @@
+"""Keeps count of a round: what its looks saw goes into the result, the proof, the records, and to the teller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from domain.comparison import Difference
+from domain.tasks import RangeProof, Verdict
+from operations.verification.confirming import Confirmed
+from operations.verification.ghosts import Seen
+from operations.verification.proof import Proof
+from operations.verification.ranges import Range, Walked
+from operations.verification.records import Records
+from operations.verification.result import Verification
+from operations.verification.sampling import Reservoir
+from operations.verification.telling import Teller
+
+
+class Tally:
+    """`seen` are the documents with a row, `reservoir` those that may be in the sample."""
+
+    def __init__(
+        self,
+        result: Verification,
+        proof: Proof,
+        records: Records | None,
+        teller: Teller,
+        reservoir: Reservoir,
+        listed: int,
+    ) -> None:
+        self.result, self.proof = result, proof
+        self.seen, self.reservoir = Seen(), reservoir
+        self._records, self._teller, self._listed = records, teller, listed
+        self._waiting: dict[int, Walked] = {}
+
+    def resumed(self, rng: Range, proof: RangeProof) -> None:
+        """Count a range that the interrupted run has proved equal."""
+        self.result.resumed += 1
+        self.result.legacy_documents += proof.rows
+        for part in (self._records.read(rng.number, rng.after, rng.upto) if self._records else None) or ():
+            self.seen.add(part.ids)
+
+    async def walked(self, seen: Walked, begun_ms: int) -> None:
+        """Count a range that was looked at; one with suspects is pending until they are decided."""
+        result, rng = self.result, seen.range
+        result.legacy_documents += seen.rows
+        result.rows_read += seen.rows_read
+        result.points += seen.points
+        result.unchecked += len(seen.unchecked)
+        result.repaired += await self._teller.refresh(seen.unchecked)
+        self.seen.add(seen.ids)
+        self.reservoir.offer(seen.offered)
+        verdict: Verdict = "pending" if seen.suspects else "unknown" if seen.unchecked else "equal"
+        self.proof.keep(rng.number, _range_proof(seen, verdict, begun_ms))
+        if seen.suspects:
+            self._forget(rng.number)
+            seen.ids, seen.offered = [], []
+            self._waiting[rng.number] = seen
+        else:
+            self._remember(seen, verdict)
+
+    def undecided(self, numbers: Collection[int], count: int, error: str) -> None:
+        """Count suspects that could not be looked at again."""
+        self.unknown(f"{count} documents that differed", None, 0, error)
+        for number in numbers:
+            seen = self._waiting.pop(number)
+            self.proof.keep(number, _range_proof(seen, "unknown", self.proof.ranges[number].proved_at_ms))
+
+    def unknown(self, what: str, rng: Range | None, begun_ms: int, error: str) -> None:
+        """Count something that could not be read: it is not equal."""
+        self.result.unknown += 1
+        if len(self.result.errors) < self._listed:
+            self.result.errors.append(f"{what}: {error}")
+        if rng is not None:
+            self._forget(rng.number)
+            proof = RangeProof(after=rng.after, upto=rng.upto, verdict="unknown", proved_at_ms=begun_ms)
+            self.proof.keep(rng.number, proof)
+
+    async def decided(self, numbers: Collection[int], suspects: Mapping[str, int | None], done: Confirmed) -> None:
+        """Count what became of suspects, which belong to the ranges of these numbers (None: they have no row)."""
+        self.result.settled += len(done.settled)
+        self.result.pending += len(done.pending)
+        room = max(0, self._listed - len(self.result.pending_ids))
+        self.result.pending_ids += [difference.id for difference in done.pending[:room]]
+        await self.different(done.different)
+        different = {suspects.get(difference.id) for difference in done.different}
+        pending = {suspects.get(difference.id) for difference in done.pending}
+        for number in numbers:
+            seen = self._waiting.pop(number)
+            verdict: Verdict = "different" if number in different else "pending" if number in pending else "equal"
+            if verdict == "equal" and seen.unchecked:
+                verdict = "unknown"
+            self.proof.keep(number, _range_proof(seen, verdict, self.proof.ranges[number].proved_at_ms))
+            self._remember(seen, verdict)
+
+    async def different(self, differences: Sequence[Difference]) -> None:
+        """Count differences and tell them."""
+        for difference in differences:
+            self.result.add(difference, self._listed)
+        self.result.repaired += await self._teller.tell(differences)
+
+    def _remember(self, seen: Walked, verdict: Verdict) -> None:
+        """Write the record of a range that is equal; any other has none, so that its rows are read again."""
+        rng = seen.range
+        if self._records is not None and verdict == "equal" and seen.checksum is not None:
+            self._records.write(rng.number, rng.after, rng.upto, seen.parts)
+        else:
+            self._forget(rng.number)
+
+    def _forget(self, number: int) -> None:
+        if self._records is not None:
+            self._records.forget(number)
+
+
+def _range_proof(seen: Walked, verdict: Verdict, begun_ms: int) -> RangeProof:
+    rng = seen.range
+    return RangeProof(
+        after=rng.after,
+        upto=rng.upto,
+        verdict=verdict,
+        proved_at_ms=begun_ms,
+        rows=seen.rows,
+        checksum=seen.checksum,
+    )

@@ -1,0 +1,92 @@
+"""What is done about confirmed differences: each is published, and on request repaired through a refresh entry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from agents.batch import Surroundings
+from agents.refresh import append_refreshes
+from connectors.failpoints import passing
+from connectors.ports import Bus
+from domain.comparison import Difference
+from domain.keys import document_key
+from operations.verification.stores import Stores
+from schemas.cloudevents import encode
+from schemas.documents import DifferenceFound, DifferenceRepaired
+from topics.catalogue import DIFFERENCES
+
+SOURCE = "crossfade/verifier"
+_PAGE = 500
+
+
+async def nothing_to_check() -> None:
+    """Stand for the check of the log where it cannot have changed."""
+
+
+class Teller:
+    """Publishes, and with `repair` appends refresh entries; `check_log` is asked once, before the first of those."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        bus: Bus,
+        around: Surroundings,
+        *,
+        repair: bool,
+        check_log: Callable[[], Awaitable[None]] = nothing_to_check,
+    ) -> None:
+        self._stores, self._bus, self._around = stores, bus, around
+        self.repair = repair
+        self._check_log = check_log
+        self._checked = False
+
+    async def tell(self, differences: Sequence[Difference]) -> int:
+        """Publish differences; return for how many a refresh was appended. Raises StoreUnavailable, Misconfigured."""
+        for start in range(0, len(differences), _PAGE):
+            page = differences[start : start + _PAGE]
+            await self.refresh([difference.id for difference in page])
+            passing("verify.before_told")
+            await self._publish(page)
+        return len(differences) if self.repair else 0
+
+    async def refresh(self, ids: Sequence[str]) -> int:
+        """Append a refresh for each document where repair is wanted; return how many."""
+        if not self.repair:
+            return 0
+        if not self._checked:
+            await self._check_log()
+            self._checked = True
+        for start in range(0, len(ids), _PAGE):
+            page = ids[start : start + _PAGE]
+            await append_refreshes(self._stores, page, bus=self._bus, around=self._around, source=SOURCE)
+        return len(ids)
+
+    async def _publish(self, differences: Sequence[Difference]) -> None:
+        name = self._stores.name
+        events: list[DifferenceFound | DifferenceRepaired] = [
+            DifferenceFound(
+                collection=name,
+                id=d.id,
+                kind=d.kind,
+                detail=d.detail,
+                legacy_version=d.legacy_version,
+                vector_version=d.vector_version,
+            )
+            for d in differences
+        ]
+        if self.repair:
+            events += [DifferenceRepaired(collection=name, id=d.id, kind=d.kind) for d in differences]
+        now = self._around.clock()
+        await self._bus.publish(
+            [
+                encode(
+                    event,
+                    topic=DIFFERENCES,
+                    key=document_key(name, event.id),
+                    event_id=f"{event.ce_type}/{document_key(name, event.id)}/{now}",
+                    source=SOURCE,
+                    time_ms=now,
+                )
+                for event in events
+            ]
+        )
