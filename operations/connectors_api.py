@@ -30,6 +30,7 @@ _BROKEN_CONNECTION = (
     "(?is)(Connection reset|Connection refused|Connection timed out|Broken pipe|Socket closed|"
     "Failed to read next byte|unexpected end of stream|.*Communications link failure).*"
 )
+_BEAT = "SELECT pg_logical_emit_message(false, 'crossfade', '')"
 _HISTORY_TOPIC_SUFFIX = "schema-history"
 # Largest request of the schema history's own producer: the worker's `producer.` settings do not reach it.
 _HISTORY_REQUEST_BYTES = 16 * 1024 * 1024
@@ -139,6 +140,14 @@ class ConnectClient:
                 )
             await asyncio.sleep(_POLL_S)
 
+    async def offset(self, name: str) -> dict[str, Any]:
+        """Give the place in its source that a connector committed; nothing where it has committed none."""
+        answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return {}
+        offsets = answer.json()["offsets"]
+        return dict(offsets[0]["offset"] or {}) if offsets else {}
+
     async def has_snapshot(self, name: str) -> bool:
         """Say whether a connector has read its snapshot to the end, by the offsets that it committed."""
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
@@ -218,6 +227,11 @@ def postgres_connector(
         "publication.name": publication,
         "publication.autocreate.mode": "filtered",
         "table.include.list": ",".join(_exactly(table) for table in tables),
+        # What is written to other tables says nothing to a slot's reader, so that it would confirm nothing and the
+        # server keep its log for ever: each heartbeat writes a message, and reads it.
+        "heartbeat.action.query": _BEAT,
+        # No message gets out, also none of an application's: its topic would be one that nobody made.
+        "message.prefix.exclude.list": ".*",
         **_common(name, topic_prefix, snapshot, heartbeat_ms),
     }
 

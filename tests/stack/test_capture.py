@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from connectors.postgres.slots import SlotPlace, slot_place
 from operations.connectors_api import ConnectClient, capture_topics, mariadb_connector, postgres_connector
 from operations.errors import CommandError
 from operations.stack.layout import StackAddresses
@@ -119,7 +120,9 @@ async def test_postgres_rows_and_changes_arrive_with_before_after_and_sequence(
     sequences = [json.loads(value["source"]["sequence"]) for value in values]
     assert sequences[0][0] is None
     positions = [int(change) for _, change in sequences]
-    assert positions == sorted(set(positions))
+    # A snapshot's rows have the place at which the stream begins.
+    assert positions[0] <= positions[1]
+    assert positions[1:] == sorted(set(positions[1:]))
     assert values[2]["before"]["embedding"] == [1.0, 2.5, -3.0]
 
 
@@ -160,6 +163,50 @@ async def test_mariadb_rows_and_changes_arrive_with_before_after_and_binlog_posi
     assert positions == sorted(set(positions))
     await cursor.execute(f"DROP TABLE {name}")
     database.close()
+
+
+async def test_a_slot_follows_a_busy_database_whose_captured_tables_are_quiet(
+    stack: StackAddresses, connect: ConnectClient, name: str
+) -> None:
+    table = f"public.{name}"
+    database = await asyncpg.connect(stack.postgres)
+    await database.execute(f"CREATE TABLE {name} (id bigint PRIMARY KEY)")
+    await provide(stack, capture_topics(name, [table]))
+    config = postgres_connector(name, stack.postgres, name, [table], slot=name, publication=name, heartbeat_ms=500)
+    await connect.put_config(name, config)
+    await connect.wait_running(name, _BOUND_S)
+    await slot_reaches(stack, name, (await slot_until_there(stack, name)).now)
+    await database.execute(f"CREATE TABLE {name}_other AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+    await database.execute(f"SELECT pg_logical_emit_message(true, 'application', 'its own'); DROP TABLE {name}_other")
+    written = await database.fetchval("SELECT pg_current_wal_lsn()::text")
+    await slot_reaches(stack, name, written)
+    await database.execute(f"INSERT INTO {name} VALUES (1)")
+    await database.close()
+    assert summary(await read(stack, f"{name}.{table}", 1)) == [(1, "c", None, None)]
+
+
+async def slot_until_there(stack: StackAddresses, slot: str) -> SlotPlace:
+    async with asyncio.timeout(_BOUND_S):
+        while True:
+            place = await slot_place(stack.postgres, slot)
+            if place is not None:
+                return place
+            await asyncio.sleep(0.1)
+
+
+async def slot_reaches(stack: StackAddresses, slot: str, position: str) -> None:
+    """Return when the slot's reader has confirmed the server's log up to a position."""
+    async with asyncio.timeout(_BOUND_S):
+        while True:
+            place = await slot_place(stack.postgres, slot)
+            if place is not None and place.confirmed is not None and number(place.confirmed) >= number(position):
+                return
+            await asyncio.sleep(0.1)
+
+
+def number(lsn: str) -> tuple[int, int]:
+    high, _, low = lsn.partition("/")
+    return int(high, 16), int(low, 16)
 
 
 async def test_the_same_configuration_again_restarts_nothing(
