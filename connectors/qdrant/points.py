@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -131,7 +133,13 @@ def floats(vector: bytes) -> list[float]:
 def vector_bytes(values: object) -> bytes | None:
     """Return the named vector of a stored point as bytes, None where it has none."""
     dense = values.get(VECTOR) if isinstance(values, Mapping) else None
-    return None if dense is None else np.asarray(dense, dtype="<f4").tobytes()
+    return None if dense is None else _floats_of(len(dense)).pack(*dense)
+
+
+@lru_cache(maxsize=16)
+def _floats_of(dimension: int) -> Struct:
+    """The layout of a vector; packing a list so takes half the time of an array made of it."""
+    return Struct(f"<{dimension}f")
 
 
 def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content: bool = False) -> StoredChunk:
