@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from operations.commands import ask, config, demo, dlt, recapture, schemas, stack, submit, topics, verify, worker
+from operations.commands import (
+    ask,
+    config,
+    demo,
+    dlt,
+    migrate,
+    recapture,
+    schemas,
+    stack,
+    submit,
+    topics,
+    verify,
+    worker,
+)
 from operations.context import PANEL_LOOK, PANEL_SET_UP
 
 app = typer.Typer(
@@ -23,6 +36,7 @@ app = typer.Typer(
 
 for group in (demo, stack, worker, submit, ask, verify, recapture):
     app.add_typer(group.app)
+app.add_typer(migrate.app, name="migrate", rich_help_panel=PANEL_LOOK)
 app.add_typer(dlt.app, name="dlt", rich_help_panel=PANEL_LOOK)
 app.add_typer(config.app, name="config", rich_help_panel=PANEL_SET_UP)
 app.add_typer(topics.app, name="topics", rich_help_panel=PANEL_SET_UP)

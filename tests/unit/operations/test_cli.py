@@ -47,6 +47,7 @@ def test_the_commands_are_those_that_the_design_names() -> None:
     leaves = {path.removeprefix("crossfade ") for path, command in TREE.items() if not hasattr(command, "commands")}
     assert leaves == {
         "demo", "up", "down", "status", "worker", "submit", "ask", "verify", "recapture",
+        "migrate status", "migrate pause", "migrate resume",
         "dlt list", "dlt show", "dlt replay", "config check", "topics list", "topics apply", "schemas export",
     }  # fmt: skip
 
@@ -90,6 +91,10 @@ CONFIG = '[kafka]\nbootstrap = "127.0.0.1:1"\n' + "".join(
         ("dlt replay", 2, "Which dead letters?"),
         ("nothing", 2, "No such command"),
         ("verify --page 0", 2, "--page"),
+        ("migrate status", 1, "No collection is configured"),
+        ("migrate status third --config two.toml", 2, "There is no collection 'third'"),
+        ("migrate pause --config two.toml", 2, "Which collection?"),
+        ("migrate resume first --config two.toml", 1, "No database is known"),
     ],
 )
 def test_a_mistake_ends_with_its_exit_code_and_a_sentence_on_stderr(

@@ -1,0 +1,180 @@
+"""Reads what is known of collections: databases, brokers and Kafka Connect, each on its own. Changes nothing.
+
+A part that does not answer is named with its error; what the others tell is there nevertheless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from agents.assembly import HALTED, SOURCE_EPOCH
+from connectors.errors import CrossfadeError, Misconfigured
+from connectors.kafka.lag import KafkaLag, RoleLag, pipeline
+from connectors.legacy_connector import open_legacy
+from connectors.ports import Ledger
+from connectors.sql_connector import LegacyConnector
+from domain.halts import Halt, Reason
+from domain.tasks import BACKFILL, PROOF
+from operations.capture_places import CapturePlace, capture_place
+from operations.connectors_api import ConnectClient
+from operations.errors import CommandError
+from operations.migration.facts import Backfill, Progress, Proof, backfill_of, proof_of
+from schemas.settings import Settings
+from topics.provisioning import captured_topic
+
+PART_S = 10.0
+_OWN_TABLES = "crossfade_"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """What the database of a collection tells."""
+
+    halt: Halt | None
+    source_epoch: int
+    backfill: Backfill | None
+    proof: Proof | None
+
+
+async def recorded_halt(ledger: Ledger, name: str) -> Halt | None:
+    """Return why a collection is stopped as its database says, None for one in service."""
+    number = await ledger.recorded(f"{HALTED}.{name}") or 0
+    return Halt(name, Reason(number)) if number else None
+
+
+async def answered(work: Awaitable[T], limit_s: float = PART_S) -> tuple[T | None, str | None]:
+    """Return what a part answers, or why it does not."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await work, None
+    except TimeoutError:
+        return None, f"no answer within {limit_s:g} s"
+    except CommandError as error:
+        return None, f"{error.message} {error.hint}".strip()
+    except Misconfigured as error:
+        if _OWN_TABLES in str(error):
+            return None, "crossfade's own tables are not there: no worker has run for it yet"
+        return None, str(error)
+    except (CrossfadeError, OSError, ValueError) as error:
+        return None, str(error) or type(error).__name__
+
+
+class Databases:
+    """The collections' databases, opened when one is first asked; one that failed is opened anew."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: dict[str, LegacyConnector] = {}
+
+    async def ask(self, name: str, question: Callable[[LegacyConnector], Coroutine[Any, Any, T]]) -> T:
+        """Ask the database of a collection. Raises CommandError without an address, and as `open_legacy`."""
+        if name not in self._opened:
+            collection = self._settings.collections[name]
+            if collection.dsn is None:
+                raise CommandError("No database is known.", f"Set collections.{name}.dsn, or run: crossfade up")
+            self._opened[name] = await open_legacy(name, collection, collection.dsn)
+        try:
+            return await question(self._opened[name])
+        except CrossfadeError:
+            await self._opened.pop(name).close()
+            raise
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        while self._opened:
+            _, legacy = self._opened.popitem()
+            await legacy.close()
+
+
+class Observer:
+    """Looks at collections as often as it is asked, over connections that it keeps."""
+
+    def __init__(self, settings: Settings, now_s: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._now_s = now_s
+        self._databases = Databases(settings)
+        kafka = settings.kafka
+        self._lag = KafkaLag(kafka.bootstrap, pipeline(())) if kafka.bootstrap else None
+        self._connect = ConnectClient(kafka.connect) if kafka.connect else None
+
+    async def look(self, names: Sequence[str]) -> list[Progress]:
+        """Return what is known of the collections now; every part has ten seconds to answer."""
+        asked = [answered(self._databases.ask(name, self._reading(name))) for name in names]
+        databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
+        epochs = {name: found.source_epoch if found else 1 for name, (found, _) in databases.items()}
+        (lags, no_lags), places = await asyncio.gather(
+            answered(self._lags([self._captured(name, epoch) for name, epoch in epochs.items()])),
+            self._places(epochs),
+        )
+        found = []
+        for name, (database, no_database) in databases.items():
+            progress = Progress(name, self._settings.collections[name].phase)
+            if database is not None:
+                told = (database.halt, database.backfill, database.proof)
+                progress = replace(progress, halt=told[0], backfill=told[1], proof=told[2])
+            place, no_place = places[name]
+            missing = {"database": no_database, "kafka": no_lags, "capture": no_place}
+            found.append(
+                replace(
+                    progress,
+                    lags=None if lags is None else self._own(lags, name, epochs[name]),
+                    capture=place,
+                    unanswered={part: said for part, said in missing.items() if said is not None},
+                )
+            )
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._databases.close()
+        if self._lag is not None:
+            await self._lag.close()
+        if self._connect is not None:
+            await self._connect.close()
+
+    def _reading(self, name: str) -> Callable[[LegacyConnector], Coroutine[Any, Any, _Database]]:
+        async def read(legacy: LegacyConnector) -> _Database:
+            halt = await recorded_halt(legacy.ledger, name)
+            epoch = await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 1
+            backfill, proof = await legacy.tasks.read(BACKFILL), await legacy.tasks.read(PROOF)
+            now_ms = round(self._now_s() * 1000)
+            return _Database(halt, epoch, backfill_of(backfill, now_ms), proof_of(proof, now_ms))
+
+        return read
+
+    def _captured(self, name: str, epoch: int) -> str:
+        return captured_topic(self._settings.kafka, self._settings.collections[name], epoch)
+
+    async def _lags(self, captured: Sequence[str]) -> list[RoleLag]:
+        if self._lag is None:
+            raise CommandError("No Kafka brokers are known.", "Set kafka.bootstrap, or run: crossfade up")
+        lags = await self._lag.lags(captured)
+        if not lags:
+            raise CommandError("There are no topics yet: no worker has run.")
+        return lags
+
+    def _own(self, lags: Sequence[RoleLag], name: str, epoch: int) -> tuple[RoleLag, ...]:
+        topic = self._captured(name, epoch)
+        return tuple(lag for lag in lags if lag.role != "capture" or lag.topic == topic)
+
+    async def _places(self, epochs: dict[str, int]) -> dict[str, tuple[CapturePlace | None, str | None]]:
+        """Ask for each connector once, however many collections it captures."""
+        keys = {}
+        for name, epoch in epochs.items():
+            collection = self._settings.collections[name]
+            keys[name] = (collection.connector, collection.dsn or "", epoch)
+        once = list(dict.fromkeys(keys.values()))
+        found = dict(zip(once, await asyncio.gather(*(answered(self._place(*key)) for key in once)), strict=True))
+        return {name: found[key] for name, key in keys.items()}
+
+    async def _place(self, kind: str, dsn: str, epoch: int) -> CapturePlace:
+        if self._connect is None:
+            raise CommandError("No Kafka Connect is known.", "Set kafka.connect, or run: crossfade up")
+        if not dsn:
+            raise CommandError("No database is known.")
+        return await capture_place(self._connect, kind, dsn, epoch)
