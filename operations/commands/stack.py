@@ -1,11 +1,14 @@
-"""`crossfade up`, `down` and `status`: the local stack on the command line. How parts start is not decided here."""
+"""`crossfade up`, `down` and `status`: the local stack on the command line, and which collections are stopped.
+
+How parts start is not decided here, nor why a collection is stopped.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import typer
@@ -13,13 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 from operations.context import (
+    DIFFERENCES,
     FAILED,
     PANEL_RUN,
     WRONG_USE,
+    ConfigOption,
     HomeOption,
     JsonOption,
     home_folder,
+    load,
     print_json,
+    print_table,
     run,
     say,
     told,
@@ -27,6 +34,10 @@ from operations.context import (
 from operations.errors import CommandError
 from operations.stack.layout import PART_NAMES, PartName, StackAddresses
 from operations.stack.stack import ALL_PARTS, NEVER_STARTED, LocalStack, PartStatus
+
+if TYPE_CHECKING:
+    from operations.migration.facts import Progress
+    from schemas.settings import Settings
 
 app = typer.Typer()
 
@@ -58,19 +69,58 @@ def down(parts: PartsArgument = None, home: HomeOption = None) -> None:
 
 
 @app.command(rich_help_panel=PANEL_RUN)
-def status(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show each part of the local stack: state, process, memory and address.
+def status(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show each part of the local stack, its state, process, memory and address, and which collections are stopped.
 
-    Exit code 0 when every part that was ever started runs, else 1. Only --json shows passwords.
+    Exit code 1: a part that was ever started does not run, or a collection's database does not answer; 3: a collection
+    is stopped. Only --json shows passwords.
     """
     parts = run(_stack(home).status())
+    with told():
+        settings = load(config, home).settings
+    collections = run(_stops(settings)) if settings.collections else []
     if json:
-        print_json([dataclasses.asdict(part) for part in parts])
+        print_json(
+            {"parts": [dataclasses.asdict(part) for part in parts], "collections": list(map(_told, collections))}
+        )
     else:
         _print_status(parts)
+        _print_collections(collections)
     started = [part for part in parts if part.detail != NEVER_STARTED]
-    if not started or any(part.state != "running" for part in started):
+    if not started or any(part.state != "running" for part in started) or any(c.unanswered for c in collections):
         raise typer.Exit(FAILED)
+    if any(progress.halt for progress in collections):
+        raise typer.Exit(DIFFERENCES)
+
+
+async def _stops(settings: Settings) -> list[Progress]:
+    # The drivers of databases take a second to import.
+    from operations.migration.looking import stops  # noqa: PLC0415
+
+    return await stops(settings)
+
+
+def _told(progress: Progress) -> dict[str, object]:
+    halt = progress.halt
+    return {
+        "collection": progress.collection,
+        "phase": progress.phase,
+        "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.mend},
+        "unanswered": progress.unanswered.get("database"),
+    }
+
+
+def _print_collections(collections: list[Progress]) -> None:
+    if not collections:
+        return
+    print()
+    rows = []
+    for progress in collections:
+        halt, missing = progress.halt, progress.unanswered.get("database")
+        state = "stopped" if halt else "unknown" if missing else "in service"
+        detail = f"{halt.said}. To mend it: {halt.mend}" if halt else missing or ""
+        rows.append((progress.collection, state, progress.phase, detail))
+    print_table(("collection", "state", "phase", "detail"), rows)
 
 
 def _stack(home: Path | None, names: list[str] | None = None) -> LocalStack:

@@ -91,6 +91,24 @@ class Databases:
             await legacy.close()
 
 
+async def stops(settings: Settings) -> list[Progress]:
+    """Return of every configured collection whether it is stopped, or that its database does not answer."""
+    databases = Databases(settings)
+
+    async def one(name: str) -> Progress:
+        async def halt(legacy: LegacyConnector) -> Halt | None:
+            return await recorded_halt(legacy.ledger, name)
+
+        found, missing = await answered(databases.ask(name, halt))
+        unanswered = {} if missing is None else {"database": missing}
+        return Progress(name, settings.collections[name].phase, halt=found, unanswered=unanswered)
+
+    try:
+        return list(await asyncio.gather(*(one(name) for name in settings.collections)))
+    finally:
+        await databases.close()
+
+
 class Observer:
     """Looks at collections as often as it is asked, over connections that it keeps."""
 
