@@ -108,8 +108,12 @@ class Walk:
         begun, rows_before = after, seen.rows
         ids: list[str] = []
         digests: list[bytes] = []
-        pages = Pages(self._bounds.page)
-        while rows := await self._stores.bulk.scan_range(after, upto, pages.limit):
+        pages, more = Pages(self._bounds.page), True
+        while more:
+            limit = pages.limit
+            rows = await self._stores.bulk.scan_range(after, upto, limit)
+            if not rows:
+                break
             passing("verify.after_rows")
             page = [row.id for row in rows]
             found = await look(self._stores, page, {row.id: row for row in rows})
@@ -120,8 +124,9 @@ class Walk:
                 ids += page
                 digests += [_digest(found, i) for i in page]
             after = page[-1]
+            more = len(rows) == limit and after != upto
             await self._throttle.pause()
-            if seen.rows - rows_before >= _CUT * self._bounds.range_rows:
+            if more and seen.rows - rows_before >= _CUT * self._bounds.range_rows:
                 seen.range = Range(seen.range.number, seen.range.after, after)
                 seen.rest = (after, upto)
                 checksum = ""  # of more rows than these
