@@ -15,7 +15,7 @@ from connectors.errors import Misconfigured
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import AiokafkaBus
 from connectors.legacy_connector import LegacyConnector, open_legacy
-from connectors.ports import Embedder, Ledger, VectorStore
+from connectors.ports import Embedder, Ledger, Storage, VectorStore
 from connectors.qdrant import open_vector_store
 from domain.halts import Halt, Reason
 from domain.keys import FIRST_EPOCH
@@ -77,7 +77,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
             resources.push_async_callback(legacy.close)
             await legacy.prepare()
             epoch = await _epoch(legacy.ledger, partitions, name)
-            halt = await _halt(name, legacy, vectors, embedder)
+            halt = await _halt(name, collection, legacy, vectors, embedder)
             if halt is not None:
                 halts[name] = halt
             collections[name] = CollectionPorts(
@@ -94,14 +94,17 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
         return Opened(settings, bus, vectors, collections, epoch, resources.pop_all(), halts)
 
 
-async def _halt(name: str, legacy: LegacyConnector, vectors: VectorStore, embedder: Embedder) -> Halt | None:
+async def _halt(
+    name: str, collection: Collection, legacy: LegacyConnector, vectors: VectorStore, embedder: Embedder
+) -> Halt | None:
     """Prepare a collection in Qdrant; return why it is stopped, where it was or where its points are of another model.
 
     What is found here is recorded: changes that Qdrant misses from now on are not in it when the model is set back.
     """
     number = await legacy.ledger.recorded(f"{HALTED}.{name}") or 0
     try:
-        await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata)
+        storage = Storage(collection.quantization, collection.on_disk)
+        await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
         made_by, fingerprint = await legacy.ledger.recorded(f"{MODEL}.{name}"), crc32(embedder.model_key.encode())
         if made_by != fingerprint and (made_by is None or not await vectors.count(name)):
             await legacy.ledger.record(f"{MODEL}.{name}", fingerprint)

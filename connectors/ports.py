@@ -18,6 +18,7 @@ from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 from schemas.records import Outgoing
+from schemas.settings import Quantization
 
 
 class Bus(Protocol):
@@ -201,11 +202,30 @@ class PointPage:
 NO_METADATA: Mapping[str, Kind] = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a new collection keeps its vectors: what searches compare first, and whether the originals stay on disk."""
+
+    quantization: Quantization = "none"
+    on_disk: bool = False
+
+
+IN_MEMORY = Storage()
+
+
 class VectorStore(Protocol):
     """Qdrant: collections of points, guarded by version."""
 
-    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+    async def prepare(
+        self,
+        collection: str,
+        dimension: int,
+        metadata: Mapping[str, Kind] = NO_METADATA,
+        storage: Storage = IN_MEMORY,
+    ) -> None:
         """Create what is absent: the collection, the indexes of its payload, and one for each metadata column.
+
+        `storage` is for a collection that is created; one that is there stays as it is.
 
         A column whose kind changed gets its index anew; building one takes about 7 µs a point. Raises Misconfigured for
         another dimension, Refused for a column that a filter could not name.
@@ -233,6 +253,18 @@ class VectorStore(Protocol):
 
         Returns when the store has applied them. The points of a document may be seen one after the other.
         """
+        ...
+
+    async def begin_bulk(self, collection: str) -> int | None:
+        """Put off indexing while a backfill inserts; return what `end_bulk` must be given to set it back."""
+        ...
+
+    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+        """Index what was inserted; return when searches use the index. Takes minutes for a million points."""
+        ...
+
+    async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
+        """Return the ids of the nearest live points of all tenants; `exact`: by comparing with every one."""
         ...
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:

@@ -25,9 +25,13 @@ class Control(_State):
 
 
 class BackfillState(_State):
-    """A backfill as a whole. Times are milliseconds since the epoch; `rate` is rows a second over the last minute."""
+    """A backfill as a whole. Times are milliseconds since the epoch; `rate` is rows a second over the last minute.
 
-    state: Literal["running", "paused", "failed", "done"] = "running"
+    `recall` is the share of the true nearest neighbours that the index finds, measured when it was built;
+    `indexed_from` what the store's indexing must be set back to when it is.
+    """
+
+    state: Literal["running", "paused", "indexing", "failed", "done"] = "running"
     started_at_ms: int
     updated_at_ms: int
     finished_at_ms: int | None = None
@@ -36,19 +40,21 @@ class BackfillState(_State):
     rows_estimated: int
     rows: int = 0
     points: int = 0
-    kept: int = 0
+    handed_over: int = 0
     ranges: int = 0
     planned: bool = False
     rate: float = 0.0
     eta_s: float | None = None
     throttle: str | None = None
+    indexed_from: int | None = None
+    recall: float | None = None
     error: str | None = None
 
 
 class RangeState(_State):
-    """One key range of a backfill, (`after`, `upto`]; `at` is the last id that is written and read back, None before.
+    """One key range of a backfill, (`after`, `upto`]; `at` is the last id that is done, None before.
 
-    `rows` were read, `points` inserted; `kept` rows had newer points already.
+    `rows` were read, and made `points`; `handed_over` of them could not be embedded and were left to the agents.
     """
 
     after: str | None
@@ -57,7 +63,7 @@ class RangeState(_State):
     done: bool = False
     rows: int = 0
     points: int = 0
-    kept: int = 0
+    handed_over: int = 0
 
 
 Verdict = Literal["equal", "different", "pending", "unknown"]

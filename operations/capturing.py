@@ -20,7 +20,14 @@ from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.admin import existing_topics, partition_counts, provision
 from connectors.postgres.slots import slot_state
 from domain.halts import Reason
-from operations.connectors_api import ConnectClient, ConnectorStatus, mariadb_connector, postgres_connector
+from operations.connectors_api import (
+    SNAPSHOT_KEYS,
+    ConnectClient,
+    ConnectorStatus,
+    mariadb_connector,
+    postgres_connector,
+    snapshot_of,
+)
 from operations.errors import CommandError
 from operations.preparing import connector_name
 from schemas.settings import Collection, Kafka
@@ -124,25 +131,32 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
     """Create the topics of a group's epoch that are missing, then its connector, or change it to these tables.
 
     With `keep` it goes on with the tables that it captures beside them: one that is left out for a while, because it is
-    not as it must be, would have changes that nobody sees.
+    not as it must be, would have changes that nobody sees. And its snapshot leaves those out whose rows a backfill
+    brings; without, what was lost is read again, so all are in it.
     """
     topics = captured_topics(kafka, group.collections, group.epoch)
     bootstrap = kafka.bootstrap or ""
     await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
-    config = _config(kafka, group)
+    config = _config(kafka, group, snapshot_all=not keep)
     current = await client.config(group.connector) if keep else {}
     if current.get("topic.prefix") == config["topic.prefix"]:
+        # What a snapshot reads was said when the connector was made; it may be reading it still.
+        config = {key: value for key, value in config.items() if key not in SNAPSHOT_KEYS}
+        config |= {key: current[key] for key in SNAPSHOT_KEYS & current.keys()}
         for key in _TABLE_LISTS & config.keys():
             config[key] = ",".join(sorted({*config[key].split(","), *current.get(key, config[key]).split(",")}))
     await client.put_config(group.connector, config)
 
 
-def _config(kafka: Kafka, group: Group) -> dict[str, str]:
+def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]:
     name, prefix = group.connector, capture_prefix(kafka, group.epoch)
     tables = sorted({captured_table(collection) for collection in group.collections})
     if group.kind == "mariadb":
-        return mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=kafka.bootstrap or "")
-    return postgres_connector(name, group.dsn, prefix, tables, slot=group.slot, publication=group.slot)
+        config = mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=kafka.bootstrap or "")
+    else:
+        config = postgres_connector(name, group.dsn, prefix, tables, slot=group.slot, publication=group.slot)
+    read = {captured_table(collection) for collection in group.collections if collection.fill == "snapshot"}
+    return config if snapshot_all else config | snapshot_of(tables, sorted(read))
 
 
 async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool:

@@ -15,6 +15,7 @@ import httpx
 
 from operations.errors import CommandError
 
+SNAPSHOT_KEYS = frozenset({"snapshot.mode", "snapshot.include.collection.list"})
 SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_needed"]
 ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
 
@@ -276,6 +277,13 @@ def mariadb_connector(
         "schema.history.internal.producer.linger.ms": "0",
         **_common(name, topic_prefix, snapshot, heartbeat_ms),
     }
+
+
+def snapshot_of(tables: Sequence[str], read: Sequence[str]) -> dict[str, str]:
+    """Give what makes a connector of `tables` read only some of them when it begins, and stream all."""
+    if not read:
+        return {"snapshot.mode": "no_data"}
+    return {"snapshot.include.collection.list": ",".join(map(_exactly, read))} if {*read} != {*tables} else {}
 
 
 def capture_topics(topic_prefix: str, tables: Sequence[str]) -> tuple[str, ...]:

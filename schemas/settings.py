@@ -10,6 +10,8 @@ from schemas.documents import CollectionName
 from schemas.queries import Phase
 
 Connector = Literal["postgres", "mariadb"]
+Fill = Literal["snapshot", "backfill"]
+Quantization = Literal["none", "scalar", "binary", "product"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 
 
@@ -28,7 +30,10 @@ class Collection(_Section):
     """One document store that is moved: where its rows are, what of them is text, and how it is embedded.
 
     `table` may name its schema (`public.articles`). Without `dsn` the table is in the local stack's database.
-    `chunk_tokens` 0 means the model's window.
+    `fill` says how the rows that are there come to Qdrant: by capture's snapshot, through the log and the agents, or by
+    `crossfade backfill`, which is meant for millions of rows. `chunk_tokens` 0 means the model's window. `quantization`
+    and `on_disk` say how a collection that is created in Qdrant keeps its vectors: what searches compare first (the
+    originals decide), and whether those stay on disk.
     """
 
     connector: Connector = "postgres"
@@ -44,6 +49,9 @@ class Collection(_Section):
     chunk_tokens: Annotated[int, Field(ge=0)] = 0
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
     text_search_config: Identifier = "english"
+    fill: Fill = "snapshot"
+    quantization: Quantization = "none"
+    on_disk: bool = False
 
     @model_validator(mode="after")
     def _columns_have_one_use(self) -> Collection:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from connectors.errors import Misconfigured
-from connectors.ports import NO_METADATA, PointPage, SearchRequest
+from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
 from connectors.qdrant.points import (
     Found,
     best_hits,
@@ -54,7 +54,13 @@ class MemoryVectorStore:
     def __init__(self) -> None:
         self._collections: dict[str, _Collection] = {}
 
-    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+    async def prepare(
+        self,
+        collection: str,
+        dimension: int,
+        metadata: Mapping[str, Kind] = NO_METADATA,
+        storage: Storage = IN_MEMORY,
+    ) -> None:
         """Create the collection where absent; a search compares with every point, so there is nothing to index."""
         metadata_indexes(metadata)  # refused here too where no other store could index it
         known = self._collections.setdefault(collection, _Collection(dimension))
@@ -95,6 +101,19 @@ class MemoryVectorStore:
                 if name not in known.points:
                     known.points[name] = _point(document, chunk)
                     known.chunks.setdefault(document.id, {})[chunk] = name
+
+    async def begin_bulk(self, collection: str) -> int | None:
+        """Do nothing."""
+        return None
+
+    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+        """Do nothing."""
+
+    async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
+        """Return the ids of the nearest live points by comparing with every one."""
+        asked = _unit(vector)
+        live = [(name, point.vector) for name, point in self._of(collection).points.items() if point.vector is not None]
+        return [name for name, _ in sorted(live, key=lambda one: -float(np.dot(one[1], asked)))[:limit]]
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks by comparing with every one."""

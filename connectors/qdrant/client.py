@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from connectors.errors import Refused, StoreUnavailable, TransientError
-from connectors.ports import NO_METADATA, PointPage, SearchRequest
+from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
 from connectors.qdrant import wire
 from connectors.qdrant.points import batch_of, check_metadata
 from domain.points import DocumentPoints, StoredChunk
@@ -42,9 +42,15 @@ class HostedVectorStore:
         self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT)
         self._closed = False
 
-    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+    async def prepare(
+        self,
+        collection: str,
+        dimension: int,
+        metadata: Mapping[str, Kind] = NO_METADATA,
+        storage: Storage = IN_MEMORY,
+    ) -> None:
         """Create what is absent: the collection, and the indexes of its payload and metadata."""
-        await self._call(wire.Prepare(collection, dimension, dict(metadata)), PREPARE_TIMEOUT_S)
+        await self._call(wire.Prepare(collection, dimension, dict(metadata), storage), PREPARE_TIMEOUT_S)
 
     async def stored(
         self, collection: str, ids: Sequence[str], *, content: bool = False
@@ -79,6 +85,19 @@ class HostedVectorStore:
             for document in part:
                 check_metadata(document)
             await self._call(wire.Insert(collection, batch_of(collection, part)))
+
+    async def begin_bulk(self, collection: str) -> int | None:
+        """Do nothing: the host builds no index while points are inserted, nor for half a minute after."""
+        return None
+
+    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+        """Build the vector index."""
+        await self._call(wire.EndBulk(collection), OPTIMISE_TIMEOUT_S)
+
+    async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
+        """Return the ids of the nearest live points of all tenants."""
+        ids: list[str] = await self._call(wire.Neighbours(collection, vector, limit, exact))
+        return ids
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document."""

@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
-from connectors.ports import NO_METADATA, PointPage, SearchRequest
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable, TransientError
+from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
 from connectors.qdrant.files import FolderLock, engine_folder
 from connectors.qdrant.optimise import Optimisation
 from connectors.qdrant.points import (
@@ -64,12 +64,18 @@ class EmbeddedVectorStore:
         self._lock.acquire()
         self._upkeep = asyncio.create_task(self._keep_up(), name="qdrant upkeep")
 
-    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+    async def prepare(
+        self,
+        collection: str,
+        dimension: int,
+        metadata: Mapping[str, Kind] = NO_METADATA,
+        storage: Storage = IN_MEMORY,
+    ) -> None:
         """Create what is absent: the collection, and the indexes of its payload and metadata."""
         indexes = metadata_indexes(metadata)
         self._check_open()
         if not (self._folder / collection / "collection.json").exists():
-            self._shards[collection] = Shard.create(collection, self._folder / collection, dimension)
+            self._shards[collection] = Shard.create(collection, self._folder / collection, dimension, storage)
         known = self._of(collection).description.dimension
         if known != dimension:
             raise Misconfigured(f"collection {collection} has vectors of {known} floats, not {dimension}")
@@ -123,6 +129,20 @@ class EmbeddedVectorStore:
         shard.inserted_at_s = time.monotonic()
         if shard.unflushed >= FLUSH_POINTS:
             shard.flush()
+
+    async def begin_bulk(self, collection: str) -> int | None:
+        """Do nothing: no index is built while points are inserted, nor for half a minute after."""
+        return None
+
+    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+        """Build the vector index. Raises TransientError where that failed, with everything as it was."""
+        if self._of(collection).unindexed() and not await self.optimise(collection):
+            raise TransientError(f"the index of {collection} could not be built; the log of Qdrant's engine says why")
+
+    async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
+        """Return the ids of the nearest live points of all tenants."""
+        check_vector(vector, self._of(collection).description.dimension, "the question")
+        return self._of(collection).neighbours(vector, limit, exact=exact)
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document."""

@@ -125,7 +125,11 @@ class EngineHost:
             case wire.Count():
                 answer = await store.count(request.collection)
             case wire.Prepare():
-                await store.prepare(request.collection, request.dimension, request.metadata)
+                await store.prepare(request.collection, request.dimension, request.metadata, request.storage)
+            case wire.EndBulk():
+                await store.end_bulk(request.collection, None)
+            case wire.Neighbours():
+                answer = await store.neighbours(request.collection, request.vector, request.limit, exact=request.exact)
             case wire.Optimise():
                 answer = await store.optimise(request.collection)
             case wire.Ping():

@@ -5,6 +5,7 @@ Servers before 1.16 ignore the condition of an upsert without a word, so they ar
 
 from __future__ import annotations
 
+import asyncio
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient, grpc, models
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.ports import NO_METADATA, PointPage, SearchRequest
+from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
 from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
@@ -48,6 +49,8 @@ from schemas.settings import Qdrant
 FIRST_VERSION = (1, 16)
 REQUEST_BYTES = 8 * 1024 * 1024
 OPERATIONS_A_REQUEST = 512
+INDEXING_THRESHOLD_KB = 10_000  # what a server has by default
+INDEXING_POLL_S = 1.0
 _INDEXES: tuple[tuple[str, IndexKind], ...] = (
     ("document_id", "keyword"),
     ("tenant", "keyword"),
@@ -95,7 +98,13 @@ class ServerVectorStore:
             )
         return cls(client, packed=settings.prefer_grpc, timeout_s=timeout_s)
 
-    async def prepare(self, collection: str, dimension: int, metadata: Mapping[str, Kind] = NO_METADATA) -> None:
+    async def prepare(
+        self,
+        collection: str,
+        dimension: int,
+        metadata: Mapping[str, Kind] = NO_METADATA,
+        storage: Storage = IN_MEMORY,
+    ) -> None:
         """Create what is absent: the collection, and the indexes of its payload and metadata.
 
         The server builds indexes of metadata after the return. Raises Misconfigured for another dimension or distance,
@@ -106,7 +115,7 @@ class ServerVectorStore:
             if not self._local:
                 check_version((await self._client.info()).version)
             if not await self._client.collection_exists(collection):
-                await self._create(collection, dimension)
+                await self._create(collection, dimension, storage)
             known = _dimension_of(collection, await self._client.get_collection(collection))
             if known != dimension:
                 raise Misconfigured(f"collection {collection} has vectors of {known} floats, not {dimension}")
@@ -127,8 +136,13 @@ class ServerVectorStore:
                 return None
             return _dimension_of(collection, await self._client.get_collection(collection))
 
-    async def _create(self, collection: str, dimension: int) -> None:
-        params = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+    async def _create(self, collection: str, dimension: int, storage: Storage) -> None:
+        params = models.VectorParams(
+            size=dimension,
+            distance=models.Distance.COSINE,
+            on_disk=storage.on_disk or None,
+            quantization_config=_quantization(storage),
+        )
         try:
             with mapped(f"creating {collection}"):
                 await self._client.create_collection(collection, {VECTOR: params})
@@ -198,6 +212,40 @@ class ServerVectorStore:
                 done = result.status == models.UpdateStatus.COMPLETED
         if not done:
             raise StoreUnavailable(f"Qdrant did not complete the insertion of {len(batch.names)} points in time")
+
+    async def begin_bulk(self, collection: str) -> int | None:
+        """Switch the server's indexing off; return the threshold (kB of vectors) that it had, None where it was off."""
+        with mapped(f"reading {collection}"):
+            threshold = (await self._client.get_collection(collection)).config.optimizer_config.indexing_threshold
+            await self._index_from(collection, 0)
+        return threshold or None
+
+    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+        """Switch the server's indexing on again, and wait until it has caught up."""
+        with mapped(f"indexing {collection}"):
+            await self._index_from(collection, set_back or INDEXING_THRESHOLD_KB)
+            green = 0
+            while green < 2:  # it looks for work once more before it begins
+                await asyncio.sleep(INDEXING_POLL_S)
+                status = (await self._client.get_collection(collection)).status
+                green = green + 1 if status == models.CollectionStatus.GREEN else 0
+
+    async def _index_from(self, collection: str, threshold: int) -> None:
+        config = models.OptimizersConfigDiff(indexing_threshold=threshold)
+        await self._client.update_collection(collection, optimizers_config=config)
+
+    async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
+        """Return the ids of the nearest live points of all tenants."""
+        with mapped(f"searching {collection}"):
+            answer = await self._client.query_points(
+                collection,
+                floats(vector),
+                using=VECTOR,
+                limit=limit,
+                search_params=models.SearchParams(exact=exact),
+                with_payload=False,
+            )
+        return [str(point.id) for point in answer.points]
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document."""
@@ -298,6 +346,21 @@ def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
         else:
             must.append(models.FieldCondition(key=path, range=models.Range(gte=float(value), lte=float(value))))
     return models.Filter(must=must)
+
+
+def _quantization(storage: Storage) -> models.QuantizationConfig | None:
+    """What is compared first stays in memory; the originals, wherever they are, decide."""
+    match storage.quantization:
+        case "scalar":
+            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+            return models.ScalarQuantization(scalar=scalar)
+        case "binary":
+            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+        case "product":
+            product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+            return models.ProductQuantization(product=product)
+        case "none":
+            return None
 
 
 def _requests(documents: Sequence[DocumentPoints]) -> Iterable[list[DocumentPoints]]:

@@ -21,7 +21,7 @@ import msgspec
 import qdrant_edge as edge
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.ports import PointPage, SearchRequest
+from connectors.ports import IN_MEMORY, PointPage, SearchRequest, Storage
 from connectors.qdrant.engine_errors import mapped
 from connectors.qdrant.files import Description
 from connectors.qdrant.journal import Entry, Inserted, Journal, Written
@@ -53,6 +53,7 @@ _INDEXES = (
     ("document_id", edge.PayloadSchemaType.Keyword),
     ("tenant", edge.PayloadSchemaType.Keyword),
 )
+_Quantization = edge.ScalarQuantizationConfig | edge.BinaryQuantizationConfig | edge.ProductQuantizationConfig
 _INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
@@ -86,14 +87,19 @@ class Shard:
         self.unoptimised = self.unindexed()
 
     @classmethod
-    def create(cls, collection: str, folder: Path, dimension: int) -> Shard:
+    def create(cls, collection: str, folder: Path, dimension: int, storage: Storage = IN_MEMORY) -> Shard:
         """Create the collection and the indexes of its payload."""
         shutil.rmtree(folder, ignore_errors=True)  # left by a creation that did not end
         description = Description(dimension, 1)
         path = generation_folder(folder, 1)
         path.mkdir(parents=True)
         with mapped(f"creating {collection}"):
-            params = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)
+            params = edge.EdgeVectorParams(
+                size=dimension,
+                distance=edge.Distance.Cosine,
+                memory=edge.Memory.Cold if storage.on_disk else None,
+                quantization_config=_quantization(storage),
+            )
             engine = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={VECTOR: params}, wal_enabled=False))
             for name, kind in _INDEXES:
                 engine.update(edge.UpdateOperation.create_field_index(name, kind))
@@ -261,6 +267,13 @@ class Shard:
             )
         return [Found(point.score, point.payload or {}) for point in points]
 
+    def neighbours(self, vector: bytes, limit: int, *, exact: bool) -> list[str]:
+        """Return the ids of the nearest points of all tenants."""
+        with mapped(f"searching {self.collection}"):
+            nearest = edge.Query.Nearest(floats(vector), using=VECTOR)
+            request = edge.QueryRequest(limit=limit, query=nearest, params=edge.SearchParams(exact=exact))
+            return [str(point.id) for point in self._engine.query(request)]
+
     def scan(self, after: str | None, limit: int, *, content: bool) -> PointPage:
         """Return a page of points in the order of their ids."""
         fields = CONTENT_FIELDS if content else MARK_FIELDS
@@ -337,6 +350,19 @@ def describe(folder: Path, description: Description) -> None:
         os.fsync(folder_fd)
     finally:
         os.close(folder_fd)
+
+
+def _quantization(storage: Storage) -> _Quantization | None:
+    """What is compared first stays in memory; the originals, wherever they are, decide."""
+    match storage.quantization:
+        case "scalar":
+            return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, always_ram=True)
+        case "binary":
+            return edge.BinaryQuantizationConfig(always_ram=True)
+        case "product":
+            return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, always_ram=True)
+        case "none":
+            return None
 
 
 def _floats(vector: bytes) -> list[float]:

@@ -13,7 +13,7 @@ import msgspec
 
 from connectors import errors
 from connectors.errors import CrossfadeError, Refused, TransientError
-from connectors.ports import PointPage, SearchRequest
+from connectors.ports import IN_MEMORY, PointPage, SearchRequest, Storage
 from connectors.qdrant.points import PointBatch
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
@@ -28,6 +28,7 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
     collection: str
     dimension: int
     metadata: dict[str, Kind] = {}
+    storage: Storage = IN_MEMORY
 
 
 class Stored(msgspec.Struct, frozen=True, tag="stored"):
@@ -74,6 +75,21 @@ class Count(msgspec.Struct, frozen=True, tag="count"):
     collection: str
 
 
+class EndBulk(msgspec.Struct, frozen=True, tag="end bulk"):
+    """Call of `VectorStore.end_bulk`."""
+
+    collection: str
+
+
+class Neighbours(msgspec.Struct, frozen=True, tag="neighbours"):
+    """Call of `VectorStore.neighbours`."""
+
+    collection: str
+    vector: bytes
+    limit: int
+    exact: bool
+
+
 class Optimise(msgspec.Struct, frozen=True, tag="optimise"):
     """Call of `EmbeddedVectorStore.optimise`."""
 
@@ -84,7 +100,7 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     """Asks whether the host answers."""
 
 
-Request = Prepare | Stored | Write | Insert | Search | Scan | Count | Optimise | Ping
+Request = Prepare | Stored | Write | Insert | Search | Scan | Count | EndBulk | Neighbours | Optimise | Ping
 
 ANSWERS: Final[dict[type[Any], Any]] = {
     Prepare: None,
@@ -94,6 +110,8 @@ ANSWERS: Final[dict[type[Any], Any]] = {
     Search: list[dict[str, Any]],  # fields of `Hit`
     Scan: PointPage,
     Count: int,
+    EndBulk: None,
+    Neighbours: list[str],
     Optimise: bool,
     Ping: int,  # the host's process number
 }

@@ -1,0 +1,81 @@
+"""A backfill from settings to its result: opens one collection, refuses what would lose changes, and closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from agents.assembly import HALTED, SOURCE_EPOCH
+from agents.batch import Surroundings
+from agents.refresh import append_refreshes
+from agents.worker import now_ms
+from connectors.errors import Misconfigured
+from connectors.kafka.bus import AiokafkaBus
+from connectors.kafka.lag import KafkaLag, pipeline
+from connectors.legacy_connector import LegacyConnector, open_legacy
+from connectors.ports import Storage
+from connectors.qdrant import open_vector_store
+from connectors.telemetry import Telemetry
+from domain.keys import FIRST_EPOCH
+from domain.phases import PHASES
+from domain.tasks import BackfillState
+from operations.backfill.ranges import Sides
+from operations.backfill.run import Progress, Wanted, backfill
+from operations.capturing import CAPTURING
+from operations.verification.sampling import collection_embedder
+from operations.verification.stores import Stores
+from schemas.settings import Collection, Settings
+from topics.provisioning import captured_topic
+
+SOURCE = "crossfade/backfill"
+
+
+async def backfill_collection(
+    settings: Settings, home: Path, name: str, wanted: Wanted, *, say: Callable[[str], None], progress: Progress
+) -> BackfillState:
+    """Backfill one collection. Raises Misconfigured where changes would be missed meanwhile, and as `backfill` does."""
+    collection = settings.collections[name]
+    async with AsyncExitStack() as resources:
+        legacy = await open_legacy(name, collection, collection.dsn or "")
+        resources.push_async_callback(legacy.close)
+        await legacy.prepare()
+        epoch = await _ready(name, collection, legacy)
+        vectors = await open_vector_store(settings.qdrant, home)
+        resources.push_async_callback(vectors.close)
+        embedder = await resources.enter_async_context(collection_embedder(settings, home, name, say))
+        storage = Storage(collection.quantization, collection.on_disk)
+        await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
+        bus = AiokafkaBus(settings.kafka)
+        resources.push_async_callback(bus.close)
+        lag = KafkaLag(settings.kafka.bootstrap or "", pipeline([captured_topic(settings.kafka, collection, epoch)]))
+        resources.push_async_callback(lag.close)
+        refreshed = Stores(name, legacy.table, legacy.bulk, legacy.ledger, vectors, embedder.dimension)
+        around = Surroundings(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
+        refresh = partial(append_refreshes, refreshed, bus=bus, around=around, source=SOURCE)
+        given = collection.embedding is not None
+        sides = Sides(name, legacy.bulk, vectors, embedder, refresh, given)
+        return await backfill(sides, legacy.tasks, wanted, partial(_lags, lag), now_ms, progress)
+
+
+async def _ready(name: str, collection: Collection, legacy: LegacyConnector) -> int:
+    """Return the source epoch in which the collection is captured.
+
+    Raises Misconfigured where it is stopped, where its phase writes nothing to Qdrant, or where it was never captured:
+    a row that changes after it was read would stay as it was read.
+    """
+    if not PHASES[collection.phase].writes_qdrant:
+        raise Misconfigured(f"{name} is in phase {collection.phase!r}: its changes are not written to Qdrant")
+    if await legacy.ledger.recorded(f"{HALTED}.{name}"):
+        raise Misconfigured(f"{name} is stopped; `crossfade migrate status {name}` says why and how to go on")
+    epoch = await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+    if epoch is None or await legacy.ledger.recorded(f"{CAPTURING}.{name}") != epoch:
+        raise Misconfigured(
+            f"{name} is not captured yet, so changes made meanwhile would be missed; start `crossfade worker` first"
+        )
+    return epoch
+
+
+async def _lags(lag: KafkaLag) -> Mapping[str, tuple[int, float | None]]:
+    return {each.role: (each.messages, each.seconds) for each in await lag.lags()}

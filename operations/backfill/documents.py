@@ -1,0 +1,72 @@
+"""Rows of the table as points of version 0: given embeddings are kept, other texts are cut and embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from connectors.errors import EmbeddingFailed
+from connectors.ports import Embedder
+from domain.backfill import BACKFILL_VERSION
+from domain.legacy import LegacyRow
+from domain.points import DocumentPoints, PointChunk, chunks_of, given_by, vector_checksums
+from schemas.content import content_hash
+
+
+@dataclass(slots=True)
+class Made:
+    """The documents of a page of rows, and the ids of those that cannot be made here and why."""
+
+    documents: list[DocumentPoints] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+async def documents_of(rows: Sequence[LegacyRow], embedder: Embedder, *, given: bool) -> Made:
+    """Return rows as documents; `given` says that the table has a column of embeddings.
+
+    Raises EmbeddingUnavailable where the engine does not answer.
+    """
+    made = Made()
+    size = 4 * embedder.dimension
+    ready = [row for row in rows if given and row.content.embedding is not None and len(row.content.embedding) == size]
+    vectors = [row.content.embedding or b"" for row in ready]
+    model = given_by(embedder.model_key)
+    for row, vector, checksum in zip(ready, vectors, vector_checksums(vectors), strict=True):
+        made.documents.append(_document(row, model, (PointChunk(row.content.full_text(), vector, checksum),)))
+    if len(ready) < len(rows):
+        done = {row.id for row in ready}
+        await _embed([row for row in rows if row.id not in done], embedder, made)
+    return made
+
+
+async def _embed(rows: Sequence[LegacyRow], embedder: Embedder, made: Made) -> None:
+    try:
+        pieces = await embedder.chunked([row.content.full_text() for row in rows])
+        vectors = await embedder.embed_documents([text for texts in pieces for text in texts])
+    except EmbeddingFailed as error:
+        if len(rows) == 1:
+            made.failed[rows[0].id] = str(error)
+            return
+        # One text spoils its whole call: halves find which.
+        middle = len(rows) // 2
+        await _embed(rows[:middle], embedder, made)
+        await _embed(rows[middle:], embedder, made)
+        return
+    at = 0
+    for row, texts in zip(rows, pieces, strict=True):
+        made.documents.append(_document(row, embedder.model_key, chunks_of(texts, vectors[at : at + len(texts)])))
+        at += len(texts)
+
+
+def _document(row: LegacyRow, model: str, chunks: tuple[PointChunk, ...]) -> DocumentPoints:
+    content = row.content
+    return DocumentPoints(
+        id=row.id,
+        version=BACKFILL_VERSION,
+        tenant=content.tenant,
+        content_hash=content_hash(content),
+        model=model,
+        metadata=content.metadata,
+        chunks=chunks,
+        tombstones=(),
+    )

@@ -1,0 +1,67 @@
+"""Watches what a backfill may slow down, once a second, and lets the ranges go on or wait. Decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from domain.pacing import Allowance, Limits, Seen, next_allowance
+
+LOOK_S = 1.0
+
+
+class Pace:
+    """As an asynchronous context manager it looks for as long as it is open. `look` never raises."""
+
+    def __init__(self, look: Callable[[], Awaitable[Seen]], limits: Limits) -> None:
+        self._look, self._limits = look, limits
+        self._allowance = Allowance(1, "beginning slowly")
+        self._changed = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self.throttled_s = 0.0
+
+    @property
+    def reason(self) -> str | None:
+        """Why fewer ranges than possible are worked on; None where all are."""
+        return self._allowance.reason
+
+    @property
+    def stands(self) -> bool:
+        """Whether nothing may go on now."""
+        return self._allowance.parallel == 0
+
+    async def turn(self, number: int) -> None:
+        """Wait until the `number`-th of the ranges, from 0, may go on."""
+        if number < self._allowance.parallel:
+            return
+        began = time.monotonic()
+        async with self._changed:
+            await self._changed.wait_for(lambda: number < self._allowance.parallel)
+        if number == 0:
+            self.throttled_s += time.monotonic() - began
+
+    async def __aenter__(self) -> Self:
+        await self._once()
+        self._task = asyncio.create_task(self._watch(), name="backfill pace")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._once()
+
+    async def _once(self) -> None:
+        allowance = next_allowance(self._allowance, await self._look(), self._limits)
+        async with self._changed:
+            self._allowance = allowance
+            self._changed.notify_all()

@@ -1,0 +1,104 @@
+"""Which ranges there are, which are done, and what is kept of that in the collection's task store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from connectors.ports import BulkTable, TaskStore
+from domain.pacing import Rate
+from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control, RangeState
+
+
+class Plan:
+    """The ranges of one backfill: those of an earlier try that are not done first, then new ones, cut when needed."""
+
+    def __init__(self, tasks: TaskStore, bulk: BulkTable, clock: Callable[[], int], state: BackfillState) -> None:
+        self._tasks, self._bulk, self._clock = tasks, bulk, clock
+        self.state = state
+        self._ranges: dict[int, RangeState] = {}
+        self._waiting: list[int] = []
+        self._cutting = asyncio.Lock()
+        self._rate = Rate()
+
+    async def read(self) -> None:
+        """Take over what an earlier try kept."""
+        parts = await self._tasks.read(BACKFILL)
+        self._ranges = {n: RangeState.model_validate_json(raw) for n, raw in parts.items() if n > HEADER}
+        self._waiting = sorted((n for n, one in self._ranges.items() if not one.done), reverse=True)
+        self._count()
+
+    async def paused(self) -> bool:
+        """Say whether an operator asked for a pause."""
+        raw = (await self._tasks.read(BACKFILL)).get(CONTROL)
+        return raw is not None and Control.model_validate_json(raw).paused
+
+    async def next(self) -> tuple[int, RangeState] | None:
+        """Return a range to do and its number, None where there is none left."""
+        async with self._cutting:
+            if self._waiting:
+                number = self._waiting.pop()
+                return number, self._ranges[number]
+            if self.state.planned:
+                return None
+            number = max(self._ranges, default=HEADER) + 1
+            after = self._ranges[number - 1].upto if self._ranges else None
+            upto = await self._bulk.bound(after, self.state.range_rows)
+            self.state = self.state.model_copy(update={"planned": upto is None})
+            await self.keep(number, RangeState(after=after, upto=upto))
+            return number, self._ranges[number]
+
+    async def keep(self, number: int, range_: RangeState) -> None:
+        """Keep how far a range is, together with the whole."""
+        self._ranges[number] = range_
+        self._count()
+        await self._tasks.save(
+            BACKFILL, {number: range_.model_dump_json().encode(), HEADER: self.state.model_dump_json().encode()}
+        )
+
+    async def say(self, **changes: object) -> None:
+        """Keep the state of the whole, with changes."""
+        self.state = self.state.model_copy(update={**changes, "updated_at_ms": self._clock()})
+        await self._tasks.save(BACKFILL, {HEADER: self.state.model_dump_json().encode()})
+
+    def _count(self) -> None:
+        now_ms, ranges = self._clock(), self._ranges.values()
+        rows = sum(one.rows for one in ranges)
+        self._rate = self._rate.with_sample(now_ms / 1000, rows)
+        left = max(0, self.state.rows_estimated - rows)
+        self.state = self.state.model_copy(
+            update={
+                "updated_at_ms": now_ms,
+                "rows": rows,
+                "points": sum(one.points for one in ranges),
+                "handed_over": sum(one.handed_over for one in ranges),
+                "ranges": len(self._ranges),
+                "rate": self._rate.per_s,
+                "eta_s": self._rate.eta_s(left),
+            }
+        )
+
+
+async def begun(
+    tasks: TaskStore, bulk: BulkTable, clock: Callable[[], int], *, model: str, range_rows: int, restart: bool
+) -> Plan:
+    """Return the plan of the backfill that was begun and not ended with this model, else that of a new one."""
+    raw = None if restart else (await tasks.read(BACKFILL)).get(HEADER)
+    old = None if raw is None else BackfillState.model_validate_json(raw)
+    estimated = await bulk.estimated_rows()
+    now_ms = clock()
+    if old is not None and old.state != "done" and old.model == model:
+        fresh = {"state": "running", "updated_at_ms": now_ms, "rows_estimated": max(estimated, old.rows), "error": None}
+        plan = Plan(tasks, bulk, clock, old.model_copy(update=fresh))
+        await plan.read()
+    else:
+        asked = (await tasks.read(BACKFILL)).get(CONTROL)
+        await tasks.clear(BACKFILL)
+        if asked is not None:
+            await tasks.save(BACKFILL, {CONTROL: asked})
+        state = BackfillState(
+            started_at_ms=now_ms, updated_at_ms=now_ms, model=model, range_rows=range_rows, rows_estimated=estimated
+        )
+        plan = Plan(tasks, bulk, clock, state)
+    await plan.say()
+    return plan

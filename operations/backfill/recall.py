@@ -1,0 +1,23 @@
+"""What an index costs in answers: the share of the true nearest neighbours that a search with it finds."""
+
+from __future__ import annotations
+
+from connectors.ports import VectorStore
+
+NEIGHBOURS = 10
+_PAGE = 256
+
+
+async def recall_at_10(vectors: VectorStore, collection: str, questions: int) -> float | None:
+    """Return the mean share over stored vectors as questions, None of an empty collection.
+
+    The vectors are those of the first points in the order of their ids, which is as good as by chance.
+    """
+    page = await vectors.scan(collection, None, min(_PAGE, 2 * questions), content=True)
+    asked = [point.vector for chunks in page.documents.values() for point in chunks if point.vector is not None]
+    shares: list[float] = []
+    for vector in asked[:questions]:
+        true = await vectors.neighbours(collection, vector, NEIGHBOURS, exact=True)
+        found = await vectors.neighbours(collection, vector, NEIGHBOURS, exact=False)
+        shares.append(len({*true} & {*found}) / len(true))
+    return sum(shares) / len(shares) if shares else None

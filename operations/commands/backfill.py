@@ -1,0 +1,118 @@
+"""`crossfade backfill`: a live table into Qdrant by key ranges. The work is in `operations.backfill`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from operations.context import (
+    PANEL_RUN,
+    CollectionArgument,
+    ConfigOption,
+    HomeOption,
+    JsonOption,
+    amount,
+    load,
+    print_json,
+    run,
+    say,
+    told,
+)
+
+if TYPE_CHECKING:
+    from domain.tasks import BackfillState
+
+app = typer.Typer()
+_LINE_S = 10.0
+
+
+@app.command(rich_help_panel=PANEL_RUN)
+def backfill(
+    collection: CollectionArgument = None,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, max=64, help="Ranges worked on at a time.")] = 4,
+    range_rows: Annotated[
+        int, typer.Option("--range-rows", min=100, max=1_000_000, help="Rows of a range of a new backfill.")
+    ] = 10_000,
+    lag_s: Annotated[
+        float, typer.Option("--max-lag", min=0.1, help="Wait while a role is behind by more seconds than this.")
+    ] = 30.0,
+    lag_messages: Annotated[
+        int, typer.Option("--max-lag-records", min=1, help="... or by more records than this.")
+    ] = 20_000,
+    running: Annotated[
+        int, typer.Option("--max-running", min=1, help="Slow down while the database runs more statements than this.")
+    ] = 32,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, also where a try was interrupted.")] = False,
+    index: Annotated[
+        bool, typer.Option("--index/--no-index", help="Build the index at the end, and measure its recall.")
+    ] = True,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring every row of a live table into Qdrant, beside the changes that the worker brings there.
+
+    Goes on where it was interrupted. `crossfade migrate pause` and `resume` hold it; verify when it is done.
+    """
+    # It opens what a worker opens, and that takes a second to import.
+    from connectors.failpoints import arm  # noqa: PLC0415
+    from domain.pacing import Limits  # noqa: PLC0415
+    from operations.backfill.collection import backfill_collection  # noqa: PLC0415
+    from operations.backfill.run import Wanted  # noqa: PLC0415
+
+    with told():
+        arm(os.environ)
+        context = load(config, home)
+        name = context.collection(collection)
+        _ = context.bootstrap, context.dsn(name)
+    wanted = Wanted(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
+    with _progress() as progress:
+        done = run(backfill_collection(context.settings, context.home, name, wanted, say=say, progress=progress))
+    if json:
+        print_json({"collection": name, **done.model_dump()})
+        return
+    print(summary(done))
+    print(f"Next: crossfade verify {name}")
+
+
+def summary(state: BackfillState) -> str:
+    """Return a finished backfill in a sentence."""
+    seconds = ((state.finished_at_ms or state.updated_at_ms) - state.started_at_ms) / 1000
+    handed = f", {amount(state.handed_over, 'row')} handed over to the agents" if state.handed_over else ""
+    recall = "" if state.recall is None else f" Recall@10 of the index: {state.recall:.3f}."
+    return f"{amount(state.rows, 'row')}, {amount(state.points, 'point')}{handed} ({seconds:.1f} s).{recall}"
+
+
+def line(state: BackfillState) -> str:
+    """Return where a backfill is, in one line."""
+    if state.state == "indexing":
+        return f"{state.rows:,} rows done; building the index"
+    share = f" of about {state.rows_estimated:,}" if state.rows_estimated else ""
+    eta = "" if state.eta_s is None else f", {state.eta_s:,.0f} s left"
+    held = f" ({state.throttle})" if state.throttle else ""
+    return f"{state.rows:,}{share} rows, {state.rate:,.0f}/s{eta}{held}"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[BackfillState], None]]:
+    """Show progress on stderr: in place on a terminal, a line every ten seconds elsewhere."""
+    if sys.stderr.isatty():
+        with Console(stderr=True, highlight=False).status("backfill") as status:
+            yield lambda state: status.update(line(state))
+        return
+    shown_s = 0.0
+
+    def tell(state: BackfillState) -> None:
+        nonlocal shown_s
+        if time.monotonic() - shown_s >= _LINE_S:
+            shown_s = time.monotonic()
+            say(line(state))
+
+    yield tell
