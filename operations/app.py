@@ -16,6 +16,7 @@ from operations.commands import (
     config,
     demo,
     dlt,
+    inspect,
     migrate,
     recapture,
     schemas,
@@ -35,7 +36,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences or mistakes were found.",
 )
 
-for group in (demo, stack, worker, submit, ask, backfill, verify, recapture):
+for group in (demo, stack, worker, submit, ask, backfill, verify, inspect, recapture):
     app.add_typer(group.app)
 app.add_typer(migrate.app, name="migrate", rich_help_panel=PANEL_LOOK)
 app.add_typer(dlt.app, name="dlt", rich_help_panel=PANEL_LOOK)

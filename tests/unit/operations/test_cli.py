@@ -46,7 +46,7 @@ TREE = dict(commands(typer.main.get_command(tree.app)))
 def test_the_commands_are_those_that_the_design_names() -> None:
     leaves = {path.removeprefix("crossfade ") for path, command in TREE.items() if not hasattr(command, "commands")}
     assert leaves == {
-        "demo", "up", "down", "status", "worker", "submit", "ask", "verify", "recapture",
+        "demo", "up", "down", "status", "worker", "submit", "ask", "backfill", "verify", "inspect", "recapture",
         "migrate status", "migrate pause", "migrate resume",
         "dlt list", "dlt show", "dlt replay", "config check", "topics list", "topics apply", "schemas export",
     }  # fmt: skip
@@ -91,6 +91,8 @@ CONFIG = '[kafka]\nbootstrap = "127.0.0.1:1"\n' + "".join(
         ("dlt replay", 2, "Which dead letters?"),
         ("nothing", 2, "No such command"),
         ("verify --page 0", 2, "--page"),
+        ("inspect first", 2, "Missing argument 'ID'"),
+        ("inspect third 1 --config two.toml", 2, "There is no collection 'third'"),
         ("migrate status", 1, "No collection is configured"),
         ("migrate status third --config two.toml", 2, "There is no collection 'third'"),
         ("migrate pause --config two.toml", 2, "Which collection?"),
