@@ -7,24 +7,27 @@ import asyncio
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from connectors.embedding.settings import EmbeddingSettings
 from load import corpus
+from load.backfill import backfill_and_verify
 from load.engine import engine_ratio
 from load.figures import Figure, show
 from load.freshness import answers, freshness_commit, freshness_publish
 from load.memory import MemoryWatch
 from load.path import given_embeddings, path_ratio
 from load.place import VECTORS, Place, place, progress
+from load.rows import make_rows
 from operations.preparing import follow_advice
 
-STAGES = ("engine", "path", "freshness", "given", "answers")
+STAGES = ("engine", "path", "freshness", "given", "answers", "backfill")
 
 
-async def run(home: Path, stages: list[str], documents: int, points: int, seconds: float) -> None:
+async def run(home: Path, stages: list[str], documents: int, points: int, seconds: float, rows: int) -> None:
     """Run the stages in order and show each figure when it is there."""
     progress(f"{psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f} at the beginning")
     texts = await asyncio.to_thread(corpus.documents, documents)
@@ -32,8 +35,11 @@ async def run(home: Path, stages: list[str], documents: int, points: int, second
         show([await engine_ratio(texts[:420], home / "models", EmbeddingSettings(), progress)])
     if set(stages) == {"engine"}:
         return
-    async with place(home) as at, MemoryWatch(at.pids()) as memory:
+    fill = partial(make_rows, count=rows if "backfill" in stages else 0, texts=texts)
+    async with place(home, fill) as at, MemoryWatch(at.pids()) as memory:
         await _measure(at, stages, texts, points, seconds)
+        if "backfill" in stages:
+            show(await backfill_and_verify(at))
         show(_memory(memory))
 
 
@@ -65,6 +71,7 @@ def main() -> int:
     parser.add_argument("--documents", type=int, default=1200, help="texts that are embedded")
     parser.add_argument("--points", type=int, default=20_000, help="documents with embeddings given")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each open loop")
+    parser.add_argument("--rows", type=int, default=200_000, help="rows that are backfilled and verified")
     parser.add_argument("--home", type=Path, help="data folder to use and keep")
     given = parser.parse_args()
     unknown = sorted(set(given.stages) - set(STAGES))
@@ -73,7 +80,7 @@ def main() -> int:
     home = given.home or Path(tempfile.mkdtemp(prefix="crossfade-bench-"))
     try:
         stages = given.stages or list(STAGES)
-        asyncio.run(run(home.absolute(), stages, given.documents, given.points, given.seconds))
+        asyncio.run(run(home.absolute(), stages, given.documents, given.points, given.seconds, given.rows))
     finally:
         if given.home is None:
             shutil.rmtree(home, ignore_errors=True)

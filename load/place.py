@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 
@@ -22,6 +23,7 @@ from schemas.settings import Settings
 
 TEXTS = "bench_texts"
 VECTORS = "bench_vectors"
+ROWS = "bench_rows"
 DIMENSION = 384
 _PARTS: frozenset[PartName] = frozenset({"kafka", "connect", "postgres", "qdrant"})
 
@@ -39,13 +41,23 @@ key = ["id"]
 text = ["body"]
 metadata = ["kind"]
 embedding = {{ column = "embedding", format = "float32" }}
+[collections.{ROWS}]
+table = "{ROWS}"
+key = ["id"]
+text = ["body"]
+embedding = {{ column = "embedding", format = "pgvector" }}
+fill = "backfill"
 """
 
 _TABLES = f"""
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TABLE IF NOT EXISTS {TEXTS} (id text PRIMARY KEY, body text, kind text);
 CREATE TABLE IF NOT EXISTS {VECTORS} (id text PRIMARY KEY, body text, kind text, embedding bytea);
+CREATE TABLE IF NOT EXISTS {ROWS} (id bigint PRIMARY KEY, body text, embedding vector({DIMENSION}));
 """
+
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # generic in the stubs only
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class Place:
     worker: RunningWorker
     bus: AiokafkaBus
     outcomes: Outcomes
-    sql: asyncpg.Connection[asyncpg.Record]
+    sql: Sql
 
     def pids(self) -> dict[str, int]:
         """Return the process of each part, and the worker's."""
@@ -72,8 +84,11 @@ def progress(text: str) -> None:
 
 
 @asynccontextmanager
-async def place(home: Path) -> AsyncIterator[Place]:
-    """Start everything in a home of its own, and end it. Raises CommandError where a part does not come up."""
+async def place(home: Path, fill: Callable[[Sql], Awaitable[None]]) -> AsyncIterator[Place]:
+    """Start everything in a home of its own, and end it; `fill` is called before changes of the tables are captured.
+
+    Raises CommandError where a part does not come up.
+    """
     stack = LocalStack(home, _PARTS)
     try:
         addresses = await stack.up(progress)
@@ -82,6 +97,7 @@ async def place(home: Path) -> AsyncIterator[Place]:
         settings = resolve(read_settings(config, home, {}), addresses)
         sql = await asyncpg.connect(settings.collections[TEXTS].dsn)
         await sql.execute(_TABLES)
+        await fill(sql)
         await check_tables(settings, progress, mend=True)
         await prepare_topics(settings, progress)
         bus = AiokafkaBus(settings.kafka)

@@ -1,0 +1,72 @@
+"""Benchmarks of backfill and verification: a table with embeddings into Qdrant, and the proof that it is there.
+
+Both are the commands that an operator runs, in processes of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from load.figures import Figure
+from load.memory import MemoryWatch, cpu_s
+from load.place import ROWS, Place, progress
+
+_COMMAND = (sys.executable, "-c", "from operations.cli import main; main()")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that ended well: its JSON document, wall seconds, CPU seconds of the parts, and its peak memory."""
+
+    document: dict[str, Any]
+    seconds: float
+    cpu_s: dict[str, float]
+    peak_mib: float
+
+
+async def backfill_and_verify(at: Place) -> list[Figure]:
+    """Bring the table of rows to Qdrant, and prove that both hold the same."""
+    rows = await at.sql.fetchval(f"SELECT count(*) FROM {ROWS}")
+    progress(f"{rows} rows into Qdrant")
+    filled = await _run(at, "backfill", ROWS, "--no-index", "--restart", "--json")
+    speed = rows / (filled.document["updated_at_ms"] - filled.document["started_at_ms"]) * 1000
+    proved = await _run(at, "verify", ROWS, "--restart", "--json")
+    return [
+        Figure("backfill_points_s", round(speed), "points/s", details={"points": rows, "cpu_s": filled.cpu_s}),
+        Figure("backfill_peak_mib", filled.peak_mib, "MiB", details={"rows": rows}),
+        Figure(
+            "verify_rows_s",
+            round(rows / proved.seconds),
+            "rows/s",
+            details={
+                "rows": rows,
+                "seconds": round(proved.seconds, 1),
+                "differences": proved.document["differences"],
+                "peak_mib": proved.peak_mib,
+                "cpu_s": proved.cpu_s,
+            },
+        ),
+    ]
+
+
+async def _run(at: Place, *arguments: str) -> Ran:
+    before, began = cpu_s(at.pids()), time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *_COMMAND,
+        *arguments,
+        *("--config", str(at.home / "bench.toml"), "--home", str(at.home)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with MemoryWatch({"command": process.pid}) as memory:
+        output, _ = await process.communicate()
+    seconds = time.monotonic() - began
+    if process.returncode != 0:
+        raise RuntimeError(f"crossfade {' '.join(arguments)} ended with {process.returncode}")
+    after = cpu_s(at.pids())
+    used = {name: round(after[name] - before[name], 1) for name in before}
+    return Ran(json.loads(output), seconds, used, memory.peak_mib["command"])
