@@ -21,7 +21,7 @@ from operations.backfill.documents import documents_of
 
 PAGE_BYTES = 8 * 1024 * 1024
 PAGE_ROWS = 2_000
-_FIRST_ROWS = 64
+FIRST_ROWS = 64
 ATTEMPTS = 8
 _WAIT_MAX_S = 10.0
 Refresh = Callable[[Sequence[str]], Awaitable[None]]
@@ -53,7 +53,7 @@ class RangeRun:
         keep: Callable[[RangeState], Awaitable[None]],
     ) -> None:
         self._sides, self.state, self._turn, self._keep = sides, state, turn, keep
-        self._page_rows = _FIRST_ROWS
+        self._page_rows = FIRST_ROWS
 
     async def run(self) -> None:
         """Do what is left of the range. Raises the error of a store that does not come back within 8 attempts."""
