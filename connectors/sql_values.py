@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
@@ -97,10 +98,16 @@ def parse_embedding(form: EmbeddingFormat, value: Any, column: str = "embedding"
             vector = _float32(value) if form == "float32" else _numbers(value)
     except (ValueError, TypeError):
         vector = None
-    if vector is None or vector.ndim != 1 or not vector.any() or not bool(np.isfinite(vector).all()):
+    if vector is None or vector.ndim != 1 or not _is_usable(vector):
         _warn_once(f"column {column}: an embedding that is not {form}; the vector is computed instead")
         return None
     return vector.tobytes()
+
+
+def _is_usable(vector: np.ndarray[Any, np.dtype[np.float32]]) -> bool:
+    """Say whether a vector is finite and not all zeros; its squared length tells, unless that is out of range."""
+    squared = float(np.dot(vector, vector))
+    return 0 < squared < math.inf or bool(vector.any() and np.isfinite(vector).all())
 
 
 def _float32(value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:

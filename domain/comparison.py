@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from zlib import crc32
 
@@ -17,6 +18,7 @@ from schemas.documents import DifferenceKind
 
 # A component of a unit vector, normalised by the engine in 32 bits, is off by less than this.
 GIVEN_ERROR = 2e-6
+_TINY, _HUGE = 1e-30, 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ def compare(
     Payloads are checked where they were read with the points. `model` is the CRC-32 of the collection's model key.
     """
     visible = [point for point in stored if not point.deleted]
+    if legacy is None and not visible:
+        return None
     newest = max((point.version for point in visible), default=None)
     if legacy is None:
-        if not visible:
-            return None
         return Difference(document_id, "ghost", "no legacy row", None, newest)
     if not visible:
         return Difference(document_id, "missing", "no visible point", legacy.version, None)
@@ -69,18 +71,20 @@ def compare(
 
 
 def _disagreement(legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> str | None:
-    numbers = [point.chunk for point in visible]
-    versions = {point.version for point in visible}
-    if len(set(numbers)) < len(numbers):
-        return "duplicate chunk"
-    if len(versions) > 1:
-        return f"chunks of {len(versions)} versions"
-    if any(point.content_hash != legacy.content_hash for point in visible):
-        return "content hash"
-    if max(numbers) != len(numbers) - 1:
+    version = visible[0].version
+    if len(visible) > 1:
+        numbers, versions = {point.chunk for point in visible}, {point.version for point in visible}
+        if len(numbers) < len(visible):
+            return "duplicate chunk"
+        if len(versions) > 1:
+            return f"chunks of {len(versions)} versions"
+    for point in visible:
+        if point.content_hash != legacy.content_hash:
+            return "content hash"
+    if max(point.chunk for point in visible) != len(visible) - 1:
         return "chunk missing"
     # Of what a backfill wrote, at version 0, only the content counts.
-    return _beside_the_ledger(legacy, visible[0].version, len(numbers)) if versions != {0} else None
+    return _beside_the_ledger(legacy, version, len(visible)) if version != 0 else None
 
 
 def _beside_the_ledger(legacy: LegacyFacts, version: int, chunks: int) -> str | None:
@@ -99,7 +103,8 @@ def _payload(document_id: str, legacy: LegacyFacts, visible: Sequence[StoredChun
             return "wrong payload: tenant"
         if point.metadata is None:
             continue
-        if legacy.metadata is not None and _present(point.metadata) != _present(legacy.metadata):
+        told = legacy.metadata
+        if told is not None and point.metadata != told and _present(point.metadata) != _present(told):
             return "wrong payload: metadata"
         if point.checksum is not None and point.checksum != checksum_of(document_id, point):
             return "wrong payload"
@@ -110,6 +115,7 @@ def _present(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {name: value for name, value in metadata.items() if value is not None}
 
 
+@lru_cache(maxsize=64)
 def _fingerprint(model: str) -> int:
     return crc32(made_by(model).encode())
 
@@ -171,6 +177,9 @@ def wrong_vectors(points: Sequence[StoredChunk], given: Sequence[bytes | None], 
 
 def _units(vectors: Sequence[bytes | None], dimension: int) -> npt.NDArray[np.float32]:
     values = np.frombuffer(b"".join(vector or b"" for vector in vectors), dtype="<f4").reshape(-1, dimension)
-    lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
-    inverse: npt.NDArray[np.float32] = (1 / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-    return values * inverse[:, None]
+    with np.errstate(over="ignore", divide="ignore"):
+        squared: npt.NDArray[np.float32] = np.einsum("ij,ij->i", values, values)
+        if not ((squared > _TINY) & (squared < _HUGE)).all():  # out of what 32 bits can square
+            values = values / np.maximum(np.abs(values).max(axis=1), np.float32(_TINY))[:, None]
+            squared = np.einsum("ij,ij->i", values, values)
+        return (values * (1 / np.sqrt(squared))[:, None]).astype(np.float32, copy=False)

@@ -142,12 +142,16 @@ class ConnectClient:
             await asyncio.sleep(_POLL_S)
 
     async def offset(self, name: str) -> dict[str, Any]:
-        """Give the place in its source that a connector committed; nothing where it has committed none."""
+        """Give the place in its source that a connector committed; nothing where it has committed none.
+
+        Under another prefix of its topics a connector begins anew, and keeps the places of those before.
+        """
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return {}
-        offsets = answer.json()["offsets"]
-        return dict(offsets[0]["offset"] or {}) if offsets else {}
+        prefix = (await self.config(name)).get("topic.prefix")
+        own = [each["offset"] for each in answer.json()["offsets"] if each["partition"].get("server") == prefix]
+        return dict(own[0] or {}) if own else {}
 
     async def has_snapshot(self, name: str) -> bool:
         """Say whether a connector has read its snapshot to the end, by the offsets that it committed."""
