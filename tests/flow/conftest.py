@@ -13,16 +13,22 @@ from agents.assembly import open_all
 from operations.stack.layout import StackAddresses
 from schemas.settings import Connector
 from tests.contract.legacy_places import DATABASES, Connection
-from tests.flow.embedding_tables import EMBEDDING_TABLES
+from tests.flow.embedding_tables import DAMAGED_TABLES, EMBEDDING_TABLES
 from tests.flow.foreign import Foreign
 from tests.flow.otlp_receiver import span_receiver
-from tests.flow.site import DOCUMENTS, Site, Store, Table, collection_name, document_rows
+from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, Site, Store, Table, collection_name, document_rows
 from tests.flow.worker_process import WorkerProcess, mend, settings_of
 
 TABLES = (
     *(Table("docs", connector, create, rows=document_rows(50)) for connector, create in DOCUMENTS.items()),
     *(Table("checked", connector, create, rows=document_rows(40)) for connector, create in DOCUMENTS.items()),
+    *(Table("inspected", connector, create, rows=document_rows(12)) for connector, create in DOCUMENTS.items()),
+    *(
+        Table("filled", connector, create, DOCUMENT_LINES + 'fill = "backfill"\n', document_rows(400))
+        for connector, create in DOCUMENTS.items()
+    ),
     *EMBEDDING_TABLES,
+    *DAMAGED_TABLES,
 )
 
 

@@ -83,3 +83,19 @@ def _table(form: Form) -> Table:
 
 
 EMBEDDING_TABLES = tuple(_table(form) for form in FORMS)
+
+
+def _many(connector: Connector, count: int) -> Table:
+    """A table of many rows with embeddings, so that nothing waits for a model."""
+    form = next(form for form in FORMS if form.connector == connector and form.name == "float32")
+    key = 'id text collate "C"' if connector == "postgres" else "id varchar(200) collate utf8mb4_nopad_bin"
+    return Table(
+        "damaged",
+        connector,
+        f"create table {{t}} ({key} primary key, body text, line int, e {form.sql_type})",
+        'text = ["body"]\nmetadata = ["line"]\nembedding = { column = "e", format = "float32" }\n',
+        tuple(f"('row-{n:04}', 'The text of row {n}.', {n}, {form.literal(some_vector(n))})" for n in range(count)),
+    )
+
+
+DAMAGED_TABLES = (_many("postgres", 600), _many("mariadb", 600))

@@ -1,0 +1,99 @@
+"""A thousand corruptions of every kind are found while both databases are written to: none missed, no false alarm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from operations.stack.stack import ALL_PARTS, LocalStack
+from tests.contract.legacy_places import DATABASES, Connection
+from tests.flow.damage import KINDS, Damage
+from tests.flow.site import Site, Store
+
+pytestmark = pytest.mark.stack
+SEED = 7
+CORRUPTIONS = 500  # in each database
+LIVE = 60
+
+
+@pytest.fixture(params=DATABASES)
+async def store(site: Site, request: pytest.FixtureRequest) -> Store:
+    store = site.store("damaged", request.param)
+    await store.holds_the_same(await store.count())
+    return store
+
+
+async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(store: Store) -> None:
+    ids = [row[0] for row in await store.fetch("select id from {t} where id like 'row-%' order by id")]
+    async with writes(store):
+        damage = await damaged(store, random.Random(SEED).sample(ids, CORRUPTIONS))
+        code, said = await store.command("verify", store.name, "--json", "--sample", "0", "--patience", "45")
+    document = json.loads(said)
+    found = {each["id"]: each["kind"] for each in document["listed"]}
+    missed = {one: kind for one, kind in damage.expected.items() if found.get(one) != kind}
+    alarms = [each for each in document["listed"] if each["id"] not in damage.expected]
+    assert (missed, alarms) == ({}, [])
+    assert (code, document["differences"], document["unknown"]) == (3, CORRUPTIONS, 0)
+    told = Counter(each["detail"].partition(":")[0] for each in document["listed"])
+    assert {"no visible point", "no legacy row", "content hash", "wrong vector", "wrong payload"} <= set(told)
+    assert told["duplicate chunk"] >= CORRUPTIONS // len(KINDS)
+
+
+async def damaged(store: Store, ids: list[str]) -> Damage:
+    """Damage documents in the engine's files; meanwhile the worker waits for its store."""
+    part = LocalStack(store.site.home, ALL_PARTS).part("qdrant")
+    await part.stop()
+    try:
+        damage = await asyncio.to_thread(Damage, store.site.home, store.name, SEED)
+        try:
+            damage.spread(ids)
+        finally:
+            damage.close()
+    finally:
+        await part.start(lambda _: None)
+    return damage
+
+
+@asynccontextmanager
+async def writes(store: Store) -> AsyncIterator[None]:
+    """Insert, change and delete rows beside the damaged ones, by SQL and by events, until the end of the block."""
+    dsn = store.ports.settings.dsn or ""
+    connection = await Connection.open(store.connector, dsn)
+    writing = asyncio.create_task(_write(store, connection))
+    try:
+        yield
+    finally:
+        writing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writing
+        await connection.close()
+
+
+async def _write(store: Store, connection: Connection) -> None:
+    chosen = random.Random(SEED)
+    embedding = (await store.fetch("select e from {t} limit 1"))[0][0]
+    literal = f"x'{embedding.hex()}'" if store.connector == "mariadb" else f"'\\x{embedding.hex()}'"
+    for turn in range(1_000_000):
+        name = f"live-{chosen.randrange(LIVE)}"
+        kind = chosen.randrange(4)
+        if kind == 0:
+            store.submit(name, text=f"submitted in turn {turn}", metadata={"line": turn})
+        elif kind == 1:
+            await connection.execute(f"delete from {store.name} where id = '{name}'")
+        else:
+            change = (
+                "on conflict (id) do update set body = excluded.body"
+                if store.connector == "postgres"
+                else "on duplicate key update body = values(body)"
+            )
+            row = f"('{name}', 'written in turn {turn}', {turn}, {literal})"
+            columns = "(id, body, line, e)"
+            await connection.execute(f"insert into {store.name} {columns} values {row} {change}")
+        await asyncio.sleep(0.05)
