@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import orjson
 
 from agents.assembly import EPOCH, MODEL, SOURCE_EPOCH
+from connectors.debezium import decode_capture
 from connectors.kafka.finding import Finder, finder
 from connectors.kafka.headers import partition_of
 from connectors.kafka.lag import KafkaLag, Place, Reads, pipeline
@@ -31,7 +32,7 @@ from operations.migration.looking import Databases, answered, recorded_halt
 from operations.replay_marks import ReplayMarks
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.dead_letters import SUFFIX, read_dead_letter
-from schemas.documents import DocumentChanged
+from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved
 from schemas.records import Received
 from schemas.settings import Settings
 from topics.catalogue import LOG as LOG_TOPIC
@@ -113,7 +114,7 @@ class _Kafka:
     def __init__(self, settings: Settings, name: str, document_id: str, bounds: Bounds, known: _Known) -> None:
         self._settings, self._bounds, self._known = settings, bounds, known
         self._key = document_key(name, document_id).encode()
-        self._id = document_id
+        self._name, self._id = name, document_id
         self._captured = captured_topic(settings.kafka, settings.collections[name], known.source_epoch)
         self._reads = pipeline([self._captured])
 
@@ -135,7 +136,7 @@ class _Kafka:
             async with finder(bootstrap) as search:
                 unread = self._known.unread
                 log = await _into(unread, LOG, self._log(lag, search, stores))
-                waiting = await _into(unread, "under way", self._waiting(lag, search))
+                waiting = await _into(unread, "under way", self._waiting(lag, search, stores.ledger or LedgerRow()))
                 letters = await _into(unread, "dead letters", self._letters(lag, search))
                 return log, tuple(waiting or ()), tuple(letters or ())
         finally:
@@ -177,8 +178,11 @@ class _Kafka:
             found.append(_entry(record, version, event, comes_to))
         return tuple(found)
 
-    async def _waiting(self, lag: KafkaLag, search: Finder) -> list[Waiting]:
-        """Return the records of the document that lie between what a role committed and the end of its topic."""
+    async def _waiting(self, lag: KafkaLag, search: Finder, ledger: LedgerRow) -> list[Waiting]:
+        """Return the records of the document that lie between what a role committed and the end of its topic.
+
+        Roles commit every second: what the ledger says is done is left out.
+        """
         found: list[Waiting] = []
         for reads in self._reads:
             bounds = await lag.bounds(reads.topics)
@@ -189,8 +193,36 @@ class _Kafka:
             seen = await search.search(pieces, ours, self._bounds.search_s)
             if seen.unread:
                 self._known.cut["under way"] = f"{seen.unread} records before {reads.role} were not read in time"
-            found += [Waiting(reads.role, r.topic, r.partition, r.offset, r.timestamp_ms) for r in seen.records]
+            found += [
+                Waiting(reads.role, record.topic, record.partition, record.offset, record.timestamp_ms)
+                for record in seen.records
+                if not self._is_done(reads.role, record, ledger)
+            ]
         return found
+
+    def _is_done(self, role: str, record: Received, ledger: LedgerRow) -> bool:
+        """Say whether the ledger has what a role does with a record."""
+        try:
+            if role == "intake":
+                at = (record.partition, self._known.epoch, record.offset)
+                return any(one[0] == at[0] and one[1:] >= at[1:] for one in ledger.state.producer_positions)
+            if role == "capture":
+                return self._is_captured(record, ledger)
+            if role == "resolver":
+                return version_of(self._known.epoch, record.offset) <= ledger.state.version
+            if role == "vector":
+                return decode(record, DocumentEmbedded)[0].version <= ledger.vector_version
+            done = ledger.legacy_version if role == "legacy" else ledger.vector_version
+            return decode(record, DocumentResolved)[0].version <= done
+        except InvalidEvent:
+            return False
+
+    def _is_captured(self, record: Received, ledger: LedgerRow) -> bool:
+        if self._known.description is None:
+            return False
+        settings = self._settings.collections[self._name]
+        event = decode_capture(record, self._name, settings, self._known.description, self._known.source_epoch)
+        return event is None or event.position <= ledger.state.legacy_position
 
     def _newest(self, reads: Reads, pieces: Mapping[Place, tuple[int, int]]) -> dict[Place, tuple[int, int]]:
         """Return the pieces that may hold the document, each no longer than the bound: its oldest records count."""
