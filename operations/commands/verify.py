@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _CPU_SHARE = 0.05
+_SAMPLE_SHARE = 10  # of the sample, for one of many rounds
 _ROUNDS_KEPT = 500
 
 
@@ -51,7 +52,10 @@ def verify(
         bool, typer.Option("--restart", help="Begin anew, also where the last run did not come to its end.")
     ] = False,
     sample: Annotated[
-        int, typer.Option("--sample", min=0, help="Documents whose computed vectors are computed again.")
+        int,
+        typer.Option(
+            "--sample", min=0, help="Documents whose computed vectors are computed again (--continuous: a tenth)."
+        ),
     ] = 200,
     continuous: Annotated[
         bool, typer.Option("--continuous", help="Go round and round, slowly, until a signal; one line a round.")
@@ -90,7 +94,8 @@ def verify(
         name = context.collection(collection)
         arm(os.environ)
     bounds = Bounds(
-        page=page, settle_s=settle_s, patience_s=patience_s, range_rows=range_rows, sample=sample,
+        page=page, settle_s=settle_s, patience_s=patience_s, range_rows=range_rows,
+        sample=-(-sample // _SAMPLE_SHARE) if continuous else sample,
         in_flight=1 if continuous else Bounds().in_flight,
     )  # fmt: skip
     wanted = Wanted(bounds, repair, full, restart, cpu_share if continuous else None)

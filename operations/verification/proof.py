@@ -60,6 +60,15 @@ class Proof:
         proof = self.ranges.get(number)
         return proof if proof and proof.verdict == "equal" and proof.proved_at_ms >= since_ms else None
 
+    async def prune(self) -> None:
+        """Forget ranges that do not follow from the beginning: a kill may come between the parts of a divided one."""
+        kept = {rng.number: self.ranges[rng.number] for rng in self.chain()}
+        if len(kept) < len(self.ranges) and self.tasks is not None and self.state is not None:
+            await self.tasks.clear(PROOF)
+            parts = {HEADER: self.state.model_dump_json().encode()}
+            await self.tasks.save(PROOF, parts | {n: one.model_dump_json().encode() for n, one in kept.items()})
+        self.ranges = kept
+
     async def clear(self) -> None:
         """Forget everything."""
         self.state, self.ranges = None, {}

@@ -40,6 +40,9 @@ ATTEMPTS = 4
 _WAIT_MAX_S = 3.0
 _GIVEN_UP = 3
 _WAITING = 16
+# So long, and for so many documents, second looks wait for each other.
+_TOGETHER_S = 10.0
+_TOGETHER = 5000
 # An interrupted run is gone on with for so long after it ended; what it proved before would be too old.
 _RESUMED_MS = 3_600_000
 
@@ -113,6 +116,7 @@ class Round:
 
     async def _begin(self) -> None:
         proof, way = self._proof, self._way
+        await proof.prune()
         state = proof.state
         recent = state is not None and way.clock() - state.updated_at_ms <= _RESUMED_MS
         if state is not None and recent and proof.interrupted and not way.restart:
@@ -190,16 +194,26 @@ class Round:
         return [suspect(one, None, points.get(one, ())) for one in ids]
 
     async def _confirm(self) -> None:
-        """Look again at suspects, those of all ranges that wait together: each second look takes seconds."""
+        """Look again at suspects, those of several ranges together: each second look takes seconds."""
         ended = False
         while not ended:
-            items = [await self._suspects.get()]
-            while not self._suspects.empty():
-                items.append(self._suspects.get_nowait())
-            ended = None in items
-            found = [item for item in items if item is not None]
-            if found:
-                await self._decide(found)
+            found = await self._collected()
+            ended = found[-1] is None
+            suspects = [item for item in found if item is not None]
+            if suspects:
+                await self._decide(suspects)
+
+    async def _collected(self) -> list[tuple[int | None, list[Suspect]] | None]:
+        """Return what waits for a second look, None last where nothing more comes."""
+        found = [await self._suspects.get()]
+        ends = asyncio.get_running_loop().time() + _TOGETHER_S
+        while found[-1] is not None and sum(len(some[1]) for some in found if some) < _TOGETHER:
+            try:
+                async with asyncio.timeout_at(ends):
+                    found.append(await self._suspects.get())
+            except TimeoutError:
+                break
+        return found
 
     async def _decide(self, found: Sequence[tuple[int | None, list[Suspect]]]) -> None:
         numbers = {number for number, _ in found if number is not None}

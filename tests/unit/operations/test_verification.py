@@ -16,6 +16,7 @@ from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of
 from domain.tasks import HEADER, PROOF, ProofState, RangeProof
 from domain.values import Kind
+from operations.verification.proof import Proof
 from operations.verification.records import Records
 from operations.verification.result import Bounds, Verification
 from operations.verification.rounds import rounds
@@ -253,6 +254,18 @@ async def test_a_run_that_was_cut_off_goes_on_with_what_it_had_not_proved(place:
     place.bulk = whole = Failing(place.legacy, "", 0, Refused(""))
     assert (await place.verify(bounds=ONE_BY_ONE)).resumed == 0
     assert whole.read[0] is None
+
+
+async def test_a_kill_between_the_parts_of_a_divided_range_leaves_no_range_twice(place: Place) -> None:
+    whole = await place.verify(bounds=ONE_BY_ONE)
+    proof = await Proof.read(place.tasks)
+    (first, second, third) = proof.chain()
+    proof.keep(second.number, RangeProof(after=second.after, upto="d5", verdict="equal", proved_at_ms=1, rows=2))
+    await proof.save(whole, 5, state="failed")
+    run = await place.verify(bounds=ONE_BY_ONE)
+    assert [(one.after, one.upto) for one in run.ranges] == [(None, "d3"), ("d3", "d5"), ("d5", "d9"), ("d9", None)]
+    assert third.number not in [n for n, one in (await Proof.read(place.tasks)).ranges.items() if one.after == "d7"]
+    assert (run.verdict, run.legacy_documents, first.upto) == ("equal", 10, "d3")
 
 
 async def test_a_restart_forgets_what_was_proved(place: Place) -> None:
