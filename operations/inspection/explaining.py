@@ -68,10 +68,10 @@ def difference_of(document: Document) -> Difference | None:
         return found
     visible = _visible(stores)
     newest = max(point.version for point in visible)
-    for point in visible:
-        if facts.given is not None and point.model == made_by(point.model):
-            what = "wrong vector: computed, though the row brings one"
-            return Difference(document.id, "stale", what, facts.version, newest)
+    for point in visible if document.brings else ():
+        if (facts.given is None) != (point.model == made_by(point.model)):
+            what = "computed, the row brings one" if facts.given else "given, the row brings none"
+            return Difference(document.id, "stale", f"wrong vector: {what}", facts.version, newest)
     wrong = wrong_vectors(visible, [facts.given] * len(visible), _size(stores))
     if wrong:
         which = ", ".join(str(visible[number].chunk) for number in sorted(wrong))

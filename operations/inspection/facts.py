@@ -84,7 +84,8 @@ class Stores:
 class Document:
     """All of it. `unread` names each place that could not be read and why; `cut` what was read in part only.
 
-    `model` is the CRC-32 of the model key that the collection's points must carry, None where none is recorded.
+    `model` is the CRC-32 of the model key that the collection's points must carry, None where none is recorded;
+    `brings` whether the table has a column of embeddings.
     """
 
     collection: str
@@ -94,6 +95,7 @@ class Document:
     stores: Stores = Stores()
     halt: Halt | None = None
     model: int | None = None
+    brings: bool = False
     log: LogPart | None = None
     waiting: tuple[Waiting, ...] = ()
     letters: tuple[Letter, ...] = ()

@@ -83,7 +83,9 @@ async def inspect(settings: Settings, home: Path, name: str, document_id: str, b
             points = await _into(known.unread, POINTS, vectors.stored(name, ids, content=True))
             return Stores((row or {}).get(document_id), (kept or {}).get(document_id), _points(points, document_id))
 
-        found = Document(name, document_id, settings.collections[name].phase, 0, await stores())
+        collection = settings.collections[name]
+        brings = collection.embedding is not None
+        found = Document(name, document_id, collection.phase, 0, await stores(), brings=brings)
         kafka = _Kafka(settings, name, document_id, bounds, known)
         found = await kafka.read(found)
         if difference_of(found) is not None and not found.waiting:

@@ -118,13 +118,19 @@ def test_a_letter_that_was_replayed_is_no_reason() -> None:
 
 
 def test_an_embedding_of_the_row_is_held_against_the_point() -> None:
-    given = CONTENT.model_copy(update={"embedding": point().vector})
+    brought = replace(ROW, content=CONTENT.model_copy(update={"embedding": point().vector}))
     stored = replace(point(), model="m (given)")
     stored = replace(stored, checksum=checksum_of("7", stored))
-    assert explain(document(replace(ROW, content=given), stored)).verdict == "equal"
-    assert "computed" in explain(document(replace(ROW, content=given), point())).said[0]
-    other = CONTENT.model_copy(update={"embedding": point(5).vector})
-    assert "wrong vector" in explain(document(replace(ROW, content=other), stored)).said[0]
+
+    def first(row: LegacyRow, kept: StoredChunk) -> str:
+        return explain(document(row, kept, brings=True)).said[0]
+
+    assert "hold the same" in first(brought, stored)
+    assert "computed, the row brings one" in first(brought, point())
+    assert "given, the row brings none" in first(ROW, stored)
+    other = replace(ROW, content=CONTENT.model_copy(update={"embedding": point(5).vector}))
+    assert "wrong vector of chunk 0" in first(other, stored)
+    assert explain(document(ROW, stored)).verdict == "equal", "a producer's embedding, in a table without a column"
 
 
 def test_checks_of_a_point_tell_right_from_wrong_from_unknown() -> None:
