@@ -130,8 +130,7 @@ async def _rounds(
     context: Context, name: str, wanted: Wanted, most: int | None, html: Path | None, json: bool
 ) -> Verification | None:
     """Tell each round on stderr until a signal or the last one; return that one, None where none was finished."""
-    from agents.worker import now_ms  # noqa: PLC0415  # as above
-    from operations.verification.collection import verify_rounds  # noqa: PLC0415
+    from operations.verification.collection import now_ms, verify_rounds  # noqa: PLC0415  # as above
     from operations.verification.report import document_of, line_of  # noqa: PLC0415
 
     done: list[Verification] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from agents.batch import Surroundings
-from agents.worker import now_ms
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
 from domain.keys import FIRST_EPOCH
@@ -34,6 +34,11 @@ class Wanted:
     full: bool = False
     restart: bool = False
     cpu_share: float | None = None
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def _nothing(_: object) -> None:

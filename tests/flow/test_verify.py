@@ -25,7 +25,7 @@ async def store(site: Site, request: pytest.FixtureRequest) -> Store:
 
 
 async def verified(store: Store, *options: str) -> tuple[int, dict[str, Any]]:
-    code, said = await store.command("verify", store.name, "--json", "--settle", "0.5", *options)
+    code, said = await store.command("verify", store.name, "--json", "--settle", "0.5", "--sample", "0", *options)
     document: dict[str, Any] = json.loads(said)
     return code, document
 
