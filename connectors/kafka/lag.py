@@ -185,6 +185,9 @@ class KafkaLag:
             ]
             if not places:
                 return {}
+            for topic in {at.topic for at in places}:
+                # Else aiokafka learns of topics that are new to it one after the other, 0.1 s each.
+                reader._client.add_topic(topic)
             begins, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
             return {(at.topic, at.partition): (begins[at], ends[at]) for at in places}
 

@@ -1,0 +1,109 @@
+"""`crossfade migrate` and `crossfade status` beside a running worker: lag, capture, pause, and a view that follows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+from domain.tasks import BACKFILL, CONTROL, Control
+from operations.migration.facts import Progress
+from operations.migration.looking import Observer
+from tests.flow.site import Site, Store, eventually
+from tests.flow.worker_process import settings_of
+
+pytestmark = pytest.mark.stack
+ROLES = ["intake", "capture", "resolver", "legacy", "embedder", "vector"]
+INTERRUPTED = 130
+
+
+async def test_lag_and_capture_of_a_collection_are_seen_and_come_to_rest(docs: Store) -> None:
+    await docs.applied("status", text={"title": "t", "body": "Seen by status."}, metadata={"kind": "note", "line": 1})
+    observer = Observer(settings_of(docs.site.config, docs.site.home))
+    last: list[Progress] = []
+
+    async def rests() -> bool:
+        last[:] = await observer.look([docs.name])
+        return last[0].lags is not None and not any(lag.messages for lag in last[0].lags)
+
+    try:
+        await eventually(rests, "every role has committed everything")
+    finally:
+        await observer.close()
+    (found,) = last
+    assert found.unanswered == {}
+    assert found.lags is not None
+    assert [lag.role for lag in found.lags] == ROLES
+    assert {lag.seconds for lag in found.lags} == {0.0}
+    assert found.capture is not None
+    assert (found.capture.state, found.capture.note, found.halt) == ("RUNNING", None, None)
+    assert found.capture.position is not None
+    assert found.capture.behind_bytes is not None
+    assert found.capture.kept_bytes is not None
+
+
+@pytest.fixture
+def plain(site: Site) -> Store:
+    """A collection of PostgreSQL: what commands print is the same for both."""
+    return site.store("docs", "postgres")
+
+
+async def test_the_command_tells_it_as_json_and_as_a_page(plain: Store) -> None:
+    code, said = await plain.command("migrate", "status", plain.name, "--json")
+    (told,) = json.loads(said)["collections"]
+    assert (code, told["collection"], told["phase"], told["stopped"]) == (0, plain.name, "dual_write", None)
+    assert [lag["role"] for lag in told["lag"]] == ROLES
+    assert told["capture"]["state"] == "RUNNING"
+    code, said = await plain.command("migrate", "status", plain.name)
+    assert code == 0
+    assert f"{plain.name}  dual_write  in service" in said
+    assert "running  at " in said
+
+
+async def test_pause_and_resume_reach_the_task_store(plain: Store) -> None:
+    for word, paused in (("pause", True), ("resume", False)):
+        code, said = await plain.command("migrate", word, plain.name, "--json")
+        assert (code, json.loads(said)["paused"]) == (0, paused)
+        assert await control(plain) == Control(paused=paused)
+
+
+async def control(store: Store) -> Control:
+    which = f"collection = '{store.name}' and task = '{BACKFILL}' and part = {CONTROL}"
+    return Control.model_validate_json(await store.value(f"select state from public.crossfade_tasks where {which}"))
+
+
+async def test_watch_follows_with_a_line_for_each_look_until_ctrl_c(plain: Store) -> None:
+    place = ("--config", str(plain.site.config), "--home", str(plain.site.home))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from operations.cli import main; main()"),
+        *("migrate", "status", plain.name, "--watch", "--json", *place),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**20,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            lines: list[Any] = [json.loads(await process.stdout.readline()) for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            errors = await process.stderr.read()
+            assert await process.wait() == INTERRUPTED
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert [line["collections"][0]["collection"] for line in lines] == [plain.name] * 2
+    assert b"Traceback" not in errors
+
+
+async def test_status_of_the_stack_names_the_collections(plain: Store) -> None:
+    code, said = await plain.command("status", "--json")
+    told = json.loads(said)
+    assert code == 0
+    states = {each["collection"]: (each["stopped"], each["unanswered"]) for each in told["collections"]}
+    assert states[plain.name] == (None, None)
+    assert {part["state"] for part in told["parts"]} == {"running"}
