@@ -21,16 +21,15 @@ from connectors.kafka.admin import existing_topics, partition_counts, provision
 from connectors.postgres.slots import slot_state
 from domain.halts import Reason
 from operations.connectors_api import (
-    SNAPSHOT_KEYS,
+    SNAPSHOT_MODE,
     ConnectClient,
     ConnectorStatus,
     mariadb_connector,
     postgres_connector,
-    snapshot_of,
 )
 from operations.errors import CommandError
 from operations.preparing import connector_name
-from schemas.settings import Collection, Kafka
+from schemas.settings import FILLS, Collection, Kafka
 from topics.catalogue import LOG
 from topics.provisioning import capture_prefix, captured_table, captured_topics, plan
 
@@ -81,7 +80,7 @@ async def assign_epochs(opened: Opened, progress: Progress) -> None:
     """Give each collection that was never captured a source epoch: the first, or one of its own beside others.
 
     Debezium reads a table that is added to a running connector from then on only: a new collection needs a connector
-    that begins with a snapshot.
+    that begins with it, and with a snapshot unless a backfill brings its rows.
     """
     epochs = {name: await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}") for name, ports in opened.collections.items()}
     databases: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -89,14 +88,17 @@ async def assign_epochs(opened: Opened, progress: Progress) -> None:
         databases[ports.settings.connector, ports.settings.dsn or ""].append(name)
     for names in databases.values():
         following = max(epochs[name] or 0 for name in names) + 1
+        for fill in FILLS:
+            # Those that a backfill fills are apart: a MariaDB connector knows no table that its snapshot leaves out.
+            new = [n for n in names if epochs[n] is None and opened.collections[n].settings.fill == fill]
+            for name in new:
+                epochs[name] = following
+                await opened.collections[name].ledger.record(f"{SOURCE_EPOCH}.{name}", following)
+                if following > 1:
+                    progress(f"{name} was never captured: it gets a connector of its own, which begins with a {fill}")
+            following += bool(new)
         for name in names:
-            epoch = epochs[name]
-            if epoch is None:
-                epoch = following
-                await opened.collections[name].ledger.record(f"{SOURCE_EPOCH}.{name}", epoch)
-                if epoch > 1:
-                    progress(f"{name} was never captured: it gets a connector and a snapshot of its own")
-            opened.collections[name] = replace(opened.collections[name], source_epoch=epoch)
+            opened.collections[name] = replace(opened.collections[name], source_epoch=epochs[name] or 1)
 
 
 async def prepare_capture(opened: Opened, halts: Halts, progress: Progress) -> None:
@@ -131,8 +133,8 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
     """Create the topics of a group's epoch that are missing, then its connector, or change it to these tables.
 
     With `keep` it goes on with the tables that it captures beside them: one that is left out for a while, because it is
-    not as it must be, would have changes that nobody sees. And its snapshot leaves those out whose rows a backfill
-    brings; without, what was lost is read again, so all are in it.
+    not as it must be, would have changes that nobody sees. And where a backfill brings the rows it takes no snapshot;
+    without, what was lost is read again.
     """
     topics = captured_topics(kafka, group.collections, group.epoch)
     bootstrap = kafka.bootstrap or ""
@@ -140,9 +142,8 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
     config = _config(kafka, group, snapshot_all=not keep)
     current = await client.config(group.connector) if keep else {}
     if current.get("topic.prefix") == config["topic.prefix"]:
-        # What a snapshot reads was said when the connector was made; it may be reading it still.
-        config = {key: value for key, value in config.items() if key not in SNAPSHOT_KEYS}
-        config |= {key: current[key] for key in SNAPSHOT_KEYS & current.keys()}
+        # Whether there is a snapshot was said when the connector was made; it may be reading it still.
+        config[SNAPSHOT_MODE] = current.get(SNAPSHOT_MODE, config[SNAPSHOT_MODE])
         for key in _TABLE_LISTS & config.keys():
             config[key] = ",".join(sorted({*config[key].split(","), *current.get(key, config[key]).split(",")}))
     await client.put_config(group.connector, config)
@@ -155,8 +156,9 @@ def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]
         config = mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=kafka.bootstrap or "")
     else:
         config = postgres_connector(name, group.dsn, prefix, tables, slot=group.slot, publication=group.slot)
-    read = {captured_table(collection) for collection in group.collections if collection.fill == "snapshot"}
-    return config if snapshot_all else config | snapshot_of(tables, sorted(read))
+    if not snapshot_all and all(collection.fill == "backfill" for collection in group.collections):
+        config[SNAPSHOT_MODE] = "no_data"
+    return config
 
 
 async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool:

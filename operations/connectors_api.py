@@ -15,7 +15,7 @@ import httpx
 
 from operations.errors import CommandError
 
-SNAPSHOT_KEYS = frozenset({"snapshot.mode", "snapshot.include.collection.list"})
+SNAPSHOT_MODE = "snapshot.mode"
 SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_needed"]
 ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
 
@@ -283,13 +283,6 @@ def mariadb_connector(
     }
 
 
-def snapshot_of(tables: Sequence[str], read: Sequence[str]) -> dict[str, str]:
-    """Give what makes a connector of `tables` read only some of them when it begins, and stream all."""
-    if not read:
-        return {"snapshot.mode": "no_data"}
-    return {"snapshot.include.collection.list": ",".join(map(_exactly, read))} if {*read} != {*tables} else {}
-
-
 def capture_topics(topic_prefix: str, tables: Sequence[str]) -> tuple[str, ...]:
     """Give the topics that a connector writes: one a table, and its heartbeats. They must be there before it starts.
 
@@ -308,7 +301,7 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
         "name": name,
         "tasks.max": "1",
         "topic.prefix": topic_prefix,
-        "snapshot.mode": snapshot,
+        SNAPSHOT_MODE: snapshot,
         "snapshot.fetch.size": str(_SNAPSHOT_FETCH_ROWS),
         "key.converter": "org.apache.kafka.connect.json.JsonConverter",
         "key.converter.schemas.enable": "false",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +11,7 @@ from schemas.queries import Phase
 
 Connector = Literal["postgres", "mariadb"]
 Fill = Literal["snapshot", "backfill"]
+FILLS: tuple[Fill, ...] = get_args(Fill)
 Quantization = Literal["none", "scalar", "binary", "product"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 

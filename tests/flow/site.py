@@ -167,5 +167,5 @@ class Store:
 
         await eventually(same, f"both stores of {self.name} hold the same {documents} documents")
 
-    async def command(self, *arguments: str) -> tuple[int, str]:
-        return await command(self.site.config, self.site.home, *arguments)
+    async def command(self, *arguments: str, failpoint: str = "") -> tuple[int, str]:
+        return await command(self.site.config, self.site.home, *arguments, failpoint=failpoint)

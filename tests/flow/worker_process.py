@@ -11,6 +11,7 @@ from asyncio.subprocess import Process
 from collections.abc import Mapping
 from pathlib import Path
 
+from connectors.failpoints import VARIABLE
 from operations.configuration import read_settings, resolve
 from operations.preparing import check_tables
 from operations.stack.layout import read_addresses
@@ -18,8 +19,8 @@ from schemas.settings import Settings
 
 START_BOUND_S = 180.0
 STOP_BOUND_S = 40.0
-COMMAND_BOUND_S = 60.0
-_MAIN = (sys.executable, "-c", "from operations.cli import main; main()")
+COMMAND_BOUND_S = 120.0
+MAIN = (sys.executable, "-c", "from operations.cli import main; main()")
 
 
 def settings_of(config: Path, home: Path) -> Settings:
@@ -30,13 +31,14 @@ async def mend(settings: Settings) -> None:
     await check_tables(settings, lambda _: None, mend=True)
 
 
-async def command(config: Path, home: Path, *arguments: str) -> tuple[int, str]:
-    """Run `crossfade` to its end; give its exit code and what it wrote on stdout."""
+async def command(config: Path, home: Path, *arguments: str, failpoint: str = "") -> tuple[int, str]:
+    """Run `crossfade` to its end, or to a failpoint; give its exit code and what it wrote on stdout."""
     process = await asyncio.create_subprocess_exec(
-        *_MAIN,
+        *MAIN,
         *(*arguments, "--config", str(config), "--home", str(home)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, VARIABLE: failpoint},
     )
     try:
         async with asyncio.timeout(COMMAND_BOUND_S):
@@ -66,7 +68,7 @@ class WorkerProcess:
         place = ("--config", str(self._config), "--home", str(self._home))
         with self._log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *(*_MAIN, "worker", *place, "--ready-file", str(ready)), stdout=output, stderr=output, env=self._environ
+                *(*MAIN, "worker", *place, "--ready-file", str(ready)), stdout=output, stderr=output, env=self._environ
             )
         self._process = process
         async with asyncio.timeout(START_BOUND_S):
