@@ -58,6 +58,8 @@ def written_default(value: Any) -> str:
         return "required"
     if value is None or value == ():
         return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"  # as TOML has it
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 
