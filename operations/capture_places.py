@@ -45,7 +45,7 @@ async def captured(client: ConnectClient, kind: str, dsn: str, source_epoch: int
     """Return True when capture has confirmed all that is in the database's log now, False after the limit.
 
     What is confirmed is in its topic, so that a barrier over the topics sees it. A quiet connector confirms with its
-    heartbeats, every five seconds.
+    heartbeats, every second; how soon Kafka Connect then keeps it is its `offset.flush.interval.ms`.
     """
     try:
         async with asyncio.timeout(limit_s):

@@ -212,7 +212,7 @@ def postgres_connector(
     slot: str,
     publication: str,
     snapshot: SnapshotMode = "initial",
-    heartbeat_ms: int = 5_000,
+    heartbeat_ms: int = 1_000,
 ) -> dict[str, str]:
     """Give the configuration of a connector that captures PostgreSQL tables (`schema.table`) from `dsn`.
 
@@ -249,7 +249,7 @@ def mariadb_connector(
     *,
     bootstrap_servers: str,
     snapshot: SnapshotMode = "initial",
-    heartbeat_ms: int = 5_000,
+    heartbeat_ms: int = 1_000,
 ) -> dict[str, str]:
     """Give the configuration of a connector that captures MariaDB tables (`database.table`) from `dsn`.
 

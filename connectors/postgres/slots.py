@@ -14,9 +14,9 @@ _DROP_BOUND_S = 30.0
 _POLL_S = 0.2
 _STATE = "SELECT wal_status::text FROM pg_replication_slots WHERE slot_name = $1"
 _PLACE = """
-SELECT active, wal_status::text, confirmed_flush_lsn::text AS confirmed, pg_current_wal_lsn()::text AS now,
-       pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint AS behind,
-       pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS kept
+SELECT active, wal_status::text, confirmed_flush_lsn::text AS confirmed, pg_current_wal_insert_lsn()::text AS now,
+       pg_wal_lsn_diff(pg_current_wal_insert_lsn(), confirmed_flush_lsn)::bigint AS behind,
+       pg_wal_lsn_diff(pg_current_wal_insert_lsn(), restart_lsn)::bigint AS kept
 FROM pg_replication_slots WHERE slot_name = $1
 """
 _DROP = (

@@ -1,0 +1,42 @@
+"""The barrier over database log and topics: what was committed before it is in Qdrant when it opens."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.kafka.lag import KafkaLag, pipeline
+from operations.capture_places import capture_place, captured
+from operations.connectors_api import ConnectClient
+from tests.flow.site import Store
+from topics.provisioning import captured_topic
+
+pytestmark = pytest.mark.stack
+LIMIT_S = 60.0
+
+
+async def test_a_row_that_was_committed_before_the_barrier_is_in_qdrant_when_it_opens(docs: Store) -> None:
+    settings = docs.site.opened.settings
+    kafka, ports = settings.kafka, docs.ports
+    assert kafka.bootstrap is not None
+    assert kafka.connect is not None
+    source = (ports.settings.connector, ports.settings.dsn or "", ports.source_epoch)
+    topic = captured_topic(kafka, ports.settings, ports.source_epoch)
+    lag = KafkaLag(kafka.bootstrap, pipeline([topic]))
+    try:
+        async with ConnectClient(kafka.connect) as client:
+            for number in range(2):
+                await docs.execute(f"insert into {{t}} values ('barrier-{number}', 't', 'Committed before.', 'sql', 1)")
+                assert await captured(client, *source, LIMIT_S)
+                assert await lag.passed(LIMIT_S)
+                assert len(await docs.points(f"barrier-{number}")) == 1
+            place = await capture_place(client, *source)
+            assert (place.state, place.note) == ("RUNNING", None)
+    finally:
+        await lag.close()
+        await docs.execute("delete from {t} where id like 'barrier-%'")
+
+
+async def test_a_place_that_nobody_captures_is_never_passed(docs: Store) -> None:
+    settings = docs.ports.settings
+    async with ConnectClient(docs.site.opened.settings.kafka.connect or "") as client:
+        assert not await captured(client, settings.connector, settings.dsn or "", 77, 1.0)
