@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -86,6 +87,7 @@ async def finder(bootstrap: str) -> AsyncIterator[Finder]:
             await consumer.start()
         except (KafkaError, OSError) as error:
             raise mapped(error, bootstrap) from error
+        await asyncio.sleep(0)  # a consumer that is stopped before its own tasks ran raises CancelledError
         yield Finder(consumer)
     finally:
         await consumer.stop()
