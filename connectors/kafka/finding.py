@@ -67,7 +67,8 @@ class Finder:
         except (KafkaError, OSError) as error:
             raise mapped(error, next(iter(pieces))[0]) from error
         finally:
-            self._consumer.unsubscribe()
+            # aiokafka's fetcher does not survive the end of a subscription; the next search replaces this one.
+            self._consumer.pause(*self._consumer.assignment())
         return Found(tuple(found), read, unread)
 
 

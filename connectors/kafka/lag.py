@@ -278,5 +278,6 @@ async def _times(reader: AIOKafkaConsumer, wanted: Mapping[Place, int]) -> dict[
                     found[key] = records[0].timestamp / 1000
                     reader.pause(place)
     finally:
-        reader.unsubscribe()
+        # aiokafka's fetcher does not survive the end of a subscription; the next look replaces this one.
+        reader.pause(*reader.assignment())
     return found
