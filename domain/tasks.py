@@ -83,8 +83,8 @@ class RangeProof(_State):
 class ProofState(_State):
     """The proof of a collection as a whole; `oldest_at_ms` is the time of its oldest range.
 
-    `differences` counts by kind what was found and is not repaired; `oldest_difference_at_ms` is when the oldest of
-    them was first seen.
+    `full`: every row was read, whatever its checksum. `differences` counts by kind what was found and is not repaired;
+    `oldest_difference_at_ms` is when the oldest of them was first seen.
     """
 
     state: Literal["running", "failed", "done"] = "running"
@@ -101,4 +101,5 @@ class ProofState(_State):
     unknown: int = 0
     round: int = 1
     continuous: bool = False
+    full: bool = False
     error: str | None = None

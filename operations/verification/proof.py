@@ -5,8 +5,9 @@ A range is kept under its number; ranges follow each other by their bounds, from
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from connectors.failpoints import passing
 from connectors.ports import TaskStore
@@ -15,6 +16,7 @@ from operations.verification.ranges import Range
 from operations.verification.result import Verification
 
 _SAVE_EVERY_MS = 1000
+ONE_ROUND: Mapping[str, bool] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -81,7 +83,15 @@ class Proof:
         self.ranges[number] = proof
         self._unsaved.add(number)
 
-    async def save(self, run: Verification, now_ms: int, *, state: str = "running", **changes: object) -> None:
+    async def save(
+        self,
+        run: Verification,
+        now_ms: int,
+        *,
+        state: str = "running",
+        error: str | None = None,
+        kind: Mapping[str, bool] = ONE_ROUND,
+    ) -> None:
         """Store the ranges that changed, and the state of the whole; while it runs, once a second at most."""
         if state == "running" and now_ms - self._saved_at_ms < _SAVE_EVERY_MS:
             return
@@ -103,7 +113,8 @@ class Proof:
                 "pending": run.pending,
                 "unknown": run.unknown,
                 "round": run.round,
-                **changes,
+                "error": error,
+                **kind,
             }
         )
         if self.tasks is None:

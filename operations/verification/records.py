@@ -1,7 +1,7 @@
 """What the last proof of a range saw, in files under CROSSFADE_HOME/proofs/COLLECTION, one a range.
 
 A range whose checksums in the database are still those of its record needs none of its rows: the digests of its
-documents' points are compared instead. A record is only written where the whole range was equal.
+documents' points are compared instead. A document that differed has a digest that no points have, so it is read again.
 """
 
 from __future__ import annotations

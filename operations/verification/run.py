@@ -96,6 +96,7 @@ class Round:
         self._walk = Walk(stores, way.bounds, way.records, way.throttle, full=way.full)
         self._confirmer = Confirmer(stores, way.bounds, way.barrier)
         self._suspects: asyncio.Queue[tuple[int | None, list[Suspect]] | None] = asyncio.Queue(_WAITING)
+        self._kind = {"continuous": way.continuous, "full": way.full}
         self._since_ms: int | None = None
         self._failed_in_a_row = 0
 
@@ -111,7 +112,7 @@ class Round:
             raise
         result.ended_at_ms = way.clock()
         result.ranges = [self._proof.ranges[rng.number] for rng in self._proof.chain()]
-        await self._proof.save(result, result.ended_at_ms, state="done", continuous=way.continuous)
+        await self._proof.save(result, result.ended_at_ms, state="done", kind=self._kind)
         return result
 
     async def _begin(self) -> None:
@@ -119,18 +120,18 @@ class Round:
         await proof.prune()
         state = proof.state
         recent = state is not None and way.clock() - state.updated_at_ms <= _RESUMED_MS
-        if state is not None and recent and proof.interrupted and not way.restart:
+        enough = state is not None and (state.full or not way.full)
+        if state is not None and recent and enough and proof.interrupted and not way.restart:
             self._result.started_at_ms = self._since_ms = state.started_at_ms
         elif way.restart or is_sparse(proof, way.bounds.range_rows):
             await proof.clear()
             if way.records is not None:
                 way.records.clear()
-        await proof.save(self._result, way.clock(), continuous=way.continuous)
+        await proof.save(self._result, way.clock(), kind=self._kind)
 
     async def _failed(self, error: CrossfadeError) -> None:
         try:
-            changes = {"error": str(error), "continuous": self._way.continuous}
-            await self._proof.save(self._result, self._way.clock(), state="failed", **changes)
+            await self._proof.save(self._result, self._way.clock(), state="failed", error=str(error), kind=self._kind)
         except CrossfadeError as second:  # the first is the one to tell
             log.debug("the proof could not be kept: %s", second)
 
@@ -148,7 +149,7 @@ class Round:
             if rng is None:
                 return
             await self._walk_range(rng, plan)
-            await self._proof.save(self._result, self._way.clock(), continuous=self._way.continuous)
+            await self._proof.save(self._result, self._way.clock(), kind=self._kind)
             self._progress(self._result)
 
     async def _walk_range(self, rng: Range, plan: Plan) -> None:

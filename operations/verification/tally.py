@@ -31,7 +31,7 @@ class Tally:
         self.result, self.proof = result, proof
         self.seen, self.reservoir = Seen(), reservoir
         self._records, self._teller, self._listed = records, teller, listed
-        self._waiting: dict[int, Walked] = {}
+        self._unchecked: set[int] = set()
 
     def resumed(self, rng: Range, proof: RangeProof) -> None:
         """Count a range that the interrupted run has proved equal."""
@@ -51,20 +51,24 @@ class Tally:
         self.seen.add(seen.ids)
         self.reservoir.offer(seen.offered)
         verdict: Verdict = "pending" if seen.suspects else "unknown" if seen.unchecked else "equal"
-        self.proof.keep(rng.number, _range_proof(seen, verdict, begun_ms))
-        if seen.suspects:
-            self._forget(rng.number)
-            seen.ids, seen.offered = [], []
-            self._waiting[rng.number] = seen
-        else:
-            self._remember(seen, verdict)
+        if seen.unchecked:
+            self._unchecked.add(rng.number)
+        proof = RangeProof(
+            after=rng.after,
+            upto=rng.upto,
+            verdict=verdict,
+            proved_at_ms=begun_ms,
+            rows=seen.rows,
+            checksum=seen.checksum,
+        )
+        self.proof.keep(rng.number, proof)
+        self._remember(seen)
 
     def undecided(self, numbers: Collection[int], count: int, error: str) -> None:
         """Count suspects that could not be looked at again."""
         self.unknown(f"{count} documents that differed", None, 0, error)
         for number in numbers:
-            seen = self._waiting.pop(number)
-            self.proof.keep(number, _range_proof(seen, "unknown", self.proof.ranges[number].proved_at_ms))
+            self._decide(number, "unknown")
 
     def unknown(self, what: str, rng: Range | None, begun_ms: int, error: str) -> None:
         """Count something that could not be read: it is not equal."""
@@ -86,12 +90,8 @@ class Tally:
         different = {suspects.get(difference.id) for difference in done.different}
         pending = {suspects.get(difference.id) for difference in done.pending}
         for number in numbers:
-            seen = self._waiting.pop(number)
-            verdict: Verdict = "different" if number in different else "pending" if number in pending else "equal"
-            if verdict == "equal" and seen.unchecked:
-                verdict = "unknown"
-            self.proof.keep(number, _range_proof(seen, verdict, self.proof.ranges[number].proved_at_ms))
-            self._remember(seen, verdict)
+            otherwise: Verdict = "unknown" if number in self._unchecked else "equal"
+            self._decide(number, "different" if number in different else "pending" if number in pending else otherwise)
 
     async def different(self, differences: Sequence[Difference]) -> None:
         """Count differences and tell them."""
@@ -99,10 +99,13 @@ class Tally:
             self.result.add(difference, self._listed)
         self.result.repaired += await self._teller.tell(differences)
 
-    def _remember(self, seen: Walked, verdict: Verdict) -> None:
-        """Write the record of a range that is equal; any other has none, so that its rows are read again."""
+    def _decide(self, number: int, verdict: Verdict) -> None:
+        self.proof.keep(number, self.proof.ranges[number].model_copy(update={"verdict": verdict}))
+
+    def _remember(self, seen: Walked) -> None:
+        """Write the record of a range; of a document that differed it has a digest that no points have."""
         rng = seen.range
-        if self._records is not None and verdict == "equal" and seen.checksum is not None:
+        if self._records is not None and seen.checksum is not None:
             self._records.write(rng.number, rng.after, rng.upto, seen.parts)
         else:
             self._forget(rng.number)
@@ -110,15 +113,3 @@ class Tally:
     def _forget(self, number: int) -> None:
         if self._records is not None:
             self._records.forget(number)
-
-
-def _range_proof(seen: Walked, verdict: Verdict, begun_ms: int) -> RangeProof:
-    rng = seen.range
-    return RangeProof(
-        after=rng.after,
-        upto=rng.upto,
-        verdict=verdict,
-        proved_at_ms=begun_ms,
-        rows=seen.rows,
-        checksum=seen.checksum,
-    )

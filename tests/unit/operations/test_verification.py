@@ -268,6 +268,25 @@ async def test_a_kill_between_the_parts_of_a_divided_range_leaves_no_range_twice
     assert (run.verdict, run.legacy_documents, first.upto) == ("equal", 10, "d3")
 
 
+async def test_a_run_that_reads_every_row_does_not_go_on_with_one_that_did_not(place: Place) -> None:
+    place.bulk = Failing(place.legacy, "d7", 1, Refused("cut off"))
+    with pytest.raises(Refused):
+        await place.verify(bounds=ONE_BY_ONE)
+    assert (await place.verify(bounds=ONE_BY_ONE, full=True)).resumed == 0
+
+
+async def test_a_difference_that_stays_costs_its_own_row_and_no_other(place: Place, tmp_path: Path) -> None:
+    place.checksums = MemoryChecksums(place.legacy)
+    records = Records.of(tmp_path, NAME, "memory")
+    place.damage("d3", text="edited")
+    assert (await place.verify(records=records)).rows_read == 10
+    for _ in range(2):
+        run = await place.verify(records=records)
+        assert (kinds(run), run.rows_read) == ({"d3": "stale"}, 1)
+    await place.point("d3", version=2)
+    assert [(await place.verify(records=records)).rows_read for _ in range(2)] == [1, 0]
+
+
 async def test_a_restart_forgets_what_was_proved(place: Place) -> None:
     place.bulk = Failing(place.legacy, "d7", 1, Refused("cut off"))
     with pytest.raises(Refused):
