@@ -23,7 +23,8 @@ Barrier = Callable[[float], Awaitable[bool]]
 """Returns True when all that was under way has passed, False where that took longer than the given seconds."""
 _PAGE = 200
 _STATES = 8
-_LOWEST_LIMIT_S = 1.0
+_BLOCKED_S = 1.0
+_PAUSE_S = 0.1
 
 
 async def at_rest(_: float) -> bool:
@@ -69,11 +70,15 @@ class Confirmer:
         """
         done = Confirmed()
         waiting = {s.id: _Followed([s.facts], s.digest, s.version) for s in suspects}
-        ends = time.monotonic() + self._bounds.patience_s
+        # Where nothing passed the last time, the next suspects do not wait as long for it again.
+        patience_s = min(_BLOCKED_S, self._bounds.patience_s) if self._blocked else self._bounds.patience_s
+        ends = time.monotonic() + patience_s
+        pause_s = self._bounds.settle_s
         while waiting:
-            await asyncio.sleep(self._bounds.settle_s)
-            passed = await self._passed(ends - time.monotonic())
-            last = not passed or time.monotonic() >= ends
+            await asyncio.sleep(pause_s)
+            passed = await self._passed(max(_BLOCKED_S, ends - time.monotonic()))
+            last = time.monotonic() >= ends
+            pause_s = max(pause_s, _PAUSE_S)
             for page in _pages(list(waiting)):
                 seen = await look_locked(self._stores, page)
                 for document_id in page:
@@ -81,11 +86,9 @@ class Confirmer:
                         del waiting[document_id]
         return done
 
-    async def _passed(self, left_s: float) -> bool:
-        """Ask the barrier. Where nothing passed the last time, the next suspects do not wait as long for it again."""
-        limit = _LOWEST_LIMIT_S if self._blocked else max(_LOWEST_LIMIT_S, left_s)
+    async def _passed(self, limit_s: float) -> bool:
         try:
-            passed = await self._barrier(limit)
+            passed = await self._barrier(limit_s)
         except TransientError:
             passed = False
         self._blocked = not passed
