@@ -28,6 +28,8 @@ HIT_FIELDS: Final = ["document_id", "chunk", "version", "text", "metadata"]
 IDS_A_REQUEST: Final = 1000
 POINTS_A_PAGE: Final = 1000
 EXACT_FLOAT: Final = 2**53
+# Of a quantized collection so many times the wanted points are chosen first, and their vectors decide.
+OVERSAMPLING: Final = 4.0
 IndexKind = Literal["keyword", "integer", "float", "bool"]
 # Values are stored in their canonical form, so decimals, times and UUIDs are strings. A JSON document is one too, but
 # nobody asks for a whole one by equality, and an index would keep every one in memory.

@@ -22,6 +22,7 @@ from connectors.qdrant.points import (
     HIT_FIELDS,
     IDS_A_REQUEST,
     MARK_FIELDS,
+    OVERSAMPLING,
     POINTS_A_PAGE,
     VECTOR,
     Found,
@@ -57,6 +58,7 @@ _INDEXES: tuple[tuple[str, IndexKind], ...] = (
     ("version", "integer"),
     ("deleted", "bool"),
 )
+_RESCORED = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
 _INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
@@ -242,7 +244,7 @@ class ServerVectorStore:
                 floats(vector),
                 using=VECTOR,
                 limit=limit,
-                search_params=models.SearchParams(exact=exact),
+                search_params=None if self._local else models.SearchParams(exact=exact, quantization=_RESCORED),
                 with_payload=False,
             )
         return [str(point.id) for point in answer.points]
@@ -256,7 +258,13 @@ class ServerVectorStore:
         async def ask(points: int) -> Sequence[Found]:
             with mapped(f"searching {collection}"):
                 answer = await self._client.query_points(
-                    collection, query, using=VECTOR, query_filter=only, limit=points, with_payload=HIT_FIELDS
+                    collection,
+                    query,
+                    using=VECTOR,
+                    query_filter=only,
+                    limit=points,
+                    with_payload=HIT_FIELDS,
+                    search_params=None if self._local else models.SearchParams(quantization=_RESCORED),
                 )
             return [Found(point.score, point.payload or {}) for point in answer.points]
 

@@ -31,6 +31,7 @@ from connectors.qdrant.points import (
     HIT_FIELDS,
     IDS_A_REQUEST,
     MARK_FIELDS,
+    OVERSAMPLING,
     POINTS_A_PAGE,
     VECTOR,
     Found,
@@ -53,6 +54,7 @@ _INDEXES = (
     ("document_id", edge.PayloadSchemaType.Keyword),
     ("tenant", edge.PayloadSchemaType.Keyword),
 )
+_RESCORED = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
 _Quantization = edge.ScalarQuantizationConfig | edge.BinaryQuantizationConfig | edge.ProductQuantizationConfig
 _INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
@@ -262,6 +264,7 @@ class Shard:
                     limit=limit,
                     query=edge.Query.Nearest(floats(request.vector or b""), using=VECTOR),
                     filter=_filter(request.tenant, request.filter),
+                    params=edge.SearchParams(quantization=_RESCORED),
                     with_payload=HIT_FIELDS,
                 )
             )
@@ -271,7 +274,9 @@ class Shard:
         """Return the ids of the nearest points of all tenants."""
         with mapped(f"searching {self.collection}"):
             nearest = edge.Query.Nearest(floats(vector), using=VECTOR)
-            request = edge.QueryRequest(limit=limit, query=nearest, params=edge.SearchParams(exact=exact))
+            request = edge.QueryRequest(
+                limit=limit, query=nearest, params=edge.SearchParams(exact=exact, quantization=_RESCORED)
+            )
             return [str(point.id) for point in self._engine.query(request)]
 
     def scan(self, after: str | None, limit: int, *, content: bool) -> PointPage:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from connectors.errors import Misconfigured, Refused
-from connectors.ports import VectorStore
+from connectors.ports import Storage, VectorStore
+from domain.keys import point_id
 from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, payload_checksum, tombstones_for, vector_checksums
 from domain.values import Kind
 from schemas.content import Scalar
+from schemas.settings import Quantization
 from tests.contract.vector_stores import DIMENSION, KINDS, document, opened, question, vector
 
 
@@ -61,6 +63,29 @@ async def test_an_insertion_fills_gaps_only_and_leaves_tombstones(store: VectorS
     assert [hit.document_id for hit in await store.search(name, question(0, 1, 0, 0, limit=1))] == ["new"]
     await store.write(name, [document("new", 1, [(1, 0, 0, 0)], [1])])
     assert [p.version for p in (await store.stored(name, ["new"]))["new"]] == [1, 1]
+
+
+@pytest.mark.parametrize("quantization", ["none", "scalar", "binary", "product"])
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_a_bulk_ends_with_an_index_whatever_the_vectors_are_kept_as(
+    store: VectorStore, quantization: Quantization, on_disk: bool
+) -> None:
+    name, dimension = f"c{uuid4().hex[:12]}", 64
+    await store.prepare(name, dimension, storage=Storage(quantization, on_disk))
+    values = np.random.default_rng(3).standard_normal((300, dimension)).tolist()
+    set_back = await store.begin_bulk(name)
+    await store.insert(name, [document(f"d{n}", 0, [each]) for n, each in enumerate(values)])
+    await store.write(name, [document("gone", 1, [], [0])])
+    await store.end_bulk(name, set_back)
+    assert await store.count(name) == 300
+    for number in (0, 150, 299):
+        asked = vector(*values[number])
+        true = await store.neighbours(name, asked, 5, exact=True)
+        found = await store.neighbours(name, asked, 5, exact=False)
+        assert true[0] == found[0] == point_id(name, f"d{number}", 0)
+        # One bit for each of 64 random components says little of the others.
+        assert len({*true} & {*found}) >= (1 if quantization == "binary" else 4)
+    assert (await store.search(name, question(*values[7], limit=1)))[0].document_id == "d7"
 
 
 async def test_a_wrong_insertion_is_refused(store: VectorStore, name: str) -> None:
