@@ -155,7 +155,7 @@ def wrong_vectors(points: Sequence[StoredChunk], given: Sequence[bytes | None], 
     """Return which of the visible points have not the vector that was written with them.
 
     Each is held against its own checksum, and against the row's embedding where there is one (`given`, in the same
-    order): Qdrant keeps vectors at length 1, so unit vectors are compared.
+    order): Qdrant keeps vectors at length 1, so it is compared at that length.
     """
     size = 4 * dimension
     sound = [n for n, point in enumerate(points) if point.vector is not None and len(point.vector) == size]
@@ -169,8 +169,8 @@ def wrong_vectors(points: Sequence[StoredChunk], given: Sequence[bytes | None], 
             wrong.add(n)
     held = [n for n in sound if given[n] is not None]
     if held:
-        units = [_units([source[n] for n in held], dimension) for source in ([p.vector for p in points], given)]
-        apart = np.abs(units[0] - units[1]).max(axis=1)
+        stored = np.frombuffer(b"".join(points[n].vector or b"" for n in held), dtype="<f4").reshape(-1, dimension)
+        apart = np.abs(stored - _units([given[n] for n in held], dimension)).max(axis=1)
         wrong |= {n for n, far in zip(held, apart.tolist(), strict=True) if not far <= GIVEN_ERROR}
     return wrong
 

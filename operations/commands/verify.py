@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from pathlib import Path
@@ -39,6 +40,7 @@ app = typer.Typer()
 _CPU_SHARE = 0.05
 _SAMPLE_SHARE = 10  # of the sample, for one of many rounds
 _ROUNDS_KEPT = 500
+_GARBAGE_OBJECTS = 50_000
 
 
 @app.command(rich_help_panel=PANEL_LOOK)
@@ -93,6 +95,9 @@ def verify(
         context = load(config, home)
         name = context.collection(collection)
         arm(os.environ)
+    # Nearly all objects are rows and points that nothing refers back to: the collector would search them for cycles.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
     bounds = Bounds(
         page=page, settle_s=settle_s, patience_s=patience_s, range_rows=range_rows,
         sample=-(-sample // _SAMPLE_SHARE) if continuous else sample,
