@@ -152,17 +152,7 @@ async def _embedder(
 ) -> Embedder:
     key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
     if key not in embedders:
-        wanted = EmbeddingSettings(
-            model=collection.model,
-            engine=settings.embedding.engine,
-            threads=settings.embedding.threads,
-            batch_size=settings.embedding.batch_size,
-            queue_limit=settings.embedding.queue_limit,
-            chunk_tokens=collection.chunk_tokens,
-            chunk_overlap=collection.chunk_overlap,
-            minimum_cosine=settings.embedding.minimum_cosine,
-            timeout_s=settings.embedding.timeout_s,
-        )
+        wanted = EmbeddingSettings.of(settings.embedding, collection)
         embedders[key] = await open_embedding(wanted, home / "models", progress)
         resources.push_async_callback(embedders[key].close)
     return embedders[key]

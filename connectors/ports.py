@@ -87,10 +87,6 @@ class LegacyTable(Protocol):
         """Return those of the ids that have a row, without a lock."""
         ...
 
-    async def scan(self, after: str | None, limit: int) -> list[LegacyRow]:
-        """Return up to `limit` rows in the order of the table's key, after the given id; none left: an empty list."""
-        ...
-
     async def check(self) -> list[Finding]:
         """Return what is wrong with database, table and columns for this collection, each with its mending statement.
 

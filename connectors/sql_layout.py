@@ -19,6 +19,7 @@ from schemas.settings import Collection
 VERSION_COLUMN = "crossfade_version"
 LEDGER_TABLE = "crossfade_ledger"
 META_TABLE = "crossfade_meta"
+BAD_BOUND = "a range cannot begin or end at something that is not a key of the table"
 KEY_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.settings import Collection, Embedding
+
 EngineKind = Literal["onnx-int8", "onnx-fp32", "torch"]
 
 
@@ -29,6 +31,21 @@ class EmbeddingSettings:
     minimum_cosine: float = 0.97
     timeout_s: float = 120.0
     export_timeout_s: float = 900.0
+
+    @classmethod
+    def of(cls, engine: Embedding, collection: Collection) -> EmbeddingSettings:
+        """Return what the configuration says for one collection."""
+        return cls(
+            model=collection.model,
+            engine=engine.engine,
+            threads=engine.threads,
+            batch_size=engine.batch_size,
+            queue_limit=engine.queue_limit,
+            chunk_tokens=collection.chunk_tokens,
+            chunk_overlap=collection.chunk_overlap,
+            minimum_cosine=engine.minimum_cosine,
+            timeout_s=engine.timeout_s,
+        )
 
     def cores(self) -> int:
         """Return the number of threads that compute documents."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from connectors.errors import Refused
-from connectors.mariadb.expressions import Given, after_condition, read_list, upto_condition
+from connectors.mariadb.expressions import Given, range_condition, read_list
 from connectors.mariadb.pool import Pool, quoted
 from connectors.sql_layout import VERSION_COLUMN, Layout
 from connectors.sql_values import row_content, row_key
@@ -28,7 +27,8 @@ class MariadbBulk:
 
     async def bound(self, after: str | None, rows: int) -> str | None:
         """See `BulkTable.bound`."""
-        where, values = self._between(after, None)
+        values: list[Given] = []
+        where = range_condition(self._layout, after, None, values)
         statement = f"SELECT {self._key} FROM {self._name} t{where} ORDER BY {self._key} LIMIT 1 OFFSET {rows - 1:d}"  # noqa: S608 - quoted
         async with self._pool.session() as session:
             records = await session.fetch(statement, values)
@@ -36,7 +36,8 @@ class MariadbBulk:
 
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
         """See `BulkTable.scan_range`."""
-        where, values = self._between(after, upto)
+        values: list[Given] = []
+        where = range_condition(self._layout, after, upto, values)
         statement = f"SELECT {self._read} FROM {self._name} t{where} ORDER BY {self._key} LIMIT {limit:d}"  # noqa: S608 - quoted
         async with self._pool.session() as session:
             records = await session.fetch(statement, values)
@@ -53,21 +54,6 @@ class MariadbBulk:
         async with self._pool.session() as session:
             records = await session.fetch("SHOW GLOBAL STATUS LIKE 'Threads_running'")
         return max(0, int(records[0]["Value"]) - 1)
-
-    def _between(self, after: str | None, upto: str | None) -> tuple[str, list[Given]]:
-        """Return the condition of a key range, and its values."""
-        parts: list[str] = []
-        values: list[Given] = []
-        for condition, bound in ((after_condition, after), (upto_condition, upto)):
-            if bound is None:
-                continue
-            key = self._layout.key_values(bound)
-            if key is None:
-                raise Refused("a range cannot begin or end at something that is not a key of the table")
-            text, given = condition(self._layout, key)
-            parts.append(text)
-            values += given
-        return (f" WHERE {' AND '.join(parts)}" if parts else ""), values
 
     def _row(self, record: dict[str, Any]) -> LegacyRow:
         version = record[VERSION_COLUMN]

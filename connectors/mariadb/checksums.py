@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from connectors.errors import Refused
-from connectors.mariadb.expressions import Given, after_condition, upto_condition
+from connectors.mariadb.expressions import Given, range_condition
 from connectors.mariadb.pool import Pool, quoted
 from connectors.sql_checksums import columns_name, range_checksum
 from connectors.sql_layout import VERSION_COLUMN, Column, Layout
@@ -36,7 +35,10 @@ class MariadbChecksums:
         values: list[Given] = []
         statement = " UNION ALL ".join(
             _RANGE.format(
-                number=number, expressions=self._expressions, table=self._table, where=self._between(*bounds, values)
+                number=number,
+                expressions=self._expressions,
+                table=self._table,
+                where=range_condition(self._layout, *bounds, values),
             )
             for number, bounds in enumerate(ranges)
         )
@@ -44,20 +46,6 @@ class MariadbChecksums:
             records = await session.fetch(statement, values)
         found = {int(r["number"]): range_checksum(r["total"], r["high"], r["low"]) for r in records}
         return [found[number] for number in range(len(ranges))]
-
-    def _between(self, after: str | None, upto: str | None, values: list[Given]) -> str:
-        """Return the condition of a range, whose keys are added to the values."""
-        parts: list[str] = []
-        for condition, bound in ((after_condition, after), (upto_condition, upto)):
-            if bound is None:
-                continue
-            key = self._layout.key_values(bound)
-            if key is None:
-                raise Refused("a range cannot begin or end at something that is not a key of the table")
-            text, given = condition(self._layout, key)
-            parts.append(text)
-            values += given
-        return f" WHERE {' AND '.join(parts)}" if parts else ""
 
 
 def _hashed(column: Column) -> str:

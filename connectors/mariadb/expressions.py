@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from connectors.errors import Refused
 from connectors.mariadb.pool import places, quoted
-from connectors.sql_layout import Layout
+from connectors.sql_layout import BAD_BOUND, Layout
 from domain.values import Kind
 
 Given = str | bytes | int | None
@@ -59,12 +60,30 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
     return "(" + " OR ".join([one] * len(keys)) + ")", values
 
 
+def range_condition(layout: Layout, after: str | None, upto: str | None, values: list[Given]) -> str:
+    """Return the WHERE clause of the key range (`after`, `upto`], whose keys are added to the statement's values.
+
+    Raises Refused where a bound is not the id of a row that this table could have.
+    """
+    parts: list[str] = []
+    for condition, bound in ((after_condition, after), (_upto_condition, upto)):
+        if bound is None:
+            continue
+        key = layout.key_values(bound)
+        if key is None:
+            raise Refused(BAD_BOUND)
+        text, given_ = condition(layout, key)
+        parts.append(text)
+        values += given_
+    return f" WHERE {' AND '.join(parts)}" if parts else ""
+
+
 def after_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Given]]:
     """Return the condition that a row comes after a key in the key's own order, and its values."""
     return _beyond(layout, key, ">", last=">")
 
 
-def upto_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Given]]:
+def _upto_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Given]]:
     """Return the condition that a row comes before a key in the key's own order or has that key, and its values."""
     return _beyond(layout, key, "<", last="<=")
 

@@ -1,4 +1,4 @@
-"""The table of one collection in MariaDB: guarded set-based writes, locked reads, keyset scans. No search here."""
+"""The table of one collection in MariaDB: guarded set-based writes, locked reads. No search here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from connectors.errors import Refused
 from connectors.mariadb.checks import check_layout
-from connectors.mariadb.expressions import after_condition, given, key_condition, kinds_written, read_list
+from connectors.mariadb.expressions import given, key_condition, kinds_written, read_list
 from connectors.mariadb.pool import Pool, Session, places, quoted
 from connectors.sql_apply import APPLIED, apply_changes
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
@@ -130,21 +130,6 @@ class MariadbTable:
         async with self._pool.session() as session:
             records = await self._at(session, ids, self._key)
         return {row_key(self.description, record) for record in records} & set(ids)
-
-    async def scan(self, after: str | None, limit: int) -> list[LegacyRow]:
-        """See `LegacyTable.scan`. Raises Refused where `after` is not the id of a row of this table."""
-        where = ""
-        values: list[Any] = []
-        if after is not None:
-            key = self._layout.key_values(after)
-            if key is None:
-                raise Refused("the scan cannot go on after something that is not a key of the table")
-            condition, values = after_condition(self._layout, key)
-            where = f" WHERE {condition}"
-        statement = f"SELECT {self._read} FROM {self._table} t{where} ORDER BY {self._key} LIMIT %s"  # noqa: S608 - quoted
-        async with self._pool.session() as session:
-            records = await session.fetch(statement, [*values, limit])
-        return [self._row(record) for record in records]
 
     async def check(self) -> list[Finding]:
         """See `LegacyTable.check`."""

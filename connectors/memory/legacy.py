@@ -152,13 +152,6 @@ class MemoryTable:
         """See `LegacyTable.existing`."""
         return {one for one in ids if one in self._store.stored}
 
-    async def scan(self, after: str | None, limit: int) -> list[LegacyRow]:
-        """See `LegacyTable.scan`."""
-        keys = sorted((key, one) for one in self._store.stored if (key := self._store.key_of(one)) is not None)
-        start = None if after is None else self._store.key_of(after)
-        chosen = [one for key, one in keys if start is None or key > start]
-        return [self._store.stored[one] for one in chosen[:limit]]
-
     async def check(self) -> list[Finding]:
         """See `LegacyTable.check`: nothing can be wrong with a table that was made from its description."""
         return []

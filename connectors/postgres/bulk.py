@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from connectors.errors import Refused
-from connectors.postgres.expressions import read_list, selected
+from connectors.postgres.expressions import range_condition, read_list, selected
 from connectors.postgres.pool import Pool, quoted
-from connectors.postgres.table import KEY_TYPES
 from connectors.sql_layout import VERSION_COLUMN, Layout
 from connectors.sql_values import row_content, row_key
 from domain.legacy import LegacyRow
@@ -34,7 +32,8 @@ class PostgresBulk:
 
     async def bound(self, after: str | None, rows: int) -> str | None:
         """See `BulkTable.bound`."""
-        where, values = self._between(after, None)
+        values: list[str] = []
+        where = range_condition(self._layout, after, None, values)
         statement = (
             f"SELECT {self._keys_read} FROM {self._name} t{where} ORDER BY {self._key} OFFSET {rows - 1:d} LIMIT 1"  # noqa: S608 - quoted
         )
@@ -44,7 +43,8 @@ class PostgresBulk:
 
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
         """See `BulkTable.scan_range`."""
-        where, values = self._between(after, upto)
+        values: list[str] = []
+        where = range_condition(self._layout, after, upto, values)
         statement = f"SELECT {self._read} FROM {self._name} t{where} ORDER BY {self._key} LIMIT {limit:d}"  # noqa: S608 - quoted
         async with self._pool.session() as session:
             records = await session.fetch(statement, *values)
@@ -61,22 +61,6 @@ class PostgresBulk:
         async with self._pool.session() as session:
             number: int = await session.fetchval(_RUNNING)
         return number
-
-    def _between(self, after: str | None, upto: str | None) -> tuple[str, list[str]]:
-        """Return the condition of a key range, and its values."""
-        kinds = [KEY_TYPES[kind] for kind in self._layout.key_kinds]
-        parts: list[str] = []
-        values: list[str] = []
-        for sign, bound in ((">", after), ("<=", upto)):
-            if bound is None:
-                continue
-            key = self._layout.key_values(bound)
-            if key is None:
-                raise Refused("a range cannot begin or end at something that is not a key of the table")
-            places = ", ".join(f"${len(values) + n}::text::{kind}" for n, kind in enumerate(kinds, 1))
-            parts.append(f"({self._key}) {sign} ({places})")
-            values += key
-        return (f" WHERE {' AND '.join(parts)}" if parts else ""), values
 
     def _row(self, record: Any) -> LegacyRow:
         content = row_content(self._description, self._form, record)

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from connectors.errors import Refused
+from connectors.postgres.expressions import range_condition
 from connectors.postgres.pool import Pool, quoted
-from connectors.postgres.table import KEY_TYPES
 from connectors.sql_checksums import columns_name, range_checksum
 from connectors.sql_layout import VERSION_COLUMN, Column, Layout
 
@@ -28,7 +27,6 @@ class PostgresChecksums:
         self._pool = pool
         self._layout = layout
         self._table = quoted(layout.schema, layout.table)
-        self._key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
         names = (*layout.read_columns, VERSION_COLUMN)
         self._expressions = ", ".join(_hashed(layout.columns[name]) for name in names)
         self.columns = columns_name("postgres", [self._expressions])
@@ -38,7 +36,10 @@ class PostgresChecksums:
         values: list[str] = []
         statement = " UNION ALL ".join(
             _RANGE.format(
-                number=number, expressions=self._expressions, table=self._table, where=self._between(*bounds, values)
+                number=number,
+                expressions=self._expressions,
+                table=self._table,
+                where=range_condition(self._layout, *bounds, values),
             )
             for number, bounds in enumerate(ranges)
         )
@@ -46,21 +47,6 @@ class PostgresChecksums:
             records = await session.fetch(statement, *values)
         found = {record["number"]: range_checksum(record["rows"], record["high"], record["low"]) for record in records}
         return [found[number] for number in range(len(ranges))]
-
-    def _between(self, after: str | None, upto: str | None, values: list[str]) -> str:
-        """Return the condition of a range, whose keys are added to the values."""
-        kinds = [KEY_TYPES[kind] for kind in self._layout.key_kinds]
-        parts: list[str] = []
-        for sign, bound in ((">", after), ("<=", upto)):
-            if bound is None:
-                continue
-            key = self._layout.key_values(bound)
-            if key is None:
-                raise Refused("a range cannot begin or end at something that is not a key of the table")
-            places = ", ".join(f"${len(values) + n}::text::{kind}" for n, kind in enumerate(kinds, 1))
-            parts.append(f"({self._key}) {sign} ({places})")
-            values += key
-        return f" WHERE {' AND '.join(parts)}" if parts else ""
 
 
 def _hashed(column: Column) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from connectors.errors import Refused
 from connectors.postgres.pool import quoted
-from connectors.sql_layout import Column, Layout
+from connectors.sql_layout import BAD_BOUND, Column, Layout
+from domain.values import Kind
 from schemas.settings import Collection
 
+# Keys are compared in a wide type, so that a number beyond the column's range is no row instead of an error.
+KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
 _AS_THEY_ARE = frozenset({"text", "character varying", "bpchar", "bytea"})
 
 
@@ -34,6 +38,25 @@ def _sent(column: Column) -> str:
         return selected(column)
     function = f"{schema}.vector_send" if schema else "vector_send"
     return f"{function}(t.{quoted(column.name)}) AS {quoted(column.name)}"
+
+
+def range_condition(layout: Layout, after: str | None, upto: str | None, values: list[str]) -> str:
+    """Return the WHERE clause of the key range (`after`, `upto`], whose keys are added to the statement's values.
+
+    Raises Refused where a bound is not the id of a row that this table could have.
+    """
+    key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
+    parts: list[str] = []
+    for sign, bound in ((">", after), ("<=", upto)):
+        if bound is None:
+            continue
+        found = layout.key_values(bound)
+        if found is None:
+            raise Refused(BAD_BOUND)
+        places = ", ".join(f"${len(values) + n}::text::{KEY_TYPES[kind]}" for n, kind in enumerate(layout.key_kinds, 1))
+        parts.append(f"({key}) {sign} ({places})")
+        values += found
+    return f" WHERE {' AND '.join(parts)}" if parts else ""
 
 
 def literal(text: str) -> str:

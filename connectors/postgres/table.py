@@ -1,24 +1,19 @@
-"""The table of one collection in PostgreSQL: guarded set-based writes, locked reads, keyset scans. No search here."""
+"""The table of one collection in PostgreSQL: guarded set-based writes, locked reads. No search here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from connectors.errors import Refused
 from connectors.postgres.checks import check_layout
-from connectors.postgres.expressions import read_list, selected
+from connectors.postgres.expressions import KEY_TYPES, read_list, selected
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.sql_apply import APPLIED, apply_changes
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
 from connectors.sql_values import content_bytes, row_content, row_key, slices
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
-from domain.values import Kind
 
 STATEMENT_BYTES = 32 * 1024 * 1024
-
-# Keys are compared in a wide type, so that a number beyond the column's range is no row instead of an error.
-KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
 
 _GUARD = """
 INSERT INTO {ledger} AS l (collection, document_id, legacy_version)
@@ -112,16 +107,6 @@ class PostgresTable:
             records = await session.fetch(self._sql.existing, *_columns(keys))
         return {row_key(self.description, record) for record in records} & set(ids)
 
-    async def scan(self, after: str | None, limit: int) -> list[LegacyRow]:
-        """See `LegacyTable.scan`. Raises Refused where `after` is not the id of a row of this table."""
-        key = () if after is None else self._layout.key_values(after)
-        if key is None:
-            raise Refused("the scan cannot go on after something that is not a key of the table")
-        statement = self._sql.scan_first if after is None else self._sql.scan_after
-        async with self._pool.session() as session:
-            records = await session.fetch(statement, limit, *key)
-        return [self._row(record) for record in records]
-
     async def check(self) -> list[Finding]:
         """See `LegacyTable.check`."""
         async with self._pool.session() as session:
@@ -155,14 +140,10 @@ class Statements:
         names = ", ".join(f"k{n}" for n in range(len(key)))
         same = " AND ".join(f"t.{name} = u.k{n}::{types[n]}" for n, name in enumerate(key))
         given = f"unnest({arrays}) AS u({names})"
-        columns = ", ".join(f"t.{name}" for name in key)
-        after = ", ".join(f"${n + 2}::text::{kind}" for n, kind in enumerate(types))
         self.rows = f"SELECT {read} FROM {table} t JOIN {given} ON {same} FOR SHARE OF t"  # noqa: S608 - quoted
         keys = ", ".join(selected(layout.columns[name]) for name in layout.collection.key)
         self.existing = f"SELECT {keys} FROM {table} t JOIN {given} ON {same}"  # noqa: S608 - quoted
         self.delete = f"DELETE FROM {table} t USING {given} WHERE {same}"  # noqa: S608 - quoted
-        self.scan_first = f"SELECT {read} FROM {table} t ORDER BY {columns} LIMIT $1"  # noqa: S608 - quoted
-        self.scan_after = f"SELECT {read} FROM {table} t WHERE ({columns}) > ({after}) ORDER BY {columns} LIMIT $1"  # noqa: S608 - quoted
         self.upsert = _upsert(layout, table, key)
 
 

@@ -56,18 +56,7 @@ async def collection_embedder(
     from connectors.embedding.service import open_embedding  # noqa: PLC0415
     from connectors.embedding.settings import EmbeddingSettings  # noqa: PLC0415
 
-    collection, engine = settings.collections[name], settings.embedding
-    wanted = EmbeddingSettings(
-        model=collection.model,
-        engine=engine.engine,
-        threads=engine.threads,
-        batch_size=engine.batch_size,
-        queue_limit=engine.queue_limit,
-        chunk_tokens=collection.chunk_tokens,
-        chunk_overlap=collection.chunk_overlap,
-        minimum_cosine=engine.minimum_cosine,
-        timeout_s=engine.timeout_s,
-    )
+    wanted = EmbeddingSettings.of(settings.embedding, settings.collections[name])
     embedder = await open_embedding(wanted, home / "models", progress)
     try:
         yield embedder

@@ -14,8 +14,8 @@ import aiomysql
 import asyncpg
 
 from connectors.legacy_connector import open_legacy
-from connectors.memory.legacy import MemoryLedger, MemoryLegacy, MemoryTable
-from connectors.ports import Ledger, LegacyTable
+from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
+from connectors.ports import BulkTable, Ledger, LegacyTable
 from domain.legacy import LegacyChange, TableDescription
 from domain.values import Kind
 from operations.stack.layout import StackAddresses
@@ -137,6 +137,7 @@ class Ports:
 
     adapter: str
     table: LegacyTable
+    bulk: BulkTable
     ledger: Ledger
     place: Place | None
     memory: MemoryLegacy | None = None
@@ -177,7 +178,7 @@ def memory_ports() -> Ports:
         return "refused" if wrong else None
 
     memory = MemoryLegacy("documents", description, constraint=constraint)
-    return Ports("memory", MemoryTable(memory), MemoryLedger(memory), None, memory)
+    return Ports("memory", MemoryTable(memory), MemoryBulk(memory), MemoryLedger(memory), None, memory)
 
 
 @asynccontextmanager
@@ -191,7 +192,7 @@ async def legacy_ports(adapter: str, stack: StackAddresses) -> AsyncIterator[Por
         legacy = await open_legacy("documents", place.collection(), place.dsn)
         try:
             await legacy.prepare()
-            yield Ports(adapter, legacy.table, legacy.ledger, place)
+            yield Ports(adapter, legacy.table, legacy.bulk, legacy.ledger, place)
         finally:
             await legacy.close()
 

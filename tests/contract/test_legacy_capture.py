@@ -145,7 +145,7 @@ async def test_a_row_read_by_sql_has_the_hash_of_the_captured_row(connector: Con
             assert changed is not None
             return changed
 
-        full, empty = await legacy.table.scan(None, 10)
+        full, empty = await legacy.bulk.scan_range(None, None, 10)
         snapshot = told(captured(connector, "snapshot")[0])
         first, second, *_ = (told(record) for record in captured(connector, "insert"))
         assert snapshot.content is not None
@@ -181,5 +181,5 @@ async def test_a_value_without_a_canonical_form_counts_as_null(
         )
         collection = place.collection(text=("body",), metadata=("m",), tenant=None)
         legacy = await open_legacy("documents", collection, place.dsn)
-        assert [row.content.metadata for row in await legacy.table.scan(None, 9)] == [{"m": None}]
+        assert [row.content.metadata for row in await legacy.bulk.scan_range(None, None, 9)] == [{"m": None}]
         await legacy.close()

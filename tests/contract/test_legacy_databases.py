@@ -92,8 +92,8 @@ async def test_integer_keys_have_one_spelling_and_are_scanned_as_numbers(place: 
     applied = [one for one, outcome in zip(ids, outcomes, strict=True) if outcome.verdict is LegacyVerdict.APPLIED]
     assert applied == ["0", "2", "10", "-3"]
     assert set(await legacy.table.rows(ids)) == set(applied)
-    assert [row.id for row in await legacy.table.scan(None, 10)] == ["-3", "0", "2", "10"]
-    assert [row.id for row in await legacy.table.scan("0", 1)] == ["2"]
+    assert [row.id for row in await legacy.bulk.scan_range(None, None, 10)] == ["-3", "0", "2", "10"]
+    assert [row.id for row in await legacy.bulk.scan_range("0", None, 1)] == ["2"]
     await legacy.close()
 
 
@@ -110,7 +110,7 @@ async def test_keys_of_several_columns_are_written_read_and_scanned(place: Place
     ids = [f"{shop}/{number}" for shop in ("a", "a%2Fb", "b") for number in (-1, 2, 10)]
     await legacy.table.apply([upsert(one, 1, given) for one in reversed(ids)])
     seen: list[str] = []
-    while page := await legacy.table.scan(seen[-1] if seen else None, 2):
+    while page := await legacy.bulk.scan_range(seen[-1] if seen else None, None, 2):
         seen += [row.id for row in page]
     assert sorted(seen) == sorted(ids)
     await legacy.table.apply([deletion("a/2", 2), deletion("a", 2), deletion("a/2/3", 2)])
@@ -134,7 +134,7 @@ async def test_a_key_that_the_collation_takes_for_another_is_refused_and_never_d
         assert await legacy.table.existing(["a", "A", "a "]) == {"A"}
         assert (await legacy.table.rows(["a", "A"]))["A"].content.text["title"] == "upper"
         seen: list[str] = []
-        while page := await legacy.table.scan(seen[-1] if seen else None, 1):
+        while page := await legacy.bulk.scan_range(seen[-1] if seen else None, None, 1):
             seen += [row.id for row in page]
         assert [one.lower() for one in seen] == ["a", "b"]
         await legacy.close()
@@ -303,7 +303,7 @@ async def test_a_scan_cannot_go_on_after_what_is_no_key(place: Place) -> None:
     await place.execute("CREATE TABLE {t} (id integer PRIMARY KEY, body text, crossfade_version bigint)")
     legacy = await open_legacy("documents", place.collection(text=("body",), metadata=(), tenant=None), place.dsn)
     with pytest.raises(Refused):
-        await legacy.table.scan("x", 10)
+        await legacy.bulk.scan_range("x", None, 10)
     await legacy.close()
 
 

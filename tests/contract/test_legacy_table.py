@@ -144,7 +144,7 @@ async def test_a_scan_gives_every_row_once_in_order_while_others_come_and_go(por
     await ports.table.apply([upsert(one, 1) for one in ids])
     seen: list[str] = []
     after: str | None = None
-    while page := await ports.table.scan(after, 7):
+    while page := await ports.bulk.scan_range(after, None, 7):
         seen += [row.id for row in page]
         after = page[-1].id
         await ports.table.apply([deletion(after, 2), upsert("a" + after, 1)])
@@ -155,7 +155,7 @@ async def test_a_scan_takes_ids_of_any_characters(ports: Ports) -> None:
     ids = ["A", "a", "B", "ä", "Z", "z", "a b", "a-b", "ab", "10", "9", "ß", "ss", "日本", "%", "_", "'", '"', "\\"]
     await ports.table.apply([upsert(one, 1) for one in ids])
     seen: list[str] = []
-    while page := await ports.table.scan(seen[-1] if seen else None, 3):
+    while page := await ports.bulk.scan_range(seen[-1] if seen else None, None, 3):
         seen += [row.id for row in page]
     assert sorted(seen) == sorted(ids)
     assert await ports.table.existing([*ids, "b"]) == set(ids)
