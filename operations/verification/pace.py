@@ -16,9 +16,14 @@ _LONGEST_PAUSE_S = 5.0
 class Pages:
     """Chooses the number of documents of the next page by the bytes of those before, so that long ones need no room."""
 
-    def __init__(self, most: int = _MOST) -> None:
+    def __init__(self, most: int = _MOST, first: int = _FIRST) -> None:
         self._most = max(1, most)
-        self.limit = min(_FIRST, self._most)
+        self.limit = max(1, min(first, self._most))
+
+    @property
+    def next_first(self) -> int:
+        """The number to begin with where documents are expected to be like these."""
+        return min(_FIRST, self.limit)
 
     def saw(self, documents: int, size: int) -> None:
         """Note a page that was read."""

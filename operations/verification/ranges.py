@@ -70,6 +70,7 @@ class Walk:
     ) -> None:
         self._stores, self._bounds, self._records, self._throttle = stores, bounds, records, throttle
         self._full = full
+        self._first = Pages().limit
 
     async def look_at(self, rng: Range) -> Walked:
         """Look at a range once. Raises StoreUnavailable, TransientError with nothing half counted."""
@@ -108,7 +109,7 @@ class Walk:
         begun, rows_before = after, seen.rows
         ids: list[str] = []
         digests: list[bytes] = []
-        pages, more = Pages(self._bounds.page), True
+        pages, more = Pages(self._bounds.page, self._first), True
         while more:
             limit = pages.limit
             rows = await self._stores.bulk.scan_range(after, upto, limit)
@@ -118,6 +119,7 @@ class Walk:
             page = [row.id for row in rows]
             found = await look(self._stores, page, {row.id: row for row in rows})
             pages.saw(len(rows), sum(map(_size, rows)))
+            self._first = pages.next_first
             self._count(found, page, seen)
             seen.rows_read += len(rows)
             if checksum:
@@ -136,7 +138,7 @@ class Walk:
 
     async def _by_digest(self, part: Part, seen: Walked) -> None:
         """Compare the points of a part whose rows are those of its last proof; look closely at what is not the same."""
-        pages = Pages(self._bounds.page)
+        pages = Pages(self._bounds.page, self._first)
         digests: list[bytes] = []
         for some in _paged(part.pairs(), pages):
             ids = [name for name, _ in some]

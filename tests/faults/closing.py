@@ -97,7 +97,7 @@ class Closing:
         for purpose in purposes:
 
             async def equal(name: str = self.tables[purpose].name) -> bool:
-                return (await self.command("verify", name, "--settle", "0.5"))[0] == 0
+                return (await self.command("verify", name, "--settle", "0.5", "--sample", "0"))[0] == 0
 
             await eventually(equal, f"both stores of {purpose} are equal")
 

@@ -104,7 +104,9 @@ class Ground:
         assert self.seen.dead_lettered > told_before, "a difference that nothing told of"
         self.repaired = True
         for store in self.stores:
-            await command(self.config, self.stack.home, "verify", store.name, "--repair", "--settle", "0.5")
+            await command(
+                self.config, self.stack.home, "verify", store.name, "--repair", "--settle", "0.5", "--sample", "0"
+            )
 
     async def holds(self, collection: str, document_id: str, stamp: str) -> bool:
         """Say whether Qdrant has the version of a document whose title is the stamp."""

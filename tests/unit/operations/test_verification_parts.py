@@ -44,6 +44,7 @@ def test_pages_grow_while_documents_are_short_and_shrink_when_they_are_long() ->
     assert pages.limit == 8
     pages.saw(8, 8 << 30)
     assert pages.limit == 1
+    assert Pages(1000, pages.next_first).limit == 1
 
 
 def test_what_was_seen_is_remembered_up_to_a_bound() -> None:
