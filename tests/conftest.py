@@ -7,6 +7,7 @@ import pytest
 pytest_plugins = ["tests.stack_fixture"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes, all that need the stack run in one, and the others module by module."""
     for item in items:
