@@ -7,9 +7,9 @@ import pytest
 pytest_plugins = ["tests.stack_fixture"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, all that need the stack run in one, and the others module by module."""
+    """Mark what needs the stack, so that `make test` can run the others in a process beside it."""
     for item in items:
-        needs_stack = item.get_closest_marker("stack") or "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("stack" if needs_stack else str(item.path)))
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.stack)
