@@ -21,6 +21,7 @@ Progress = Callable[[str], None]
 
 START_BOUND_S = 120.0
 _POLL_S = 0.1
+_PORT_BOUND_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Part(ABC):
             await self.stop()
         begun = time.monotonic()
         launch = await self.prepare(progress)
-        self._require_ports()
+        await self._require_ports()
         progress(f"{self.name} is starting")
         self.daemon.start(launch.command, launch.cwd, launch.environment)
         if not await self._healthy(START_BOUND_S):
@@ -140,8 +141,13 @@ class Part(ABC):
                 return self.pid is not None
         return False
 
-    def _require_ports(self) -> None:
+    async def _require_ports(self) -> None:
+        """Raise CommandError for a port of another program; one of a process that is just ending is waited for."""
+        deadline = time.monotonic() + _PORT_BOUND_S
         for port in self.ports():
+            # The threads of a killed process may hold its port for a moment after the process itself is gone.
+            while not port_is_free(port) and time.monotonic() < deadline:
+                await asyncio.sleep(_POLL_S)
             if not port_is_free(port):
                 raise CommandError(
                     f"{self.name} cannot start: its port {port} is taken by {_owner_of(port)}.",

@@ -16,6 +16,7 @@ from domain.tasks import BACKFILL, CONTROL, HEADER, PROOF, BackfillState, Contro
 from operations.migration.control import set_paused
 from operations.migration.facts import Progress
 from operations.migration.looking import Observer, stops
+from operations.preparing import prepare_topics
 from operations.stack.layout import StackAddresses
 from schemas.settings import Kafka, Settings
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, fresh_place
@@ -94,6 +95,7 @@ async def test_states_of_tasks_and_stops_are_read(rig: Rig) -> None:
 
 async def test_a_part_that_does_not_answer_is_named_and_the_others_are_shown(rig: Rig) -> None:
     async with rig.legacy():
+        await prepare_topics(rig.settings, lambda _: None)
         found = await rig.look(bootstrap=NOBODY, connect=f"http://{NOBODY}")
         assert set(found.unanswered) == {"kafka", "capture"}
         assert (found.lags, found.capture) == (None, None)
