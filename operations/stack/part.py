@@ -146,9 +146,10 @@ class Part(ABC):
         deadline = time.monotonic() + _PORT_BOUND_S
         for port in self.ports():
             # The threads of a killed process may hold its port for a moment after the process itself is gone.
-            while not port_is_free(port) and time.monotonic() < deadline:
-                await asyncio.sleep(_POLL_S)
-            if not port_is_free(port):
+            while not port_is_free(port):
+                if time.monotonic() < deadline:
+                    await asyncio.sleep(_POLL_S)
+                    continue
                 raise CommandError(
                     f"{self.name} cannot start: its port {port} is taken by {_owner_of(port)}.",
                     f"End that program. The port is remembered in {self.layout.state_file}, since clients know it.",
