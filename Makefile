@@ -20,7 +20,7 @@ types: setup ## mypy, strict
 	@$(BIN)/mypy
 
 test: lint types ## everything: lint, types, unit, contract, the exploration, flow on the real local stack
-	@deploy/test.sh $(BIN)/python
+	@$(BIN)/python -m tests
 
 long: setup ## the tests that make test leaves out: more cases, minutes each
 	@$(BIN)/python -m pytest -m long
