@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agents.health import is_stuck
@@ -12,29 +12,47 @@ from connectors.kafka.tail import Lag
 Assigned = Iterable[tuple[str, int]]
 
 
+# A partition may wait for its turn while the others of its role go on; for so many times the limit, it is not served.
+_TURNS = 2
+
+
 @dataclass(slots=True)
 class CommitWatch:
-    """Remembers, for one role, what was committed in its partitions and since when that stands still."""
+    """Remembers, for one role, what was committed in each of its partitions and since when that stands still."""
 
     health: RoleHealth
     since_s: float
-    committed: Mapping[tuple[str, int], int | None] = field(default_factory=dict)
+    committed: dict[tuple[str, int], tuple[int | None, float]] = field(default_factory=dict)
 
     def stuck(self, lags: Iterable[Lag], assigned: Assigned, now_s: float, stall_s: float) -> str | None:
         """Return why the role is stuck, None where it is not. `assigned` are this worker's own partitions.
 
-        A role that waits for a store is not stuck, nor is one whose batch makes progress.
+        A role that waits for a store is not stuck, nor is one whose batch makes progress. One that serves some of its
+        partitions and not another is: a consumer may lose a partition without a word.
         """
         own = set(assigned)
         found = {(lag.topic, lag.partition): lag for lag in lags if (lag.topic, lag.partition) in own}
-        committed = {place: lag.committed for place, lag in found.items()}
-        behind = sum(lag.lag for lag in found.values())
+        behind = {place: lag for place, lag in found.items() if lag.lag}
         health = self.health
-        if committed != self.committed or not behind or health.waiting_for is not None:
-            self.committed, self.since_s = committed, now_s
-            return None
+        if health.waiting_for is not None or any(self._moved(place, lag) for place, lag in found.items()) or not behind:
+            self.since_s = now_s
+        self.committed = {
+            place: (lag.committed, self.committed[place][1])
+            if place in behind and health.waiting_for is None and not self._moved(place, lag)
+            else (lag.committed, now_s)
+            for place, lag in found.items()
+        }
         still_s = now_s - self.since_s
         in_one_batch = health.busy_since_s is not None and health.finished_at_s < self.since_s
-        if still_s <= stall_s or (in_one_batch and not is_stuck(health, stall_s, now_s)):
-            return None
-        return f"{health.role} has {behind} records to read and committed nothing for {still_s:.0f} s"
+        if still_s > stall_s and (not in_one_batch or is_stuck(health, stall_s, now_s)):
+            records = sum(lag.lag for lag in behind.values())
+            return f"{health.role} has {records} records to read and committed nothing for {still_s:.0f} s"
+        for (topic, partition), lag in behind.items():
+            unserved_s = now_s - self.committed[topic, partition][1]
+            if unserved_s > _TURNS * stall_s and not in_one_batch:
+                place = f"{topic}/{partition}"
+                return f"{health.role} has {lag.lag} records to read of {place}, unserved for {unserved_s:.0f} s"
+        return None
+
+    def _moved(self, place: tuple[str, int], lag: Lag) -> bool:
+        return place not in self.committed or self.committed[place][0] != lag.committed

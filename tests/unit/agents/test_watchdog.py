@@ -54,3 +54,27 @@ def test_batches_that_are_handled_and_never_committed_are_stuck_too() -> None:
 def test_what_moves_waits_works_or_belongs_to_another_is_not_stuck(lags: list[Lag], health: RoleHealth) -> None:
     watched = watch(health)
     assert watched.stuck(lags, HERE, 61.0, STALL_S) is None
+
+
+BOTH = [("t", 0), ("t", 1)]
+
+
+def test_a_partition_that_is_not_served_while_another_goes_on_is_stuck_after_twice_the_limit() -> None:
+    watched = CommitWatch(RoleHealth("capture", finished_at_s=0.0), 0.0)
+    told = []
+    for second in range(0, 130, 5):
+        lags = [*lag(second, 10), *lag(7, 3, partition=1)]
+        told.append(watched.stuck(lags, BOTH, float(second), STALL_S))
+    assert told[:25] == [None] * 25
+    assert told[25] == "capture has 3 records to read of t/1, unserved for 125 s"
+
+
+def test_a_partition_counts_from_when_it_had_something_to_read_and_anew_after_a_wait() -> None:
+    health = RoleHealth("capture", finished_at_s=0.0)
+    watched = CommitWatch(health, 0.0)
+    for second in range(0, 500, 5):
+        health.waiting_for = "StoreUnavailable: down" if second == 300 else None
+        unread = 0 if second < 200 else 3
+        lags = [*lag(second, 10), *lag(7, unread, partition=1)]
+        stuck = watched.stuck(lags, BOTH, float(second), STALL_S)
+        assert (stuck is None) == (second <= 420), (second, stuck)
