@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -21,7 +20,6 @@ class Pace:
         self._allowance = Allowance(1, "beginning slowly")
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
-        self.throttled_s = 0.0
 
     @property
     def reason(self) -> str | None:
@@ -35,13 +33,8 @@ class Pace:
 
     async def turn(self, number: int) -> None:
         """Wait until the `number`-th of the ranges, from 0, may go on."""
-        if number < self._allowance.parallel:
-            return
-        began = time.monotonic()
         async with self._changed:
             await self._changed.wait_for(lambda: number < self._allowance.parallel)
-        if number == 0:
-            self.throttled_s += time.monotonic() - began
 
     async def __aenter__(self) -> Self:
         await self._once()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from connectors.ports import BulkTable, TaskStore
 from domain.pacing import Rate
@@ -21,9 +21,8 @@ class Plan:
         self._cutting = asyncio.Lock()
         self._rate = Rate()
 
-    async def read(self) -> None:
-        """Take over what an earlier try kept."""
-        parts = await self._tasks.read(BACKFILL)
+    def take_over(self, parts: Mapping[int, bytes]) -> None:
+        """Take over the ranges that an earlier try kept."""
         self._ranges = {n: RangeState.model_validate_json(raw) for n, raw in parts.items() if n > HEADER}
         self._waiting = sorted((n for n, one in self._ranges.items() if not one.done), reverse=True)
         self._count()
@@ -83,19 +82,19 @@ async def begun(
     tasks: TaskStore, bulk: BulkTable, clock: Callable[[], int], *, model: str, range_rows: int, restart: bool
 ) -> Plan:
     """Return the plan of the backfill that was begun and not ended with this model, else that of a new one."""
-    raw = None if restart else (await tasks.read(BACKFILL)).get(HEADER)
+    parts = await tasks.read(BACKFILL)
+    raw = None if restart else parts.get(HEADER)
     old = None if raw is None else BackfillState.model_validate_json(raw)
     estimated = await bulk.estimated_rows()
     now_ms = clock()
     if old is not None and old.state != "done" and old.model == model:
         fresh = {"state": "running", "updated_at_ms": now_ms, "rows_estimated": max(estimated, old.rows), "error": None}
         plan = Plan(tasks, bulk, clock, old.model_copy(update=fresh))
-        await plan.read()
+        plan.take_over(parts)
     else:
-        asked = (await tasks.read(BACKFILL)).get(CONTROL)
         await tasks.clear(BACKFILL)
-        if asked is not None:
-            await tasks.save(BACKFILL, {CONTROL: asked})
+        if CONTROL in parts:
+            await tasks.save(BACKFILL, {CONTROL: parts[CONTROL]})
         state = BackfillState(
             started_at_ms=now_ms, updated_at_ms=now_ms, model=model, range_rows=range_rows, rows_estimated=estimated
         )
