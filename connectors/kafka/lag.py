@@ -15,17 +15,15 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
     KafkaError,
     NoError,
-    NotCoordinatorForGroupError,
     for_code,
 )
 
 from connectors.errors import StoreUnavailable
 from connectors.kafka.errors import mapped
 from connectors.kafka.resets import survive_resets
+from connectors.kafka.tail import group_offsets
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
 
 Place = tuple[str, int]
@@ -46,7 +44,6 @@ _CALL_S = 15.0
 _OLDEST_S = 3.0
 _FETCH_BYTES = 64 * 1024
 _KNOWN = 4096
-_NO_COORDINATOR_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +191,7 @@ class KafkaLag:
     async def committed(self, group: str) -> dict[Place, int]:
         """See `Offsets.committed`."""
         async with self._clients() as (admin, _):
-            while True:
-                try:
-                    commits = await admin.list_consumer_group_offsets(group)
-                    break
-                except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
-                    await asyncio.sleep(_POLL_S)
-        return {(at.topic, at.partition): found.offset for at, found in commits.items() if found.offset >= 0}
+            return await group_offsets(admin, group)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
@@ -88,12 +89,17 @@ async def group_lag(bootstrap: str, group: str, topics: Iterable[str], *, timeou
 async def committed_offsets(bootstrap: str, group: str, *, timeout_s: float = _TIMEOUT_S) -> dict[tuple[str, int], int]:
     """Return a group's committed offsets by topic and partition; a group that never was has none."""
     async with admin_client(bootstrap, timeout_s=timeout_s) as admin:
-        while True:
-            try:
-                commits = await admin.list_consumer_group_offsets(group)
-                break
-            except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
-                await asyncio.sleep(_COORDINATOR_WAIT_S)
+        return await group_offsets(admin, group)
+
+
+async def group_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[tuple[str, int], int]:
+    """Return a group's committed offsets over a client that is connected; waits for the group's coordinator."""
+    while True:
+        try:
+            commits = await admin.list_consumer_group_offsets(group)
+            break
+        except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
+            await asyncio.sleep(_COORDINATOR_WAIT_S)
     return {(at.topic, at.partition): found.offset for at, found in commits.items() if found.offset >= 0}
 
 
