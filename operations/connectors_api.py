@@ -20,7 +20,7 @@ SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_nee
 ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
 
 _REQUEST_BOUND_S = 15.0
-# Connect answers 409 while its worker group changes and 404 until a new configuration was read back from its topic.
+# Connect answers 409 while its worker group changes. While it starts, every path is 404, in HTML and not its own JSON.
 _BUSY_BOUND_S = 30.0
 _POLL_S = 0.1
 # Bounds on what a connector holds in memory: rows of a document table may be 1 MiB each.
@@ -114,7 +114,8 @@ class ConnectClient:
         """Tell the state of a connector; `MISSING` when there is none of that name."""
         answer = await self._request("GET", f"/connectors/{name}/status", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
-            return ConnectorStatus(name, "MISSING", (), None)
+            # States are read from a topic of their own, at times later than what connectors there are.
+            return ConnectorStatus(name, "UNASSIGNED" if await self.config(name) else "MISSING", (), None)
         body = answer.json()
         traces = [part.get("trace") for part in (body["connector"], *body["tasks"])]
         return ConnectorStatus(
@@ -196,10 +197,14 @@ class ConnectClient:
                     f"Kafka Connect at {self._url} does not answer: {error or type(error).__name__}.",
                     "See: crossfade status",
                 ) from error
-            if answer.is_success or answer.status_code in accept:
+            starting = answer.status_code == httpx.codes.NOT_FOUND and not _message(answer)
+            if starting and time.monotonic() >= deadline:
+                raise ConnectUnreachable(f"At {self._url} answers something that is not Kafka Connect.")
+            if not starting and (answer.is_success or answer.status_code in accept):
                 return answer
-            if answer.status_code != httpx.codes.CONFLICT or time.monotonic() >= deadline:
-                raise CommandError(f"Kafka Connect refuses {method} {path}: {_message(answer)}")
+            if not starting and (answer.status_code != httpx.codes.CONFLICT or time.monotonic() >= deadline):
+                said = _message(answer) or f"{answer.status_code} {answer.text[:300]}"
+                raise CommandError(f"Kafka Connect refuses {method} {path}: {said}")
             await asyncio.sleep(_POLL_S)
 
 
@@ -340,6 +345,7 @@ def _first_cause(trace: str) -> str:
 
 
 def _message(answer: httpx.Response) -> str:
+    """Give the message of an error in Connect's own form, nothing for an answer in another one."""
     body: Any
     try:
         body = answer.json()
@@ -347,4 +353,4 @@ def _message(answer: httpx.Response) -> str:
         body = None
     if isinstance(body, dict) and body.get("message"):
         return str(body["message"])
-    return f"{answer.status_code} {answer.text[:300]}"
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -20,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from pymysql.err import OperationalError
 
-from operations.connectors_api import ConnectClient, capture_topics, postgres_connector
+from operations.connectors_api import ConnectClient, ConnectUnreachable, capture_topics, postgres_connector
 from operations.errors import CommandError
 from operations.stack.jvm import RECORD_BYTES
 from operations.stack.layout import LOOPBACK, PART_NAMES, STOP_ORDER, StackAddresses, read_addresses, read_state
@@ -206,6 +207,14 @@ async def test_a_topic_that_nobody_made_is_not_made_by_writing_to_it(local: Loca
         await admin.close()
 
 
+async def watch(name: str, connect: ConnectClient, states: set[str]) -> None:
+    """Collect the states that Connect tells of a connector while it starts."""
+    while True:
+        with contextlib.suppress(ConnectUnreachable):
+            states.add((await connect.status(name)).state)
+        await asyncio.sleep(0.01)
+
+
 async def test_everything_killed_comes_back_with_records_rows_and_a_running_connector(local: LocalStack) -> None:
     addresses = addresses_of(local)
     table, prefix = "public.survivors", "survivors"
@@ -231,7 +240,12 @@ async def test_everything_killed_comes_back_with_records_rows_and_a_running_conn
             local.part(name).kill()
         assert not any((await pids(local)).values())
 
+        states: set[str] = set()
+        watching = asyncio.create_task(watch("survivors", connect, states))
         assert await local.up(lambda _: None) == addresses
+        watching.cancel()
+        # It answers that there is no such thing before it knows what there is; to stop a collection for that is wrong.
+        assert "MISSING" not in states
         after = await pids(local)
         assert all(after.values())
         assert not set(before.values()) & set(after.values())
