@@ -73,7 +73,7 @@ def backfill(
         name = context.collection(collection)
         _ = context.bootstrap, context.dsn(name)
     wanted = Wanted(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
-    with _progress() as progress:
+    with progress_shown() as progress:
         done = run(backfill_collection(context.settings, context.home, name, wanted, say=say, progress=progress))
     if json:
         print_json({"collection": name, **done.model_dump()})
@@ -101,8 +101,8 @@ def line(state: BackfillState) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[BackfillState], None]]:
-    """Show progress on stderr: in place on a terminal, a line every ten seconds elsewhere."""
+def progress_shown() -> Iterator[Callable[[BackfillState], None]]:
+    """Show a backfill's progress on stderr: in place on a terminal, a line every ten seconds elsewhere."""
     if sys.stderr.isatty():
         with Console(stderr=True, highlight=False).status("backfill") as status:
             yield lambda state: status.update(line(state))

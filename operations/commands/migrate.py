@@ -1,12 +1,14 @@
-"""`crossfade migrate`: how far the move of a collection is, pause and resume. The work is in `operations.migration`."""
+"""`crossfade migrate`: the move of a collection, from its plan to its proof. The work is in `operations.migration`."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from operations.commands import backfill, verify
 from operations.context import (
     DIFFERENCES,
     FAILED,
@@ -16,12 +18,99 @@ from operations.context import (
     JsonOption,
     load,
     print_json,
+    print_table,
     run,
+    say,
     told,
 )
 from operations.errors import CommandError
 
-app = typer.Typer(no_args_is_help=True, help="The move of collections: how far it is, pause and resume.")
+app = typer.Typer(no_args_is_help=True, help="The move of collections: plan, start, how far it is, pause and resume.")
+
+
+@app.command("plan")
+def plan(
+    collection: CollectionArgument = None,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the steps of a collection's move: what is done, what `migrate start` will do, and what must be mended first.
+
+    Exit code 3: something must be mended first.
+    """
+    # The drivers of databases and brokers take a second to import.
+    from operations.migration.planning import facts_of  # noqa: PLC0415
+    from operations.migration.steps import blocked, document_of, steps  # noqa: PLC0415
+
+    with told():
+        context = load(config, home)
+        name = context.collection(collection)
+    found = steps(run(facts_of(context, name)))
+    if json:
+        print_json(document_of(name, found))
+    else:
+        print_table(
+            ("step", "state", "", "what mends it"), [(s.name, s.state, s.said, s.mend) for s in found], title=name
+        )
+    if blocked(found):
+        raise typer.Exit(DIFFERENCES)
+
+
+@app.command("start")
+def start(
+    collection: CollectionArgument = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Append a refresh entry for each difference that the proof finds.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report of the proof as one page, too.")
+    ] = None,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Do what `migrate plan` shows: fill Qdrant from the live table, then prove that both hold the same.
+
+    Goes on where it was interrupted; its phase stays as configured. `crossfade backfill` and `verify` do the two alone,
+    with more options. Exit code 3: something must be mended first, or there were differences; 1: not everything could
+    be compared.
+    """
+    # As above.
+    from connectors.failpoints import arm  # noqa: PLC0415
+    from operations.backfill.collection import backfill_collection  # noqa: PLC0415
+    from operations.backfill.run import Wanted as Filling  # noqa: PLC0415
+    from operations.migration.planning import facts_of  # noqa: PLC0415
+    from operations.migration.steps import blocked, is_due, steps  # noqa: PLC0415
+    from operations.verification.collection import Wanted  # noqa: PLC0415
+    from operations.verification.report import document_of  # noqa: PLC0415
+
+    with told():
+        context = load(config, home)
+        name = context.collection(collection)
+        arm(os.environ)
+    due = steps(run(facts_of(context, name)))
+    with told():
+        if (stop := blocked(due)) is not None:
+            raise CommandError(f"{name}: {stop.said}.", f"What mends it: {stop.mend}", DIFFERENCES)
+    document: dict[str, Any] = {"collection": name, "backfill": None}
+    if is_due(due, "backfill"):
+        say(f"{name}: backfill")
+        with backfill.progress_shown() as progress:
+            filled = run(
+                backfill_collection(context.settings, context.home, name, Filling(), say=say, progress=progress)
+            )
+        document["backfill"] = filled.model_dump()
+        say(backfill.summary(filled))
+    say(f"{name}: proof")
+    verify.collect_rarely()
+    proof = run(verify.once(context, name, Wanted(repair=repair), html))
+    document["proof"] = document_of(proof)
+    if json:
+        print_json(document)
+    else:
+        verify.show(proof)
+    verify.end_with(proof)
 
 
 @app.command("status")
@@ -40,7 +129,7 @@ def status(
 
     Exit code 3: a collection is stopped, its backfill failed, or its stores differ; 1: a part did not answer.
     """
-    # The drivers of databases and brokers take a second to import.
+    # As above.
     from operations.migration.showing import show  # noqa: PLC0415
 
     with told():

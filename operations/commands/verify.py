@@ -89,15 +89,14 @@ def verify(
     # What a verification opens takes a second to import.
     from connectors.failpoints import arm  # noqa: PLC0415
     from operations.verification.collection import Wanted  # noqa: PLC0415
+    from operations.verification.report import document_of  # noqa: PLC0415
     from operations.verification.result import Bounds  # noqa: PLC0415
 
     with told():
         context = load(config, home)
         name = context.collection(collection)
         arm(os.environ)
-    # Nearly all objects are rows and points that nothing refers back to: the collector would search them for cycles.
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
+    collect_rarely()
     bounds = Bounds(
         page=page, settle_s=settle_s, patience_s=patience_s, range_rows=range_rows,
         sample=-(-sample // _SAMPLE_SHARE) if continuous else sample,
@@ -107,15 +106,31 @@ def verify(
     if continuous:
         last = run(_rounds(context, name, wanted, max_rounds, html, json))
     else:
-        last = run(_once(context, name, wanted, html))
-        _show(last, json)
-    if last is not None and last.found:
+        last = run(once(context, name, wanted, html))
+        if json:
+            print_json(document_of(last))
+        else:
+            show(last)
+    if last is not None:
+        end_with(last)
+
+
+def collect_rarely() -> None:
+    """Have the collector of cycles look rarely: nearly all objects are rows and points that nothing refers back to."""
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
+
+
+def end_with(found: Verification) -> None:
+    """Raise the exit code of a verification that did not end with *equal*."""
+    if found.found:
         raise typer.Exit(DIFFERENCES)
-    if last is not None and last.verdict != "equal":
+    if found.verdict != "equal":
         raise typer.Exit(FAILED)
 
 
-async def _once(context: Context, name: str, wanted: Wanted, html: Path | None) -> Verification:
+async def once(context: Context, name: str, wanted: Wanted, html: Path | None) -> Verification:
+    """Verify a collection once, with its progress on stderr and its page in `html`."""
     from operations.verification.collection import verify_collection  # noqa: PLC0415  # as above
 
     with counting("documents compared") as counted:
@@ -164,12 +179,10 @@ async def _write(html: Path | None, runs: list[Verification]) -> None:
         await asyncio.to_thread(html.write_text, page_of(runs), encoding="utf-8")
 
 
-def _show(found: Verification, json: bool) -> None:
-    from operations.verification.report import document_of, seconds_of  # noqa: PLC0415  # as above
+def show(found: Verification) -> None:
+    """Print what a verification found, for people."""
+    from operations.verification.report import seconds_of  # noqa: PLC0415  # as above
 
-    if json:
-        print_json(document_of(found))
-        return
     if found.differences:
         rows = [
             (d.id, d.kind, d.detail, _version(d.legacy_version), _version(d.vector_version)) for d in found.differences

@@ -10,6 +10,7 @@ from connectors.kafka.lag import RoleLag
 from domain.halts import Halt
 from domain.tasks import CONTROL, HEADER, BackfillState, Control, ProofState, RangeState
 from operations.capture_places import CapturePlace
+from schemas.queries import Phase
 
 # A task that says it runs and did not move for this long may have been killed.
 STILL_S = 60.0
@@ -52,7 +53,7 @@ class Progress:
     """One collection. `unanswered` names each part that could not be read, and why; what it would tell is None then."""
 
     collection: str
-    phase: str
+    phase: Phase
     halt: Halt | None = None
     backfill: Backfill | None = None
     proof: Proof | None = None

@@ -27,6 +27,7 @@ TABLES = (
         Table("filled", connector, create, DOCUMENT_LINES + 'fill = "backfill"\n', document_rows(400))
         for connector, create in DOCUMENTS.items()
     ),
+    Table("moved", "postgres", DOCUMENTS["postgres"], DOCUMENT_LINES + 'fill = "backfill"\n', document_rows(30)),
     *EMBEDDING_TABLES,
     *DAMAGED_TABLES,
 )

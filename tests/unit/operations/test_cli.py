@@ -47,7 +47,7 @@ def test_the_commands_are_those_that_the_design_names() -> None:
     leaves = {path.removeprefix("crossfade ") for path, command in TREE.items() if not hasattr(command, "commands")}
     assert leaves == {
         "demo", "up", "down", "status", "worker", "submit", "ask", "backfill", "verify", "inspect", "recapture",
-        "migrate status", "migrate pause", "migrate resume",
+        "migrate plan", "migrate start", "migrate status", "migrate pause", "migrate resume",
         "dlt list", "dlt show", "dlt replay", "config check", "topics list", "topics apply", "schemas export",
     }  # fmt: skip
 

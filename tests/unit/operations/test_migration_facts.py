@@ -87,14 +87,14 @@ def test_a_pause_that_was_asked_for_is_known() -> None:
     found = backfill_of(asked, NOW_MS)
     assert found is not None
     assert found.paused
-    assert "crossfade migrate resume" in shown(Progress("docs", "backfill", backfill=found))
+    assert "crossfade migrate resume" in shown(Progress("docs", "dual_write", backfill=found))
 
 
 def test_a_backfill_that_does_not_move_is_doubted() -> None:
     found = backfill_of(parts(BACKFILL.model_copy(update={"updated_at_ms": NOW_MS - 61_000})), NOW_MS)
     assert found is not None
     assert found.still
-    assert "does it still run?" in shown(Progress("docs", "backfill", backfill=found))
+    assert "does it still run?" in shown(Progress("docs", "dual_write", backfill=found))
 
 
 def test_the_proof_is_as_old_as_its_oldest_range() -> None:
@@ -104,7 +104,7 @@ def test_the_proof_is_as_old_as_its_oldest_range() -> None:
     never = proof_of(parts(PROOF.model_copy(update={"oldest_at_ms": None})), NOW_MS)
     assert never is not None
     assert never.age_s is None
-    assert "not whole yet" in shown(Progress("docs", "shadow", proof=never))
+    assert "not whole yet" in shown(Progress("docs", "dual_write", proof=never))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_needs_an_operator_is_wrong(progress: Progress, wrong: bool) -> Non
 
 WHOLE = Progress(
     "docs",
-    "backfill",
+    "dual_write",
     halt=Halt("docs", Reason.CAPTURE_LOST),
     backfill=backfill_of(
         parts(BACKFILL.model_copy(update={"throttle": "the vector role is 40 s behind"}), a=True), NOW_MS
@@ -169,7 +169,7 @@ def test_the_document_has_everything_and_is_json() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "docs  backfill  stopped",
+        "docs  dual_write  stopped",
         "capture lost its place in the database's log, so changes may be missing. To mend it: crossfade recapture docs",
         "running  250,000 of about 1,000,000 rows (25 %)  20,000 rows/s  about 38 s left  checkpoints 1 of 500",
         "moved 1.5 s ago",
