@@ -11,10 +11,14 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from load.figures import Figure
+from load.live import live_writes
 from load.memory import MemoryWatch, cpu_s
 from load.place import ROWS, Place, progress
 
@@ -31,26 +35,35 @@ class Ran:
     peak_mib: float
 
 
-async def backfill_and_verify(at: Place) -> list[Figure]:
-    """Bring the table of rows to Qdrant, and prove that both hold the same.
+async def backfill_and_verify(at: Place, texts: Sequence[str], *, live: bool) -> list[Figure]:
+    """Bring the table of rows to Qdrant, and prove that both hold the same; with `live` while they are written to.
 
-    To the embedded engine, or over gRPC to the server that CROSSFADE_QDRANT_URL names.
+    To the embedded engine, or over gRPC to the server that CROSSFADE_QDRANT_URL names. The proof's report is
+    `verify.html` in the home.
     """
+    async with AsyncExitStack() as resources:
+        rows = await at.sql.fetchval(f"SELECT count(*) FROM {ROWS}")
+        writes = await resources.enter_async_context(live_writes(at, texts, rows)) if live else Counter[str]()
+        found = await _backfill_and_verify(at, rows)
+        progress(f"written meanwhile: {dict(writes)}")
+    return found
+
+
+async def _backfill_and_verify(at: Place, rows: int) -> list[Figure]:
     name = "backfill_grpc_points_s" if os.environ.get("CROSSFADE_QDRANT_URL") else "backfill_points_s"
-    rows = await at.sql.fetchval(f"SELECT count(*) FROM {ROWS}")
     progress(f"{rows} rows into Qdrant")
     filled = await _run(at, "backfill", ROWS, "--no-index", "--restart", "--json")
-    speed = rows / (filled.document["updated_at_ms"] - filled.document["started_at_ms"]) * 1000
-    proved = await _run(at, "verify", ROWS, "--restart", "--json")
+    speed = filled.document["rows"] / (filled.document["updated_at_ms"] - filled.document["started_at_ms"]) * 1000
+    proved = await _run(at, "verify", ROWS, "--restart", "--json", "--html", str(at.home / "verify.html"))
     return [
-        Figure(name, round(speed), "points/s", details={"points": rows, "cpu_s": filled.cpu_s}),
+        Figure(name, round(speed), "points/s", details={"points": filled.document["points"], "cpu_s": filled.cpu_s}),
         Figure("backfill_peak_mib", filled.peak_mib, "MiB", details={"rows": rows}),
         Figure(
             "verify_rows_s",
-            round(rows / proved.seconds),
+            round(proved.document["legacy_documents"] / proved.seconds),
             "rows/s",
             details={
-                "rows": rows,
+                "rows": proved.document["legacy_documents"],
                 "seconds": round(proved.seconds, 1),
                 "differences": proved.document["differences"],
                 "peak_mib": proved.peak_mib,

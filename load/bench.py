@@ -27,7 +27,9 @@ from operations.preparing import follow_advice
 STAGES = ("engine", "path", "freshness", "given", "answers", "backfill")
 
 
-async def run(home: Path, stages: list[str], documents: int, points: int, seconds: float, rows: int) -> None:
+async def run(
+    home: Path, stages: list[str], documents: int, points: int, seconds: float, rows: int, live: bool
+) -> None:
     """Run the stages in order and show each figure when it is there."""
     progress(f"{psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f} at the beginning")
     texts = await asyncio.to_thread(corpus.documents, documents)
@@ -39,7 +41,7 @@ async def run(home: Path, stages: list[str], documents: int, points: int, second
     async with place(home, fill) as at, MemoryWatch(at.pids()) as memory:
         await _measure(at, stages, texts, points, seconds)
         if "backfill" in stages:
-            show(await backfill_and_verify(at))
+            show(await backfill_and_verify(at, texts, live=live))
         show(_memory(memory))
 
 
@@ -72,6 +74,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=20_000, help="documents with embeddings given")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each open loop")
     parser.add_argument("--rows", type=int, default=200_000, help="rows that are backfilled and verified")
+    parser.add_argument("--live", action="store_true", help="change the rows while they are backfilled and verified")
     parser.add_argument("--home", type=Path, help="data folder to use and keep")
     given = parser.parse_args()
     unknown = sorted(set(given.stages) - set(STAGES))
@@ -80,7 +83,7 @@ def main() -> int:
     home = given.home or Path(tempfile.mkdtemp(prefix="crossfade-bench-"))
     try:
         stages = given.stages or list(STAGES)
-        asyncio.run(run(home.absolute(), stages, given.documents, given.points, given.seconds, given.rows))
+        asyncio.run(run(home.absolute(), stages, given.documents, given.points, given.seconds, given.rows, given.live))
     finally:
         if given.home is None:
             shutil.rmtree(home, ignore_errors=True)

@@ -25,9 +25,13 @@ _PUBLISHED_AT_ONCE = 500
 _CE_TYPE = DocumentSubmitted.ce_type.encode()
 
 
-def submission(collection: str, document_id: str, text: str, embedding: Sequence[float] | None = None) -> Outgoing:
-    """Return a producer's record of a document."""
-    data: dict[str, object] = {"collection": collection, "id": document_id, "text": text, "metadata": {"kind": "load"}}
+def submission(
+    collection: str, document_id: str, text: str, embedding: Sequence[float] | None = None, *, kind: str | None = "load"
+) -> Outgoing:
+    """Return a producer's record of a document; `kind` is its metadata where the collection has some."""
+    data: dict[str, object] = {"collection": collection, "id": document_id, "text": text}
+    if kind is not None:
+        data["metadata"] = {"kind": kind}
     if embedding is not None:
         data["embedding"] = embedding
     headers = (
