@@ -86,11 +86,15 @@ def newest_version(stored: Sequence[StoredChunk]) -> int:
 
 
 def reusable_vectors(texts: Sequence[str], models: Collection[str], stored: Sequence[StoredChunk]) -> dict[int, bytes]:
-    """Return, by position in `texts`, the vectors of stored live chunks with the same text, made by one of `models`."""
+    """Return, by position in `texts`, the vectors of stored live chunks with the same text, made by one of `models`.
+
+    Not one that is no longer what was written: it would get a checksum that fits it.
+    """
     known = {
         point.text: point.vector
         for point in stored
         if not point.deleted and point.model in models and point.text is not None and point.vector is not None
+        if point.vector_checksum is None or has_checksum(point.vector, point.vector_checksum)
     }
     return {number: known[text] for number, text in enumerate(texts) if text in known}
 
@@ -127,6 +131,11 @@ def vector_checksums(vectors: Sequence[bytes]) -> list[float]:
 
 
 VECTOR_CHECKSUM_ERROR = 1e-6
+
+
+def has_checksum(vector: bytes, checksum: float) -> bool:
+    """Say whether a vector (float32 bytes) has a checksum of `vector_checksums`; one with NaN has none."""
+    return abs(vector_checksums([vector])[0] - checksum) <= VECTOR_CHECKSUM_ERROR
 
 
 @lru_cache(maxsize=16)
