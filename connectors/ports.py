@@ -142,8 +142,8 @@ class Checksums(Protocol):
 class TaskStore(Protocol):
     """What long tasks of one collection have done so far, in its legacy database: parts by number, each JSON bytes."""
 
-    async def read(self, task: str) -> dict[int, bytes]:
-        """Return all parts of a task."""
+    async def read(self, task: str, part: int | None = None) -> dict[int, bytes]:
+        """Return the parts of a task, all of them or one."""
         ...
 
     async def save(self, task: str, parts: Mapping[int, bytes]) -> None:

@@ -38,11 +38,12 @@ class MariadbTasks:
         async with self._pool.session() as session:
             await session.execute(_PREPARE.format(tasks=self._tasks))
 
-    async def read(self, task: str) -> dict[int, bytes]:
+    async def read(self, task: str, part: int | None = None) -> dict[int, bytes]:
         """See `TaskStore.read`."""
-        statement = f"SELECT part, state FROM {self._tasks} WHERE collection = %s AND task = %s"  # noqa: S608 - quoted
+        which = "collection = %s AND task = %s AND (%s IS NULL OR part = %s)"
+        statement = f"SELECT part, state FROM {self._tasks} WHERE {which}"  # noqa: S608 - quoted
         async with self._pool.session() as session:
-            found = await session.fetch(statement, (self._collection, task))
+            found = await session.fetch(statement, (self._collection, task, part, part))
         return {int(row["part"]): row["state"].encode() for row in found}
 
     async def save(self, task: str, parts: Mapping[int, bytes]) -> None:

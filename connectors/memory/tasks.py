@@ -15,9 +15,9 @@ class MemoryTasks:
         self.stored: dict[str, dict[int, bytes]] = {}
         self._held: set[str] = set()
 
-    async def read(self, task: str) -> dict[int, bytes]:
+    async def read(self, task: str, part: int | None = None) -> dict[int, bytes]:
         """See `TaskStore.read`."""
-        return dict(self.stored.get(task, {}))
+        return {number: state for number, state in self.stored.get(task, {}).items() if part in {None, number}}
 
     async def save(self, task: str, parts: Mapping[int, bytes]) -> None:
         """See `TaskStore.save`."""

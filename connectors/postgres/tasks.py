@@ -43,11 +43,12 @@ class PostgresTasks:
         async with self._pool.transaction() as session:
             await session.execute(_PREPARE.format(tasks=self._tasks))
 
-    async def read(self, task: str) -> dict[int, bytes]:
+    async def read(self, task: str, part: int | None = None) -> dict[int, bytes]:
         """See `TaskStore.read`."""
-        statement = f"SELECT part, state FROM {self._tasks} WHERE collection = $1 AND task = $2"  # noqa: S608 - quoted
+        which = "collection = $1 AND task = $2 AND ($3::integer IS NULL OR part = $3)"
+        statement = f"SELECT part, state FROM {self._tasks} WHERE {which}"  # noqa: S608 - quoted
         async with self._pool.session() as session:
-            found = await session.fetch(statement, self._collection, task)
+            found = await session.fetch(statement, self._collection, task, part)
         return {row["part"]: row["state"].encode() for row in found}
 
     async def save(self, task: str, parts: Mapping[int, bytes]) -> None:

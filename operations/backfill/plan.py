@@ -29,7 +29,7 @@ class Plan:
 
     async def paused(self) -> bool:
         """Say whether an operator asked for a pause."""
-        raw = (await self._tasks.read(BACKFILL)).get(CONTROL)
+        raw = (await self._tasks.read(BACKFILL, CONTROL)).get(CONTROL)
         return raw is not None and Control.model_validate_json(raw).paused
 
     async def next(self) -> tuple[int, RangeState] | None:

@@ -16,7 +16,7 @@ async def set_paused(name: str, collection: Collection, dsn: str, *, paused: boo
     try:
         await legacy.prepare()
         await legacy.tasks.save(BACKFILL, {CONTROL: Control(paused=paused).model_dump_json().encode()})
-        parts = await legacy.tasks.read(BACKFILL)
+        parts = await legacy.tasks.read(BACKFILL, HEADER)
     finally:
         await legacy.close()
     return BackfillState.model_validate_json(parts[HEADER]) if HEADER in parts else None

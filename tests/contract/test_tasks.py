@@ -54,6 +54,7 @@ async def test_parts_are_read_back_as_they_were(tasks: TaskStore) -> None:
     await tasks.save("backfill", {-1: b"{}", 0: STATE, 2_000_000_000: b'{"done": true}'})
     assert await tasks.read("backfill") == {-1: b"{}", 0: STATE, 2_000_000_000: b'{"done": true}'}
     assert await tasks.read("verify") == {}
+    assert [await tasks.read("backfill", part) for part in (-1, 1)] == [{-1: b"{}"}, {}]
 
 
 async def test_a_part_that_is_saved_again_is_replaced_and_the_others_stay(tasks: TaskStore) -> None:
