@@ -27,6 +27,7 @@ class Control(_State):
 class BackfillState(_State):
     """A backfill as a whole. Times are milliseconds since the epoch; `rate` is rows a second over the last minute.
 
+    `filled_at_ms` is when the last row was in Qdrant, and the index begun.
     `recall` is the share of the true nearest neighbours that the index finds, measured when it was built;
     `indexed_from` what the store's indexing must be set back to when it is.
     """
@@ -34,6 +35,7 @@ class BackfillState(_State):
     state: Literal["running", "paused", "indexing", "failed", "done"] = "running"
     started_at_ms: int
     updated_at_ms: int
+    filled_at_ms: int | None = None
     finished_at_ms: int | None = None
     model: str
     range_rows: int

@@ -51,6 +51,7 @@ async def backfill(
         )
         try:
             await _fill(plan, sides, wanted, lags, progress)
+            await plan.say(filled_at_ms=clock())
             if wanted.index:
                 await _index(plan, sides, progress)
             await plan.say(state="done", finished_at_ms=clock(), eta_s=0.0, throttle=None)

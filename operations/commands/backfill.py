@@ -84,10 +84,18 @@ def backfill(
 
 def summary(state: BackfillState) -> str:
     """Return a finished backfill in a sentence."""
-    seconds = ((state.finished_at_ms or state.updated_at_ms) - state.started_at_ms) / 1000
+    filled_at_ms = state.filled_at_ms or state.updated_at_ms
     handed = f", {amount(state.handed_over, 'row')} handed over to the agents" if state.handed_over else ""
-    recall = "" if state.recall is None else f" Recall@10 of the index: {state.recall:.3f}."
-    return f"{amount(state.rows, 'row')}, {amount(state.points, 'point')}{handed} ({seconds:.1f} s).{recall}"
+    took = _s(state.started_at_ms, filled_at_ms)
+    said = f"{amount(state.rows, 'row')}, {amount(state.points, 'point')}{handed} ({took})."
+    if state.recall is None:
+        return said
+    indexed = _s(filled_at_ms, state.finished_at_ms or state.updated_at_ms)
+    return f"{said} Recall@10 of the index, built in {indexed}: {state.recall:.3f}."
+
+
+def _s(from_ms: int, to_ms: int) -> str:
+    return f"{(to_ms - from_ms) / 1000:.1f} s"
 
 
 def line(state: BackfillState) -> str:

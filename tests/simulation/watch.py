@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from agents.legacy_writer import RefusedByLegacy
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from connectors.memory.vectors import MemoryVectorStore
@@ -19,7 +20,7 @@ from domain.ledger import LedgerRow
 from domain.legacy import LegacyVerdict
 from domain.points import StoredChunk, newest_version
 from schemas.content import Content
-from schemas.dead_letters import OFFSET, PARTITION, STAGE, TOPIC
+from schemas.dead_letters import ERROR_CLASS, OFFSET, PARTITION, STAGE, TOPIC
 from schemas.records import Received
 from tests.simulation.actions import Submit
 from tests.simulation.loop import Violation, at_once
@@ -33,6 +34,9 @@ Version = tuple[str, int]
 
 def place_of(record: Received) -> str:
     return f"{record.topic}/{record.partition}/{record.offset}"
+
+
+_BY_THE_TABLE = f"{RefusedByLegacy.__module__}.{RefusedByLegacy.__qualname__}"
 
 
 class Watch:
@@ -53,6 +57,7 @@ class Watch:
         self.told: dict[tuple[str, int, str], set[str]] = {}
         self.refused: set[str] = set()
         self.dead: dict[str, set[str]] = {}
+        self.not_refreshed: set[str] = set()
         self.applied: set[Version] = set()
         self.newest: dict[str, int] = {}
         self._row_versions: dict[str, int] = {}
@@ -67,6 +72,8 @@ class Watch:
         if topic.endswith(DEAD_LETTER_SUFFIX):
             place = "/".join(record.header(name) or "" for name in (TOPIC, PARTITION, OFFSET))
             self.dead.setdefault(record.header(STAGE) or "", set()).add(place)
+            if record.header(STAGE) == "legacy" and record.header(ERROR_CLASS) != _BY_THE_TABLE:
+                self.not_refreshed.add(place)  # the log refused the entry that was to bring Qdrant back to the row
             return
         if topic == SUBMITTED or topic not in {LOG, RESOLVED, EMBEDDED, WRITTEN}:
             return
