@@ -107,8 +107,7 @@ def parse_embedding(form: EmbeddingFormat, value: Any, column: str = "embedding"
 
 def _is_usable(vector: np.ndarray[Any, np.dtype[np.float32]]) -> bool:
     """Say whether a vector is finite and not all zeros; its squared length tells, unless that is out of range."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squared = float(np.dot(vector, vector))
+    squared = float(np.vdot(vector, vector))  # unlike `dot` it does not warn, which takes longer to keep it from
     return 0 < squared < math.inf or bool(vector.any() and np.isfinite(vector).all())
 
 

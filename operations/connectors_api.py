@@ -320,7 +320,7 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
         "tombstones.on.delete": "true",
         # Truncations are skipped otherwise, and the documents that are gone would stay in Qdrant without a word.
         "skipped.operations": "none",
-        "poll.interval.ms": "10",
+        "poll.interval.ms": "50",  # at 10 an idle connector takes a tenth of a core
         "heartbeat.interval.ms": str(heartbeat_ms),
         "max.queue.size.in.bytes": str(_QUEUE_BYTES),
         # After an error of the connection the task is started again every 2 s for 100 s; then it fails visibly.

@@ -27,7 +27,7 @@ HEALTH_TIMEOUT_S = 2.0
 OPTIMISE_TIMEOUT_S = 3600.0
 PREPARE_TIMEOUT_S = 300.0  # enough to index several columns of ten million points
 CALLS_IN_FLIGHT = 64
-WRITE_BYTES = 4 * 1024 * 1024
+WRITE_BYTES = 1024 * 1024  # the host works on one while the next is on its way
 CONTENT_IDS = 128
 
 
@@ -56,10 +56,11 @@ class HostedVectorStore:
         self, collection: str, ids: Sequence[str], *, content: bool = False
     ) -> dict[str, list[StoredChunk]]:
         """Return all points, tombstones included, of the documents that have any."""
-        found: dict[str, list[StoredChunk]] = {}
         step = CONTENT_IDS if content else max(1, len(ids))
-        for start in range(0, len(ids), step):
-            found |= await self._stored(collection, list(ids[start : start + step]), content)
+        parts = [list(ids[start : start + step]) for start in range(0, len(ids), step)]
+        found: dict[str, list[StoredChunk]] = {}
+        for answer in await asyncio.gather(*(self._stored(collection, part, content) for part in parts)):
+            found |= answer
         return found
 
     async def _stored(self, collection: str, ids: list[str], content: bool) -> dict[str, list[StoredChunk]]:

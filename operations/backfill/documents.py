@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from domain.backfill import BACKFILL_VERSION
 from domain.legacy import LegacyRow
 from domain.points import DocumentPoints, PointChunk, chunks_of, given_by, vector_checksums
 from schemas.content import content_hash
+
+# Of another range something may be on its way to Qdrant, which must not run dry meanwhile.
+ROWS_A_TURN = 128
 
 
 @dataclass(slots=True)
@@ -29,14 +33,21 @@ async def documents_of(rows: Sequence[LegacyRow], embedder: Embedder, *, given: 
     made = Made()
     size = 4 * embedder.dimension
     ready = [row for row in rows if given and row.content.embedding is not None and len(row.content.embedding) == size]
-    vectors = [row.content.embedding or b"" for row in ready]
-    model = given_by(embedder.model_key)
-    for row, vector, checksum in zip(ready, vectors, vector_checksums(vectors), strict=True):
-        made.documents.append(_document(row, model, (PointChunk(row.content.full_text(), vector, checksum),)))
+    for start in range(0, len(ready), ROWS_A_TURN):
+        made.documents += _given(ready[start : start + ROWS_A_TURN], given_by(embedder.model_key))
+        await asyncio.sleep(0)
     if len(ready) < len(rows):
         done = {row.id for row in ready}
         await _embed([row for row in rows if row.id not in done], embedder, made)
     return made
+
+
+def _given(rows: Sequence[LegacyRow], model: str) -> list[DocumentPoints]:
+    vectors = [row.content.embedding or b"" for row in rows]
+    return [
+        _document(row, model, (PointChunk(row.content.full_text(), vector, checksum),))
+        for row, vector, checksum in zip(rows, vectors, vector_checksums(vectors), strict=True)
+    ]
 
 
 async def _embed(rows: Sequence[LegacyRow], embedder: Embedder, made: Made) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 
 from operations.context import (
@@ -74,7 +75,8 @@ def backfill(
         _ = context.bootstrap, context.dsn(name)
     wanted = Wanted(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
     with progress_shown() as progress:
-        done = run(backfill_collection(context.settings, context.home, name, wanted, say=say, progress=progress))
+        work = backfill_collection(context.settings, context.home, name, wanted, say=say, progress=progress)
+        done = run(work, uvloop.new_event_loop)
     if json:
         print_json({"collection": name, **done.model_dump()})
         return

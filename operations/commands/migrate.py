@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import uvloop
 
 from operations.commands import backfill, verify
 from operations.context import (
@@ -97,14 +98,13 @@ def start(
     if is_due(due, "backfill"):
         say(f"{name}: backfill")
         with backfill.progress_shown() as progress:
-            filled = run(
-                backfill_collection(context.settings, context.home, name, Filling(), say=say, progress=progress)
-            )
+            filling = backfill_collection(context.settings, context.home, name, Filling(), say=say, progress=progress)
+            filled = run(filling, uvloop.new_event_loop)
         document["backfill"] = filled.model_dump()
         say(backfill.summary(filled))
     say(f"{name}: proof")
     verify.collect_rarely()
-    proof = run(verify.once(context, name, Wanted(repair=repair), html))
+    proof = run(verify.once(context, name, Wanted(repair=repair), html), uvloop.new_event_loop)
     document["proof"] = document_of(proof)
     if json:
         print_json(document)

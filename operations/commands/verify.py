@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
+import uvloop
 
 from operations.context import (
     DIFFERENCES,
@@ -104,9 +105,9 @@ def verify(
     )  # fmt: skip
     wanted = Wanted(bounds, repair, full, restart, cpu_share if continuous else None)
     if continuous:
-        last = run(_rounds(context, name, wanted, max_rounds, html, json))
+        last = run(_rounds(context, name, wanted, max_rounds, html, json), uvloop.new_event_loop)
     else:
-        last = run(once(context, name, wanted, html))
+        last = run(once(context, name, wanted, html), uvloop.new_event_loop)
         if json:
             print_json(document_of(last))
         else:

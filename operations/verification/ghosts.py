@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,10 +12,9 @@ import numpy.typing as npt
 from connectors.failpoints import passing
 from connectors.ports import PointPage
 from operations.verification.pace import Throttle
+from operations.verification.planning import Retried
 from operations.verification.stores import Stores
 
-Page = tuple[PointPage, int, list[str]]
-Retried = Callable[[Callable[[], Awaitable[Page]]], Awaitable[Page]]
 _PAGE = 1000
 _MOST_SEEN = 32_000_000
 
@@ -60,24 +60,31 @@ async def ghosts(
     A document with points on several pages is among those of one, unless a chunk of it is there twice. Raises
     StoreUnavailable, TransientError.
     """
-    offset: str | None = None
-    while True:
-        page, begun, found = await retried(partial(_page, stores, seen, offset))
-        passing("verify.after_points")
-        yield begun, found
-        await throttle.pause()
-        if page.next is None:
-            return
-        offset = page.next
+
+    def read(offset: str | None) -> asyncio.Task[PointPage]:
+        return asyncio.create_task(retried(lambda: stores.vectors.scan(stores.name, offset, _PAGE)))
+
+    reading: asyncio.Task[PointPage] | None = read(None)
+    try:
+        while reading is not None:
+            page = await reading
+            reading = None if page.next is None else read(page.next)
+            begun, found = await retried(partial(_judged, stores, seen, page))
+            passing("verify.after_points")
+            yield begun, found
+            await throttle.pause()
+    finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _page(stores: Stores, seen: Seen, offset: str | None) -> Page:
-    page = await stores.vectors.scan(stores.name, offset, _PAGE)
+async def _judged(stores: Stores, seen: Seen, page: PointPage) -> tuple[int, list[str]]:
     visible = [i for i, points in page.documents.items() if any(not p.deleted for p in points)]
     begun = sum(any(not p.deleted and p.chunk == 0 for p in page.documents[i]) for i in visible)
     doubtful = seen.unknown(visible)
     existing = await stores.table.existing(doubtful) if doubtful else set()
-    return page, begun, await _once(stores, page, [i for i in doubtful if i not in existing])
+    return begun, await _once(stores, page, [i for i in doubtful if i not in existing])
 
 
 async def _once(stores: Stores, page: PointPage, ids: Sequence[str]) -> list[str]:

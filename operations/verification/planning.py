@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from connectors.ports import BulkTable
 from operations.verification.proof import Proof
 from operations.verification.ranges import Range
 
-Retried = Callable[[Callable[[], Awaitable[str | None]]], Awaitable[str | None]]
 _FEW_RANGES = 8
 _SPARSE = 8
+T = TypeVar("T")
+
+
+class Retried(Protocol):
+    """Makes a call again where it may succeed later."""
+
+    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what the call returns, or raise what its last try raised."""
+        ...
 
 
 class Plan:
