@@ -26,7 +26,6 @@ from connectors.qdrant.engine_errors import mapped
 from connectors.qdrant.files import Description
 from connectors.qdrant.journal import Entry, Inserted, Journal, Written
 from connectors.qdrant.points import (
-    CONTENT_FIELDS,
     EXACT_FLOAT,
     HIT_FIELDS,
     IDS_A_REQUEST,
@@ -237,7 +236,7 @@ class Shard:
 
     def stored(self, ids: Sequence[str], *, content: bool) -> dict[str, list[StoredChunk]]:
         """Return all points of the documents."""
-        fields = CONTENT_FIELDS if content else MARK_FIELDS
+        fields = True if content else MARK_FIELDS  # to name them all costs more
         ids = list(dict.fromkeys(ids))
         points: list[tuple[str, StoredChunk]] = []
         with mapped(f"reading points of {self.collection}"):
@@ -281,7 +280,7 @@ class Shard:
 
     def scan(self, after: str | None, limit: int, *, content: bool) -> PointPage:
         """Return a page of points in the order of their ids."""
-        fields = CONTENT_FIELDS if content else MARK_FIELDS
+        fields = True if content else MARK_FIELDS  # to name them all costs more
         offset = None if after is None else UUID(after)
         with mapped(f"scanning {self.collection}"):
             page, following = self._engine.scroll(
