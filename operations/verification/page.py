@@ -103,8 +103,8 @@ def _cards(run: Verification) -> Iterable[str]:
     sample = run.sample
     cosine = "none computed" if sample.lowest_cosine is None else f"lowest cosine {sample.lowest_cosine:.6f}"
     facts = (
-        (_number(run.legacy_documents), "documents in the table"),
-        (_number(run.vector_documents), "documents in Qdrant"),
+        (_number(run.legacy_documents), "documents in the table, as it was read"),
+        (_number(run.vector_documents), "documents in Qdrant, read after the table"),
         (_number(run.rows_read), "rows read"),
         (_number(run.found), "differences"),
         (_number(run.pending), "pending"),
