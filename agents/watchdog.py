@@ -14,6 +14,23 @@ Assigned = Iterable[tuple[str, int]]
 
 # A partition may wait for its turn while the others of its role go on; for so many times the limit, it is not served.
 _TURNS = 2
+_LATE = 2
+
+
+@dataclass(slots=True)
+class Awake:
+    """Since when this process has run without standing still itself: stopped, or on a machine that was."""
+
+    since_s: float
+    looked_s: float
+
+    def looks(self, now_s: float, planned_s: float) -> bool:
+        """Note a look; say whether it comes when it was planned: after a longer time, what stood still is no sign."""
+        in_time = now_s - self.looked_s <= _LATE * planned_s
+        self.looked_s = now_s
+        if not in_time:
+            self.since_s = now_s
+        return in_time
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from agents.resolver import dead_letter_told, resolve
 from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
 from agents.standing import Standing
 from agents.vector_writer import write_vectors
-from agents.watchdog import CommitWatch
+from agents.watchdog import Awake, CommitWatch
 from agents.wiring import WIRING, RoleName
 from connectors.errors import CrossfadeError
 from connectors.kafka.tail import group_lag
@@ -246,12 +246,17 @@ class Worker:
         """Return when a role is stuck: see `agents.watchdog`."""
         stall_s = self._settings.worker.stall_s
         watches: dict[Runner, CommitWatch] = {}
+        awake = Awake(time.monotonic(), time.monotonic())
         while True:
             await asyncio.sleep(stall_s / 4)
+            if not awake.looks(time.monotonic(), stall_s / 4):
+                watches.clear()
             for app, runner in list(zip(self._apps, self._runners, strict=False)):
                 watch = watches.setdefault(runner, CommitWatch(runner.health, time.monotonic()))
                 stuck = f"{runner.role} is stuck in one batch for more than {stall_s:.0f} s"
-                why = stuck if is_stuck(runner.health, stall_s, time.monotonic()) else await self._behind(watch, app)
+                now_s = time.monotonic()
+                in_one = is_stuck(runner.health, stall_s, now_s) and now_s - awake.since_s > stall_s
+                why = stuck if in_one else await self._behind(watch, app)
                 if why is not None:
                     log.error(why)
                     return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agents.runner import RoleHealth
-from agents.watchdog import CommitWatch
+from agents.watchdog import Awake, CommitWatch
 from connectors.kafka.tail import Lag
 
 STALL_S = 60.0
@@ -78,3 +78,13 @@ def test_a_partition_counts_from_when_it_had_something_to_read_and_anew_after_a_
         lags = [*lag(second, 10), *lag(7, unread, partition=1)]
         stuck = watched.stuck(lags, BOTH, float(second), STALL_S)
         assert (stuck is None) == (second <= 420), (second, stuck)
+
+
+def test_a_process_that_stood_still_itself_counts_from_when_it_goes_on() -> None:
+    awake = Awake(0.0, 0.0)
+    assert awake.looks(15.5, 15.0)
+    assert awake.since_s == 0.0
+    assert not awake.looks(46.0, 15.0)
+    assert awake.since_s == 46.0
+    assert awake.looks(62.0, 15.0)
+    assert awake.since_s == 46.0
