@@ -7,8 +7,10 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 import psutil
@@ -232,6 +234,12 @@ async def test_a_server_that_never_answers_makes_the_store_unavailable() -> None
     server.close()
 
 
+def stands(pid: int) -> bool:
+    """Whether every thread of a process has come to a stop: on a busy machine one may still answer for a moment."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(thread.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T" for thread in threads)
+
+
 @contextlib.contextmanager
 def stopped_broker(addresses: StackAddresses) -> Iterator[None]:
     """Freeze the broker: it accepts what the kernel buffers and answers nothing."""
@@ -244,6 +252,8 @@ def stopped_broker(addresses: StackAddresses) -> Iterator[None]:
     ]
     assert len(listening) == 1
     os.kill(listening[0], signal.SIGSTOP)
+    while not stands(listening[0]):
+        time.sleep(0.01)
     try:
         yield
     finally:
