@@ -95,8 +95,9 @@ class EmbeddedVectorStore:
         # Many at a time take turns among themselves, so that a question waits for one of them and not for all.
         async with self._reading if len(ids) > FEW_IDS else nullcontext():
             for start in range(0, len(ids), IDS_A_TURN):
+                if start:
+                    await asyncio.sleep(0)
                 found |= self._of(collection).stored(ids[start : start + IDS_A_TURN], content=content)
-                await asyncio.sleep(0)
         return found
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:

@@ -36,7 +36,7 @@ class Facts:
 
 
 def steps(facts: Facts) -> list[Step]:
-    """Return the steps in their order. Those behind one that is blocked are to do, whatever they found earlier."""
+    """Return the steps in their order, each by itself: one may be done though one before it is blocked now."""
     return [_configuration(facts), _capture(facts), _backfill(facts), _proof(facts)]
 
 
