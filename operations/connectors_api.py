@@ -20,8 +20,10 @@ SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_nee
 ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
 
 _REQUEST_BOUND_S = 15.0
-# Connect answers 409 while its worker group changes. While it starts, every path is 404, in HTML and not its own JSON.
-_BUSY_BOUND_S = 30.0
+# While its worker group changes, Connect answers 409, or 500 with these words; its default `rebalance.timeout.ms` is a
+# minute. While it starts, every path is 404, in HTML and not its own JSON.
+_REBALANCE = "a rebalance is expected"
+_BUSY_BOUND_S = 90.0
 _POLL_S = 0.1
 # Bounds on what a connector holds in memory: rows of a document table may be 1 MiB each.
 _QUEUE_BYTES = 32 * 1024 * 1024
@@ -197,14 +199,20 @@ class ConnectClient:
                     f"Kafka Connect at {self._url} does not answer: {error or type(error).__name__}.",
                     "See: crossfade status",
                 ) from error
-            starting = answer.status_code == httpx.codes.NOT_FOUND and not _message(answer)
-            if starting and time.monotonic() >= deadline:
-                raise ConnectUnreachable(f"At {self._url} answers something that is not Kafka Connect.")
+            said = _message(answer)
+            starting = answer.status_code == httpx.codes.NOT_FOUND and not said
+            busy = answer.status_code == httpx.codes.CONFLICT or _REBALANCE in said
             if not starting and (answer.is_success or answer.status_code in accept):
                 return answer
-            if not starting and (answer.status_code != httpx.codes.CONFLICT or time.monotonic() >= deadline):
-                said = _message(answer) or f"{answer.status_code} {answer.text[:300]}"
+            if not starting and not busy:
+                said = said or f"{answer.status_code} {answer.text[:300]}"
                 raise CommandError(f"Kafka Connect refuses {method} {path}: {said}")
+            if time.monotonic() >= deadline:
+                raise ConnectUnreachable(
+                    f"At {self._url} answers something that is not Kafka Connect."
+                    if starting
+                    else f"Kafka Connect at {self._url} does nothing but rebalance: {said}."
+                )
             await asyncio.sleep(_POLL_S)
 
 
