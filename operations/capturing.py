@@ -18,6 +18,7 @@ from agents.batch import CollectionPorts
 from agents.halts import Halts
 from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.admin import existing_topics, partition_counts, provision
+from connectors.ports import Ledger
 from connectors.postgres.slots import slot_state
 from domain.halts import Reason
 from operations.connectors_api import (
@@ -159,6 +160,12 @@ def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]
     if not snapshot_all and all(collection.fill == "backfill" for collection in group.collections):
         config[SNAPSHOT_MODE] = "no_data"
     return config
+
+
+async def captured_epoch(ledger: Ledger, name: str) -> int | None:
+    """Return the source epoch of a collection where its connector has run in it, None where it has not yet."""
+    epoch = await ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+    return epoch if epoch is not None and await ledger.recorded(f"{CAPTURING}.{name}") == epoch else None
 
 
 async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool:

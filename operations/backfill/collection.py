@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from agents.assembly import HALTED, SOURCE_EPOCH
+from agents.assembly import HALTED
 from agents.batch import Surroundings
 from agents.refresh import append_refreshes
 from agents.worker import now_ms
@@ -23,7 +23,7 @@ from domain.phases import PHASES
 from domain.tasks import BackfillState
 from operations.backfill.ranges import Sides
 from operations.backfill.run import Progress, Wanted, backfill
-from operations.capturing import CAPTURING
+from operations.capturing import captured_epoch
 from operations.verification.sampling import collection_embedder
 from operations.verification.stores import Stores
 from schemas.settings import Collection, Settings
@@ -69,8 +69,8 @@ async def _ready(name: str, collection: Collection, legacy: LegacyConnector) -> 
         raise Misconfigured(f"{name} is in phase {collection.phase!r}: its changes are not written to Qdrant")
     if await legacy.ledger.recorded(f"{HALTED}.{name}"):
         raise Misconfigured(f"{name} is stopped; `crossfade migrate status {name}` says why and how to go on")
-    epoch = await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
-    if epoch is None or await legacy.ledger.recorded(f"{CAPTURING}.{name}") != epoch:
+    epoch = await captured_epoch(legacy.ledger, name)
+    if epoch is None:
         raise Misconfigured(
             f"{name} is not captured yet, so changes made meanwhile would be missed; start `crossfade worker` first"
         )

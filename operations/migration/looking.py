@@ -110,19 +110,19 @@ async def stops(settings: Settings) -> list[Progress]:
 
 
 class Observer:
-    """Looks at collections as often as it is asked, over connections that it keeps."""
+    """Looks at collections as often as it is asked, over connections that it keeps; others may ask its `databases`."""
 
     def __init__(self, settings: Settings, now_s: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._now_s = now_s
-        self._databases = Databases(settings)
+        self.databases = Databases(settings)
         kafka = settings.kafka
         self._lag = KafkaLag(kafka.bootstrap, pipeline(())) if kafka.bootstrap else None
         self._connect = ConnectClient(kafka.connect) if kafka.connect else None
 
     async def look(self, names: Sequence[str]) -> list[Progress]:
         """Return what is known of the collections now; every part has ten seconds to answer."""
-        asked = [answered(self._databases.ask(name, self._reading(name))) for name in names]
+        asked = [answered(self.databases.ask(name, self._reading(name))) for name in names]
         databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
         epochs = {name: found.source_epoch if found else 1 for name, (found, _) in databases.items()}
         (lags, no_lags), places = await asyncio.gather(
@@ -149,7 +149,7 @@ class Observer:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._databases.close()
+        await self.databases.close()
         if self._lag is not None:
             await self._lag.close()
         if self._connect is not None:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from agents.assembly import SOURCE_EPOCH
 from connectors.sql_connector import LegacyConnector
-from operations.capturing import CAPTURING
+from operations.capturing import captured_epoch
 from operations.checking import check_all
 from operations.context import Context
-from operations.migration.looking import Databases, Observer, answered
+from operations.migration.looking import Observer, answered
 from operations.migration.steps import Facts
 
 
 async def facts_of(context: Context, name: str) -> Facts:
     """Return what is known of a collection, its mistakes in the configuration among them."""
-    observer, databases = Observer(context.settings), Databases(context.settings)
+    observer = Observer(context.settings)
 
     async def table(legacy: LegacyConnector) -> tuple[bool, int]:
-        epoch = await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
-        captured = epoch is not None and await legacy.ledger.recorded(f"{CAPTURING}.{name}") == epoch
+        captured = await captured_epoch(legacy.ledger, name) is not None
         return captured, await legacy.bulk.estimated_rows()
 
     try:
         (progress,) = await observer.look([name])
-        (found, _) = await answered(databases.ask(name, table))
+        (found, _) = await answered(observer.databases.ask(name, table))
     finally:
         await observer.close()
-        await databases.close()
     captured, rows = found or (False, None)
     others = set(context.settings.collections) - {name}
     findings = [each for part in await check_all(context) if part.part not in others for each in part.findings]
