@@ -171,12 +171,11 @@ async def captured_epoch(ledger: Ledger, name: str) -> int | None:
 async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool:
     """Stop a group's collections where its place in the database's log was lost; say whether it was.
 
-    A collection whose connector never ran has no place yet that could be lost.
+    What a connector says of its place is so; that there is none is nothing to a connector that never ran.
     """
-    begun = [p for p in group.members if await p.ledger.recorded(f"{CAPTURING}.{p.name}") == group.epoch]
-    if not begun:
-        return False
-    why = f"{group.connector}: {status.failure}" if status.lost else await _missing(group, status)
+    why = f"{group.connector}: {status.failure}" if status.lost else None
+    if why is None and any([await p.ledger.recorded(f"{CAPTURING}.{p.name}") == group.epoch for p in group.members]):
+        why = await _missing(group, status)
     if why is None:
         return False
     for ports in group.members:
@@ -201,7 +200,6 @@ async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None
     watched: dict[str, _Restarts] = defaultdict(_Restarts)
     async with connect_client(opened.settings.kafka) as client:
         while True:
-            await asyncio.sleep(GUARD_S)
             try:
                 await _same_partitions(opened)
                 for group in groups(opened.collections):
@@ -213,6 +211,7 @@ async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None
                 raise
             except (CrossfadeError, CommandError) as error:
                 log.warning("capture is not watched now: %s", error)
+            await asyncio.sleep(GUARD_S)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,40 @@
+"""When a connector's place in its database's log counts as lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.halts import Halts
+from domain.halts import Reason
+from operations.capturing import CAPTURING, Group, halt_lost
+from operations.connectors_api import ConnectorState, ConnectorStatus
+from tests.unit.agents.parts import NAME, World
+
+GONE = "DebeziumException: Client requested master to start replication from a log that have been purged"
+
+
+def status(state: ConnectorState, failure: str | None = None) -> ConnectorStatus:
+    return ConnectorStatus("c", "MISSING" if state == "MISSING" else "RUNNING", (state,), failure)
+
+
+@pytest.mark.parametrize(
+    ("has_run", "now", "lost"),
+    [
+        (False, status("FAILED", GONE), True),
+        (True, status("FAILED", GONE), True),
+        (True, status("FAILED", "Connection refused"), False),
+        (True, status("MISSING"), True),
+        (False, status("MISSING"), False),
+        (True, status("RUNNING"), False),
+    ],
+)
+async def test_a_loss_that_the_connector_tells_counts_also_before_it_was_seen_to_run(
+    has_run: bool, now: ConnectorStatus, lost: bool
+) -> None:
+    world = World()
+    if has_run:
+        await world.ports.ledger.record(f"{CAPTURING}.{NAME}", 1)
+    halts = Halts({NAME: world.ports}, world.around.telemetry, {NAME: world.ports.settings})
+    group = Group("mariadb", "mysql://localhost/app", 1, (world.ports,))
+    assert await halt_lost(group, now, halts) is lost
+    assert (world.legacy.recorded.get(f"halted.{NAME}") == Reason.CAPTURE_LOST) is lost
