@@ -149,10 +149,13 @@ async def _consume(runner: Runner, body: Awaitable[None]) -> None:
 
 
 async def start_apps(apps: Sequence[Any]) -> None:
-    """Start every application; their agents consume when this returns."""
+    """Start every application; their agents consume when this returns. Raises the first error of any."""
     for app in apps:
         app.finalize()
-        await app.start()
+    # At once: each of them waits for a second where it would look for its tables.
+    for ended in await asyncio.gather(*(app.start() for app in apps), return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended
 
 
 async def stop_apps(apps: Sequence[Any], limit_s: float) -> None:
