@@ -3,6 +3,8 @@
 .PHONY: help setup demo test long simulate mutants faults lint types bench requirements clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
+# Container images often set it; every process that is started would compile all modules again, for two seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +21,12 @@ from operations.stack.layout import StackAddresses
 from operations.stack.stack import ALL_PARTS, LocalStack
 
 T = TypeVar("T")
+_MODEL = """
+import asyncio, pathlib, sys
+from connectors.embedding.service import open_embedding
+from connectors.embedding.settings import EmbeddingSettings
+asyncio.run(open_embedding(EmbeddingSettings(), pathlib.Path(sys.argv[1]) / "models", print))
+"""
 
 
 def _progress(text: str) -> None:
@@ -48,8 +57,22 @@ def stack_home() -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+@contextmanager
+def _model_in(home: Path) -> Iterator[None]:
+    """Export the model meanwhile, which takes a minute, so that the first worker need not."""
+    process = subprocess.Popen(
+        (sys.executable, "-c", _MODEL, str(home)), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @pytest.fixture(scope="session")
-def stack(stack_home: Path) -> StackAddresses:
+def stack(stack_home: Path) -> Iterator[StackAddresses]:
     """The addresses of a running stack with every part, MariaDB included.
 
     Without MariaDB the tests are skipped on a developer's machine and fail in CI.
@@ -60,4 +83,5 @@ def stack(stack_home: Path) -> StackAddresses:
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    return addresses
+    with _model_in(stack_home):
+        yield addresses
