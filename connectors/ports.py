@@ -195,6 +195,14 @@ class PointPage:
     next: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class IdPage:
+    """A page of a scan over all point ids, 16 bytes each (`domain.keys.packed_id`), and where the next page begins."""
+
+    ids: bytes
+    next: str | None
+
+
 NO_METADATA: Mapping[str, Kind] = MappingProxyType({})
 
 
@@ -272,6 +280,14 @@ class VectorStore(Protocol):
 
         `content` as in `stored`.
         """
+        ...
+
+    async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
+        """Return a page of up to `limit` point ids in their order, those of tombstones included."""
+        ...
+
+    async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
+        """Return those points of packed ids that are there, by document and without content."""
         ...
 
     async def count(self, collection: str) -> int:

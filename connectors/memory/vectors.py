@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from connectors.errors import Misconfigured
-from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
 from connectors.qdrant.points import (
     Found,
     best_hits,
@@ -24,7 +24,7 @@ from connectors.qdrant.points import (
     stored_chunk,
 )
 from domain.guards import vector_moves
-from domain.keys import point_id
+from domain.keys import packed_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 from schemas.content import Scalar
@@ -150,6 +150,19 @@ class MemoryVectorStore:
         groups = by_document([(point.document_id, point.mark if content else _bare(point.mark)) for point in page])
         following = names[start + limit] if start + limit < len(names) else None
         return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
+
+    async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
+        """Return a page of point ids in their order."""
+        names = sorted(self._of(collection).points)
+        start = 0 if after is None else bisect_left(names, after)
+        following = names[start + limit] if start + limit < len(names) else None
+        return IdPage(b"".join(map(packed_id, names[start : start + limit])), following)
+
+    async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
+        """Return the points of packed ids."""
+        known = self._of(collection).points
+        found = [known[name] for name in map(str, unpacked_ids(ids)) if name in known]
+        return by_document([(point.document_id, _bare(point.mark)) for point in found])
 
     async def count(self, collection: str) -> int:
         """Return the number of live points."""

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from connectors.errors import Refused, StoreUnavailable, TransientError
-from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
 from connectors.qdrant import wire
 from connectors.qdrant.points import batch_of, check_metadata
 from domain.points import DocumentPoints, StoredChunk
@@ -108,6 +108,16 @@ class HostedVectorStore:
         """Return a page of points in the order of their ids."""
         page: PointPage = await self._call(wire.Scan(collection, after, limit, content))
         return page
+
+    async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
+        """Return a page of point ids in their order."""
+        page: IdPage = await self._call(wire.ScanIds(collection, after, limit))
+        return page
+
+    async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
+        """Return the points of packed ids."""
+        found: dict[str, list[StoredChunk]] = await self._call(wire.Points(collection, ids))
+        return found
 
     async def count(self, collection: str) -> int:
         """Return the number of live points of all tenants."""

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable, TransientError
-from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
 from connectors.qdrant.files import FolderLock, engine_folder
 from connectors.qdrant.optimise import Optimisation
 from connectors.qdrant.points import (
@@ -40,6 +40,7 @@ TURN_S = 0.004
 IDS_A_TURN = 64
 FEW_IDS = 32
 POINTS_A_TURN = 64
+POINT_IDS_A_TURN = 1_000
 OPTIMISE_POINTS = 20_000  # comparing a question with fewer takes 2 ms without an index
 OPTIMISE_SHARE = 0.25
 BULK_PAUSE_S = 30.0
@@ -161,6 +162,28 @@ class EmbeddedVectorStore:
     async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
         """Return a page of points in the order of their ids."""
         return self._of(collection).scan(after, limit, content=content)
+
+    async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
+        """Return a page of point ids in their order; searches get their turn in between."""
+        pages: list[bytes] = []
+        while True:
+            page = self._of(collection).scan_ids(after, min(limit, POINT_IDS_A_TURN))
+            pages.append(page.ids)
+            limit -= POINT_IDS_A_TURN
+            if page.next is None or limit <= 0:
+                return IdPage(b"".join(pages), page.next)
+            after = page.next
+            await asyncio.sleep(0)
+
+    async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
+        """Return the points of packed ids; searches get their turn in between."""
+        found: dict[str, list[StoredChunk]] = {}
+        for start in range(0, len(ids), 16 * POINTS_A_TURN):
+            if start:
+                await asyncio.sleep(0)
+            for document_id, points in self._of(collection).points(ids[start : start + 16 * POINTS_A_TURN]).items():
+                found.setdefault(document_id, []).extend(points)
+        return found
 
     async def count(self, collection: str) -> int:
         """Return the number of live points of all tenants."""

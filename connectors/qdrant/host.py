@@ -111,30 +111,41 @@ class EngineHost:
         store = self._store
         answer: object = None
         match request:
-            case wire.Search():
-                hits = await store.search(request.collection, request.request)
-                answer = [hit.model_dump() for hit in hits]
-            case wire.Stored():
-                answer = await store.stored(request.collection, request.ids, content=request.content)
             case wire.Write():
                 await store.write(request.collection, request.documents)
             case wire.Insert():
                 await store.insert_points(request.collection, request.points)
-            case wire.Scan():
-                answer = await store.scan(request.collection, request.after, request.limit, content=request.content)
-            case wire.Count():
-                answer = await store.count(request.collection)
             case wire.Prepare():
                 await store.prepare(request.collection, request.dimension, request.metadata, request.storage)
             case wire.EndBulk():
                 await store.end_bulk(request.collection, None)
-            case wire.Neighbours():
-                answer = await store.neighbours(request.collection, request.vector, request.limit, exact=request.exact)
             case wire.Optimise():
                 answer = await store.optimise(request.collection)
             case wire.Ping():
                 answer = os.getpid()
+            case _:
+                answer = await self._read(request)
         return msgspec.Raw(wire.encode(answer))
+
+    async def _read(self, request: wire.Read) -> object:
+        store = self._store
+        answer: object = None
+        match request:
+            case wire.Search():
+                answer = [hit.model_dump() for hit in await store.search(request.collection, request.request)]
+            case wire.Stored():
+                answer = await store.stored(request.collection, request.ids, content=request.content)
+            case wire.Scan():
+                answer = await store.scan(request.collection, request.after, request.limit, content=request.content)
+            case wire.ScanIds():
+                answer = await store.scan_ids(request.collection, request.after, request.limit)
+            case wire.Points():
+                answer = await store.points(request.collection, request.ids)
+            case wire.Count():
+                answer = await store.count(request.collection)
+            case wire.Neighbours():
+                answer = await store.neighbours(request.collection, request.vector, request.limit, exact=request.exact)
+        return answer
 
 
 def _listen(path: Path) -> sockets.socket:

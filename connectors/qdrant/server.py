@@ -10,11 +10,12 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from qdrant_client import AsyncQdrantClient, grpc, models
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.ports import IN_MEMORY, NO_METADATA, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
 from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
@@ -40,7 +41,7 @@ from connectors.qdrant.points import (
     stored_chunk,
 )
 from connectors.qdrant.server_errors import mapped
-from domain.keys import point_id
+from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 from schemas.content import Scalar
@@ -275,7 +276,12 @@ class ServerVectorStore:
         fields = CONTENT_FIELDS if content else MARK_FIELDS
         with mapped(f"scanning {collection}"):
             page, following = await self._client.scroll(
-                collection, None, limit, offset=after, with_payload=fields, with_vectors=content
+                collection,
+                None,
+                limit,
+                offset=_offset(after),
+                with_payload=fields,
+                with_vectors=content,
             )
         groups = by_document(
             [
@@ -285,6 +291,28 @@ class ServerVectorStore:
         )
         documents = {name: tuple(chunks) for name, chunks in groups.items()}
         return PointPage(documents, None if following is None else str(following))
+
+    async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
+        """Return a page of point ids in their order."""
+        with mapped(f"scanning {collection}"):
+            page, following = await self._client.scroll(
+                collection,
+                None,
+                limit,
+                offset=_offset(after),
+                with_payload=False,
+                with_vectors=False,
+            )
+        ids = b"".join([packed_id(record.id) for record in page])
+        return IdPage(ids, None if following is None else str(following))
+
+    async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
+        """Return the points of packed ids."""
+        some = [_named(one) for one in unpacked_ids(ids)]
+        with mapped(f"reading points of {collection}"):
+            found = await self._client.retrieve(collection, some, with_payload=MARK_FIELDS)
+        payloads = [record.payload or {} for record in found]
+        return by_document([(payload["document_id"], stored_chunk(payload)) for payload in payloads])
 
     async def count(self, collection: str) -> int:
         """Return the number of live points of all tenants."""
@@ -386,6 +414,15 @@ def _requests(documents: Sequence[DocumentPoints]) -> Iterable[list[DocumentPoin
         size += bytes_
     if part:
         yield part
+
+
+def _offset(after: str | None) -> int | str | None:
+    return None if after is None else _named(parse_point_id(after))
+
+
+def _named(point: UUID | int) -> int | str:
+    """Return a point id as the client takes it."""
+    return point if isinstance(point, int) else str(point)
 
 
 def _dimension_of(collection: str, info: models.CollectionInfo) -> int:

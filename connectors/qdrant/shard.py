@@ -15,13 +15,12 @@ from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
-from uuid import UUID
 
 import msgspec
 import qdrant_edge as edge
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.ports import IN_MEMORY, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, IdPage, PointPage, SearchRequest, Storage
 from connectors.qdrant.engine_errors import mapped
 from connectors.qdrant.files import Description
 from connectors.qdrant.journal import Entry, Inserted, Journal, Written
@@ -43,7 +42,7 @@ from connectors.qdrant.points import (
     payload_of,
     stored_chunk,
 )
-from domain.keys import point_id
+from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
 from schemas.content import Scalar
 
@@ -281,10 +280,9 @@ class Shard:
     def scan(self, after: str | None, limit: int, *, content: bool) -> PointPage:
         """Return a page of points in the order of their ids."""
         fields = True if content else MARK_FIELDS  # to name them all costs more
-        offset = None if after is None else UUID(after)
         with mapped(f"scanning {self.collection}"):
             page, following = self._engine.scroll(
-                edge.ScrollRequest(offset, limit, None, with_payload=fields, with_vector=content)
+                edge.ScrollRequest(_offset(after), limit, None, with_payload=fields, with_vector=content)
             )
         groups = by_document(
             [
@@ -294,6 +292,22 @@ class Shard:
         )
         documents = {name: tuple(chunks) for name, chunks in groups.items()}
         return PointPage(documents, None if following is None else str(following))
+
+    def scan_ids(self, after: str | None, limit: int) -> IdPage:
+        """Return a page of point ids in their order."""
+        with mapped(f"scanning {self.collection}"):
+            page, following = self._engine.scroll(
+                edge.ScrollRequest(_offset(after), limit, None, with_payload=False, with_vector=False)
+            )
+        ids = b"".join([packed_id(record.id) for record in page])
+        return IdPage(ids, None if following is None else str(following))
+
+    def points(self, ids: bytes) -> dict[str, list[StoredChunk]]:
+        """Return the points of packed ids."""
+        with mapped(f"reading points of {self.collection}"):
+            found = self._engine.retrieve([*unpacked_ids(ids)], MARK_FIELDS, False)
+        payloads = [record.payload or {} for record in found]
+        return by_document([(payload["document_id"], stored_chunk(payload)) for payload in payloads])
 
     def count(self) -> int:
         """Return the number of live points: those that have a vector."""
@@ -367,6 +381,10 @@ def _quantization(storage: Storage) -> _Quantization | None:
             return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, always_ram=True)
         case "none":
             return None
+
+
+def _offset(after: str | None) -> edge.PointId | None:
+    return None if after is None else parse_point_id(after)
 
 
 def _floats(vector: bytes) -> list[float]:

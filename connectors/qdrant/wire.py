@@ -13,7 +13,7 @@ import msgspec
 
 from connectors import errors
 from connectors.errors import CrossfadeError, Refused, TransientError
-from connectors.ports import IN_MEMORY, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, IdPage, PointPage, SearchRequest, Storage
 from connectors.qdrant.points import PointBatch
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
@@ -69,6 +69,21 @@ class Scan(msgspec.Struct, frozen=True, tag="scan"):
     content: bool = False
 
 
+class ScanIds(msgspec.Struct, frozen=True, tag="scan ids"):
+    """Call of `VectorStore.scan_ids`."""
+
+    collection: str
+    after: str | None
+    limit: int
+
+
+class Points(msgspec.Struct, frozen=True, tag="points"):
+    """Call of `VectorStore.points`."""
+
+    collection: str
+    ids: bytes
+
+
 class Count(msgspec.Struct, frozen=True, tag="count"):
     """Call of `VectorStore.count`."""
 
@@ -100,7 +115,8 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     """Asks whether the host answers."""
 
 
-Request = Prepare | Stored | Write | Insert | Search | Scan | Count | EndBulk | Neighbours | Optimise | Ping
+Read = Search | Stored | Scan | ScanIds | Points | Count | Neighbours
+Request = Read | Prepare | Write | Insert | EndBulk | Optimise | Ping
 
 ANSWERS: Final[dict[type[Any], Any]] = {
     Prepare: None,
@@ -109,6 +125,8 @@ ANSWERS: Final[dict[type[Any], Any]] = {
     Insert: None,
     Search: list[dict[str, Any]],  # fields of `Hit`
     Scan: PointPage,
+    ScanIds: IdPage,
+    Points: dict[str, list[StoredChunk]],
     Count: int,
     EndBulk: None,
     Neighbours: list[str],

@@ -1,55 +1,73 @@
-"""Documents that Qdrant shows and the table has not: every point is read once, in the order of point ids."""
+"""Documents that Qdrant shows and the table has not: all point ids are read once, and unknown points looked up."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from connectors.failpoints import passing
-from connectors.ports import PointPage
+from connectors.ports import IdPage
 from operations.verification.pace import Throttle
 from operations.verification.planning import Retried
 from operations.verification.stores import Stores
 
-_PAGE = 1000
+_PAGE = 5000
 _MOST_SEEN = 32_000_000
+_ID_BYTES = 16
+# The variant of a UUID takes the first two bits of its second half.
+_HASH_BITS = np.uint64(2**62 - 1)
+Hashes = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
 
 
 class Seen:
-    """Which documents had a row when their range was read, in eight bytes each.
+    """Which points are of documents that had a row when their range was read, in eight bytes each.
 
-    Beyond `most` they are not remembered: for those the table is asked. Ids are told apart by Python's hash of 64 bits,
-    which is another one in each process.
+    Beyond `most` they are not remembered: for those the table is asked. Ids are told apart by 62 bits of their hash.
     """
 
     def __init__(self, most: int = _MOST_SEEN) -> None:
         self._most = most
         self._count = 0
-        self._parts: list[npt.NDArray[np.int64]] = []
-        self._sorted: npt.NDArray[np.int64] | None = None
+        self._beginnings, self._others = _Known(), _Known()
 
-    def add(self, ids: Sequence[str]) -> None:
-        """Remember documents."""
-        if self._count + len(ids) <= self._most:
-            self._count += len(ids)
-            self._parts.append(np.fromiter(map(hash, ids), np.int64, len(ids)))
-            self._sorted = None
+    def add(self, beginnings: bytes, others: bytes) -> None:
+        """Remember points by their `point_hash`, those apart with which a visible document begins."""
+        count = (len(beginnings) + len(others)) // 8
+        if self._count + count <= self._most:
+            self._count += count
+            self._beginnings.add(np.frombuffer(beginnings, ">u8"))
+            self._others.add(np.frombuffer(others, ">u8"))
 
-    def unknown(self, ids: Sequence[str]) -> list[str]:
-        """Return those of the documents that are not remembered."""
-        if self._sorted is None:
-            self._sorted = np.sort(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
-            self._parts = [self._sorted]
-        wanted = np.fromiter(map(hash, ids), np.int64, len(ids))
-        at = np.searchsorted(self._sorted, wanted)
-        known = np.zeros(len(ids), bool)
-        inside = at < len(self._sorted)
-        known[inside] = self._sorted[at[inside]] == wanted[inside]
-        return [one for one, is_known in zip(ids, known.tolist(), strict=True) if not is_known]
+    def unknown(self, ids: bytes) -> tuple[bytes, int]:
+        """Return those of the packed ids that are not remembered, and how many of the others begin a document."""
+        hashes = np.frombuffer(ids, ">u8").reshape(-1, 2)[:, 1]
+        begin = self._beginnings.has(hashes)
+        known = begin | self._others.has(hashes)
+        return np.frombuffer(ids, np.uint8).reshape(-1, _ID_BYTES)[~known].tobytes(), int(begin.sum())
+
+
+class _Known:
+    """A set of hashes, sorted when it is asked."""
+
+    def __init__(self) -> None:
+        self._parts: list[Hashes] = [np.empty(0, np.uint64)]
+
+    def add(self, hashes: npt.NDArray[np.generic]) -> None:
+        self._parts.append(hashes.astype(np.uint64) & _HASH_BITS)
+
+    def has(self, hashes: npt.NDArray[np.generic]) -> Mask:
+        if len(self._parts) > 1:
+            self._parts = [np.sort(np.concatenate(self._parts))]
+        known, wanted = self._parts[0], hashes.astype(np.uint64) & _HASH_BITS
+        if not len(known):
+            return np.zeros(len(wanted), bool)
+        found: Mask = known[np.minimum(np.searchsorted(known, wanted), len(known) - 1)] == wanted
+        return found
 
 
 async def ghosts(
@@ -57,14 +75,13 @@ async def ghosts(
 ) -> AsyncIterator[tuple[int, list[str]]]:
     """Yield for each page of points how many documents begin on it, and the ghosts among them.
 
-    A document with points on several pages is among those of one, unless a chunk of it is there twice. Raises
-    StoreUnavailable, TransientError.
+    A ghost with points on several pages is told for each of them. Raises StoreUnavailable, TransientError.
     """
 
-    def read(offset: str | None) -> asyncio.Task[PointPage]:
-        return asyncio.create_task(retried(lambda: stores.vectors.scan(stores.name, offset, _PAGE)))
+    def read(after: str | None) -> asyncio.Task[IdPage]:
+        return asyncio.create_task(retried(lambda: stores.vectors.scan_ids(stores.name, after, _PAGE)))
 
-    reading: asyncio.Task[PointPage] | None = read(None)
+    reading: asyncio.Task[IdPage] | None = read(None)
     try:
         while reading is not None:
             page = await reading
@@ -79,16 +96,12 @@ async def ghosts(
             await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _judged(stores: Stores, seen: Seen, page: PointPage) -> tuple[int, list[str]]:
-    visible = [i for i, points in page.documents.items() if any(not p.deleted for p in points)]
-    begun = sum(any(not p.deleted and p.chunk == 0 for p in page.documents[i]) for i in visible)
-    doubtful = seen.unknown(visible)
-    existing = await stores.table.existing(doubtful) if doubtful else set()
-    return begun, await _once(stores, page, [i for i in doubtful if i not in existing])
-
-
-async def _once(stores: Stores, page: PointPage, ids: Sequence[str]) -> list[str]:
-    """Return those of the documents whose first visible chunk is on this page: a long one has points on several."""
-    stored = await stores.vectors.stored(stores.name, ids) if ids else {}
-    first = {i: min((p.chunk for p in points if not p.deleted), default=None) for i, points in stored.items()}
-    return [i for i in ids if any(not p.deleted and p.chunk == first.get(i) for p in page.documents[i])]
+async def _judged(stores: Stores, seen: Seen, page: IdPage) -> tuple[int, list[str]]:
+    unknown, begun = seen.unknown(page.ids)
+    if not unknown:
+        return begun, []
+    documents = await stores.vectors.points(stores.name, unknown)
+    visible = [i for i, points in documents.items() if any(not p.deleted for p in points)]
+    begun += sum(any(not p.deleted and p.chunk == 0 for p in documents[i]) for i in visible)
+    existing = await stores.table.existing(visible) if visible else set()
+    return begun, [i for i in visible if i not in existing]

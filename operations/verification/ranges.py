@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from connectors.failpoints import passing
 from domain.comparison import checksum_of, is_checked, points_digest, wrong_vectors
+from domain.keys import point_hash
 from domain.legacy import LegacyRow
 from domain.points import made_by
 from operations.verification.looking import Look, Points, Suspect, look, suspect
@@ -41,14 +42,16 @@ class Range:
 class Walked:
     """What one look at a range saw. `offered` are some equal documents with computed vectors, for the sample.
 
-    `rest` is what was cut off because the range had grown.
+    `rest` is what was cut off because the range had grown. `beginnings` and `others` are the hashes of all points of
+    the rows, those apart with which a visible document begins.
     """
 
     range: Range
     rows: int = 0
     rows_read: int = 0
     points: int = 0
-    ids: list[str] = field(default_factory=list)
+    beginnings: list[bytes] = field(default_factory=list)
+    others: list[bytes] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     offered: list[str] = field(default_factory=list)
@@ -172,10 +175,12 @@ class Walk:
     def _count(self, found: Look, page: Sequence[str], seen: Walked) -> None:
         seen.rows += len(page)
         seen.points += found.visible
-        seen.ids += page
         seen.unchecked += found.unchecked
         for i in page:
             points = found.points.get(i, ())
+            for point in points:
+                begins = point.chunk == 0 and not point.deleted
+                (seen.beginnings if begins else seen.others).append(point_hash(self._stores.name, i, point.chunk))
             if i in found.differences:
                 seen.suspects.append(suspect(i, found.facts.get(i), points))
         for i in page[:: max(1, len(page) // _OFFERED)]:

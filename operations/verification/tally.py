@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from domain.comparison import Difference
+from domain.keys import point_hash
 from domain.tasks import RangeProof, Verdict
 from operations.verification.confirming import Confirmed
 from operations.verification.ghosts import Seen
@@ -17,7 +18,7 @@ from operations.verification.telling import Teller
 
 
 class Tally:
-    """`seen` are the documents with a row, `reservoir` those that may be in the sample."""
+    """`seen` are the points of documents with a row, `reservoir` those that may be in the sample."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class Tally:
         self.result.resumed += 1
         self.result.legacy_documents += proof.rows
         for part in (self._records.read(rng.number, rng.after, rng.upto) if self._records else None) or ():
-            self.seen.add(part.ids)
+            self.seen.add(b"".join([point_hash(self.result.collection, i, 0) for i in part.ids]), b"")
 
     async def walked(self, seen: Walked, begun_ms: int) -> None:
         """Count a range that was looked at; one with suspects is pending until they are decided."""
@@ -48,7 +49,7 @@ class Tally:
         result.points += seen.points
         result.unchecked += len(seen.unchecked)
         result.repaired += await self._teller.refresh(seen.unchecked)
-        self.seen.add(seen.ids)
+        self.seen.add(b"".join(seen.beginnings), b"".join(seen.others))
         self.reservoir.offer(seen.offered)
         verdict: Verdict = "pending" if seen.suspects else "unknown" if seen.unchecked else "equal"
         if seen.unchecked:

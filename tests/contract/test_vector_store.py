@@ -11,7 +11,7 @@ import pytest
 
 from connectors.errors import Misconfigured, Refused
 from connectors.ports import Storage, VectorStore
-from domain.keys import point_id
+from domain.keys import packed_id, point_id
 from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, payload_checksum, tombstones_for, vector_checksums
 from domain.values import Kind
 from schemas.content import Scalar
@@ -300,6 +300,10 @@ async def test_a_collection_that_does_not_exist_is_a_matter_of_configuration(sto
         await store.count("absent")
     with pytest.raises(Misconfigured):
         await store.scan("absent", None, 10)
+    with pytest.raises(Misconfigured):
+        await store.scan_ids("absent", None, 10)
+    with pytest.raises(Misconfigured):
+        await store.points("absent", packed_id(point_id("absent", "a", 0)))
 
 
 async def test_a_scan_passes_every_point_once_whatever_the_page(store: VectorStore, name: str) -> None:
@@ -317,6 +321,39 @@ async def test_a_scan_passes_every_point_once_whatever_the_page(store: VectorSto
                 break
         expected = [(d.id, n, d.version, n >= len(d.chunks)) for d in documents for n in range(len(d.chunks) + 1)]
         assert sorted(seen) == sorted(expected)
+
+
+async def test_a_scan_of_ids_passes_every_id_once_and_points_are_read_by_them(store: VectorStore, name: str) -> None:
+    documents = [document(f"d{i}", i + 1, [(1, i, 0, 0)] * (i % 3), [i % 3]) for i in range(20)]
+    await store.write(name, documents)
+    expected = [(d.id, n, d.version, n >= len(d.chunks)) for d in documents for n in range(len(d.chunks) + 1)]
+    ids = sorted(packed_id(point_id(name, document_id, chunk)) for document_id, chunk, _, _ in expected)
+    for size in (1, 7, 1000):
+        seen: list[bytes] = []
+        after: str | None = None
+        while True:
+            page = await store.scan_ids(name, after, size)
+            assert len(page.ids) <= 16 * size
+            seen.append(page.ids)
+            after = page.next
+            if after is None:
+                break
+        assert b"".join(seen) == b"".join(ids)
+    absent = packed_id(point_id(name, "absent", 0)) + packed_id("17")
+    found = await store.points(name, b"".join(ids) + absent)
+    points = [(key, c.chunk, c.version, c.deleted) for key, chunks in found.items() for c in chunks]
+    assert sorted(points) == sorted(expected)
+    assert await store.points(name, b"") == {}
+
+
+async def test_a_scan_of_ids_has_more_pages_than_the_engine_reads_at_a_time(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("long", 1, [(1, i, 0, 0) for i in range(2100)])])
+    first = await store.scan_ids(name, None, 2050)
+    assert len(first.ids) == 16 * 2050
+    rest = await store.scan_ids(name, first.next, 2050)
+    assert rest.next is None
+    ids = sorted(packed_id(point_id(name, "long", chunk)) for chunk in range(2100))
+    assert first.ids + rest.ids == b"".join(ids)
 
 
 async def test_stored_reads_more_documents_and_chunks_than_a_page_holds(store: VectorStore, name: str) -> None:

@@ -13,9 +13,13 @@ from domain.keys import (
     LAST_EPOCH,
     document_key,
     join_key,
+    packed_id,
     parse_key,
+    parse_point_id,
+    point_hash,
     point_id,
     split_key,
+    unpacked_ids,
     version_of,
 )
 
@@ -85,6 +89,18 @@ def test_a_point_id_is_a_uuid5_that_depends_on_collection_document_and_chunk_onl
     assert {UUID(one).version for one in ids} == {5}
     # As stored in collections that exist: another value would leave their points without an owner.
     assert point_id("docs", "1", 0) == "2a8a5650-bcaa-5580-a5de-da2fd15f1791"
+
+
+@given(TEXT, st.integers(0, 2**31))
+def test_the_hash_of_a_point_is_the_second_half_of_its_id_but_for_the_variant(document_id: str, chunk: int) -> None:
+    half = int.from_bytes(UUID(point_id("docs", document_id, chunk)).bytes[8:], "big")
+    assert int.from_bytes(point_hash("docs", document_id, chunk), "big") % 2**62 == half % 2**62
+
+
+@given(st.lists(st.one_of(st.uuids(version=5), st.integers(0, 2**64 - 1))))
+def test_packed_point_ids_are_read_back(ids: list[UUID | int]) -> None:
+    assert unpacked_ids(b"".join(map(packed_id, ids))) == ids
+    assert [parse_point_id(str(each)) for each in ids] == ids
 
 
 @given(

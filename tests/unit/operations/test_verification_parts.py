@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from domain.comparison import Difference, wrong_vectors
+from domain.keys import packed_id, point_hash, point_id
 from domain.points import StoredChunk, vector_checksums
 from domain.tasks import RangeProof
 from operations.verification.ghosts import Seen
@@ -47,16 +48,27 @@ def test_pages_grow_while_documents_are_short_and_shrink_when_they_are_long() ->
     assert Pages(1000, pages.next_first).limit == 1
 
 
+def packed(*documents: str, chunk: int = 0) -> bytes:
+    return b"".join(packed_id(point_id("docs", name, chunk)) for name in documents)
+
+
+def hashes(*documents: str, chunk: int = 0) -> bytes:
+    return b"".join(point_hash("docs", name, chunk) for name in documents)
+
+
 def test_what_was_seen_is_remembered_up_to_a_bound() -> None:
     seen = Seen(most=6)
-    assert seen.unknown(["a"]) == ["a"]
-    seen.add(["a", "b"])
-    seen.add(["c", "d"])
-    assert seen.unknown(["d", "x", "a", "c"]) == ["x"]
-    seen.add(["e", "f", "g"])  # would be seven
-    assert seen.unknown(["a", "e"]) == ["e"]
-    seen.add(["h", "i"])
-    assert seen.unknown(["h", "a", "z"]) == ["z"]
+    assert seen.unknown(packed("a")) == (packed("a"), 0)
+    seen.add(hashes("a", "b"), hashes("b", chunk=1))
+    seen.add(hashes("d"), b"")
+    assert seen.unknown(packed("d", "x", "a") + packed("a", "b", chunk=1)) == (packed("x") + packed("a", chunk=1), 2)
+    seen.add(hashes("e", "f"), hashes("e", chunk=1))  # would be seven
+    assert seen.unknown(packed("a", "e")) == (packed("e"), 1)
+    seen.add(hashes("h"), hashes("h", chunk=1))
+    assert seen.unknown(packed("h", "a", "z") + packed_id("17") + packed("h", chunk=1)) == (
+        packed("z") + packed_id("17"),
+        2,
+    )
 
 
 def test_every_document_has_the_same_chance_to_be_in_the_sample() -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID, uuid5
 
 from agents.batch import Surroundings
 from connectors.embedding.memory import HashingEmbedder
@@ -94,8 +95,9 @@ class Place:
         """Have a chunk twice, under another point id."""
         known = self.vectors._collections[NAME]
         name = known.chunks[document_id][0]
-        known.points[name[:-1] + "x"] = known.points[name]
-        known.chunks[document_id][len(known.chunks[document_id]) + 100] = name[:-1] + "x"
+        other = str(uuid5(UUID(name), "another"))
+        known.points[other] = known.points[name]
+        known.chunks[document_id][len(known.chunks[document_id]) + 100] = other
 
     def lose(self, document_id: str) -> None:
         """Take a document's points away."""
