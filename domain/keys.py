@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 from uuid import UUID, uuid5
 
 POINT_NAMESPACE = UUID("6f1d8a52-3c1b-5d0e-9a77-2b9f6c3d4e10")
+POINT_ID_BYTES = 16
 EPOCH_SHIFT = 40
 FIRST_EPOCH = 1
 LAST_EPOCH = 2 ** (53 - EPOCH_SHIFT) - 1
@@ -69,14 +70,14 @@ def packed_id(point: UUID | int | str) -> bytes:
     """Return a point id as 16 bytes, of which a number leaves the first eight zero."""
     if isinstance(point, str):
         point = parse_point_id(point)
-    return point.to_bytes(16, "big") if isinstance(point, int) else point.bytes
+    return point.to_bytes(POINT_ID_BYTES, "big") if isinstance(point, int) else point.bytes
 
 
 def unpacked_ids(packed: bytes) -> list[UUID | int]:
     """Return the point ids of `packed_id`, one after the other."""
     ids: list[UUID | int] = []
-    for start in range(0, len(packed), 16):
-        one = packed[start : start + 16]
+    for start in range(0, len(packed), POINT_ID_BYTES):
+        one = packed[start : start + POINT_ID_BYTES]
         ids.append(UUID(bytes=one) if any(one[:8]) else int.from_bytes(one[8:], "big"))
     return ids
 

@@ -46,6 +46,11 @@ class StoredChunk:
     metadata: Mapping[str, Scalar] | None = None
     vector: bytes | None = None
 
+    @property
+    def begins(self) -> bool:
+        """A visible document begins with it."""
+        return self.chunk == 0 and not self.deleted
+
 
 @dataclass(frozen=True, slots=True)
 class PointChunk:

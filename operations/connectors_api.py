@@ -199,10 +199,12 @@ class ConnectClient:
                     f"Kafka Connect at {self._url} does not answer: {error or type(error).__name__}.",
                     "See: crossfade status",
                 ) from error
+            if answer.is_success:
+                return answer
             said = _message(answer)
             starting = answer.status_code == httpx.codes.NOT_FOUND and not said
             busy = answer.status_code == httpx.codes.CONFLICT or _REBALANCE in said
-            if not starting and (answer.is_success or answer.status_code in accept):
+            if not starting and answer.status_code in accept:
                 return answer
             if not starting and not busy:
                 said = said or f"{answer.status_code} {answer.text[:300]}"

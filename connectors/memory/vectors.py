@@ -143,20 +143,21 @@ class MemoryVectorStore:
 
     async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
         """Return a page of points in the order of their ids."""
-        known = self._of(collection)
-        names = sorted(known.points)
-        start = 0 if after is None else bisect_left(names, after)
-        page = [known.points[name] for name in names[start : start + limit]]
+        names, following = self._page(collection, after, limit)
+        page = [self._of(collection).points[name] for name in names]
         groups = by_document([(point.document_id, point.mark if content else _bare(point.mark)) for point in page])
-        following = names[start + limit] if start + limit < len(names) else None
         return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""
+        names, following = self._page(collection, after, limit)
+        return IdPage(b"".join(map(packed_id, names)), following)
+
+    def _page(self, collection: str, after: str | None, limit: int) -> tuple[list[str], str | None]:
         names = sorted(self._of(collection).points)
         start = 0 if after is None else bisect_left(names, after)
         following = names[start + limit] if start + limit < len(names) else None
-        return IdPage(b"".join(map(packed_id, names[start : start + limit])), following)
+        return names[start : start + limit], following
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
         """Return the points of packed ids."""

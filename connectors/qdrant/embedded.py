@@ -28,6 +28,7 @@ from connectors.qdrant.points import (
     search_documents,
 )
 from connectors.qdrant.shard import Shard
+from domain.keys import POINT_ID_BYTES
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 from schemas.queries import Hit
@@ -178,10 +179,11 @@ class EmbeddedVectorStore:
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
         """Return the points of packed ids; searches get their turn in between."""
         found: dict[str, list[StoredChunk]] = {}
-        for start in range(0, len(ids), 16 * POINTS_A_TURN):
+        turn = POINT_ID_BYTES * POINTS_A_TURN
+        for start in range(0, len(ids), turn):
             if start:
                 await asyncio.sleep(0)
-            for document_id, points in self._of(collection).points(ids[start : start + 16 * POINTS_A_TURN]).items():
+            for document_id, points in self._of(collection).points(ids[start : start + turn]).items():
                 found.setdefault(document_id, []).extend(points)
         return found
 

@@ -6,7 +6,7 @@ No driver is imported here and nothing is asked of a store.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
@@ -160,6 +160,12 @@ def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content:
         metadata=payload.get("metadata") if content else None,
         vector=vector_bytes(vectors) if content and not deleted else None,
     )
+
+
+def chunks_in(records: Iterable[Any], *, content: bool = False) -> list[tuple[str, StoredChunk]]:
+    """Return document id and stored point of each record of the engine or of a server."""
+    found = ((record.payload or {}, record.vector) for record in records)
+    return [(payload["document_id"], stored_chunk(payload, vector, content=content)) for payload, vector in found]
 
 
 def by_document(

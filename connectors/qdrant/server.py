@@ -33,12 +33,12 @@ from connectors.qdrant.points import (
     by_document,
     check_document,
     check_vector,
+    chunks_in,
     floats,
     metadata_indexes,
     metadata_path,
     payload_of,
     search_documents,
-    stored_chunk,
 )
 from connectors.qdrant.server_errors import mapped
 from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
@@ -173,9 +173,7 @@ class ServerVectorStore:
                         with_payload=CONTENT_FIELDS if content else MARK_FIELDS,
                         with_vectors=content,
                     )
-                for record in page:
-                    payload = record.payload or {}
-                    points.append((payload["document_id"], stored_chunk(payload, record.vector, content=content)))
+                points += chunks_in(page, content=content)
                 if offset is None:
                     break
         return by_document(points, ids)
@@ -274,45 +272,30 @@ class ServerVectorStore:
     async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
         """Return a page of points in the order of their ids."""
         fields = CONTENT_FIELDS if content else MARK_FIELDS
-        with mapped(f"scanning {collection}"):
-            page, following = await self._client.scroll(
-                collection,
-                None,
-                limit,
-                offset=_offset(after),
-                with_payload=fields,
-                with_vectors=content,
-            )
-        groups = by_document(
-            [
-                (payload["document_id"], stored_chunk(payload, record.vector, content=content))
-                for payload, record in ((record.payload or {}, record) for record in page)
-            ]
-        )
-        documents = {name: tuple(chunks) for name, chunks in groups.items()}
-        return PointPage(documents, None if following is None else str(following))
+        page, following = await self._page(collection, after, limit, fields=fields, vectors=content)
+        groups = by_document(chunks_in(page, content=content))
+        return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""
+        page, following = await self._page(collection, after, limit, fields=False, vectors=False)
+        return IdPage(b"".join([packed_id(record.id) for record in page]), following)
+
+    async def _page(
+        self, collection: str, after: str | None, limit: int, *, fields: list[str] | bool, vectors: bool
+    ) -> tuple[list[models.Record], str | None]:
         with mapped(f"scanning {collection}"):
             page, following = await self._client.scroll(
-                collection,
-                None,
-                limit,
-                offset=_offset(after),
-                with_payload=False,
-                with_vectors=False,
+                collection, None, limit, offset=_offset(after), with_payload=fields, with_vectors=vectors
             )
-        ids = b"".join([packed_id(record.id) for record in page])
-        return IdPage(ids, None if following is None else str(following))
+        return page, None if following is None else str(following)
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
         """Return the points of packed ids."""
         some = [_named(one) for one in unpacked_ids(ids)]
         with mapped(f"reading points of {collection}"):
             found = await self._client.retrieve(collection, some, with_payload=MARK_FIELDS)
-        payloads = [record.payload or {} for record in found]
-        return by_document([(payload["document_id"], stored_chunk(payload)) for payload in payloads])
+        return by_document(chunks_in(found))
 
     async def count(self, collection: str) -> int:
         """Return the number of live points of all tenants."""

@@ -36,11 +36,11 @@ from connectors.qdrant.points import (
     IndexKind,
     PointBatch,
     by_document,
+    chunks_in,
     floats,
     is_number,
     metadata_path,
     payload_of,
-    stored_chunk,
 )
 from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
@@ -247,9 +247,7 @@ class Shard:
                     page, offset = self._engine.scroll(
                         edge.ScrollRequest(offset, POINTS_A_PAGE, only, with_payload=fields, with_vector=content)
                     )
-                    for record in page:
-                        payload = record.payload or {}
-                        points.append((payload["document_id"], stored_chunk(payload, record.vector, content=content)))
+                    points += chunks_in(page, content=content)
                     if offset is None:
                         break
         return by_document(points, ids)
@@ -280,34 +278,30 @@ class Shard:
     def scan(self, after: str | None, limit: int, *, content: bool) -> PointPage:
         """Return a page of points in the order of their ids."""
         fields = True if content else MARK_FIELDS  # to name them all costs more
-        with mapped(f"scanning {self.collection}"):
-            page, following = self._engine.scroll(
-                edge.ScrollRequest(_offset(after), limit, None, with_payload=fields, with_vector=content)
-            )
-        groups = by_document(
-            [
-                (payload["document_id"], stored_chunk(payload, record.vector, content=content))
-                for payload, record in ((record.payload or {}, record) for record in page)
-            ]
-        )
-        documents = {name: tuple(chunks) for name, chunks in groups.items()}
-        return PointPage(documents, None if following is None else str(following))
+        page, following = self._page(after, limit, fields=fields, vectors=content)
+        groups = by_document(chunks_in(page, content=content))
+        return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
 
     def scan_ids(self, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""
+        page, following = self._page(after, limit, fields=False, vectors=False)
+        return IdPage(b"".join([packed_id(record.id) for record in page]), following)
+
+    def _page(
+        self, after: str | None, limit: int, *, fields: list[str] | bool, vectors: bool
+    ) -> tuple[list[edge.Record], str | None]:
+        offset = None if after is None else parse_point_id(after)
         with mapped(f"scanning {self.collection}"):
             page, following = self._engine.scroll(
-                edge.ScrollRequest(_offset(after), limit, None, with_payload=False, with_vector=False)
+                edge.ScrollRequest(offset, limit, None, with_payload=fields, with_vector=vectors)
             )
-        ids = b"".join([packed_id(record.id) for record in page])
-        return IdPage(ids, None if following is None else str(following))
+        return page, None if following is None else str(following)
 
     def points(self, ids: bytes) -> dict[str, list[StoredChunk]]:
         """Return the points of packed ids."""
         with mapped(f"reading points of {self.collection}"):
             found = self._engine.retrieve([*unpacked_ids(ids)], MARK_FIELDS, False)
-        payloads = [record.payload or {} for record in found]
-        return by_document([(payload["document_id"], stored_chunk(payload)) for payload in payloads])
+        return by_document(chunks_in(found))
 
     def count(self) -> int:
         """Return the number of live points: those that have a vector."""
@@ -381,10 +375,6 @@ def _quantization(storage: Storage) -> _Quantization | None:
             return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, always_ram=True)
         case "none":
             return None
-
-
-def _offset(after: str | None) -> edge.PointId | None:
-    return None if after is None else parse_point_id(after)
 
 
 def _floats(vector: bytes) -> list[float]:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from connectors.failpoints import passing
 from connectors.ports import IdPage
+from domain.keys import POINT_ID_BYTES
 from operations.verification.pace import Throttle
 from operations.verification.planning import Retried
 from operations.verification.stores import Stores
 
 _PAGE = 5000
 _MOST_SEEN = 32_000_000
-_ID_BYTES = 16
 # The variant of a UUID takes the first two bits of its second half.
 _HASH_BITS = np.uint64(2**62 - 1)
 Hashes = npt.NDArray[np.uint64]
@@ -48,7 +48,7 @@ class Seen:
         hashes = np.frombuffer(ids, ">u8").reshape(-1, 2)[:, 1]
         begin = self._beginnings.has(hashes)
         known = begin | self._others.has(hashes)
-        return np.frombuffer(ids, np.uint8).reshape(-1, _ID_BYTES)[~known].tobytes(), int(begin.sum())
+        return np.frombuffer(ids, np.uint8).reshape(-1, POINT_ID_BYTES)[~known].tobytes(), int(begin.sum())
 
 
 class _Known:
@@ -102,6 +102,6 @@ async def _judged(stores: Stores, seen: Seen, page: IdPage) -> tuple[int, list[s
         return begun, []
     documents = await stores.vectors.points(stores.name, unknown)
     visible = [i for i, points in documents.items() if any(not p.deleted for p in points)]
-    begun += sum(any(not p.deleted and p.chunk == 0 for p in documents[i]) for i in visible)
+    begun += sum(any(p.begins for p in documents[i]) for i in visible)
     existing = await stores.table.existing(visible) if visible else set()
     return begun, [i for i in visible if i not in existing]

@@ -179,8 +179,8 @@ class Walk:
         for i in page:
             points = found.points.get(i, ())
             for point in points:
-                begins = point.chunk == 0 and not point.deleted
-                (seen.beginnings if begins else seen.others).append(point_hash(self._stores.name, i, point.chunk))
+                hashes = seen.beginnings if point.begins else seen.others
+                hashes.append(point_hash(self._stores.name, i, point.chunk))
             if i in found.differences:
                 seen.suspects.append(suspect(i, found.facts.get(i), points))
         for i in page[:: max(1, len(page) // _OFFERED)]:
