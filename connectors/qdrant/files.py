@@ -40,15 +40,41 @@ class Description(msgspec.Struct, frozen=True):
     generation: int
 
 
-def described_dimension(home: Path, collection: str) -> int | None:
-    """Return the length of a collection's vectors, None where there is none. Raises Misconfigured for damaged files."""
-    path = engine_folder(home) / collection / "collection.json"
+def description_of(folder: Path) -> Description | None:
+    """Return what a collection's folder says of it, None where there is none. Raises Misconfigured for damage."""
+    path = folder / "collection.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Description).dimension
+        return msgspec.json.decode(path.read_bytes(), type=Description)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
-        raise Misconfigured(f"collection {collection}: {path} is damaged: {error}") from error
+        raise Misconfigured(f"collection {folder.name}: {path} is damaged: {error}") from error
+
+
+def describe(folder: Path, description: Description) -> None:
+    """Write `collection.json` in one step that survives a power cut."""
+    fresh = folder / "collection.json.new"
+    with fresh.open("wb") as file:
+        file.write(msgspec.json.encode(description))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(folder / "collection.json")
+    folder_fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
+def generation_folder(folder: Path, generation: int) -> Path:
+    """Return the folder of a generation of a collection."""
+    return folder / f"g{generation}"
+
+
+def described_dimension(home: Path, collection: str) -> int | None:
+    """Return the length of a collection's vectors, None where there is none. Raises Misconfigured for damaged files."""
+    description = description_of(engine_folder(home) / collection)
+    return None if description is None else description.dimension
 
 
 class FolderLock:

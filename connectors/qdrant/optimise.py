@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from connectors.qdrant.files import Description, copy_folder
-from connectors.qdrant.shard import Shard, describe, generation_folder, load
+from connectors.qdrant.files import Description, copy_folder, describe, generation_folder
+from connectors.qdrant.shard import Shard, load
 
 log = logging.getLogger(__name__)
 

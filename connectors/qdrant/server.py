@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,11 +19,9 @@ from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRe
 from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
-    EXACT_FLOAT,
     HIT_FIELDS,
     IDS_A_REQUEST,
     MARK_FIELDS,
-    OVERSAMPLING,
     POINTS_A_PAGE,
     VECTOR,
     Found,
@@ -36,21 +34,17 @@ from connectors.qdrant.points import (
     chunks_in,
     floats,
     metadata_indexes,
-    metadata_path,
-    payload_of,
     search_documents,
 )
 from connectors.qdrant.server_errors import mapped
-from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
+from connectors.qdrant.server_requests import INDEX_TYPES, RESCORED, filter_of, parts_of, quantization_of, upsert_of
+from domain.keys import packed_id, parse_point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
-from schemas.content import Scalar
 from schemas.queries import Hit
 from schemas.settings import Qdrant
 
 FIRST_VERSION = (1, 16)
-REQUEST_BYTES = 8 * 1024 * 1024
-OPERATIONS_A_REQUEST = 512
 INDEXING_THRESHOLD_KB = 10_000  # what a server has by default
 INDEXING_POLL_S = 1.0
 _INDEXES: tuple[tuple[str, IndexKind], ...] = (
@@ -59,13 +53,6 @@ _INDEXES: tuple[tuple[str, IndexKind], ...] = (
     ("version", "integer"),
     ("deleted", "bool"),
 )
-_RESCORED = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
-_INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
-    "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
-    "float": models.PayloadSchemaType.FLOAT,
-    "bool": models.PayloadSchemaType.BOOL,
-}
 
 
 class ServerVectorStore:
@@ -125,10 +112,10 @@ class ServerVectorStore:
             self._dimensions[collection] = known
             if not self._local:
                 for name, kind in _INDEXES:
-                    await self._client.create_payload_index(collection, name, _INDEX_TYPES[kind], wait=True)
+                    await self._client.create_payload_index(collection, name, INDEX_TYPES[kind], wait=True)
                 for path, kind in indexes.items():
                     # Over millions of points that are there already it takes minutes; searches only are slower without.
-                    await self._client.create_payload_index(collection, path, _INDEX_TYPES[kind], wait=False)
+                    await self._client.create_payload_index(collection, path, INDEX_TYPES[kind], wait=False)
 
     async def known_dimension(self, collection: str) -> int | None:
         """Return the length of a collection's vectors, None where there is none. Raises as `prepare` does."""
@@ -144,7 +131,7 @@ class ServerVectorStore:
             size=dimension,
             distance=models.Distance.COSINE,
             on_disk=storage.on_disk or None,
-            quantization_config=_quantization(storage),
+            quantization_config=quantization_of(storage),
         )
         try:
             with mapped(f"creating {collection}"):
@@ -183,7 +170,7 @@ class ServerVectorStore:
         dimension = await self._dimension(collection)
         for document in documents:
             check_document(document, dimension)
-        for part in _requests(documents):
+        for part in parts_of(documents):
             operations = [upsert_of(collection, document) for document in part]
             with mapped(f"writing to {collection}"):
                 results = await self._client.batch_update_points(collection, operations, wait=True)
@@ -194,7 +181,7 @@ class ServerVectorStore:
         dimension = await self._dimension(collection)
         for document in documents:
             check_document(document, dimension)
-        for part in _requests(documents):
+        for part in parts_of(documents):
             await self._insert(collection, batch_of(collection, part))
 
     async def _insert(self, collection: str, batch: PointBatch) -> None:
@@ -243,7 +230,7 @@ class ServerVectorStore:
                 floats(vector),
                 using=VECTOR,
                 limit=limit,
-                search_params=None if self._local else models.SearchParams(exact=exact, quantization=_RESCORED),
+                search_params=None if self._local else models.SearchParams(exact=exact, quantization=RESCORED),
                 with_payload=False,
             )
         return [str(point.id) for point in answer.points]
@@ -263,7 +250,7 @@ class ServerVectorStore:
                     query_filter=only,
                     limit=points,
                     with_payload=HIT_FIELDS,
-                    search_params=None if self._local else models.SearchParams(quantization=_RESCORED),
+                    search_params=None if self._local else models.SearchParams(quantization=RESCORED),
                 )
             return [Found(point.score, point.payload or {}) for point in answer.points]
 
@@ -334,69 +321,6 @@ def check_results(results: Sequence[models.UpdateResult], expected: int) -> None
         raise StoreUnavailable(
             f"Qdrant completed {len(results) - len(unfinished)} of {expected} writes ({', '.join(unfinished[:3])})"
         )
-
-
-def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperation:
-    """Return the one operation of a document: live chunks, tombstones, conditional on a lower stored version."""
-    points = [
-        models.PointStruct(
-            id=point_id(collection, document.id, number),
-            vector={VECTOR: floats(document.chunks[number].vector)} if number < len(document.chunks) else {},
-            payload=payload_of(document, number),
-        )
-        for number in (*range(len(document.chunks)), *document.tombstones)
-    ]
-    # Not "below": a point that has no version at all must not block.
-    at_least = models.FieldCondition(key="version", range=models.Range(gte=float(document.version)))
-    return models.UpsertOperation(
-        upsert=models.PointsList(points=points, update_filter=models.Filter(must_not=[at_least]))
-    )
-
-
-def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
-    """Return the filter of a search: the tenant, and equality with metadata (null: null or absent)."""
-    must: list[models.Condition] = [models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant))]
-    for name, value in wanted.items():
-        path = metadata_path(name)
-        if value is None:
-            must.append(models.IsEmptyCondition(is_empty=models.PayloadField(key=path)))
-        elif isinstance(value, str | bool) or (isinstance(value, int) and abs(value) > EXACT_FLOAT):
-            must.append(models.FieldCondition(key=path, match=models.MatchValue(value=value)))
-        else:
-            must.append(models.FieldCondition(key=path, range=models.Range(gte=float(value), lte=float(value))))
-    return models.Filter(must=must)
-
-
-def _quantization(storage: Storage) -> models.QuantizationConfig | None:
-    """What is compared first stays in memory; the originals, wherever they are, decide."""
-    match storage.quantization:
-        case "scalar":
-            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
-            return models.ScalarQuantization(scalar=scalar)
-        case "binary":
-            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
-        case "product":
-            product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
-            return models.ProductQuantization(product=product)
-        case "none":
-            return None
-
-
-def _requests(documents: Sequence[DocumentPoints]) -> Iterable[list[DocumentPoints]]:
-    part: list[DocumentPoints] = []
-    size = 0
-    for document in documents:
-        if not document.chunks and not document.tombstones:
-            continue
-        # A float32 takes about 22 bytes in JSON.
-        bytes_ = 1024 + sum(6 * len(chunk.vector) + 3 * len(chunk.text) for chunk in document.chunks)
-        if part and (size + bytes_ > REQUEST_BYTES or len(part) == OPERATIONS_A_REQUEST):
-            yield part
-            part, size = [], 0
-        part.append(document)
-        size += bytes_
-    if part:
-        yield part
 
 
 def _offset(after: str | None) -> int | str | None:

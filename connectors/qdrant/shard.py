@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-import msgspec
 import qdrant_edge as edge
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
 from connectors.ports import IN_MEMORY, IdPage, PointPage, SearchRequest, Storage
 from connectors.qdrant.engine_errors import mapped
-from connectors.qdrant.files import Description
+from connectors.qdrant.engine_requests import INDEX_TYPES, RESCORED, filter_of, quantization_of
+from connectors.qdrant.files import Description, describe, description_of, generation_folder
 from connectors.qdrant.journal import Entry, Inserted, Journal, Written
 from connectors.qdrant.points import (
-    EXACT_FLOAT,
     HIT_FIELDS,
     IDS_A_REQUEST,
     MARK_FIELDS,
-    OVERSAMPLING,
     POINTS_A_PAGE,
     VECTOR,
     Found,
@@ -38,13 +35,10 @@ from connectors.qdrant.points import (
     by_document,
     chunks_in,
     floats,
-    is_number,
-    metadata_path,
     payload_of,
 )
 from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
-from schemas.content import Scalar
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +46,6 @@ _INDEXES = (
     ("document_id", edge.PayloadSchemaType.Keyword),
     ("tenant", edge.PayloadSchemaType.Keyword),
 )
-_RESCORED = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
-_Quantization = edge.ScalarQuantizationConfig | edge.BinaryQuantizationConfig | edge.ProductQuantizationConfig
-_INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
-    "keyword": edge.PayloadSchemaType.Keyword,
-    "integer": edge.PayloadSchemaType.Integer,
-    "float": edge.PayloadSchemaType.Float,
-    "bool": edge.PayloadSchemaType.Bool,
-}
 
 
 class Shard:
@@ -98,7 +84,7 @@ class Shard:
                 size=dimension,
                 distance=edge.Distance.Cosine,
                 memory=edge.Memory.Cold if storage.on_disk else None,
-                quantization_config=_quantization(storage),
+                quantization_config=quantization_of(storage),
             )
             engine = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={VECTOR: params}, wal_enabled=False))
             for name, kind in _INDEXES:
@@ -110,12 +96,9 @@ class Shard:
     @classmethod
     def open(cls, collection: str, folder: Path) -> Shard:
         """Open the collection. Raises Misconfigured where it does not exist."""
-        try:
-            description = msgspec.json.decode((folder / "collection.json").read_bytes(), type=Description)
-        except FileNotFoundError:
-            raise Misconfigured(f"collection {collection} does not exist in the vector store") from None
-        except msgspec.DecodeError as error:
-            raise Misconfigured(f"collection {collection}: {folder}/collection.json is damaged: {error}") from error
+        description = description_of(folder)
+        if description is None:
+            raise Misconfigured(f"collection {collection} does not exist in the vector store")
         current = generation_folder(folder, description.generation)
         for other in folder.glob("g*"):
             if other != current:
@@ -144,7 +127,7 @@ class Shard:
     def index(self, path: str, kind: IndexKind) -> None:
         """Build the index of a payload field, 7 µs a point; nothing where there is one of that kind already."""
         with mapped(f"indexing {path} of {self.collection}"):
-            self._engine.update(edge.UpdateOperation.create_field_index(path, _INDEX_TYPES[kind]))
+            self._engine.update(edge.UpdateOperation.create_field_index(path, INDEX_TYPES[kind]))
         self.unflushed += 1
 
     def index_as(self, other: Shard) -> None:
@@ -259,8 +242,8 @@ class Shard:
                 edge.QueryRequest(
                     limit=limit,
                     query=edge.Query.Nearest(floats(request.vector or b""), using=VECTOR),
-                    filter=_filter(request.tenant, request.filter),
-                    params=edge.SearchParams(quantization=_RESCORED),
+                    filter=filter_of(request.tenant, request.filter),
+                    params=edge.SearchParams(quantization=RESCORED),
                     with_payload=HIT_FIELDS,
                 )
             )
@@ -271,7 +254,7 @@ class Shard:
         with mapped(f"searching {self.collection}"):
             nearest = edge.Query.Nearest(floats(vector), using=VECTOR)
             request = edge.QueryRequest(
-                limit=limit, query=nearest, params=edge.SearchParams(exact=exact, quantization=_RESCORED)
+                limit=limit, query=nearest, params=edge.SearchParams(exact=exact, quantization=RESCORED)
             )
             return [str(point.id) for point in self._engine.query(request)]
 
@@ -344,63 +327,6 @@ def load(collection: str, folder: Path) -> edge.EdgeShard:
         return edge.EdgeShard.load(str(folder))
 
 
-def generation_folder(folder: Path, generation: int) -> Path:
-    """Return the folder of a generation of a collection."""
-    return folder / f"g{generation}"
-
-
-def describe(folder: Path, description: Description) -> None:
-    """Write `collection.json` in one step that survives a power cut."""
-    fresh = folder / "collection.json.new"
-    with fresh.open("wb") as file:
-        file.write(msgspec.json.encode(description))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(folder / "collection.json")
-    folder_fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)
-
-
-def _quantization(storage: Storage) -> _Quantization | None:
-    """What is compared first stays in memory; the originals, wherever they are, decide."""
-    match storage.quantization:
-        case "scalar":
-            return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, always_ram=True)
-        case "binary":
-            return edge.BinaryQuantizationConfig(always_ram=True)
-        case "product":
-            return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, always_ram=True)
-        case "none":
-            return None
-
-
 def _floats(vector: bytes) -> list[float]:
     """Return a vector as something the engine reads floats from, one at a time: half the time of a list of them."""
     return cast("list[float]", array("f", vector))
-
-
-def _filter(tenant: str, wanted: Mapping[str, Scalar]) -> edge.Filter:
-    must: list[edge.ConditionType] = [edge.FieldCondition("tenant", match=edge.MatchValue(tenant))]
-    must_not: list[edge.ConditionType] = []
-    for name, value in wanted.items():
-        path = metadata_path(name)
-        if value is None:
-            must.append(edge.IsEmptyCondition(path))
-        elif isinstance(value, bool):
-            # It cannot be matched (see `count`): narrow to what is there and is no number, the caller compares.
-            must_not.append(edge.IsEmptyCondition(path))
-            every = edge.RangeFloat(gte=-1.7976931348623157e308, lte=1.7976931348623157e308)
-            must_not.append(edge.FieldCondition(path, range=every))
-        elif isinstance(value, str):
-            must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
-        elif is_number(value) and abs(value) <= EXACT_FLOAT:
-            same = edge.RangeFloat(gte=float(value), lte=float(value))
-            must.append(edge.FieldCondition(path, range=same))
-        elif isinstance(value, int):
-            must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
-        else:
-            must.append(edge.FieldCondition(path, range=edge.RangeFloat(gte=value, lte=value)))
-    return edge.Filter(must=must, must_not=must_not or None)

@@ -16,7 +16,8 @@ from connectors.qdrant.embedded import optimising_is_due
 from connectors.qdrant.files import socket_path
 from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import Found, batch_of, best_hits, search_documents
-from connectors.qdrant.server import ServerVectorStore, _requests, check_results, check_version, filter_of, upsert_of
+from connectors.qdrant.server import ServerVectorStore, check_results, check_version
+from connectors.qdrant.server_requests import filter_of, parts_of, upsert_of
 from domain.keys import point_id
 from domain.values import Kind
 from tests.contract.vector_stores import document, vector
@@ -131,11 +132,11 @@ async def test_a_server_is_asked_for_the_indexes_of_every_column_at_each_start()
 
 def test_requests_are_bounded_and_nothing_is_left_out() -> None:
     small = [document(f"d{i}", 1) for i in range(1200)]
-    assert [len(part) for part in _requests(small)] == [512, 512, 176]
+    assert [len(part) for part in parts_of(small)] == [512, 512, 176]
     large = [document(f"d{i}", 1, [(float(n), 0, 0, 0) for n in range(30_000)]) for i in range(3)]
-    parts = list(_requests([*large, document("nothing", 1, [])]))
+    parts = list(parts_of([*large, document("nothing", 1, [])]))
     assert [[one.id for one in part] for part in parts] == [["d0", "d1"], ["d2"]]
-    assert list(_requests([])) == []
+    assert list(parts_of([])) == []
 
 
 def found(name: str, chunk: int, version: int, score: float) -> Found:

@@ -1,0 +1,61 @@
+"""What the embedded engine is asked with: filters, quantization, index types. The engine is not called from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import qdrant_edge as edge
+
+from connectors.ports import Storage
+from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, IndexKind, is_number, metadata_path
+from schemas.content import Scalar
+
+RESCORED = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+Quantization = edge.ScalarQuantizationConfig | edge.BinaryQuantizationConfig | edge.ProductQuantizationConfig
+INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "float": edge.PayloadSchemaType.Float,
+    "bool": edge.PayloadSchemaType.Bool,
+}
+
+
+def quantization_of(storage: Storage) -> Quantization | None:
+    """Return the configuration: what is compared first stays in memory; the originals, wherever they are, decide."""
+    match storage.quantization:
+        case "scalar":
+            return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, always_ram=True)
+        case "binary":
+            return edge.BinaryQuantizationConfig(always_ram=True)
+        case "product":
+            return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, always_ram=True)
+        case "none":
+            return None
+
+
+def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> edge.Filter:
+    """Return the filter of a search: the tenant, and equality with metadata (null: null or absent).
+
+    A boolean only narrows to what is there and is no number: the binding turns one to match into a number
+    (qdrant-edge-py 0.9.0), so the caller compares.
+    """
+    must: list[edge.ConditionType] = [edge.FieldCondition("tenant", match=edge.MatchValue(tenant))]
+    must_not: list[edge.ConditionType] = []
+    for name, value in wanted.items():
+        path = metadata_path(name)
+        if value is None:
+            must.append(edge.IsEmptyCondition(path))
+        elif isinstance(value, bool):
+            must_not.append(edge.IsEmptyCondition(path))
+            every = edge.RangeFloat(gte=-1.7976931348623157e308, lte=1.7976931348623157e308)
+            must_not.append(edge.FieldCondition(path, range=every))
+        elif isinstance(value, str):
+            must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
+        elif is_number(value) and abs(value) <= EXACT_FLOAT:
+            same = edge.RangeFloat(gte=float(value), lte=float(value))
+            must.append(edge.FieldCondition(path, range=same))
+        elif isinstance(value, int):
+            must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
+        else:
+            must.append(edge.FieldCondition(path, range=edge.RangeFloat(gte=value, lte=value)))
+    return edge.Filter(must=must, must_not=must_not or None)

@@ -1,0 +1,87 @@
+"""What the server adapter sends: upserts with their condition, filters, index types. Nothing is sent from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from qdrant_client import models
+
+from connectors.ports import Storage
+from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, VECTOR, IndexKind, floats, metadata_path, payload_of
+from domain.keys import point_id
+from domain.points import DocumentPoints
+from schemas.content import Scalar
+
+REQUEST_BYTES = 8 * 1024 * 1024
+OPERATIONS_A_REQUEST = 512
+RESCORED = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "float": models.PayloadSchemaType.FLOAT,
+    "bool": models.PayloadSchemaType.BOOL,
+}
+
+
+def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperation:
+    """Return the one operation of a document: live chunks, tombstones, conditional on a lower stored version."""
+    points = [
+        models.PointStruct(
+            id=point_id(collection, document.id, number),
+            vector={VECTOR: floats(document.chunks[number].vector)} if number < len(document.chunks) else {},
+            payload=payload_of(document, number),
+        )
+        for number in (*range(len(document.chunks)), *document.tombstones)
+    ]
+    # Not "below": a point that has no version at all must not block.
+    at_least = models.FieldCondition(key="version", range=models.Range(gte=float(document.version)))
+    return models.UpsertOperation(
+        upsert=models.PointsList(points=points, update_filter=models.Filter(must_not=[at_least]))
+    )
+
+
+def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
+    """Return the filter of a search: the tenant, and equality with metadata (null: null or absent)."""
+    must: list[models.Condition] = [models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant))]
+    for name, value in wanted.items():
+        path = metadata_path(name)
+        if value is None:
+            must.append(models.IsEmptyCondition(is_empty=models.PayloadField(key=path)))
+        elif isinstance(value, str | bool) or (isinstance(value, int) and abs(value) > EXACT_FLOAT):
+            must.append(models.FieldCondition(key=path, match=models.MatchValue(value=value)))
+        else:
+            must.append(models.FieldCondition(key=path, range=models.Range(gte=float(value), lte=float(value))))
+    return models.Filter(must=must)
+
+
+def quantization_of(storage: Storage) -> models.QuantizationConfig | None:
+    """Return the configuration: what is compared first stays in memory; the originals, wherever they are, decide."""
+    match storage.quantization:
+        case "scalar":
+            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+            return models.ScalarQuantization(scalar=scalar)
+        case "binary":
+            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+        case "product":
+            product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+            return models.ProductQuantization(product=product)
+        case "none":
+            return None
+
+
+def parts_of(documents: Sequence[DocumentPoints]) -> Iterable[list[DocumentPoints]]:
+    """Yield the documents that have points, as many at a time as fit into a request."""
+    part: list[DocumentPoints] = []
+    size = 0
+    for document in documents:
+        if not document.chunks and not document.tombstones:
+            continue
+        # A float32 takes about 22 bytes in JSON.
+        bytes_ = 1024 + sum(6 * len(chunk.vector) + 3 * len(chunk.text) for chunk in document.chunks)
+        if part and (size + bytes_ > REQUEST_BYTES or len(part) == OPERATIONS_A_REQUEST):
+            yield part
+            part, size = [], 0
+        part.append(document)
+        size += bytes_
+    if part:
+        yield part
