@@ -8,11 +8,12 @@ from functools import lru_cache
 from hashlib import blake2b
 from zlib import crc32
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, made_by, payload_checksum, vector_checksums
+from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, checksum, made_by, newest_version, vector_checksums
 from schemas.content import Scalar
 from schemas.documents import DifferenceKind
 
@@ -21,8 +22,7 @@ GIVEN_ERROR = 2e-6
 _TINY, _HUGE = 1e-30, 1e30
 
 
-@dataclass(frozen=True, slots=True)
-class LegacyFacts:
+class LegacyFacts(msgspec.Struct, frozen=True):
     """What the legacy store says of a document.
 
     `chunk_count` and `vector_version` are the ledger's, None where it has none; `tenant` and `metadata` None are not
@@ -57,17 +57,14 @@ def compare(
     Payloads are checked where they were read with the points. `model` is the CRC-32 of the collection's model key.
     """
     visible = [point for point in stored if not point.deleted]
-    if legacy is None and not visible:
-        return None
-    newest = max((point.version for point in visible), default=None)
-    if legacy is None:
-        return Difference(document_id, "ghost", "no legacy row", None, newest)
     if not visible:
-        return Difference(document_id, "missing", "no visible point", legacy.version, None)
+        return Difference(document_id, "missing", "no visible point", legacy.version, None) if legacy else None
+    if legacy is None:
+        return Difference(document_id, "ghost", "no legacy row", None, newest_version(visible))
     detail = _disagreement(legacy, visible) or _payload(document_id, legacy, visible)
     if detail is None and model is not None and any(_fingerprint(point.model) != model for point in visible):
         detail = "wrong model"
-    return Difference(document_id, "stale", detail, legacy.version, newest) if detail else None
+    return Difference(document_id, "stale", detail, legacy.version, newest_version(visible)) if detail else None
 
 
 def _disagreement(legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> str | None:
@@ -122,18 +119,18 @@ def _fingerprint(model: str) -> int:
 
 def checksum_of(document_id: str, point: StoredChunk) -> int:
     """Return the checksum that a point's payload, as it was read, must carry."""
-    return payload_checksum(
-        {
-            "document_id": document_id,
-            "tenant": point.tenant,
-            "chunk": point.chunk,
-            "version": point.version,
-            "content_hash": point.content_hash,
-            "deleted": point.deleted,
-            "text": point.text,
-            "metadata": point.metadata,
-            "model": point.model,
-        }
+    return checksum(
+        [
+            document_id,
+            point.tenant,
+            point.chunk,
+            point.version,
+            point.content_hash,
+            point.deleted,
+            point.text,
+            point.metadata,
+            point.model,
+        ]
     )
 
 

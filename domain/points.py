@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -27,8 +27,7 @@ def made_by(model: str) -> str:
     return model.removesuffix(_GIVEN)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChunk:
+class StoredChunk(msgspec.Struct, frozen=True, gc=False):
     """One point of a document as it is in Qdrant; `text`, `metadata` and `vector` only where they were asked for.
 
     `checksum` and `vector_checksum` are what was written with the point, None for a point that has none.
@@ -52,8 +51,7 @@ class StoredChunk:
         return self.chunk == 0 and not self.deleted
 
 
-@dataclass(frozen=True, slots=True)
-class PointChunk:
+class PointChunk(msgspec.Struct, frozen=True, gc=False):
     """One chunk to write: its text, its vector (little-endian float32), and the vector's checksum (`chunks_of`)."""
 
     text: str
@@ -61,8 +59,7 @@ class PointChunk:
     vector_checksum: float
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentPoints:
+class DocumentPoints(msgspec.Struct, frozen=True, gc=False):
     """All the points of one version of a document: live chunks 0..n-1, and the numbers that become tombstones."""
 
     id: str
@@ -115,7 +112,12 @@ def payload_checksum(payload: Mapping[str, Any]) -> int:
     A payload that was changed by hand no longer has the checksum that it carries. 53 bits: an integer that JSON and
     a float keep.
     """
-    fields = orjson.dumps([payload.get(name) for name in _CHECKED], option=orjson.OPT_SORT_KEYS)
+    return checksum([payload.get(name) for name in _CHECKED])
+
+
+def checksum(values: Sequence[Any]) -> int:
+    """Return what `payload_checksum` does, of the values of its fields in their order."""
+    fields = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
     return int.from_bytes(blake2b(fields, digest_size=8).digest(), "big") >> 11
 
 

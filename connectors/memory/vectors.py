@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from connectors.errors import Misconfigured
 from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
@@ -179,7 +180,7 @@ class MemoryVectorStore:
 
 
 def _bare(mark: StoredChunk) -> StoredChunk:
-    return replace(mark, checksum=None, vector_checksum=None, text=None, metadata=None, vector=None)
+    return structs.replace(mark, checksum=None, vector_checksum=None, text=None, metadata=None, vector=None)
 
 
 def _point(document: DocumentPoints, chunk: int) -> _Point:

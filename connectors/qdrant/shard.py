@@ -46,6 +46,8 @@ _INDEXES = (
     ("document_id", edge.PayloadSchemaType.Keyword),
     ("tenant", edge.PayloadSchemaType.Keyword),
 )
+# Nearly all points are in one segment: to hand a call over to another thread costs more than it gains.
+_SEARCH_THREADS = 1
 
 
 class Shard:
@@ -86,7 +88,14 @@ class Shard:
                 memory=edge.Memory.Cold if storage.on_disk else None,
                 quantization_config=quantization_of(storage),
             )
-            engine = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={VECTOR: params}, wal_enabled=False))
+            config = edge.EdgeConfig(
+                vectors={VECTOR: params},
+                # Cold payloads are dropped from the page cache when files are opened, and read from disk one by one.
+                payload_memory=edge.Memory.Cold if storage.on_disk else edge.Memory.Cached,
+                max_search_threads=_SEARCH_THREADS,
+                wal_enabled=False,
+            )
+            engine = edge.EdgeShard.create(str(path), config)
             for name, kind in _INDEXES:
                 engine.update(edge.UpdateOperation.create_field_index(name, kind))
             engine.flush()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
+
+from msgspec import structs
 
 from domain.comparison import Difference, LegacyFacts, compare, is_checked, points_digest, wrong_vectors
 from domain.ledger import LedgerRow
@@ -53,7 +55,7 @@ def small(facts: LegacyFacts | None) -> LegacyFacts | None:
     """Return facts whose embedding is replaced by its hash."""
     if facts is None or facts.given is None:
         return facts
-    return replace(facts, given=blake2b(facts.given, digest_size=16).digest())
+    return structs.replace(facts, given=blake2b(facts.given, digest_size=16).digest())
 
 
 async def look(stores: Stores, ids: Sequence[str], rows: Mapping[str, LegacyRow]) -> Look:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from uuid import uuid4
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from connectors.errors import Misconfigured, Refused
 from connectors.ports import Storage, VectorStore
 from domain.keys import packed_id, point_id
-from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, payload_checksum, tombstones_for, vector_checksums
+from domain.points import (
+    VECTOR_CHECKSUM_ERROR,
+    PointChunk,
+    StoredChunk,
+    payload_checksum,
+    tombstones_for,
+    vector_checksums,
+)
 from domain.values import Kind
 from schemas.content import Scalar
 from schemas.settings import Quantization
@@ -108,7 +115,7 @@ async def test_every_point_carries_the_checksums_of_what_it_is(store: VectorStor
     points = [(one, point) for one, chunks in page.documents.items() for point in chunks]
     assert len(points) == 3
     for one, point in points:
-        assert point.checksum == payload_checksum({**asdict(point), "document_id": one})
+        assert point.checksum == payload_checksum({**structs.asdict(point), "document_id": one})
         assert point.vector is not None
         assert point.vector_checksum == pytest.approx(vector_checksums([point.vector])[0], abs=VECTOR_CHECKSUM_ERROR)
     assert await store.stored(name, ["a", "b"], content=True) == {one: list(p) for one, p in page.documents.items()}
@@ -258,8 +265,7 @@ async def test_several_conditions_must_all_hold(store: VectorStore, name: str) -
 async def test_an_unusable_vector_is_refused_before_anything_is_written(
     store: VectorStore, name: str, bad: bytes
 ) -> None:
-    wrong = document("b", 1)
-    object.__setattr__(wrong.chunks[0], "vector", bad)
+    wrong = structs.replace(document("b", 1), chunks=(PointChunk("text", bad, 0.0),))
     with pytest.raises(Refused):
         await store.write(name, [document("a", 1), wrong])
     assert await store.stored(name, ["a", "b"]) == {}

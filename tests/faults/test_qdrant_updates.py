@@ -34,7 +34,7 @@ while True:
 # Looks, and dies without a flush: what the engine read back from its log must hold for the next one, too.
 READER = """
 import json, sys
-from dataclasses import asdict
+from msgspec.structs import asdict
 from pathlib import Path
 from connectors.qdrant.shard import Shard
 from domain.points import payload_checksum, vector_checksums

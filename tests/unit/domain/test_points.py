@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from domain.points import (
     CHECKSUM,
@@ -106,10 +106,10 @@ def test_no_vector_is_kept_of(stored: Sequence[StoredChunk]) -> None:
 def test_a_vector_that_was_damaged_since_it_was_written_is_not_kept() -> None:
     vector, another = (np.array(values, "<f4").tobytes() for values in ([1, 2, 3, 4], [1, 2, 3, 5]))
     (checksum,) = vector_checksums([vector])
-    stored = [replace(live(0, "a"), vector=vector, vector_checksum=checksum)]
+    stored = [structs.replace(live(0, "a"), vector=vector, vector_checksum=checksum)]
     assert reusable_vectors(["a"], ["m@1"], stored) == {0: vector}
     for damaged in (another, np.full(4, np.nan, "<f4").tobytes()):
-        assert reusable_vectors(["a"], ["m@1"], [replace(stored[0], vector=damaged)]) == {}
+        assert reusable_vectors(["a"], ["m@1"], [structs.replace(stored[0], vector=damaged)]) == {}
 
 
 PAYLOAD = {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from domain.comparison import checksum_of
@@ -35,7 +36,7 @@ def point(chunk: int = 0, *, version: int = V1, hashed: str = HASH, **changes: A
     sound = StoredChunk(
         chunk, version, False, hashed, "default", "m", None, along, "text [of] a chunk", {"year": 7}, vector
     )
-    return replace(replace(sound, checksum=checksum_of("7", sound)), **changes)
+    return structs.replace(structs.replace(sound, checksum=checksum_of("7", sound)), **changes)
 
 
 def tombstone(version: int = V2) -> StoredChunk:
@@ -119,8 +120,8 @@ def test_a_letter_that_was_replayed_is_no_reason() -> None:
 
 def test_an_embedding_of_the_row_is_held_against_the_point() -> None:
     brought = replace(ROW, content=CONTENT.model_copy(update={"embedding": point().vector}))
-    stored = replace(point(), model="m (given)")
-    stored = replace(stored, checksum=checksum_of("7", stored))
+    stored = structs.replace(point(), model="m (given)")
+    stored = structs.replace(stored, checksum=checksum_of("7", stored))
 
     def first(row: LegacyRow, kept: StoredChunk) -> str:
         return explain(document(row, kept, brings=True)).said[0]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid5
 
+from msgspec import structs
+
 from agents.batch import Surroundings
 from connectors.embedding.memory import HashingEmbedder
 from connectors.memory.bus import MemoryBus
@@ -89,7 +91,7 @@ class Place:
         known = self.vectors._collections[NAME]
         name = known.chunks[document_id][chunk]
         point = known.points[name]
-        known.points[name] = replace(point, mark=replace(point.mark, **changes))
+        known.points[name] = replace(point, mark=structs.replace(point.mark, **changes))
 
     def double(self, document_id: str) -> None:
         """Have a chunk twice, under another point id."""
