@@ -55,8 +55,7 @@ def row_content(description: TableDescription, embedding_format: EmbeddingFormat
     embedding = None
     if description.embedding is not None and embedding_format is not None:
         embedding = parse_embedding(embedding_format, values.get(description.embedding), description.embedding)
-    # Every value below has its canonical form already: to validate them costs as much as all the rest.
-    return Content.model_construct(
+    return Content(
         tenant=row_tenant(description, values),
         text={name: _text(values.get(name)) for name in description.text},
         metadata={name: _canonical(name, kind, values.get(name)) for name, kind in description.metadata.items()},
