@@ -187,12 +187,8 @@ class SearchBackend(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PointPage:
-    """A page of a scan over all points: (document id, chunk) pairs by document, and where the next page begins."""
-
-    documents: dict[str, tuple[StoredChunk, ...]]
-    next: str | None
+# No document has the empty id.
+NAMELESS = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,19 +271,15 @@ class VectorStore(Protocol):
         """Return the nearest live chunks of the tenant, at most one for each document (cosine, higher is nearer)."""
         ...
 
-    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
-        """Return a page of up to `limit` points in the order of their ids, tombstones included.
-
-        `content` as in `stored`.
-        """
-        ...
-
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of up to `limit` point ids in their order, those of tombstones included."""
         ...
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
-        """Return those points of packed ids that are there, by document and without content."""
+        """Return those points of packed ids that are there, by document and without content.
+
+        Points whose payload names no document, which others wrote, are under `NAMELESS`.
+        """
         ...
 
     async def count(self, collection: str) -> int:

@@ -11,19 +11,18 @@ import numpy.typing as npt
 from msgspec import structs
 
 from connectors.errors import Misconfigured
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
 from connectors.qdrant.points import (
     Found,
     best_hits,
-    by_document,
     check_document,
     check_vector,
     matches,
     metadata_indexes,
     metadata_path,
     payload_of,
-    stored_chunk,
 )
+from connectors.qdrant.reading import by_document, stored_chunk
 from domain.guards import vector_moves
 from domain.keys import packed_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
@@ -142,23 +141,12 @@ class MemoryVectorStore:
         ]
         return best_hits(found)[: request.limit]
 
-    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
-        """Return a page of points in the order of their ids."""
-        names, following = self._page(collection, after, limit)
-        page = [self._of(collection).points[name] for name in names]
-        groups = by_document([(point.document_id, point.mark if content else _bare(point.mark)) for point in page])
-        return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
-
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""
-        names, following = self._page(collection, after, limit)
-        return IdPage(b"".join(map(packed_id, names)), following)
-
-    def _page(self, collection: str, after: str | None, limit: int) -> tuple[list[str], str | None]:
         names = sorted(self._of(collection).points)
         start = 0 if after is None else bisect_left(names, after)
         following = names[start + limit] if start + limit < len(names) else None
-        return names[start : start + limit], following
+        return IdPage(b"".join(map(packed_id, names[start : start + limit])), following)
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
         """Return the points of packed ids."""

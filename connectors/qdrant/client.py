@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from connectors.errors import Refused, StoreUnavailable, TransientError
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
 from connectors.qdrant import wire
 from connectors.qdrant.points import batch_of, check_metadata
 from domain.points import DocumentPoints, StoredChunk
@@ -103,11 +103,6 @@ class HostedVectorStore:
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
         """Return the nearest live chunks of the tenant, at most one for each document."""
         return [Hit.model_validate(fields) for fields in await self._call(wire.Search(collection, request))]
-
-    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
-        """Return a page of points in the order of their ids."""
-        page: PointPage = await self._call(wire.Scan(collection, after, limit, content))
-        return page
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable, TransientError
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
 from connectors.qdrant.files import FolderLock, engine_folder
 from connectors.qdrant.optimise import Optimisation
 from connectors.qdrant.points import (
@@ -159,10 +159,6 @@ class EmbeddedVectorStore:
             return self._of(collection).nearest(request, points)
 
         return await search_documents(ask, request.limit, request.filter)
-
-    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
-        """Return a page of points in the order of their ids."""
-        return self._of(collection).scan(after, limit, content=content)
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order; searches get their turn in between."""

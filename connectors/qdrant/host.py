@@ -135,8 +135,6 @@ class EngineHost:
                 answer = [hit.model_dump() for hit in await store.search(request.collection, request.request)]
             case wire.Stored():
                 answer = await store.stored(request.collection, request.ids, content=request.content)
-            case wire.Scan():
-                answer = await store.scan(request.collection, request.after, request.limit, content=request.content)
             case wire.ScanIds():
                 answer = await store.scan_ids(request.collection, request.after, request.limit)
             case wire.Points():

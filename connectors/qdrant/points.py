@@ -5,21 +5,22 @@ No driver is imported here and nothing is asked of a store.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from struct import Struct
 from typing import Any, Final, Literal
 
 import numpy as np
 
 from connectors.errors import Refused
 from domain.keys import point_id
-from domain.points import CHECKSUM, VECTOR_CHECKSUM, DocumentPoints, StoredChunk, payload_checksum
+from domain.points import CHECKSUM, VECTOR_CHECKSUM, DocumentPoints, payload_checksum
 from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
+
+log = logging.getLogger(__name__)
 
 VECTOR: Final = "dense"
 MARK_FIELDS: Final = ["document_id", "tenant", "chunk", "version", "content_hash", "deleted", "model"]
@@ -132,53 +133,6 @@ def floats(vector: bytes) -> list[float]:
     return values
 
 
-def vector_bytes(values: object) -> bytes | None:
-    """Return the named vector of a stored point as bytes, None where it has none."""
-    dense = values.get(VECTOR) if isinstance(values, Mapping) else None
-    return None if dense is None else _floats_of(len(dense)).pack(*dense)
-
-
-@lru_cache(maxsize=16)
-def _floats_of(dimension: int) -> Struct:
-    """The layout of a vector; packing a list so takes half the time of an array made of it."""
-    return Struct(f"<{dimension}f")
-
-
-def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content: bool = False) -> StoredChunk:
-    """Return a stored point from its payload. A point without a version counts as older than every version (-1)."""
-    deleted = bool(payload.get("deleted"))
-    return StoredChunk(
-        chunk=int(payload.get("chunk", 0)),
-        version=int(payload.get("version", -1)),
-        deleted=deleted,
-        content_hash=payload.get("content_hash"),
-        tenant=payload.get("tenant", "default"),
-        model=payload.get("model", ""),
-        checksum=payload.get(CHECKSUM) if content else None,
-        vector_checksum=payload.get(VECTOR_CHECKSUM) if content else None,
-        text=payload.get("text") if content else None,
-        metadata=payload.get("metadata") if content else None,
-        vector=vector_bytes(vectors) if content and not deleted else None,
-    )
-
-
-def chunks_in(records: Iterable[Any], *, content: bool = False) -> list[tuple[str, StoredChunk]]:
-    """Return document id and stored point of each record of the engine or of a server."""
-    found = ((record.payload or {}, record.vector) for record in records)
-    return [(payload["document_id"], stored_chunk(payload, vector, content=content)) for payload, vector in found]
-
-
-def by_document(
-    points: Sequence[tuple[str, StoredChunk]], order: Sequence[str] | None = None
-) -> dict[str, list[StoredChunk]]:
-    """Group points by document, ordered by chunk number; documents in the given order, else in order of appearance."""
-    groups: dict[str, list[StoredChunk]] = {}
-    for document_id, chunk in points:
-        groups.setdefault(document_id, []).append(chunk)
-    ids = groups if order is None else [document_id for document_id in dict.fromkeys(order) if document_id in groups]
-    return {document_id: sorted(groups[document_id], key=lambda point: point.chunk) for document_id in ids}
-
-
 def metadata_path(name: str) -> str:
     """Return the payload path of a metadata field, quoted. Raises Refused for a name that cannot be quoted."""
     if not name or '"' in name or "\\" in name:
@@ -197,9 +151,10 @@ def is_number(value: Scalar) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def matches(metadata: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> bool:
+def matches(metadata: object, wanted: Mapping[str, Scalar]) -> bool:
     """Say whether metadata equals a filter: null means null or absent, 1 equals 1.0, and a boolean equals no number."""
-    return all(_equal(metadata.get(name), value) for name, value in wanted.items())
+    known = metadata if isinstance(metadata, Mapping) else {}
+    return all(_equal(known.get(name), value) for name, value in wanted.items())
 
 
 def _equal(stored: Scalar, wanted: Scalar) -> bool:
@@ -218,34 +173,41 @@ class Found:
 
 def best_hits(found: Sequence[Found]) -> list[Hit]:
     """Return for each document the best chunk among those of its highest version, best first, then by document id."""
+    hits = [hit for point in found if (hit := _hit(point)) is not None]
     newest: dict[str, int] = {}
-    for point in found:
-        document_id, version = point.payload["document_id"], point.payload.get("version", -1)
-        newest[document_id] = max(version, newest.get(document_id, -1))
-    best: dict[str, Found] = {}
-    for point in found:
-        document_id = point.payload["document_id"]
-        if point.payload.get("version", -1) == newest[document_id] and (
-            document_id not in best or _rank(point) < _rank(best[document_id])
-        ):
-            best[document_id] = point
-    return [_hit(point) for point in sorted(best.values(), key=_rank)]
+    for hit in hits:
+        newest[hit.document_id] = max(_version(hit), newest.get(hit.document_id, -1))
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        known = best.get(hit.document_id)
+        if _version(hit) == newest[hit.document_id] and (known is None or _rank(hit) < _rank(known)):
+            best[hit.document_id] = hit
+    return sorted(best.values(), key=_rank)
 
 
-def _rank(point: Found) -> tuple[float, str, int]:
-    return (-point.score, point.payload["document_id"], point.payload["chunk"])
+def _version(hit: Hit) -> int:
+    return -1 if hit.version is None else hit.version
 
 
-def _hit(point: Found) -> Hit:
+def _rank(hit: Hit) -> tuple[float, str, int]:
+    return (-hit.score, hit.document_id, hit.chunk or 0)
+
+
+def _hit(point: Found) -> Hit | None:
+    """Return a point as a hit, None where its payload is none of crossfade's."""
     payload = point.payload
-    return Hit(
-        document_id=payload["document_id"],
-        chunk=payload["chunk"],
-        score=point.score,
-        text=payload.get("text") or "",
-        metadata=payload.get("metadata") or {},
-        version=payload.get("version"),
-    )
+    try:
+        return Hit(
+            document_id=payload["document_id"],
+            chunk=payload["chunk"],
+            score=point.score,
+            text=payload.get("text") or "",
+            metadata=payload.get("metadata") or {},
+            version=payload.get("version"),
+        )
+    except (KeyError, ValueError) as error:  # the verifier tells which
+        log.debug("a point is no hit: %s", error)
+        return None
 
 
 async def search_documents(
@@ -259,7 +221,7 @@ async def search_documents(
     points = limit * _OVERSAMPLING
     while True:
         found = await ask(points)
-        hits = best_hits([point for point in found if matches(point.payload.get("metadata") or {}, wanted)])
+        hits = best_hits([point for point in found if matches(point.payload.get("metadata"), wanted)])
         if len(hits) >= limit or len(found) < points or points >= _MOST_POINTS_SEARCHED:
             return hits[:limit]
         points = min(points * 4, _MOST_POINTS_SEARCHED)

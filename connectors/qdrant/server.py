@@ -15,7 +15,7 @@ from uuid import UUID
 from qdrant_client import AsyncQdrantClient, grpc, models
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
 from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
@@ -28,14 +28,13 @@ from connectors.qdrant.points import (
     IndexKind,
     PointBatch,
     batch_of,
-    by_document,
     check_document,
     check_vector,
-    chunks_in,
     floats,
     metadata_indexes,
     search_documents,
 )
+from connectors.qdrant.reading import by_document, chunks_in
 from connectors.qdrant.server_errors import mapped
 from connectors.qdrant.server_requests import INDEX_TYPES, RESCORED, filter_of, parts_of, quantization_of, upsert_of
 from domain.keys import packed_id, parse_point_id, unpacked_ids
@@ -256,26 +255,14 @@ class ServerVectorStore:
 
         return await search_documents(ask, request.limit, request.filter)
 
-    async def scan(self, collection: str, after: str | None, limit: int, *, content: bool = False) -> PointPage:
-        """Return a page of points in the order of their ids."""
-        fields = CONTENT_FIELDS if content else MARK_FIELDS
-        page, following = await self._page(collection, after, limit, fields=fields, vectors=content)
-        groups = by_document(chunks_in(page, content=content))
-        return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
-
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""
-        page, following = await self._page(collection, after, limit, fields=False, vectors=False)
-        return IdPage(b"".join([packed_id(record.id) for record in page]), following)
-
-    async def _page(
-        self, collection: str, after: str | None, limit: int, *, fields: list[str] | bool, vectors: bool
-    ) -> tuple[list[models.Record], str | None]:
         with mapped(f"scanning {collection}"):
             page, following = await self._client.scroll(
-                collection, None, limit, offset=_offset(after), with_payload=fields, with_vectors=vectors
+                collection, None, limit, offset=_offset(after), with_payload=False, with_vectors=False
             )
-        return page, None if following is None else str(following)
+        ids = b"".join([packed_id(record.id) for record in page])
+        return IdPage(ids, None if following is None else str(following))
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
         """Return the points of packed ids."""

@@ -18,7 +18,7 @@ from typing import cast
 import qdrant_edge as edge
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.ports import IN_MEMORY, IdPage, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, IdPage, SearchRequest, Storage
 from connectors.qdrant.engine_errors import mapped
 from connectors.qdrant.engine_requests import INDEX_TYPES, RESCORED, filter_of, quantization_of
 from connectors.qdrant.files import Description, describe, description_of, generation_folder
@@ -32,11 +32,10 @@ from connectors.qdrant.points import (
     Found,
     IndexKind,
     PointBatch,
-    by_document,
-    chunks_in,
     floats,
     payload_of,
 )
+from connectors.qdrant.reading import by_document, chunks_in, version_in
 from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
 
@@ -171,7 +170,7 @@ class Shard:
             due = [
                 (name, number)
                 for name, number in zip(names, numbers, strict=True)
-                if held.get(name, {}).get("version", -1) <= highest
+                if version_in(held.get(name, {})) <= highest
             ]
             points = [
                 edge.Point(
@@ -267,27 +266,15 @@ class Shard:
             )
             return [str(point.id) for point in self._engine.query(request)]
 
-    def scan(self, after: str | None, limit: int, *, content: bool) -> PointPage:
-        """Return a page of points in the order of their ids."""
-        fields = True if content else MARK_FIELDS  # to name them all costs more
-        page, following = self._page(after, limit, fields=fields, vectors=content)
-        groups = by_document(chunks_in(page, content=content))
-        return PointPage({name: tuple(chunks) for name, chunks in groups.items()}, following)
-
     def scan_ids(self, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""
-        page, following = self._page(after, limit, fields=False, vectors=False)
-        return IdPage(b"".join([packed_id(record.id) for record in page]), following)
-
-    def _page(
-        self, after: str | None, limit: int, *, fields: list[str] | bool, vectors: bool
-    ) -> tuple[list[edge.Record], str | None]:
         offset = None if after is None else parse_point_id(after)
         with mapped(f"scanning {self.collection}"):
             page, following = self._engine.scroll(
-                edge.ScrollRequest(offset, limit, None, with_payload=fields, with_vector=vectors)
+                edge.ScrollRequest(offset, limit, None, with_payload=False, with_vector=False)
             )
-        return page, None if following is None else str(following)
+        ids = b"".join([packed_id(record.id) for record in page])
+        return IdPage(ids, None if following is None else str(following))
 
     def points(self, ids: bytes) -> dict[str, list[StoredChunk]]:
         """Return the points of packed ids."""

@@ -13,7 +13,7 @@ import msgspec
 
 from connectors import errors
 from connectors.errors import CrossfadeError, Refused, TransientError
-from connectors.ports import IN_MEMORY, IdPage, PointPage, SearchRequest, Storage
+from connectors.ports import IN_MEMORY, IdPage, SearchRequest, Storage
 from connectors.qdrant.points import PointBatch
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
@@ -58,15 +58,6 @@ class Search(msgspec.Struct, frozen=True, tag="search"):
 
     collection: str
     request: SearchRequest
-
-
-class Scan(msgspec.Struct, frozen=True, tag="scan"):
-    """Call of `VectorStore.scan`."""
-
-    collection: str
-    after: str | None
-    limit: int
-    content: bool = False
 
 
 class ScanIds(msgspec.Struct, frozen=True, tag="scan ids"):
@@ -115,7 +106,7 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     """Asks whether the host answers."""
 
 
-Read = Search | Stored | Scan | ScanIds | Points | Count | Neighbours
+Read = Search | Stored | ScanIds | Points | Count | Neighbours
 Request = Read | Prepare | Write | Insert | EndBulk | Optimise | Ping
 
 ANSWERS: Final[dict[type[Any], Any]] = {
@@ -124,7 +115,6 @@ ANSWERS: Final[dict[type[Any], Any]] = {
     Write: None,
     Insert: None,
     Search: list[dict[str, Any]],  # fields of `Hit`
-    Scan: PointPage,
     ScanIds: IdPage,
     Points: dict[str, list[StoredChunk]],
     Count: int,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from connectors.failpoints import passing
-from connectors.ports import IdPage
+from connectors.ports import NAMELESS, IdPage
 from domain.keys import POINT_ID_BYTES
 from operations.verification.pace import Throttle
 from operations.verification.planning import Retried
@@ -70,10 +71,17 @@ class _Known:
         return found
 
 
-async def ghosts(
-    stores: Stores, seen: Seen, throttle: Throttle, retried: Retried
-) -> AsyncIterator[tuple[int, list[str]]]:
-    """Yield for each page of points how many documents begin on it, and the ghosts among them.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a page of points is: how many documents begin on it, which are ghosts, and how many points name none."""
+
+    begun: int
+    ghosts: list[str]
+    nameless: int
+
+
+async def ghosts(stores: Stores, seen: Seen, throttle: Throttle, retried: Retried) -> AsyncIterator[Judged]:
+    """Yield what each page of points is.
 
     A ghost with points on several pages is told for each of them. Raises StoreUnavailable, TransientError.
     """
@@ -86,9 +94,9 @@ async def ghosts(
         while reading is not None:
             page = await reading
             reading = None if page.next is None else read(page.next)
-            begun, found = await retried(partial(_judged, stores, seen, page))
+            judged = await retried(partial(_judged, stores, seen, page))
             passing("verify.after_points")
-            yield begun, found
+            yield judged
             await throttle.pause()
     finally:
         if reading is not None:
@@ -96,12 +104,13 @@ async def ghosts(
             await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _judged(stores: Stores, seen: Seen, page: IdPage) -> tuple[int, list[str]]:
+async def _judged(stores: Stores, seen: Seen, page: IdPage) -> Judged:
     unknown, begun = seen.unknown(page.ids)
     if not unknown:
-        return begun, []
+        return Judged(begun, [], 0)
     documents = await stores.vectors.points(stores.name, unknown)
+    nameless = documents.pop(NAMELESS, [])
     visible = [i for i, points in documents.items() if any(not p.deleted for p in points)]
     begun += sum(any(p.begins for p in documents[i]) for i in visible)
     existing = await stores.table.existing(visible) if visible else set()
-    return begun, [i for i in visible if i not in existing]
+    return Judged(begun, [i for i in visible if i not in existing], len(nameless))

@@ -38,6 +38,7 @@ Progress = Callable[[Verification], None]
 
 ATTEMPTS = 4
 _WAIT_MAX_S = 3.0
+_NAMELESS = "their payload has no text under document_id: crossfade did not write them, and searches leave them out"
 _GIVEN_UP = 3
 _WAITING = 16
 # So long, and for so many documents, second looks wait for each other.
@@ -177,18 +178,22 @@ class Round:
 
     async def _ghosts(self) -> None:
         told: set[str] = set()
+        nameless = 0
         pages = ghosts(self._stores, self._tally.seen, self._way.throttle, _retried)
         begun = self._way.clock()
         try:
-            async for documents, found in pages:
-                self._result.vector_documents += documents
-                fresh = [one for one in found if one not in told]
+            async for page in pages:
+                self._result.vector_documents += page.begun
+                nameless += page.nameless
+                fresh = [one for one in page.ghosts if one not in told]
                 told.update(fresh)
                 if fresh:
                     await self._suspects.put((None, await _retried(partial(self._without_row, fresh))))
                 self._progress(self._result)
         except TransientError as error:
             self._tally.unknown("points without a row", None, begun, str(error))
+        if nameless:
+            self._tally.unknown(f"points of no document: {nameless}", None, begun, _NAMELESS)
 
     async def _without_row(self, ids: list[str]) -> list[Suspect]:
         points = await self._stores.vectors.stored(self._stores.name, ids, content=True)

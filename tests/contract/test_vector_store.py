@@ -110,15 +110,13 @@ async def test_every_point_carries_the_checksums_of_what_it_is(store: VectorStor
     await (store.write if how == "write" else store.insert)(
         name, [document("a", 0, [(3, 4, 0, 0), (1e-3, 0, 0, 2)], metadata=content), document("b", 0, tenant="t")]
     )
-    page = await store.scan(name, None, 10, content=True)
-    assert page.next is None
-    points = [(one, point) for one, chunks in page.documents.items() for point in chunks]
+    stored = await store.stored(name, ["a", "b"], content=True)
+    points = [(one, point) for one, chunks in stored.items() for point in chunks]
     assert len(points) == 3
     for one, point in points:
         assert point.checksum == payload_checksum({**structs.asdict(point), "document_id": one})
         assert point.vector is not None
         assert point.vector_checksum == pytest.approx(vector_checksums([point.vector])[0], abs=VECTOR_CHECKSUM_ERROR)
-    assert await store.stored(name, ["a", "b"], content=True) == {one: list(p) for one, p in page.documents.items()}
 
 
 async def test_an_older_or_equal_version_changes_nothing(store: VectorStore, name: str) -> None:
@@ -305,28 +303,9 @@ async def test_a_collection_that_does_not_exist_is_a_matter_of_configuration(sto
     with pytest.raises(Misconfigured):
         await store.count("absent")
     with pytest.raises(Misconfigured):
-        await store.scan("absent", None, 10)
-    with pytest.raises(Misconfigured):
         await store.scan_ids("absent", None, 10)
     with pytest.raises(Misconfigured):
         await store.points("absent", packed_id(point_id("absent", "a", 0)))
-
-
-async def test_a_scan_passes_every_point_once_whatever_the_page(store: VectorStore, name: str) -> None:
-    documents = [document(f"d{i}", i + 1, [(1, i, 0, 0)] * (i % 3), [i % 3]) for i in range(20)]
-    await store.write(name, documents)
-    for size in (1, 7, 1000):
-        seen: list[tuple[str, int, int, bool]] = []
-        after: str | None = None
-        while True:
-            page = await store.scan(name, after, size)
-            assert sum(len(chunks) for chunks in page.documents.values()) <= size
-            seen += [(key, c.chunk, c.version, c.deleted) for key, chunks in page.documents.items() for c in chunks]
-            after = page.next
-            if after is None:
-                break
-        expected = [(d.id, n, d.version, n >= len(d.chunks)) for d in documents for n in range(len(d.chunks) + 1)]
-        assert sorted(seen) == sorted(expected)
 
 
 async def test_a_scan_of_ids_passes_every_id_once_and_points_are_read_by_them(store: VectorStore, name: str) -> None:
@@ -376,4 +355,4 @@ async def test_nothing_asked_is_nothing_done(store: VectorStore, name: str) -> N
     await store.write(name, [])
     await store.write(name, [document("a", 1, [])])
     assert await store.count(name) == 0
-    assert (await store.scan(name, None, 5)).next is None
+    assert (await store.scan_ids(name, None, 5)).next is None

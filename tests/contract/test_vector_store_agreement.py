@@ -40,8 +40,9 @@ async def all_points(store: VectorStore, page: int) -> list[tuple[str, StoredChu
     points: list[tuple[str, StoredChunk]] = []
     after: str | None = None
     while True:
-        answer = await store.scan("c", after, page)
-        points += [(name, chunk) for name, chunks in answer.documents.items() for chunk in chunks]
+        answer = await store.scan_ids("c", after, page)
+        found = await store.points("c", answer.ids)
+        points += [(name, chunk) for name, chunks in found.items() for chunk in chunks]
         after = answer.next
         if after is None:
             return points

@@ -70,8 +70,8 @@ async def points_of(vectors: HostedVectorStore, collection: str) -> dict[str, li
     ids: set[str] = set()
     after: str | None = None
     while True:
-        page = await vectors.scan(collection, after, PAGE_POINTS)
-        ids.update(page.documents)
+        page = await vectors.scan_ids(collection, after, PAGE_POINTS)
+        ids.update(await vectors.points(collection, page.ids))
         after = page.next
         if after is None:
             return await vectors.stored(collection, sorted(ids), content=True)
@@ -195,6 +195,7 @@ class Versions:
             self.note(where, collection, {row[0]: row[number] for row in ledger})
 
     async def sample_points(self, vectors: HostedVectorStore, collection: str) -> None:
-        page = await vectors.scan(collection, None, PAGE_POINTS)
-        versions = {f"{name}#{p.chunk}": p.version for name, points in page.documents.items() for p in points}
+        page = await vectors.scan_ids(collection, None, PAGE_POINTS)
+        found = await vectors.points(collection, page.ids)
+        versions = {f"{name}#{p.chunk}": p.version for name, points in found.items() for p in points}
         self.note("Qdrant", collection, versions)

@@ -21,7 +21,26 @@ from domain.keys import point_id
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, payload_checksum, vector_checksums
 
 Payload = dict[str, Any]
-KINDS = ("missing", "stale", "ghost", "wrong vector", "wrong payload", "wrong version", "duplicate chunk")
+KINDS = (
+    "missing",
+    "stale",
+    "ghost",
+    "wrong vector",
+    "wrong payload",
+    "wrong type",
+    "wrong version",
+    "duplicate chunk",
+)
+_STRANGE: Payload = {
+    "tenant": ["default"],
+    "chunk": "0",
+    "version": "the last",
+    "content_hash": 5,
+    "deleted": "no",
+    "model": None,
+    "text": 5,
+    "metadata": ["a"],
+}
 
 
 @dataclass
@@ -96,6 +115,11 @@ def _payload(point: _Point, chosen: random.Random) -> None:
         point.payload["tenant"] = "another"
 
 
+def _type(point: _Point, chosen: random.Random) -> None:
+    name = chosen.choice([*_STRANGE])
+    point.payload[name] = _STRANGE[name]
+
+
 def _version(point: _Point, chosen: random.Random) -> None:
     point.payload["version"] += chosen.choice([-1, 1, 1000])
 
@@ -104,5 +128,6 @@ _CHANGES: dict[str, Callable[[_Point, random.Random], None]] = {
     "stale": _stale,
     "wrong vector": _vector,
     "wrong payload": _payload,
+    "wrong type": _type,
     "wrong version": _version,
 }

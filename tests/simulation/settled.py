@@ -143,7 +143,7 @@ def check_fold(watch: Watch) -> None:
 def check_stores(watch: Watch, left_out: set[str]) -> None:
     """Check that Qdrant holds exactly what the tables hold, but for the documents that are left out."""
     for name, legacy in watch.legacy.items():
-        points = at_once(watch.vectors.scan(name, None, 10_000)).documents
+        points = at_once(watch.vectors.points(name, at_once(watch.vectors.scan_ids(name, None, 10_000)).ids))
         ids = sorted({*points, *legacy.stored})
         stored = at_once(watch.vectors.stored(name, ids, content=True))
         for document_id in ids:

@@ -101,9 +101,9 @@ async def test_a_second_delivery_writes_no_point_again() -> None:
     world = await World().prepared()
     batch = [await world.embedded("1", 5, "a")]
     await write_vectors(batch, **world.handled)
-    before = await world.vectors.scan("docs", None, 10)
+    before = await world.vectors.stored("docs", ["1"], content=True)
     await write_vectors(batch, **world.handled)
-    assert await world.vectors.scan("docs", None, 10) == before
+    assert await world.vectors.stored("docs", ["1"], content=True) == before
 
 
 @pytest.mark.parametrize(

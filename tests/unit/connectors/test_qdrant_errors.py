@@ -101,7 +101,7 @@ async def test_a_server_that_is_not_there_is_unavailable(unused_tcp_port: int, p
         store.stored("c", ["a"]),
         store.write("c", [document("a", 1)]),
         store.search("c", question(1, 0, 0, 0)),
-        store.scan("c", None, 5),
+        store.scan_ids("c", None, 5),
         store.count("c"),
     ):
         with pytest.raises(StoreUnavailable):

@@ -63,6 +63,16 @@ async def test_each_difference_is_found_once_and_published(place: Place, page: i
     assert sorted((event.id, event.kind) for event in told) == sorted(kinds(run).items())
 
 
+async def test_a_point_that_names_no_document_is_unknown_and_stops_nothing(place: Place) -> None:
+    place.foreign()
+    await place.point("ghost")
+    run = await place.verify(3, repair=True)
+    assert (run.verdict, kinds(run), run.unknown, run.repaired) == ("different", {"ghost": "ghost"}, 1, 1)
+    assert run.errors[0].startswith("points of no document: 1: ")
+    place.lose("ghost")
+    assert (await place.verify()).verdict == "unknown"
+
+
 async def test_a_repair_appends_a_refresh_for_each_difference(place: Place) -> None:
     place.legacy.write_directly("d4", Content(text={"body": "changed"}, metadata={"year": 2024}))
     await place.point("ghost", chunks=2)

@@ -17,7 +17,7 @@ from connectors.memory.checksums import MemoryChecksums
 from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
 from connectors.memory.tasks import MemoryTasks
 from connectors.memory.vectors import MemoryVectorStore
-from connectors.ports import BulkTable, Embedder, VectorStore
+from connectors.ports import NAMELESS, BulkTable, Embedder, VectorStore
 from connectors.telemetry import Telemetry
 from domain.legacy import TableDescription
 from domain.points import DocumentPoints, chunks_of
@@ -100,6 +100,12 @@ class Place:
         other = str(uuid5(UUID(name), "another"))
         known.points[other] = known.points[name]
         known.chunks[document_id][len(known.chunks[document_id]) + 100] = other
+
+    def foreign(self) -> None:
+        """Have a point that names no document."""
+        known = self.vectors._collections[NAME].points
+        point = next(iter(known.values()))
+        known["5eed0000-0000-4000-8000-00000000000a"] = replace(point, document_id=NAMELESS)
 
     def lose(self, document_id: str) -> None:
         """Take a document's points away."""
