@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import assume, given
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from domain.keys import (
     EPOCH_SHIFT,
     LAST_EPOCH,
+    POINT_NAMESPACE,
     document_key,
     join_key,
     packed_id,
@@ -89,6 +90,11 @@ def test_a_point_id_is_a_uuid5_that_depends_on_collection_document_and_chunk_onl
     assert {UUID(one).version for one in ids} == {5}
     # As stored in collections that exist: another value would leave their points without an owner.
     assert point_id("docs", "1", 0) == "2a8a5650-bcaa-5580-a5de-da2fd15f1791"
+
+
+@given(document_id=st.text(min_size=1), chunk=st.integers(0, 10**6))
+def test_a_point_id_is_what_the_library_makes_of_its_name(document_id: str, chunk: int) -> None:
+    assert point_id("docs", document_id, chunk) == str(uuid5(POINT_NAMESPACE, f"docs/{document_id}#{chunk}"))
 
 
 @given(TEXT, st.integers(0, 2**31))
