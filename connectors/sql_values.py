@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import logging
 import math
-from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -137,19 +136,6 @@ def content_bytes(change: LegacyChange) -> int:
         return 64
     text = sum(len(value) for value in content.text.values() if value)
     return 256 + 2 * text + 4 * len(content.embedding or b"") + 64 * len(content.metadata)
-
-
-def slices(items: Sequence[T], sizes: Iterable[int], limit: int) -> list[list[T]]:
-    """Cut items into runs of at most `limit` in sum, at least one item each."""
-    runs: list[list[T]] = []
-    total = 0
-    for item, size in zip(items, sizes, strict=True):
-        if not runs or total + size > limit:
-            runs.append([])
-            total = 0
-        runs[-1].append(item)
-        total += size
-    return runs
 
 
 @lru_cache(maxsize=256)

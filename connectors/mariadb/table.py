@@ -9,9 +9,10 @@ from connectors.errors import Refused
 from connectors.mariadb.checks import check_layout
 from connectors.mariadb.expressions import given, key_condition, kinds_written, read_list
 from connectors.mariadb.pool import Pool, Session, places, quoted
+from connectors.slices import slices
 from connectors.sql_apply import APPLIED, apply_changes
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
-from connectors.sql_values import content_bytes, row_content, row_key, slices
+from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 
 # Half of the server's default limit of 16 MiB for a statement, whose text may double by escaping.

@@ -8,9 +8,10 @@ from typing import Any
 from connectors.postgres.checks import check_layout
 from connectors.postgres.expressions import KEY_TYPES, read_list, selected
 from connectors.postgres.pool import Pool, Session, quoted
+from connectors.slices import slices
 from connectors.sql_apply import APPLIED, apply_changes
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
-from connectors.sql_values import content_bytes, row_content, row_key, slices
+from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 
 STATEMENT_BYTES = 32 * 1024 * 1024

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from connectors.errors import Refused, StoreUnavailable, TransientError
 from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
 from connectors.qdrant import wire
 from connectors.qdrant.points import batch_of, check_metadata
+from connectors.slices import slices
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 from schemas.queries import Hit
@@ -226,18 +227,9 @@ class _Connection:
             await self._writer.wait_closed()
 
 
-def _parts(documents: Sequence[DocumentPoints]) -> Iterable[list[DocumentPoints]]:
-    part: list[DocumentPoints] = []
-    size = 0
-    for document in documents:
-        bytes_ = 512 + sum(len(chunk.vector) + 2 * len(chunk.text) for chunk in document.chunks)
-        if part and size + bytes_ > WRITE_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(document)
-        size += bytes_
-    if part:
-        yield part
+def _parts(documents: Sequence[DocumentPoints]) -> list[list[DocumentPoints]]:
+    sizes = (512 + sum(len(chunk.vector) + 2 * len(chunk.text) for chunk in one.chunks) for one in documents)
+    return slices(documents, sizes, WRITE_BYTES)
 
 
 async def healthy(socket: Path) -> bool:

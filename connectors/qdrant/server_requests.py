@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from qdrant_client import models
 
 from connectors.ports import Storage
 from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, VECTOR, IndexKind, floats, metadata_path, payload_of
+from connectors.slices import slices
 from domain.keys import point_id
 from domain.points import DocumentPoints
 from schemas.content import Scalar
@@ -69,19 +70,9 @@ def quantization_of(storage: Storage) -> models.QuantizationConfig | None:
             return None
 
 
-def parts_of(documents: Sequence[DocumentPoints]) -> Iterable[list[DocumentPoints]]:
-    """Yield the documents that have points, as many at a time as fit into a request."""
-    part: list[DocumentPoints] = []
-    size = 0
-    for document in documents:
-        if not document.chunks and not document.tombstones:
-            continue
-        # A float32 takes about 22 bytes in JSON.
-        bytes_ = 1024 + sum(6 * len(chunk.vector) + 3 * len(chunk.text) for chunk in document.chunks)
-        if part and (size + bytes_ > REQUEST_BYTES or len(part) == OPERATIONS_A_REQUEST):
-            yield part
-            part, size = [], 0
-        part.append(document)
-        size += bytes_
-    if part:
-        yield part
+def parts_of(documents: Sequence[DocumentPoints]) -> list[list[DocumentPoints]]:
+    """Return the documents that have points, as many at a time as fit into a request."""
+    some = [one for one in documents if one.chunks or one.tombstones]
+    # A float32 takes about 22 bytes in JSON.
+    sizes = (1024 + sum(6 * len(chunk.vector) + 3 * len(chunk.text) for chunk in one.chunks) for one in some)
+    return slices(some, sizes, REQUEST_BYTES, OPERATIONS_A_REQUEST)
