@@ -20,7 +20,7 @@ class Bounds:
     settle_s: float = 2.0
     patience_s: float = 30.0
     range_rows: int = 4000
-    in_flight: int = 3
+    in_flight: int = 4
     listed: int = 1000
     sample: int = 200
 
