@@ -24,8 +24,8 @@ OURS = frozenset({*MAY_IMPORT, "tests"})
 DOMAIN_LIBRARIES = frozenset(
     {
         "__future__", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools",
-        "hashlib", "heapq", "itertools", "math", "numpy", "numpy.typing", "operator", "orjson", "pydantic", "re",
-        "string", "struct", "types", "typing", "unicodedata", "urllib.parse", "uuid", "zlib",
+        "hashlib", "heapq", "itertools", "math", "msgspec", "numpy", "numpy.typing", "operator", "orjson", "pydantic",
+        "re", "string", "struct", "types", "typing", "unicodedata", "urllib.parse", "uuid", "zlib",
     }
 )  # fmt: skip
 WORLDLY_CALLS = frozenset({"now", "utcnow", "today", "uuid1", "uuid4", "open", "print", "input", "getenv"})
