@@ -9,7 +9,7 @@ import base64
 import logging
 import math
 from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import orjson
@@ -20,7 +20,6 @@ from domain.values import Kind, canonical
 from schemas.content import Content, Scalar
 
 EmbeddingFormat = Literal["pgvector", "json", "float32"]
-T = TypeVar("T")
 
 
 class Row(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 from zlib import crc32
 
 import msgspec
@@ -13,13 +14,23 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from domain.points import VECTOR_CHECKSUM_ERROR, StoredChunk, checksum, made_by, newest_version, vector_checksums
+from domain.points import (
+    CHECKED,
+    VECTOR_CHECKSUM_ERROR,
+    StoredChunk,
+    checksum,
+    made_by,
+    newest_version,
+    vector_checksums,
+)
 from schemas.content import Scalar
 from schemas.documents import DifferenceKind
 
 # A component of a unit vector, normalised by the engine in 32 bits, is off by less than this.
 GIVEN_ERROR = 2e-6
 _TINY, _HUGE = 1e-30, 1e30
+# All that the checksum of a payload is made of, but the document's id, which comes first.
+_checked = attrgetter(*CHECKED[1:])
 
 
 class LegacyFacts(msgspec.Struct, frozen=True):
@@ -119,19 +130,7 @@ def _fingerprint(model: str) -> int:
 
 def checksum_of(document_id: str, point: StoredChunk) -> int:
     """Return the checksum that a point's payload, as it was read, must carry."""
-    return checksum(
-        [
-            document_id,
-            point.tenant,
-            point.chunk,
-            point.version,
-            point.content_hash,
-            point.deleted,
-            point.text,
-            point.metadata,
-            point.model,
-        ]
-    )
+    return checksum([document_id, *_checked(point)])
 
 
 def is_checked(stored: Sequence[StoredChunk]) -> bool:

@@ -103,7 +103,7 @@ def reusable_vectors(texts: Sequence[str], models: Collection[str], stored: Sequ
 
 CHECKSUM = "checksum"
 VECTOR_CHECKSUM = "vector_checksum"
-_CHECKED = ("document_id", "tenant", "chunk", "version", "content_hash", "deleted", "text", "metadata", "model")
+CHECKED = ("document_id", "tenant", "chunk", "version", "content_hash", "deleted", "text", "metadata", "model")
 
 
 def payload_checksum(payload: Mapping[str, Any]) -> int:
@@ -112,7 +112,7 @@ def payload_checksum(payload: Mapping[str, Any]) -> int:
     A payload that was changed by hand no longer has the checksum that it carries. 53 bits: an integer that JSON and
     a float keep.
     """
-    return checksum([payload.get(name) for name in _CHECKED])
+    return checksum([payload.get(name) for name in CHECKED])
 
 
 def checksum(values: Sequence[Any]) -> int:

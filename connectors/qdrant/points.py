@@ -190,7 +190,7 @@ def _version(hit: Hit) -> int:
 
 
 def _rank(hit: Hit) -> tuple[float, str, int]:
-    return (-hit.score, hit.document_id, hit.chunk or 0)
+    return (-hit.score, hit.document_id, hit.chunk)
 
 
 def _hit(point: Found) -> Hit | None:

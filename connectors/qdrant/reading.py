@@ -21,7 +21,7 @@ T = TypeVar("T")
 _MARKS, _CONTENT = frozenset(MARK_FIELDS), frozenset(CONTENT_FIELDS) - {CHECKSUM, VECTOR_CHECKSUM}
 
 
-def vector_bytes(values: object) -> bytes | None:
+def _vector_bytes(values: object) -> bytes | None:
     """Return the named vector of a stored point as bytes, None where it has none."""
     dense = values.get(VECTOR) if isinstance(values, Mapping) else None
     return None if dense is None else _floats_of(len(dense)).pack(*dense)
@@ -37,12 +37,14 @@ def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content:
     """Return a stored point from its payload."""
     fields = dict(payload)
     if content and fields.get("deleted") is not True:
-        fields["vector"] = vector_bytes(vectors)
+        fields["vector"] = _vector_bytes(vectors)
     whole = fields.keys() >= _CONTENT and fields["metadata"] is not None if content else fields.keys() >= _MARKS
-    try:
-        return msgspec.convert(fields, StoredChunk, builtin_types=(bytes,)) if whole else _strange(fields, content)
-    except msgspec.ValidationError:
-        return _strange(fields, content)
+    if whole:
+        try:
+            return msgspec.convert(fields, StoredChunk, builtin_types=(bytes,))
+        except msgspec.ValidationError:
+            pass
+    return _strange(fields, content)
 
 
 def _strange(payload: Mapping[str, Any], content: bool) -> StoredChunk:

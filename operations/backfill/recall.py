@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connectors.ports import NAMELESS, VectorStore
+from connectors.ports import VectorStore
 
 NEIGHBOURS = 10
 _PAGE = 256
@@ -14,8 +14,8 @@ async def recall_at_10(vectors: VectorStore, collection: str, questions: int) ->
     The vectors are those of the first points in the order of their ids, which is as good as by chance.
     """
     page = await vectors.scan_ids(collection, None, min(_PAGE, 2 * questions))
-    documents = [one for one in await vectors.points(collection, page.ids) if one != NAMELESS]
-    stored = (await vectors.stored(collection, documents, content=True)).values()
+    documents = await vectors.points(collection, page.ids)
+    stored = (await vectors.stored(collection, [*documents], content=True)).values()
     asked = [point.vector for chunks in stored for point in chunks if point.vector is not None]
     shares: list[float] = []
     for vector in asked[:questions]:

@@ -17,7 +17,7 @@ from operations.verification.telling import Teller
 from tests.simulation import actions as act
 from tests.simulation.history import Generator
 from tests.simulation.loop import Fault, Violation, at_once, running
-from tests.simulation.settled import apart, check_counts, check_fold, check_stores, unembeddable
+from tests.simulation.settled import apart, check_counts, check_fold, check_stores, in_qdrant, unembeddable
 from tests.simulation.world import BUFFER, MOST_POINTS, NAMES, World
 
 ROUNDS = 60
@@ -138,7 +138,7 @@ def differing(world: World, ports: CollectionPorts, *, repaired: bool) -> list[D
     """Look at every document of a collection as the verifier does at its second look, and have it tell what differs."""
     legacy = world.legacy[ports.name]
     stores = Stores(ports.name, ports.table, MemoryBulk(legacy), ports.ledger, ports.vectors, ports.embedder.dimension)
-    points = at_once(ports.vectors.points(ports.name, at_once(ports.vectors.scan_ids(ports.name, None, 10_000)).ids))
-    found = list(at_once(look_locked(stores, sorted({*legacy.stored, *points}))).differences.values())
+    ids = sorted({*legacy.stored, *in_qdrant(ports.vectors, ports.name)})
+    found = list(at_once(look_locked(stores, ids)).differences.values())
     at_once(Teller(stores, world.bus, world.around, repair=repaired).tell(found))
     return found

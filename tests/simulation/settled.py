@@ -6,11 +6,12 @@ Numbers in messages are those of the invariants in the protocol: 1 counts, 4 and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import orjson
 
+from connectors.ports import VectorStore
 from domain.fold import LedgerState, Verdict, fold
 from domain.keys import version_of
 from domain.ledger import LedgerRow
@@ -140,11 +141,15 @@ def check_fold(watch: Watch) -> None:
             raise Violation(f"4: the ledger of {key} is {row.state}, the log folds to {state}")
 
 
+def in_qdrant(vectors: VectorStore, name: str) -> Collection[str]:
+    """Return the documents that have points in a collection."""
+    return at_once(vectors.points(name, at_once(vectors.scan_ids(name, None, 10_000)).ids))
+
+
 def check_stores(watch: Watch, left_out: set[str]) -> None:
     """Check that Qdrant holds exactly what the tables hold, but for the documents that are left out."""
     for name, legacy in watch.legacy.items():
-        points = at_once(watch.vectors.points(name, at_once(watch.vectors.scan_ids(name, None, 10_000)).ids))
-        ids = sorted({*points, *legacy.stored})
+        ids = sorted({*in_qdrant(watch.vectors, name), *legacy.stored})
         stored = at_once(watch.vectors.stored(name, ids, content=True))
         for document_id in ids:
             if f"{name}/{document_id}" not in left_out:
