@@ -36,7 +36,15 @@ from connectors.qdrant.points import (
 )
 from connectors.qdrant.reading import by_document, chunks_in
 from connectors.qdrant.server_errors import mapped
-from connectors.qdrant.server_requests import INDEX_TYPES, RESCORED, filter_of, parts_of, quantization_of, upsert_of
+from connectors.qdrant.server_requests import (
+    INDEX_TYPES,
+    LIVE,
+    RESCORED,
+    filter_of,
+    operations_of,
+    parts_of,
+    quantization_of,
+)
 from domain.keys import packed_id, parse_point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
@@ -165,12 +173,12 @@ class ServerVectorStore:
         return by_document(points, ids)
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Write each document in one guarded operation, a few megabytes a request."""
+        """Write the points of each document in one guarded operation, a few megabytes a request."""
         dimension = await self._dimension(collection)
         for document in documents:
             check_document(document, dimension)
         for part in parts_of(documents):
-            operations = [upsert_of(collection, document) for document in part]
+            operations = [operation for document in part for operation in operations_of(collection, document)]
             with mapped(f"writing to {collection}"):
                 results = await self._client.batch_update_points(collection, operations, wait=True)
             check_results(results, len(operations))
@@ -228,6 +236,7 @@ class ServerVectorStore:
                 collection,
                 floats(vector),
                 using=VECTOR,
+                query_filter=LIVE,
                 limit=limit,
                 search_params=None if self._local else models.SearchParams(exact=exact, quantization=RESCORED),
                 with_payload=False,
@@ -273,9 +282,8 @@ class ServerVectorStore:
 
     async def count(self, collection: str) -> int:
         """Return the number of live points of all tenants."""
-        live = models.FieldCondition(key="deleted", match=models.MatchValue(value=False))
         with mapped(f"counting {collection}"):
-            return (await self._client.count(collection, models.Filter(must=[live]), exact=True)).count
+            return (await self._client.count(collection, LIVE, exact=True)).count
 
     async def close(self) -> None:
         """Close the connections."""

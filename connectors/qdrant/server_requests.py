@@ -15,6 +15,10 @@ from schemas.content import Scalar
 
 REQUEST_BYTES = 8 * 1024 * 1024
 OPERATIONS_A_REQUEST = 512
+_DELETED = models.FieldCondition(key="deleted", match=models.MatchValue(value=True))
+# Not by having a vector: where an upsert names none, servers before July 2026 leave a point of an indexed segment its
+# old one (https://github.com/qdrant/qdrant/pull/9734).
+LIVE = models.Filter(must_not=[_DELETED])
 RESCORED = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
 INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
@@ -22,6 +26,20 @@ INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
     "float": models.PayloadSchemaType.FLOAT,
     "bool": models.PayloadSchemaType.BOOL,
 }
+
+
+def operations_of(collection: str, document: DocumentPoints) -> list[models.UpdateOperation]:
+    """Return what writes a document: its upsert and, of its tombstones, the removal of a vector that outlived it.
+
+    The removal has no condition of version: what it takes away belongs to no live point, whichever version wrote last.
+    """
+    operations: list[models.UpdateOperation] = [upsert_of(collection, document)]
+    if document.tombstones:
+        ids: list[models.ExtendedPointId] = [point_id(collection, document.id, n) for n in document.tombstones]
+        gone = models.Filter(must=[models.HasIdCondition(has_id=ids), _DELETED])
+        outlived = models.DeleteVectors(filter=gone, vector=[VECTOR])
+        operations.append(models.DeleteVectorsOperation(delete_vectors=outlived))
+    return operations
 
 
 def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperation:
@@ -42,7 +60,7 @@ def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperati
 
 
 def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
-    """Return the filter of a search: the tenant, and equality with metadata (null: null or absent)."""
+    """Return the filter of a search: live points of the tenant, equality with metadata (null: null or absent)."""
     must: list[models.Condition] = [models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant))]
     for name, value in wanted.items():
         path = metadata_path(name)
@@ -52,7 +70,7 @@ def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
             must.append(models.FieldCondition(key=path, match=models.MatchValue(value=value)))
         else:
             must.append(models.FieldCondition(key=path, range=models.Range(gte=float(value), lte=float(value))))
-    return models.Filter(must=must)
+    return models.Filter(must=must, must_not=LIVE.must_not)
 
 
 def quantization_of(storage: Storage) -> models.QuantizationConfig | None:

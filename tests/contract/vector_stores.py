@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from connectors.qdrant.server import ServerVectorStore
 from domain.points import DocumentPoints, chunks_of
 from schemas.content import Scalar
 from schemas.settings import Qdrant
+from tests.gateways.over_grpc import grpc_gateway
+from tests.gateways.over_rest import rest_gateway
 
 SERVER_URL = os.environ.get("CROSSFADE_QDRANT_URL")
 DIMENSION = 4
@@ -76,6 +78,7 @@ async def opened(kind: str) -> AsyncIterator[VectorStore]:
     """Open an empty store of a kind."""
     home = Path(tempfile.mkdtemp(prefix="crossfade-"))
     host: asyncio.subprocess.Process | None = None
+    gateway = AsyncExitStack()
     store: VectorStore
     if kind == "memory":
         store = MemoryVectorStore()
@@ -88,15 +91,23 @@ async def opened(kind: str) -> AsyncIterator[VectorStore]:
         store = HostedVectorStore(socket_path(home))
     elif kind == "local mode":
         store = ServerVectorStore(AsyncQdrantClient(":memory:"), local=True)
+    elif kind == "grpc gateway":
+        port = await gateway.enter_async_context(grpc_gateway())
+        store = ServerVectorStore.connect(Qdrant(url="http://127.0.0.1", grpc_port=port))
+    elif kind == "rest gateway":
+        port = await gateway.enter_async_context(rest_gateway())
+        store = ServerVectorStore.connect(Qdrant(url=f"http://127.0.0.1:{port}", prefer_grpc=False))
     else:
         store = ServerVectorStore.connect(Qdrant(url=SERVER_URL, prefer_grpc=kind == "server grpc"))
     try:
         yield store
     finally:
         await store.close()
+        await gateway.aclose()
         if host is not None:
             await end(host)
         shutil.rmtree(home)
 
 
-KINDS = ["memory", "embedded", "hosted", "local mode", *(["server grpc", "server rest"] if SERVER_URL else [])]
+SERVERS = ["server grpc", "server rest"] if SERVER_URL else []
+KINDS = ["memory", "embedded", "hosted", "local mode", "grpc gateway", "rest gateway", *SERVERS]

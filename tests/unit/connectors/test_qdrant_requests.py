@@ -17,10 +17,11 @@ from connectors.qdrant.files import socket_path
 from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import Found, batch_of, best_hits, search_documents
 from connectors.qdrant.server import ServerVectorStore, check_results, check_version
-from connectors.qdrant.server_requests import filter_of, parts_of, upsert_of
+from connectors.qdrant.server_requests import filter_of, operations_of, parts_of, upsert_of
 from domain.keys import point_id
 from domain.values import Kind
-from tests.contract.vector_stores import document, vector
+from tests.contract.vector_stores import document, question, vector
+from tests.gateways.older_server import OlderServer
 
 TOP = 2**53 - 1
 
@@ -57,6 +58,33 @@ def test_an_upsert_keeps_condition_and_empty_vectors_over_grpc() -> None:
     assert fields["n"].WhichOneof("kind") == "null_value"
 
 
+async def test_a_tombstone_keeps_no_vector_on_a_server_that_leaves_it_there() -> None:
+    upsert, removal = operations_of("c", document("a", 2, [(1, 0, 0, 0)], [1, 2]))
+    assert upsert == upsert_of("c", document("a", 2, [(1, 0, 0, 0)], [1, 2]))
+    sent = RestToGrpc.convert_update_operation(removal).delete_vectors
+    assert list(sent.vectors.names) == ["dense"]
+    ids, deleted = sent.points_selector.filter.must
+    assert [one.uuid for one in ids.has_id.has_id] == [point_id("c", "a", 1), point_id("c", "a", 2)]
+    assert (deleted.field.key, deleted.field.match.boolean) == ("deleted", True)
+    assert len(operations_of("c", document("a", 2, [(1, 0, 0, 0)]))) == 1
+
+    behind = OlderServer()
+    store = ServerVectorStore(behind.client, local=True)
+    await store.prepare("c", 4)
+    await store.write("c", [document("a", 1, [(1, 0, 0, 0), (0, 1, 0, 0)])])
+    gone = document("a", 2, [(1, 0, 0, 0)], [1])
+
+    async def vectors() -> list[object]:
+        ids = [point_id("c", "a", n) for n in (0, 1)]
+        return [record.vector for record in await behind.client.retrieve("c", ids, with_vectors=True)]
+
+    await behind.update("c", [upsert_of("c", gone)])
+    assert await vectors() == [{"dense": [1, 0, 0, 0]}, {"dense": [0, 1, 0, 0]}]
+    assert [hit.chunk for hit in await store.search("c", question(0, 1, 0, 0))] == [0]
+    await behind.update("c", operations_of("c", gone))
+    assert await vectors() == [{"dense": [1, 0, 0, 0]}, {}]
+
+
 def test_an_insertion_over_grpc_carries_the_bytes_of_its_vectors_and_touches_no_point_that_is_there() -> None:
     values = [0.1, -2.5e-38, 3e38, 0.0] * 96
     batch = batch_of("c", [document("a", 0, [values], metadata={"f": 1.0, "i": 1, "n": None, "b": True})])
@@ -71,9 +99,11 @@ def test_an_insertion_over_grpc_carries_the_bytes_of_its_vectors_and_touches_no_
     assert len(condition.has_id.has_id) == 0
 
 
-def test_a_search_is_always_limited_to_its_tenant_over_grpc_too() -> None:
+def test_a_search_is_always_limited_to_live_points_of_its_tenant_over_grpc_too() -> None:
     sent = RestToGrpc.convert_filter(filter_of("one", {"a": True, "b": 2, "c": None}))
     tenant, flag, number, null = sent.must
+    (deleted,) = sent.must_not
+    assert (deleted.field.key, deleted.field.match.boolean) == ("deleted", True)
     assert (tenant.field.key, tenant.field.match.keyword) == ("tenant", "one")
     assert (flag.field.key, flag.field.match.boolean) == ('metadata."a"', True)
     assert (number.field.range.gte, number.field.range.lte) == (2.0, 2.0)

@@ -1,0 +1,54 @@
+"""What stands behind the gateways: qdrant-client's local mode, with what the first supported servers do otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qdrant_client import AsyncQdrantClient, models
+
+VERSION = "1.16.0"
+
+
+class OlderServer:
+    """An empty store. `client` is for all that needs no imitation.
+
+    An upsert that names no vector leaves the vector that a point has, as servers before July 2026 do with points of an
+    indexed segment (https://github.com/qdrant/qdrant/pull/9734). The optimizer's threshold is kept and told.
+    """
+
+    def __init__(self) -> None:
+        self.client = AsyncQdrantClient(":memory:")
+        self._thresholds: dict[str, int | None] = {}
+
+    async def collection(self, name: str) -> models.CollectionInfo:
+        """Return a collection. Raises ValueError where there is none."""
+        found = await self.client.get_collection(name)
+        if name in self._thresholds:
+            found.config.optimizer_config.indexing_threshold = self._thresholds[name]
+        return found
+
+    async def index_from(self, name: str, threshold: int | None) -> None:
+        """Keep from which size (kB of vectors) segments are indexed."""
+        await self.client.get_collection(name)  # raises where there is none
+        self._thresholds[name] = threshold
+
+    async def upsert(
+        self, collection: str, points: Sequence[models.PointStruct], only: models.Filter | None
+    ) -> models.UpdateResult:
+        """Write points, `only` those of which match it that are there."""
+        bare = [point.id for point in points if not point.vector]
+        known = await self.client.retrieve(collection, bare, with_payload=False, with_vectors=True) if bare else []
+        kept: Mapping[Any, Any] = {record.id: record.vector for record in known}
+        whole = [point.model_copy(update={"vector": point.vector or kept.get(point.id) or {}}) for point in points]
+        return await self.client.upsert(collection, whole, update_filter=only)
+
+    async def update(self, collection: str, operations: Sequence[models.UpdateOperation]) -> list[models.UpdateResult]:
+        """Apply operations one after the other."""
+        results: list[models.UpdateResult] = []
+        for one in operations:
+            if isinstance(one, models.UpsertOperation) and isinstance(one.upsert, models.PointsList):
+                results.append(await self.upsert(collection, one.upsert.points, one.upsert.update_filter))
+            else:
+                results += await self.client.batch_update_points(collection, [one])
+        return results
