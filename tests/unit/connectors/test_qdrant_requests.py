@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.conversions.conversion import RestToGrpc, grpc_to_payload
+from hypothesis import given
+from hypothesis import strategies as st
+from qdrant_client import AsyncQdrantClient, grpc, models
+from qdrant_client.conversions.conversion import RestToGrpc, grpc_to_payload, payload_to_grpc
 from qdrant_client.grpc import UpsertPoints
 
 from connectors.errors import Misconfigured, TransientError
@@ -19,7 +21,9 @@ from connectors.qdrant.points import Found, batch_of, best_hits, search_document
 from connectors.qdrant.server import ServerVectorStore, check_results, check_version
 from connectors.qdrant.server_requests import filter_of, operations_of, parts_of, upsert_of
 from domain.keys import point_id
+from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
+from schemas.content import Scalar
 from tests.contract.vector_stores import document, question, vector
 from tests.gateways.older_server import OlderServer
 
@@ -94,9 +98,38 @@ def test_an_insertion_over_grpc_carries_the_bytes_of_its_vectors_and_touches_no_
     assert point.id.uuid == point_id("c", "a", 0)
     assert np.asarray(point.vectors.vectors.vectors["dense"].dense.data, "<f4").tobytes() == vector(*values)
     assert grpc_to_payload(point.payload) == batch.payloads[0]
+    assert sent.update_mode == grpc.UpdateMode.InsertOnly
     (condition,) = sent.update_filter.must
     assert condition.WhichOneof("condition_one_of") == "has_id"
     assert len(condition.has_id.has_id) == 0
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text()
+
+
+@given(
+    st.lists(st.tuples(st.text(), st.integers(0, TOP), st.text(), st.dictionaries(st.text(), SCALARS)), max_size=3),
+    st.integers(1, 5000),
+)
+def test_an_insertion_put_together_as_bytes_is_what_the_library_makes(
+    documents: list[tuple[str, int, str, dict[str, Scalar]]], dimension: int
+) -> None:
+    some = [
+        DocumentPoints(name, version, tenant, None, "m", metadata, chunks_of([name], [bytes(4 * dimension)]), ())
+        for name, version, tenant, metadata in documents
+    ]
+    batch = batch_of("c", some)
+    for name, payload in zip(batch.names, batch.payloads, strict=True):
+        payload["text"] = name * 700
+    made = [
+        grpc.PointStruct(
+            id=grpc.PointId(uuid=name),
+            payload=payload_to_grpc(payload),
+            vectors=RestToGrpc.convert_vector_struct({"dense": [0.0] * dimension}),
+        )
+        for name, payload in zip(batch.names, batch.payloads, strict=True)
+    ]
+    assert list(insertion("c", batch, 7).points) == made
 
 
 def test_a_search_is_always_limited_to_live_points_of_its_tenant_over_grpc_too() -> None:
