@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from agents.wiring import RoleName
 from agents.worker import Worker
 from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.failpoints import FILE, arm, rearm
+from connectors.garbage import collect_rarely
 from connectors.telemetry import Telemetry
 from domain.halts import Halt, Reason
 from operations.capturing import guard_capture, prepare_capture
@@ -98,7 +98,7 @@ async def _run(
         progress("stopped before the worker was ready")
         return
     opened, halts = prepared
-    _collect_garbage_rarely()
+    collect_rarely(_GARBAGE_OBJECTS)
 
     def ready(port: int) -> None:
         progress(f"worker is ready: {', '.join(roles)}; health page http://127.0.0.1:{port}/readyz")
@@ -199,10 +199,3 @@ def _end_within(limit_s: float) -> None:
     timer = threading.Timer(limit_s, os._exit, (1,))
     timer.daemon = True
     timer.start()
-
-
-def _collect_garbage_rarely() -> None:
-    """What was opened lives as long as the process, and what events leave behind is nearly all free of cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)

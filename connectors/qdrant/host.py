@@ -20,6 +20,7 @@ import msgspec
 import uvloop
 
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
+from connectors.garbage import collect_rarely
 from connectors.qdrant import wire
 from connectors.qdrant.client import healthy
 from connectors.qdrant.embedded import EmbeddedVectorStore
@@ -167,6 +168,7 @@ async def _serve(home: Path, socket: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     await host.start()
+    collect_rarely()
     log.info("Qdrant's engine in %s listens on %s", home, socket)
     try:
         await ended.wait()

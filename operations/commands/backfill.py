@@ -13,6 +13,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from connectors.garbage import collect_rarely
 from operations.context import (
     PANEL_RUN,
     CollectionArgument,
@@ -73,6 +74,7 @@ def backfill(
         context = load(config, home)
         name = context.collection(collection)
         _ = context.bootstrap, context.dsn(name)
+    collect_rarely()
     wanted = Wanted(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
     with progress_shown() as progress:
         work = backfill_collection(context.settings, context.home, name, wanted, say=say, progress=progress)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
+from connectors.garbage import collect_rarely
 from operations.commands import backfill, verify
 from operations.context import (
     DIFFERENCES,
@@ -94,6 +95,7 @@ def start(
     with told():
         if (stop := blocked(due)) is not None:
             raise CommandError(f"{name}: {stop.said}.", f"What mends it: {stop.mend}", DIFFERENCES)
+    collect_rarely()
     document: dict[str, Any] = {"collection": name, "backfill": None}
     if is_due(due, "backfill"):
         say(f"{name}: backfill")
@@ -103,7 +105,6 @@ def start(
         document["backfill"] = filled.model_dump()
         say(backfill.summary(filled))
     say(f"{name}: proof")
-    verify.collect_rarely()
     proof = run(verify.once(context, name, Wanted(repair=repair), html), uvloop.new_event_loop)
     document["proof"] = document_of(proof)
     if json:

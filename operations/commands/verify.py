@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 from pathlib import Path
@@ -14,6 +13,7 @@ import orjson
 import typer
 import uvloop
 
+from connectors.garbage import collect_rarely
 from operations.context import (
     DIFFERENCES,
     FAILED,
@@ -41,7 +41,6 @@ app = typer.Typer()
 _CPU_SHARE = 0.05
 _SAMPLE_SHARE = 10  # of the sample, for one of many rounds
 _ROUNDS_KEPT = 500
-_GARBAGE_OBJECTS = 50_000
 
 
 @app.command(rich_help_panel=PANEL_LOOK)
@@ -114,12 +113,6 @@ def verify(
             show(last)
     if last is not None:
         end_with(last)
-
-
-def collect_rarely() -> None:
-    """Have the collector of cycles look rarely: nearly all objects are rows and points that nothing refers back to."""
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
 
 
 def end_with(found: Verification) -> None:
