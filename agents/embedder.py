@@ -6,7 +6,7 @@ embedded is passed on slice by slice, so that nothing waits for the whole of a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings
 from agents.grouping import by_collection, newest_of
@@ -14,6 +14,7 @@ from agents.outcomes import written
 from connectors.errors import EmbeddingFailed
 from connectors.failpoints import passing
 from connectors.ports import Bus
+from connectors.slices import slices
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
 from domain.points import given_by, reusable_vectors
@@ -62,7 +63,12 @@ async def _pass_on(
     pieces = await _pieces(ports, current)
     vectors, given = await _given_or_stored(ports, current, pieces)
     failures: Failures = []
-    for part, missing in _slices(current, pieces, vectors):
+    absent = {
+        event.id: [(event.id, n) for n in range(len(pieces[event.id])) if n not in vectors[event.id]]
+        for _, event in current
+    }
+    for part in slices(current, (len(absent[event.id]) for _, event in current), _SLICE_CHUNKS):
+        missing = [chunk for _, event in part for chunk in absent[event.id]]
         failed = await _embed(ports, part, missing, pieces, vectors, around)
         failures += [Failure(message, failed[event.id]) for message, event in part if event.id in failed]
         done = [(message, event) for message, event in part if event.id not in failed]
@@ -75,24 +81,6 @@ async def _pass_on(
         )
         progress()
     return failures
-
-
-def _slices(
-    items: Sequence[Item], pieces: dict[str, tuple[str, ...]], vectors: dict[str, dict[int, bytes]]
-) -> Iterator[tuple[list[Item], list[Chunk]]]:
-    """Yield documents, and the chunks to compute for them: up to `_SLICE_CHUNKS`, or all of a single document."""
-    part: list[Item] = []
-    missing: list[Chunk] = []
-    for item in items:
-        document_id = item[1].id
-        own = [(document_id, n) for n in range(len(pieces[document_id])) if n not in vectors[document_id]]
-        if missing and len(missing) + len(own) > _SLICE_CHUNKS:
-            yield part, missing
-            part, missing = [], []
-        part.append(item)
-        missing += own
-    if part:
-        yield part, missing
 
 
 async def _embed(

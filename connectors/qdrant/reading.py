@@ -24,7 +24,7 @@ _MARKS, _CONTENT = frozenset(MARK_FIELDS), frozenset(CONTENT_FIELDS) - {CHECKSUM
 def _vector_bytes(values: object) -> bytes | None:
     """Return the named vector of a stored point as bytes, None where it has none."""
     dense = values.get(VECTOR) if isinstance(values, Mapping) else None
-    return None if dense is None else _floats_of(len(dense)).pack(*dense)
+    return dense if dense is None or isinstance(dense, bytes) else _floats_of(len(dense)).pack(*dense)
 
 
 @lru_cache(maxsize=16)

@@ -36,6 +36,7 @@ from connectors.qdrant.points import (
 )
 from connectors.qdrant.reading import by_document, chunks_in
 from connectors.qdrant.server_errors import mapped
+from connectors.qdrant.server_pages import Pages
 from connectors.qdrant.server_requests import (
     INDEX_TYPES,
     LIVE,
@@ -65,7 +66,7 @@ _INDEXES: tuple[tuple[str, IndexKind], ...] = (
 class ServerVectorStore:
     """Collections of a server. `local` says that the client is in local mode: no versions, no payload indexes.
 
-    `packed` sends the vectors of a backfill over gRPC as they are; `timeout_s` bounds such a request.
+    `packed` sends and reads vectors over gRPC as they are; `timeout_s` bounds such a request.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ServerVectorStore:
         self._local = local
         self._packed = packed
         self._timeout_s = timeout_s
+        self._pages = Pages(client, packed, timeout_s)
         self._dimensions: dict[str, int] = {}
 
     @classmethod
@@ -152,6 +154,7 @@ class ServerVectorStore:
     ) -> dict[str, list[StoredChunk]]:
         """Return all points, tombstones included, of the documents that have any."""
         ids = list(dict.fromkeys(ids))
+        fields = CONTENT_FIELDS if content else MARK_FIELDS
         points: list[tuple[str, StoredChunk]] = []
         for start in range(0, len(ids), IDS_A_REQUEST):
             some = models.MatchAny(any=ids[start : start + IDS_A_REQUEST])
@@ -159,13 +162,8 @@ class ServerVectorStore:
             offset: Any = None
             while True:
                 with mapped(f"reading points of {collection}"):
-                    page, offset = await self._client.scroll(
-                        collection,
-                        only,
-                        POINTS_A_PAGE,
-                        offset=offset,
-                        with_payload=CONTENT_FIELDS if content else MARK_FIELDS,
-                        with_vectors=content,
+                    page, offset = await self._pages.read(
+                        collection, only, POINTS_A_PAGE, offset, fields, vectors=content
                     )
                 points += chunks_in(page, content=content)
                 if offset is None:
@@ -267,9 +265,7 @@ class ServerVectorStore:
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
         """Return a page of point ids in their order."""
         with mapped(f"scanning {collection}"):
-            page, following = await self._client.scroll(
-                collection, None, limit, offset=_offset(after), with_payload=False, with_vectors=False
-            )
+            page, following = await self._pages.read(collection, None, limit, _offset(after), (), vectors=False)
         ids = b"".join([packed_id(record.id) for record in page])
         return IdPage(ids, None if following is None else str(following))
 

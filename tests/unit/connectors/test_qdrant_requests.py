@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient, grpc, models
-from qdrant_client.conversions.conversion import RestToGrpc, grpc_to_payload, payload_to_grpc
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, grpc_to_payload, payload_to_grpc
 from qdrant_client.grpc import UpsertPoints
 
 from connectors.errors import Misconfigured, TransientError
@@ -19,6 +19,7 @@ from connectors.qdrant.files import socket_path
 from connectors.qdrant.packed import insertion
 from connectors.qdrant.points import Found, batch_of, best_hits, search_documents
 from connectors.qdrant.server import ServerVectorStore, check_results, check_version
+from connectors.qdrant.server_pages import received
 from connectors.qdrant.server_requests import filter_of, operations_of, parts_of, upsert_of
 from domain.keys import point_id
 from domain.points import DocumentPoints, chunks_of
@@ -141,6 +142,25 @@ def test_a_search_is_always_limited_to_live_points_of_its_tenant_over_grpc_too()
     assert (flag.field.key, flag.field.match.boolean) == ('metadata."a"', True)
     assert (number.field.range.gte, number.field.range.lte) == (2.0, 2.0)
     assert null.is_empty.key == 'metadata."c"'
+
+
+def test_a_point_is_read_over_grpc_as_the_client_reads_it() -> None:
+    vectors = {
+        "dense": grpc.VectorOutput(dense=grpc.DenseVector(data=[0.1, -1])),
+        "older": grpc.VectorOutput(data=[0.1, -1]),
+        "sparse": grpc.VectorOutput(sparse=grpc.SparseVector(values=[1], indices=[7])),
+    }
+    payload = payload_to_grpc({"a": None, "b": True, "c": {"d": [1, 2.5, "x"]}})
+    for identity in (grpc.PointId(num=3), grpc.PointId(uuid=point_id("c", "a", 0))):
+        point = grpc.RetrievedPoint(
+            id=identity,
+            payload=payload,
+            vectors=grpc.VectorsOutput(vectors=grpc.NamedVectorsOutput(vectors=vectors)),
+        )
+        found, record = received(point), GrpcToRest.convert_retrieved_point(point)
+        assert (found.id, found.payload) == (record.id, record.payload)
+        assert found.vector == {"dense": vector(0.1, -1), "older": vector(0.1, -1)}
+    assert received(grpc.RetrievedPoint(id=identity)).vector == {}
 
 
 @pytest.mark.parametrize("status", [models.UpdateStatus.ACKNOWLEDGED, models.UpdateStatus.WAIT_TIMEOUT])
