@@ -64,7 +64,7 @@ async def _backfill_and_verify(at: Place, rows: int) -> list[Figure]:
                 "points": filled.document["points"],
                 "seconds": round(filled_s, 1),
                 "index_seconds": round(filled.seconds - filled_s, 1),
-                "recall": filled.document["recall"],
+                "recall": round(filled.document["recall"], 4),
                 "cpu_s": filled.cpu_s,
             },
         ),

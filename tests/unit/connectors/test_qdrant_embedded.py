@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from connectors.errors import Misconfigured, StoreUnavailable
@@ -170,6 +171,20 @@ async def test_questions_are_answered_at_every_moment_of_an_optimisation(store: 
     assert await running
     assert asked > 10
     assert (await store.stored("c", ["w"]))["w"][0].version == asked
+
+
+async def test_a_deletion_leaves_no_vector_of_a_point_that_was_indexed(store: Store) -> None:
+    points, width = 1500, 2048  # 12 MB of vectors: a segment is indexed from 10 MB
+    values = np.random.default_rng(5).standard_normal((points, width)).astype("<f4").tolist()
+    await store.prepare("wide", width)
+    await store.insert("wide", [document(f"d{n}", 0, [each]) for n, each in enumerate(values)])
+    await store.end_bulk("wide", None)
+    assert store._of("wide").unindexed() == 0
+    asked = question(*values[7], limit=1)
+    assert (await store.search("wide", asked))[0].document_id == "d7"
+    await store.write("wide", [document("d7", 1, [], [0])])
+    assert (await store.search("wide", asked))[0].document_id != "d7"
+    assert await store.count("wide") == points - 1
 
 
 async def test_an_optimisation_that_fails_leaves_everything_as_it_was(
