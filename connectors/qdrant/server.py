@@ -176,7 +176,7 @@ class ServerVectorStore:
         for document in documents:
             check_document(document, dimension)
         for part in parts_of(documents):
-            operations = [operation for document in part for operation in operations_of(collection, document)]
+            operations = operations_of(collection, part)
             with mapped(f"writing to {collection}"):
                 results = await self._client.batch_update_points(collection, operations, wait=True)
             check_results(results, len(operations))

@@ -28,14 +28,16 @@ INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
 }
 
 
-def operations_of(collection: str, document: DocumentPoints) -> list[models.UpdateOperation]:
-    """Return what writes a document: its upsert and, of its tombstones, the removal of a vector that outlived it.
+def operations_of(collection: str, documents: Sequence[DocumentPoints]) -> list[models.UpdateOperation]:
+    """Return what writes documents: the upsert of each, then the removal of vectors that outlived their tombstones.
 
     The removal has no condition of version: what it takes away belongs to no live point, whichever version wrote last.
     """
-    operations: list[models.UpdateOperation] = [upsert_of(collection, document)]
-    if document.tombstones:
-        ids: list[models.ExtendedPointId] = [point_id(collection, document.id, n) for n in document.tombstones]
+    operations: list[models.UpdateOperation] = [upsert_of(collection, document) for document in documents]
+    ids: list[models.ExtendedPointId] = [
+        point_id(collection, document.id, number) for document in documents for number in document.tombstones
+    ]
+    if ids:
         gone = models.Filter(must=[models.HasIdCondition(has_id=ids), _DELETED])
         outlived = models.DeleteVectors(filter=gone, vector=[VECTOR])
         operations.append(models.DeleteVectorsOperation(delete_vectors=outlived))

@@ -64,14 +64,20 @@ def test_an_upsert_keeps_condition_and_empty_vectors_over_grpc() -> None:
 
 
 async def test_a_tombstone_keeps_no_vector_on_a_server_that_leaves_it_there() -> None:
-    upsert, removal = operations_of("c", document("a", 2, [(1, 0, 0, 0)], [1, 2]))
+    upsert, removal = operations_of("c", [document("a", 2, [(1, 0, 0, 0)], [1, 2])])
     assert upsert == upsert_of("c", document("a", 2, [(1, 0, 0, 0)], [1, 2]))
     sent = RestToGrpc.convert_update_operation(removal).delete_vectors
     assert list(sent.vectors.names) == ["dense"]
     ids, deleted = sent.points_selector.filter.must
     assert [one.uuid for one in ids.has_id.has_id] == [point_id("c", "a", 1), point_id("c", "a", 2)]
     assert (deleted.field.key, deleted.field.match.boolean) == ("deleted", True)
-    assert len(operations_of("c", document("a", 2, [(1, 0, 0, 0)]))) == 1
+    assert len(operations_of("c", [document("a", 2, [(1, 0, 0, 0)])])) == 1
+
+    several = [document("a", 2, [], [0]), document("b", 2, [(1, 0, 0, 0)]), document("c", 2, [], [0])]
+    *upserts, removal = operations_of("c", several)
+    assert upserts == [upsert_of("c", one) for one in several]
+    ids, _ = RestToGrpc.convert_update_operation(removal).delete_vectors.points_selector.filter.must
+    assert [one.uuid for one in ids.has_id.has_id] == [point_id("c", "a", 0), point_id("c", "c", 0)]
 
     behind = OlderServer()
     store = ServerVectorStore(behind.client, local=True)
@@ -86,7 +92,7 @@ async def test_a_tombstone_keeps_no_vector_on_a_server_that_leaves_it_there() ->
     await behind.update("c", [upsert_of("c", gone)])
     assert await vectors() == [{"dense": [1, 0, 0, 0]}, {"dense": [0, 1, 0, 0]}]
     assert [hit.chunk for hit in await store.search("c", question(0, 1, 0, 0))] == [0]
-    await behind.update("c", operations_of("c", gone))
+    await behind.update("c", operations_of("c", [gone]))
     assert await vectors() == [{"dense": [1, 0, 0, 0]}, {}]
 
 
