@@ -101,6 +101,8 @@ async def test_a_bulk_ends_with_an_index_whatever_the_vectors_are_kept_as(
     await store.write(name, [document("d7", 1, [], [0])])
     assert (await store.search(name, seventh))[0].document_id != "d7"
     assert point_id(name, "d7", 0) not in await store.neighbours(name, vector(*values[7]), 5, exact=True)
+    await store.end_bulk(name, set_back)
+    assert set_back is None or await store.begin_bulk(name) == set_back
 
 
 async def test_a_wrong_insertion_is_refused(store: VectorStore, name: str) -> None:
