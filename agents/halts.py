@@ -41,11 +41,18 @@ class Halts:
 
     async def halt(self, name: str, reason: Reason, detail: str) -> None:
         """Stop a collection here and durably. Returns when it is recorded; raises StoreUnavailable."""
-        if name in self.now and not self.now[name].captures:
-            return  # the first reason is the one to mend
-        # Recorded first: what is only known here would be forgotten with this process.
-        await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
-        self._enter(Halt(name, reason, detail))
+        found, had = Halt(name, reason, detail), self.now.get(name)
+        if had is not None and not had.captures and (found.passes or not had.passes):
+            return  # the first reason is the one to fix
+        if not found.passes:
+            # Recorded first: what is only known here would be forgotten with this process.
+            await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
+        self._enter(found)
+
+    def release(self, name: str) -> None:
+        """End a stop that passes, when its cause has gone; any other is left to what is recorded."""
+        if (found := self.now.get(name)) is not None and found.passes:
+            self._leave(name)
 
     async def follow(self) -> bool:
         """Read what is recorded; say whether anything changed. A database that does not answer changes nothing."""
@@ -64,15 +71,12 @@ class Halts:
 
     def _follow(self, name: str, number: int) -> bool:
         had = self.now.get(name)
-        if had is not None and (had.reason is Reason.TABLE or had.reason == number):
+        if had is not None and (had.reason == number or (had.passes and not number)):
             return False
         if number:
             self._enter(Halt(name, Reason(number)))
         elif had is not None:
-            del self.now[name]
-            self.telemetry.stopped(name, None)
-            self._phase(name)
-            log.warning("collection %s is in service again", name)
+            self._leave(name)
         return bool(number) or had is not None
 
     def _enter(self, halt: Halt) -> None:
@@ -80,6 +84,12 @@ class Halts:
         self._phase(halt.collection)
         self.telemetry.stopped(halt.collection, halt.reason.name.lower())
         log.error("collection %s is stopped: %s. To mend it: %s", halt.collection, halt.said, halt.mend)
+
+    def _leave(self, name: str) -> None:
+        del self.now[name]
+        self.telemetry.stopped(name, None)
+        self._phase(name)
+        log.warning("collection %s is active again", name)
 
     def _phase(self, name: str) -> None:
         settings, ports, halt = self.configured.get(name), self.collections.get(name), self.now.get(name)

@@ -62,6 +62,14 @@ class Ledger(Protocol):
         """Record such a number."""
         ...
 
+    async def identity(self, name: str) -> str | None:
+        """Return a recorded identity (of a topic, server, table or collection), None where none is recorded."""
+        ...
+
+    async def set_identity(self, name: str, value: str) -> None:
+        """Record an identity, at most 1,000 characters."""
+        ...
+
 
 class LegacyTable(Protocol):
     """The table of one collection."""

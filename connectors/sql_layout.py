@@ -19,6 +19,8 @@ from schemas.settings import Collection
 VERSION_COLUMN = "crossfade_version"
 LEDGER_TABLE = "crossfade_ledger"
 META_TABLE = "crossfade_meta"
+# Identities of what is outside: servers, tables, topics, Qdrant collections.
+IDENTITY_TABLE = "crossfade_identities"
 BAD_BOUND = "a range cannot begin or end at something that is not a key of the table"
 KEY_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 

@@ -17,6 +17,13 @@ class Reason(IntEnum):
     MODEL = 3
     TABLE = 4
     RECAPTURING = 5
+    SERVER = 6
+    TABLE_REPLACED = 7
+    TOPIC_REPLACED = 8
+    POINTS_REPLACED = 9
+    CONNECTOR = 10
+    UNREACHABLE = 11
+    FOREIGN_CHANGE = 12
 
 
 _SAID = {
@@ -25,6 +32,13 @@ _SAID = {
     Reason.MODEL: "its points in Qdrant were made by another model",
     Reason.TABLE: "its table is not as the configuration says",
     Reason.RECAPTURING: "it is being captured anew, or that was interrupted",
+    Reason.SERVER: "its database server is not the one that was recorded",
+    Reason.TABLE_REPLACED: "its table was dropped, renamed or created again",
+    Reason.TOPIC_REPLACED: "a topic that its versions depend on was deleted and created again",
+    Reason.POINTS_REPLACED: "its Qdrant collection is not the one that was written",
+    Reason.CONNECTOR: "its connector failed",
+    Reason.UNREACHABLE: "its database cannot be used",
+    Reason.FOREIGN_CHANGE: "a captured change came from another database than its own",
 }
 _MEND = {
     Reason.CAPTURE_LOST: "crossfade recapture {name}",
@@ -32,7 +46,16 @@ _MEND = {
     Reason.MODEL: "set its model back or give the collection another name, then: crossfade recapture {name}",
     Reason.TABLE: "crossfade config check --apply, then start the worker again",
     Reason.RECAPTURING: "crossfade recapture {name}",
+    Reason.SERVER: "crossfade recapture {name}",
+    Reason.TABLE_REPLACED: "crossfade config check, then: crossfade recapture {name}",
+    Reason.TOPIC_REPLACED: "crossfade topics adopt",
+    Reason.POINTS_REPLACED: "crossfade recapture {name}",
+    Reason.CONNECTOR: "fix the cause; the connector is started again by itself",
+    Reason.UNREACHABLE: "fix the cause; the collection comes back by itself",
+    Reason.FOREIGN_CHANGE: "crossfade config check, then: crossfade recapture {name}",
 }
+# Found again for as long as the cause is there, so never recorded.
+_PASSING = frozenset({Reason.TABLE, Reason.CONNECTOR, Reason.UNREACHABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +75,11 @@ class Halt:
     def mend(self) -> str:
         """The command that mends it."""
         return _MEND[self.reason].format(name=self.collection)
+
+    @property
+    def passes(self) -> bool:
+        """Whether it ends with its cause, without a command; such a stop is never recorded."""
+        return self.reason in _PASSING
 
     @property
     def captures(self) -> bool:

@@ -1,4 +1,7 @@
-"""The ledger of one collection in MariaDB: `crossfade_ledger` and `crossfade_meta`, in the database of its table."""
+"""The ledger of one collection in MariaDB: `crossfade_ledger`, `crossfade_meta` and `crossfade_identities`.
+
+They are in the database of its table.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from connectors.mariadb.pool import Pool, places, quoted
-from connectors.sql_layout import LEDGER_TABLE, META_TABLE, Layout
+from connectors.sql_layout import IDENTITY_TABLE, LEDGER_TABLE, META_TABLE, Layout
 from connectors.sql_ledger import LEDGER_COLUMNS, ledger_row, position_text
 from domain.ledger import LedgerRow, VectorMark
 
@@ -38,6 +41,12 @@ CREATE TABLE IF NOT EXISTS {meta} (
     name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY, value BIGINT NOT NULL
 ) ENGINE=InnoDB
 """
+_IDENTITIES = """
+CREATE TABLE IF NOT EXISTS {identities} (
+    name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY,
+    value VARCHAR(1000) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL
+) ENGINE=InnoDB
+"""
 
 _STATE = ("version", "written", "pending", "removed", "refresh", "legacy_position", "producer_positions")
 _VECTOR = ("vector_version", "content_hash", "chunk_count", "embedding_model")
@@ -51,12 +60,14 @@ class MariadbLedger:
         self._collection = layout.name
         self._ledger = quoted(layout.schema, LEDGER_TABLE)
         self._meta = quoted(layout.schema, META_TABLE)
+        self._identities = quoted(layout.schema, IDENTITY_TABLE)
 
     async def prepare(self) -> None:
-        """Create both tables where they are absent; the user's table is never altered."""
+        """Create the tables where they are absent; the user's table is never altered."""
         async with self._pool.session() as session:
             await session.execute(_LEDGER.format(ledger=self._ledger))
             await session.execute(_META.format(meta=self._meta))
+            await session.execute(_IDENTITIES.format(identities=self._identities))
 
     async def read(self, ids: Sequence[str]) -> dict[str, LedgerRow]:
         """See `Ledger.read`."""
@@ -117,14 +128,31 @@ class MariadbLedger:
 
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
-        async with self._pool.session() as session:
-            found = await session.fetch(f"SELECT value FROM {self._meta} WHERE name = %s", (name,))  # noqa: S608 - quoted
-        return int(found[0]["value"]) if found else None
+        value = await self._value(self._meta, name)
+        return None if value is None else int(value)
 
     async def record(self, name: str, value: int) -> None:
         """See `Ledger.record`."""
+        await self._set_value(self._meta, name, value)
+
+    async def identity(self, name: str) -> str | None:
+        """See `Ledger.identity`."""
+        value = await self._value(self._identities, name)
+        return None if value is None else str(value)
+
+    async def set_identity(self, name: str, value: str) -> None:
+        """See `Ledger.set_identity`."""
+        await self._set_value(self._identities, name, value)
+
+    async def _value(self, table: str, name: str) -> str | int | None:
+        async with self._pool.session() as session:
+            found = await session.fetch(f"SELECT value FROM {table} WHERE name = %s", (name,))  # noqa: S608 - quoted
+        value: str | int | None = found[0]["value"] if found else None
+        return value
+
+    async def _set_value(self, table: str, name: str, value: str | int) -> None:
         statement = (
-            f"INSERT INTO {self._meta} (name, value) VALUES (%s, %s) "  # noqa: S608 - a quoted identifier
+            f"INSERT INTO {table} (name, value) VALUES (%s, %s) "  # noqa: S608 - a quoted identifier
             "ON DUPLICATE KEY UPDATE value = VALUES(value)"
         )
         async with self._pool.session() as session:

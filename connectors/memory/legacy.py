@@ -46,6 +46,7 @@ class MemoryLegacy:
         self.stored: dict[str, LegacyRow] = {}
         self.ledger_rows: dict[str, LedgerRow] = {}
         self.recorded: dict[str, int] = {}
+        self.identities: dict[str, str] = {}
         self.captured: list[DocumentChanged] = []
         self.images: list[tuple[LegacyRow | None, LegacyRow | None]] = []
 
@@ -235,3 +236,11 @@ class MemoryLedger:
     async def record(self, name: str, value: int) -> None:
         """See `Ledger.record`."""
         self._store.recorded[name] = value
+
+    async def identity(self, name: str) -> str | None:
+        """See `Ledger.identity`."""
+        return self._store.identities.get(name)
+
+    async def set_identity(self, name: str, value: str) -> None:
+        """See `Ledger.set_identity`."""
+        self._store.identities[name] = value

@@ -1,11 +1,14 @@
-"""The ledger of one collection in PostgreSQL: `crossfade_ledger` and `crossfade_meta`, in the schema of its table."""
+"""The ledger of one collection in PostgreSQL: `crossfade_ledger`, `crossfade_meta` and `crossfade_identities`.
+
+They are in the schema of its table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from connectors.postgres.pool import Pool, quoted
-from connectors.sql_layout import LEDGER_TABLE, META_TABLE, Layout
+from connectors.sql_layout import IDENTITY_TABLE, LEDGER_TABLE, META_TABLE, Layout
 from connectors.sql_ledger import LEDGER_COLUMNS, ledger_row, position_text
 from domain.ledger import LedgerRow, VectorMark
 
@@ -33,6 +36,7 @@ CREATE TABLE IF NOT EXISTS {ledger} (
     PRIMARY KEY (collection, document_id)
 ) WITH (fillfactor = 75);
 CREATE TABLE IF NOT EXISTS {meta} (name text PRIMARY KEY, value bigint NOT NULL);
+CREATE TABLE IF NOT EXISTS {identities} (name text PRIMARY KEY, value text NOT NULL);
 """
 
 _READ = """
@@ -75,13 +79,14 @@ class PostgresLedger:
         names = {"ledger": quoted(layout.schema, LEDGER_TABLE), "meta": quoted(layout.schema, META_TABLE)}
         names["columns"] = ", ".join(LEDGER_COLUMNS)
         self._meta = names["meta"]
+        self._identities = names["identities"] = quoted(layout.schema, IDENTITY_TABLE)
         self._prepare = _PREPARE.format(**names)
         self._read, self._folded, self._vectors, self._told = (
             statement.format(**names) for statement in (_READ, _FOLDED, _VECTORS, _TOLD)
         )
 
     async def prepare(self) -> None:
-        """Create both tables where they are absent; the user's table is never altered."""
+        """Create the tables where they are absent; the user's table is never altered."""
         async with self._pool.transaction() as session:
             await session.execute(self._prepare)
 
@@ -140,14 +145,33 @@ class PostgresLedger:
 
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
-        async with self._pool.session() as session:
-            value = await session.fetchval(f"SELECT value FROM {self._meta} WHERE name = $1", name)  # noqa: S608 - quoted
+        value = await self._value(self._meta, name)
         return None if value is None else int(value)
 
     async def record(self, name: str, value: int) -> None:
         """See `Ledger.record`."""
+        await self._set_value(self._meta, name, value)
+
+    async def identity(self, name: str) -> str | None:
+        """See `Ledger.identity`."""
+        value = await self._value(self._identities, name)
+        return None if value is None else str(value)
+
+    async def set_identity(self, name: str, value: str) -> None:
+        """See `Ledger.set_identity`."""
+        await self._set_value(self._identities, name, value)
+
+    async def _value(self, table: str, name: str) -> str | int | None:
+        async with self._pool.session() as session:
+            value: str | int | None = await session.fetchval(
+                f"SELECT value FROM {table} WHERE name = $1",  # noqa: S608 - a quoted identifier
+                name,
+            )
+        return value
+
+    async def _set_value(self, table: str, name: str, value: str | int) -> None:
         statement = (
-            f"INSERT INTO {self._meta} (name, value) VALUES ($1, $2) "  # noqa: S608 - a quoted identifier
+            f"INSERT INTO {table} (name, value) VALUES ($1, $2) "  # noqa: S608 - a quoted identifier
             "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
         )
         async with self._pool.session() as session:

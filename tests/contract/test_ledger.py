@@ -83,6 +83,14 @@ async def test_recorded_numbers_are_kept_and_replaced(ports: Ports) -> None:
     assert await ports.ledger.recorded("partition_epoch") == 2
 
 
+async def test_recorded_identities_are_kept_and_replaced(ports: Ports) -> None:
+    assert await ports.ledger.identity("server") is None
+    await ports.ledger.set_identity("server", "7435-é")
+    await ports.ledger.set_identity("server", "x" * 1000)
+    await ports.ledger.set_identity("Server ", "another")
+    assert await ports.ledger.identity("server") == "x" * 1000
+
+
 async def test_folds_and_marks_and_writes_at_the_same_time_do_not_lose_each_other(ports: Ports) -> None:
     ids = [f"d{n}" for n in range(20)]
 

@@ -74,3 +74,23 @@ async def test_a_database_that_does_not_answer_changes_nothing() -> None:
     world.journal.fail("ledger.recorded", StoreUnavailable("down"))
     assert not await halts.follow()
     assert halts.of(NAME) is not None
+
+
+async def test_a_stop_that_passes_is_not_recorded_and_gives_way_to_one_that_does_not() -> None:
+    world = World()
+    halts = halts_of(world)
+    await halts.halt(NAME, Reason.CONNECTOR, "failed")
+    assert f"halted.{NAME}" not in world.legacy.recorded
+    assert not await halts.follow()
+    await halts.halt(NAME, Reason.CAPTURE_LOST, "")
+    assert world.legacy.recorded[f"halted.{NAME}"] == Reason.CAPTURE_LOST
+    halts.release(NAME)
+    assert halts.of(NAME) == Halt(NAME, Reason.CAPTURE_LOST)
+
+
+async def test_a_stop_that_passes_ends_with_its_cause() -> None:
+    world = World()
+    halts = halts_of(world)
+    await halts.halt(NAME, Reason.UNREACHABLE, "password")
+    halts.release(NAME)
+    assert halts.of(NAME) is None
