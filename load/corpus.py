@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +27,11 @@ def questions() -> list[str]:
         with path.open(encoding="utf-8") as lines:
             return [json.loads(line)["text"] for line in lines]
     return [page.title for page in pages(200)]
+
+
+def mean_bytes(texts: Sequence[str]) -> int:
+    """Return the mean length of texts in UTF-8, in bytes."""
+    return round(sum(len(text.encode()) for text in texts) / len(texts))
 
 
 def _abstracts() -> Iterator[str]:

@@ -20,6 +20,7 @@ import numpy as np
 from connectors.embedding.locate import locate_model
 from connectors.embedding.model import Vectors, cosines, normalised
 from connectors.embedding.service import EmbeddingService, EmbeddingSettings, open_embedding
+from load.corpus import mean_bytes
 from load.figures import Figure
 
 _WARM_UP = 32
@@ -51,6 +52,7 @@ async def engine_ratio(
         ratio=round(median(own / other for own, other in turns), 2),
         details={
             "documents": len(texts),
+            "mean_text_bytes": mean_bytes(texts),
             "chunks": len(found),
             "cosine_min": round(min(found), 4),
             "cosine_mean": round(sum(found) / len(found), 4),

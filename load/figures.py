@@ -16,7 +16,10 @@ _QUANTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of a benchmark; `baseline` and `ratio` where it is compared, `details` are facts of the run."""
+    """One figure of a benchmark; `baseline` and `ratio` where it is compared, `details` are facts of the run.
+
+    Both sides are medians of the slices; the ratio is the median of each slice's own ratio, so it is not their quotient.
+    """
 
     name: str
     value: float
@@ -33,7 +36,11 @@ class Figure:
 
     def as_text(self) -> str:
         """Return the figure for people."""
-        against = f"  against {self.baseline:g}, ratio {self.ratio:.2f}" if self.ratio and self.baseline else ""
+        against = (
+            f"  against {self.baseline:g} (medians), median of ratios {self.ratio:.2f}"
+            if self.ratio and self.baseline
+            else ""
+        )
         details = "".join(f"  {name} {value}" for name, value in self.details.items())
         return f"{self.name:32} {self.value:>10g} {self.unit:12}{against}{details}"
 

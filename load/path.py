@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 
 from connectors.embedding.service import EmbeddingService, EmbeddingSettings, open_embedding
+from load.corpus import mean_bytes
 from load.figures import Figure
 from load.memory import cpu_s
 from load.outcomes import WAIT_S
@@ -69,7 +70,7 @@ async def path_ratio(at: Place, texts: Sequence[str]) -> Figure:
         "documents/s",
         baseline=round(median(own for _, own in turns), 1),
         ratio=round(median(whole / own for whole, own in turns), 3),
-        details={"documents": len(texts)},
+        details={"documents": len(texts), "mean_text_bytes": mean_bytes(texts)},
     )
 
 
@@ -119,5 +120,10 @@ async def given_embeddings(at: Place, texts: Sequence[str], documents: int) -> F
         "given_embeddings_documents_s",
         round(len(measured) / took, 1),
         "documents/s",
-        details={"documents": len(measured), "seconds": round(took, 1), "cpu_ms_per_document": used},
+        details={
+            "documents": len(measured),
+            "mean_text_bytes": mean_bytes(texts),
+            "seconds": round(took, 1),
+            "cpu_ms_per_document": used,
+        },
     )
