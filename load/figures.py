@@ -18,7 +18,7 @@ _QUANTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
 class Figure:
     """One figure of a benchmark; `baseline` and `ratio` where it is compared, `details` are facts of the run.
 
-    Both sides are medians of the slices; the ratio is the median of each slice's own ratio, so it is not their quotient.
+    Both sides are medians of the slices; the ratio is the median of each slice's own ratio, not their quotient.
     """
 
     name: str
