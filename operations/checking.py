@@ -144,6 +144,9 @@ async def _topics(context: Context) -> list[Finding]:
         if action.kind == "refuse":
             mend = "-- crossfade topics list shows what it is and what it must be"
             findings.append(Finding("error", action.topic.name, action.reason, mend))
+        elif action.kind == "reassign":
+            mend = "-- crossfade topics apply --dry-run prints what kafka-reassign-partitions must be given"
+            findings.append(Finding("warning", action.topic.name, action.reason, mend))
         elif action.kind not in {"keep", "create"}:
             mend = "-- crossfade topics apply" + (" --yes" if action.confirm else "")
             findings.append(Finding("warning", action.topic.name, action.reason, mend))

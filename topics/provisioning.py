@@ -60,15 +60,22 @@ class DesiredTopic:
 
 @dataclass(frozen=True, slots=True)
 class ExistingTopic:
-    """A topic as the brokers describe it; `config` has at least the keys of `CONFIG_KEYS`."""
+    """A topic as the brokers describe it; `config` has at least the keys of `CONFIG_KEYS`.
+
+    `replication` is that of the partition with the fewest replicas, `replicas` the brokers of each partition, the
+    preferred leader first, `in_sync` how many of them are in sync in the partition that has the fewest.
+    """
 
     name: str
     partitions: int
     replication: int
     config: Mapping[str, str]
+    replicas: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    in_sync: int | None = None
 
 
-ActionKind = Literal["create", "widen", "alter", "keep", "refuse"]
+# `reassign`: partitions have too few replicas. Which broker gets a copy is the operator's to say: see `reassignment`.
+ActionKind = Literal["create", "widen", "alter", "keep", "refuse", "reassign"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +170,57 @@ def captured_topics(kafka: Kafka, collections: Sequence[Collection], source_epoc
 
 
 def plan(desired: Sequence[DesiredTopic], existing: Mapping[str, ExistingTopic]) -> tuple[Action, ...]:
-    """Return what to do for each topic, in the order given; a topic may need a widening and an alteration."""
+    """Return what to do for each topic, in the order given; a topic may need several steps."""
     actions: list[Action] = []
     for topic in desired:
         found = existing.get(topic.name)
         if found is None:
             actions.append(Action("create", topic, f"for {topic.made_for}", topic.partitions, topic.config))
             continue
-        steps = [step for step in (_partition_step(topic, found), _config_step(topic, found)) if step is not None]
+        possible = (_partition_step(topic, found), _replication_step(topic, found), _config_step(topic, found))
+        steps = [step for step in possible if step is not None]
         actions.extend(steps or [Action("keep", topic, "as it should be", found.partitions)])
     return tuple(actions)
+
+
+def reassignment(
+    actions: Sequence[Action], existing: Mapping[str, ExistingTopic], brokers: Sequence[int]
+) -> dict[str, object] | None:
+    """Return what `kafka-reassign-partitions` must be given to carry out the reassignments, None where there is none.
+
+    A partition keeps the replicas that it has and gets those that hold the fewest of these partitions. None, too, where
+    there are fewer brokers than replicas wanted.
+    """
+    wanted = [action for action in actions if action.kind == "reassign"]
+    if not wanted or len(brokers) < max(action.topic.replication for action in wanted):
+        return None
+    held = dict.fromkeys(brokers, 0)
+    for action in wanted:
+        for at in existing[action.topic.name].replicas.values():
+            held.update({broker: held.get(broker, 0) + 1 for broker in at})
+    partitions: list[dict[str, object]] = []
+    for action in wanted:
+        for number, at in sorted(existing[action.topic.name].replicas.items()):
+            free = sorted((broker for broker in brokers if broker not in at), key=lambda broker: (held[broker], broker))
+            added = free[: max(0, action.topic.replication - len(at))]
+            held.update({broker: held[broker] + 1 for broker in added})
+            if added:
+                partitions.append({"topic": action.topic.name, "partition": number, "replicas": [*at, *added]})
+    return {"version": 1, "partitions": partitions}
+
+
+def _replication_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
+    if found.replication >= topic.replication:
+        return None  # more copies than wanted do no harm
+    few = sorted(number for number, at in found.replicas.items() if len(at) < topic.replication)
+    where = f" (partitions {', '.join(map(str, few))})" if few else ""
+    return Action(
+        "reassign",
+        topic,
+        f"replication {found.replication} → {topic.replication}{where}: give them replicas with"
+        " kafka-reassign-partitions; min.insync.replicas stays below the number of replicas until then",
+        found.partitions,
+    )
 
 
 def _partition_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
@@ -207,8 +255,9 @@ def _partition_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
 def _config_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
     changes: dict[str, str] = {}
     doubts: list[str] = []
-    for key, wanted in topic.config.items():
+    for key, wished in topic.config.items():
         has = found.config.get(key, "")
+        wanted = _in_sync_minimum(found, has) if key == _IN_SYNC else wished
         if has == wanted:
             continue
         if key == _SIZE and has and int(has) > int(wanted):
@@ -222,6 +271,23 @@ def _config_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
         return None
     reason = ", ".join(f"{key} {found.config.get(key, 'unset')} → {value}" for key, value in sorted(changes.items()))
     return Action("alter", topic, reason, found.partitions, changes, "; ".join(doubts))
+
+
+def _in_sync_minimum(found: ExistingTopic, has: str) -> str:
+    """Return the minimum for the replicas that a topic really has: above that, every write would fail.
+
+    It is raised only when enough of them are in sync, and one that the topic can meet is never lowered.
+    """
+    own, now = int(_minimum_for(found.replication)), int(has or 1)
+    if own < now <= found.replication:
+        return has
+    in_sync = found.replication if found.in_sync is None else found.in_sync
+    return str(own) if own <= max(in_sync, now) else has or "1"
+
+
+def _minimum_for(replication: int) -> str:
+    # With three replicas or more one may be missing: acks=all then still means two copies.
+    return "2" if replication >= 3 else "1"
 
 
 def _shorter(wanted: int, has: int) -> bool:
@@ -289,10 +355,9 @@ def _debezium(kafka: Kafka, prefix: str, mariadb: bool) -> list[DesiredTopic]:
 
 
 def _config(kafka: Kafka, retention_ms: int, size: int, cleanup: str = "delete") -> dict[str, str]:
-    # With three replicas or more one may be missing: acks=all then still means two copies.
     return {
         _RETENTION: str(retention_ms),
         _CLEANUP: cleanup,
         _SIZE: str(size),
-        _IN_SYNC: "2" if kafka.replication >= 3 else "1",
+        _IN_SYNC: _minimum_for(kafka.replication),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from connectors.errors import Misconfigured
 from connectors.kafka.errors import mapped
 from topics.provisioning import CONFIG_KEYS, Action, ExistingTopic
 
+log = logging.getLogger("crossfade.kafka")
 _TIMEOUT_S = 30.0
 _SETTLE_S = 0.1
 # DescribeConfigs marks a value that was set for the topic itself with this source.
@@ -66,6 +68,12 @@ async def apply(bootstrap: str, actions: Sequence[Action]) -> None:
         await _settled(client, {a.topic.name: a.partitions for a in actions if a.kind in {"create", "widen"}})
 
 
+async def broker_ids(bootstrap: str) -> list[int]:
+    """Return the ids of the brokers that are there."""
+    async with admin_client(bootstrap) as client:
+        return sorted(broker["node_id"] for broker in (await client.describe_cluster())["brokers"])
+
+
 async def broker_config(bootstrap: str, keys: Iterable[str]) -> dict[int, dict[str, str]]:
     """Return configuration values of every broker by its id; keys that a broker does not have are left out."""
     wanted = set(keys)
@@ -104,6 +112,8 @@ async def _existing(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[s
             len(topic["partitions"]),
             min((len(partition["replicas"]) for partition in topic["partitions"]), default=0),
             {key: configs[topic["topic"]][key][0] for key in CONFIG_KEYS if key in configs[topic["topic"]]},
+            {partition["partition"]: tuple(partition["replicas"]) for partition in topic["partitions"]},
+            min((len(partition["isr"]) for partition in topic["partitions"]), default=0),
         )
         for topic in described
     }
@@ -175,9 +185,12 @@ def _led(topic: Any) -> int:
 async def provision(bootstrap: str, actions: Sequence[Action]) -> None:
     """Carry out a plan without an operator: what only shortens or changes how records are kept is left as it is.
 
-    Raises Misconfigured, naming the topic, when a number of partitions is refused or would need a yes.
+    So are the replicas: a topic with fewer than wanted takes records as before. Raises Misconfigured, naming the topic,
+    when a number of partitions is refused or would need a yes.
     """
     for action in actions:
+        if action.kind == "reassign":
+            log.warning("%s: %s", action.topic.name, action.reason)
         if action.kind == "refuse" or (action.kind == "widen" and action.confirm):
             raise Misconfigured(f"{action.topic.name}: {action.reason} {action.confirm}".strip())
     await apply(bootstrap, [action for action in actions if not action.confirm])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from json import dumps
 from typing import Annotated, Any
 
 import typer
 
 from connectors.kafka.admin import apply as apply_actions
-from connectors.kafka.admin import existing_topics
+from connectors.kafka.admin import broker_ids, existing_topics
 from operations.context import (
     DIFFERENCES,
     ConfigOption,
@@ -23,7 +24,7 @@ from operations.context import (
     told,
 )
 from topics.catalogue import DAY_MS, FOR_EVER
-from topics.provisioning import Action, ExistingTopic, desired_topics, plan
+from topics.provisioning import Action, ExistingTopic, desired_topics, plan, reassignment
 
 app = typer.Typer(no_args_is_help=True, help="The topics: what there is, what there must be.")
 
@@ -34,13 +35,19 @@ class Planned:
 
     actions: tuple[Action, ...]
     existing: dict[str, ExistingTopic]
+    brokers: tuple[int, ...] = ()
+
+    @property
+    def reassignment(self) -> dict[str, object] | None:
+        """What `kafka-reassign-partitions` must be given: see `topics.provisioning.reassignment`."""
+        return reassignment(self.actions, self.existing, self.brokers)
 
 
 async def make_plan(context: Context) -> Planned:
     """Compare the topics of the brokers with those that catalogue and collections need."""
     desired = desired_topics(context.settings)
     existing = await existing_topics(context.bootstrap, [topic.name for topic in desired])
-    return Planned(plan(desired, existing), existing)
+    return Planned(plan(desired, existing), existing, tuple(await broker_ids(context.bootstrap)))
 
 
 @app.command("list")
@@ -77,7 +84,8 @@ def apply_topics(
 ) -> None:
     """Create what is missing, widen and alter what may be; never narrow, never break the order of a document's changes.
 
-    Exit code 3: a step was refused, or waits for --yes; the other steps were done.
+    Replicas are given by Kafka's own kafka-reassign-partitions; the file that it needs is printed. Exit code 3: a step
+    was refused, waits for --yes, or for replicas; the other steps were done.
     """
     with told():
         context = load(config, home)
@@ -90,14 +98,17 @@ def apply_topics(
                 "applied": not dry_run,
                 "kept": kept,
                 "steps": [_described(action, planned) | {"done": action in done} for action in steps],
+                "reassignment": planned.reassignment,
             }
         )
     else:
         rows = [(_outcome(action, done, dry_run), action.topic.name, _reason(action)) for action in steps]
         if rows:
             print_table(("step", "topic", "why"), rows)
+        for line in _replicas_said(planned):
+            print(line)
         print(f"Done: {amount(len(done), 'step')}. As it should be: {amount(kept, 'topic')}.")
-    if any(action.kind == "refuse" or (action.confirm and not yes) for action in steps):
+    if any(action.kind in {"refuse", "reassign"} or (action.confirm and not yes) for action in steps):
         raise typer.Exit(DIFFERENCES)
 
 
@@ -114,6 +125,24 @@ async def _apply(context: Context, *, yes: bool, dry_run: bool) -> tuple[Planned
     return planned, todo
 
 
+def _replicas_said(planned: Planned) -> list[str]:
+    """Say how to give partitions the replicas that they lack."""
+    few = [action.topic for action in planned.actions if action.kind == "reassign"]
+    if not few:
+        return []
+    if planned.reassignment is None:
+        brokers = len(planned.brokers)
+        return [
+            f"kafka.replication is {few[0].replication}, there {'is' if brokers == 1 else 'are'} "
+            f"{amount(brokers, 'broker')}: start more, or set kafka.replication to {brokers}."
+        ]
+    return [
+        "To add the replicas, write this line to a file and give it to"
+        " kafka-reassign-partitions --execute --reassignment-json-file; then apply again:",
+        dumps(planned.reassignment),
+    ]
+
+
 def _described(action: Action, planned: Planned) -> dict[str, Any]:
     found = planned.existing.get(action.topic.name)
     return {
@@ -123,6 +152,8 @@ def _described(action: Action, planned: Planned) -> dict[str, Any]:
         "needs_yes": action.confirm or None,
         "partitions": found.partitions if found else None,
         "wanted_partitions": action.topic.partitions,
+        "replication": found.replication if found else None,
+        "wanted_replication": action.topic.replication,
         "config": dict(found.config) if found else None,
         "wanted_config": dict(action.topic.config),
     }
@@ -139,6 +170,8 @@ def _reason(action: Action) -> str:
 def _outcome(action: Action, done: tuple[Action, ...], dry_run: bool) -> str:
     if action.kind == "refuse":
         return "refused"
+    if action.kind == "reassign":
+        return "to reassign"
     if action in done:
         return {"create": "created", "widen": "widened", "alter": "altered"}[action.kind]
     return f"would {action.kind}" if dry_run and not action.confirm else "waits for --yes"

@@ -37,9 +37,10 @@ class Shop:
         self.file = folder / "crossfade.toml"
         self.write(2)
 
-    def write(self, partitions: int) -> None:
+    def write(self, partitions: int, replication: int = 1) -> None:
         self.file.write_text(
-            f'[kafka]\nbootstrap = "{self.bootstrap}"\npartitions = {partitions}\ncapture_prefix = "{self.prefix}"\n'
+            f'[kafka]\nbootstrap = "{self.bootstrap}"\npartitions = {partitions}\nreplication = {replication}\n'
+            f'capture_prefix = "{self.prefix}"\n'
             '[collections.docs]\ntable = "articles"\nkey = ["id"]\ntext = ["body"]\n',
             encoding="utf-8",
         )
@@ -93,6 +94,36 @@ def test_a_widening_that_could_reorder_waits_for_a_yes(shop: Shop) -> None:
     assert "overtaken" in step["needs_yes"]
     existing = asyncio.run(existing_topics(shop.bootstrap, [shop.captured]))
     assert existing[shop.captured].partitions == 2
+
+
+def test_replicas_that_no_broker_can_hold_change_nothing_and_writes_go_on(shop: Shop) -> None:
+    shop.write(2, replication=3)
+    code, document, _ = shop.call(topics.app, "apply", "--yes", "--dry-run")
+    steps = [step for step in document["steps"] if step["topic"] == shop.captured]
+    assert (code, [step["step"] for step in steps], document["reassignment"]) == (3, ["reassign"], None)
+    plain = CliRunner().invoke(topics.app, ["apply", "--dry-run", "--config", str(shop.file)])
+    assert "there is 1 broker: start more, or set kafka.replication to 1" in plain.stdout
+    asyncio.run(_provision_wider(shop))
+    asyncio.run(_publish(shop))
+    found = asyncio.run(existing_topics(shop.bootstrap, [shop.captured]))[shop.captured]
+    assert (found.replication, found.config["min.insync.replicas"]) == (1, "1")
+
+
+async def _provision_wider(shop: Shop) -> None:
+    """Do what a worker does at its start, with three replicas wanted."""
+    wanted = shop.settings()
+    wanted = wanted.model_copy(update={"kafka": wanted.kafka.model_copy(update={"replication": 3})})
+    own = [topic for topic in desired_topics(wanted) if topic.name in shop.own_topics()]
+    await provision(shop.bootstrap, plan(own, await existing_topics(shop.bootstrap, [topic.name for topic in own])))
+
+
+async def _publish(shop: Shop) -> None:
+    bus = AiokafkaBus(shop.settings().kafka)
+    await bus.open()
+    try:
+        await bus.publish([Outgoing(shop.captured, b"key", b"value", ())])
+    finally:
+        await bus.close()
 
 
 def test_altering_one_value_leaves_the_others_that_were_set(shop: Shop) -> None:

@@ -14,6 +14,7 @@ from topics.provisioning import (
     captured_table,
     desired_topics,
     plan,
+    reassignment,
     record_limit,
 )
 
@@ -141,3 +142,53 @@ def test_a_mariadb_table_without_a_database_is_told_how_to_be_named() -> None:
 def test_with_three_replicas_two_must_have_a_record() -> None:
     topic = next(topic for topic in desired_topics(settings(replication=3)) if topic.name == LOG)
     assert topic.config["min.insync.replicas"] == "2"
+
+
+def with_replicas(topic: DesiredTopic, *replicas: tuple[int, ...], minimum: str, in_sync: int) -> ExistingTopic:
+    """A topic that exists with these replicas of its partitions."""
+    config = dict(topic.config) | {"min.insync.replicas": minimum}
+    fewest = min(len(at) for at in replicas)
+    return ExistingTopic(topic.name, len(replicas), fewest, config, dict(enumerate(replicas)), in_sync)
+
+
+def three(partitions: int = 2) -> DesiredTopic:
+    return next(topic for topic in desired_topics(settings(partitions, replication=3)) if topic.name == LOG)
+
+
+def test_more_replicas_wanted_are_a_step_of_their_own_and_the_minimum_stays_below_those_there_are() -> None:
+    found = with_replicas(three(), (1,), (2, 3, 1), minimum="1", in_sync=1)
+    action = only(plan([three()], {LOG: found}))
+    assert action.kind == "reassign"
+    assert "replication 1 → 3 (partitions 0)" in action.reason
+    assert "kafka-reassign-partitions" in action.reason
+
+
+def test_a_minimum_that_no_write_can_meet_is_set_back() -> None:
+    kinds = {a.kind: a for a in plan([three()], {LOG: with_replicas(three(), (1,), (1,), minimum="2", in_sync=1)})}
+    assert kinds["alter"].changes == {"min.insync.replicas": "1"}
+    assert "reassign" in kinds
+
+
+@pytest.mark.parametrize(("in_sync", "kind"), [(1, "keep"), (2, "alter"), (3, "alter")])
+def test_the_minimum_is_raised_when_enough_replicas_are_in_sync(in_sync: int, kind: str) -> None:
+    found = with_replicas(three(), (1, 2, 3), (2, 3, 1), minimum="1", in_sync=in_sync)
+    assert only(plan([three()], {LOG: found})).kind == kind
+
+
+def test_more_replicas_than_wanted_stay_with_their_minimum() -> None:
+    found = with_replicas(desired(LOG, 2), (1, 2, 3), (2, 3, 1), minimum="2", in_sync=3)
+    assert only(plan([desired(LOG, 2)], {LOG: found})).kind == "keep"
+
+
+def test_a_broker_that_is_away_lowers_no_minimum() -> None:
+    found = with_replicas(three(), (1, 2, 3), (2, 3, 1), minimum="2", in_sync=1)
+    assert only(plan([three()], {LOG: found})).kind == "keep"
+
+
+def test_a_reassignment_keeps_the_replicas_that_are_there_and_spreads_the_new_ones() -> None:
+    existing = {LOG: with_replicas(three(), (1,), (2, 3, 1), minimum="1", in_sync=1)}
+    actions = plan([three()], existing)
+    (entry,) = reassignment(actions, existing, [1, 2, 3, 4])["partitions"]  # type: ignore[index]
+    assert entry == {"topic": LOG, "partition": 0, "replicas": [1, 4, 2]}
+    assert reassignment(actions, existing, [1, 2]) is None
+    assert reassignment((), existing, [1, 2, 3]) is None
