@@ -188,7 +188,7 @@ def test_a_broker_that_is_away_lowers_no_minimum() -> None:
 def test_a_reassignment_keeps_the_replicas_that_are_there_and_spreads_the_new_ones() -> None:
     existing = {LOG: with_replicas(three(), (1,), (2, 3, 1), minimum="1", in_sync=1)}
     actions = plan([three()], existing)
-    (entry,) = reassignment(actions, existing, [1, 2, 3, 4])["partitions"]  # type: ignore[index]
+    (entry,) = reassignment(actions, existing, [1, 2, 3, 4])["partitions"]  # type: ignore[index, misc]
     assert entry == {"topic": LOG, "partition": 0, "replicas": [1, 4, 2]}
     assert reassignment(actions, existing, [1, 2]) is None
     assert reassignment((), existing, [1, 2, 3]) is None
