@@ -24,6 +24,8 @@ from schemas.records import Outgoing
 
 log = logging.getLogger("crossfade.agents")
 
+RETRY_AFTER_MAX_S = 60.0
+
 Handler = Callable[[Batch], Awaitable[Failures]]
 Lost = Callable[[Message, Exception], list[Outgoing]]
 Told = Callable[[Failure], Awaitable[None]]
@@ -31,6 +33,13 @@ Told = Callable[[Failure], Awaitable[None]]
 
 async def _nothing_to_note(_: Failure) -> None:
     return None
+
+
+def _again(error: Exception) -> bool | float:
+    """Say whether to try again, or after how many seconds where the store says so; never longer than a minute."""
+    if isinstance(error, StoreUnavailable) and error.retry_after_s > 0:
+        return min(error.retry_after_s, RETRY_AFTER_MAX_S)
+    return isinstance(error, TransientError)
 
 
 @dataclass(slots=True)
@@ -121,7 +130,7 @@ class Runner:
         while True:
             try:
                 async for attempt in stamina.retry_context(
-                    on=TransientError,
+                    on=_again,
                     attempts=self.retry.attempts,
                     timeout=None,
                     wait_initial=self.retry.wait_initial_s,

@@ -2,7 +2,7 @@
 
 CrossfadeError
 ├── TransientError          the same call may succeed later: retried with backoff, up to a limit
-│   ├── StoreUnavailable    nobody answers (refused, timed out): retried without a limit, the role is not ready
+│   ├── StoreUnavailable    nobody answers, or not now (overloaded, no replica, no space): retried without a limit
 │   └── EmbeddingUnavailable  the model's queue or engine is closed or out of time
 └── PermanentError          the same call will fail again: the record goes to the dead-letter topic
     ├── Refused             the store refuses this content (a constraint, a type, a size)
@@ -22,7 +22,11 @@ class TransientError(CrossfadeError):
 
 
 class StoreUnavailable(TransientError):
-    """Nobody answers at the other end."""
+    """Nobody answers at the other end, or it answers that it cannot serve now; `retry_after_s` where it says when."""
+
+    def __init__(self, *arguments: object, retry_after_s: float = 0.0) -> None:
+        super().__init__(*arguments)
+        self.retry_after_s = retry_after_s
 
 
 class EmbeddingUnavailable(TransientError):

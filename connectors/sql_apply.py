@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from connectors.errors import Refused
+from connectors.errors import Misconfigured, Refused
 from connectors.sql_layout import Layout
 from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict
 
@@ -16,7 +16,7 @@ class GuardedWriter(Protocol):
     """The two transactions of an adapter."""
 
     async def write(self, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
-        """Write changes behind the ledger guard in one transaction. Raises Refused with nothing done."""
+        """Write changes behind the ledger guard in one transaction. Raises Refused, Misconfigured with nothing done."""
         ...
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
@@ -41,12 +41,15 @@ async def apply_changes(writer: GuardedWriter, layout: Layout, changes: Sequence
 async def _by_halves(
     writer: GuardedWriter, changes: Sequence[LegacyChange], outcomes: dict[str, LegacyOutcome]
 ) -> None:
-    """Halve until the refused documents stand alone: about 2 log2(n) transactions for one of n."""
+    """Halve until the refused documents stand alone: about 2 log2(n) transactions for one of n.
+
+    What only one document finds misconfigured (a trigger's function is missing, say) is refused like any other.
+    """
     if not changes:
         return
     try:
         outcomes.update(await writer.write(changes))
-    except Refused as error:
+    except (Refused, Misconfigured) as error:
         if len(changes) == 1:
             outcomes[changes[0].id] = await writer.refuse(changes[0], str(error))
             return

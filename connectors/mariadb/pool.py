@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiomysql
 import pymysql
+from pymysql.constants import CR
 from pymysql.converters import encoders
 
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
@@ -38,24 +39,35 @@ _SESSION = (
     " idle_transaction_timeout = 20, sql_notes = 0"
 )
 
-# Numbers of MariaDB's errors. Source: MariaDB, "MariaDB Error Codes".
-_UNAVAILABLE = {1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1290, 1836, 1927}
-_TRANSIENT = {1020, 1021, 1037, 1038, 1041, 1114, 1205, 1213, 1317, 1412, 1637, 1969, 3024}
-_MISCONFIGURED = {1044, 1045, 1046, 1049, 1054, 1130, 1142, 1143, 1146, 1191, 1227, 1305, 1370, 1524, 1698}
-_REFUSED = {
-    *(1048, 1062, 1118, 1138, 1153, 1169, 1216, 1217, 1264, 1265, 1292, 1364, 1365, 1366, 1367, 1406, 1411, 1441, 1442),
-    *(1451, 1452, 1526, 1557, 1586, 1644, 1690, 1748, 1761, 1762, 1906, 3140, 4025, 4078, 4079, 4161),
+# Numbers of MariaDB's errors; what is not here is refused: only what is known to pass is waited for.
+# Source: MariaDB, "MariaDB Error Codes".
+_UNAVAILABLE = {
+    *range(1, 34),  # files of the server
+    *(1023, 1024, 1026, 1040, 1042, 1043, 1047, 1053, 1077, 1079, 1080, 1081, 1129, 1135, 1152, 1154, 1155, 1156, 1157),
+    *(1158, 1159, 1160, 1161, 1180, 1184, 1203, 1226, 1290, 1792, 1836, 1927),
 }
+_TRANSIENT = {
+    *(1020, 1021, 1037, 1038, 1041, 1099, 1114, 1205, 1206, 1213, 1223, 1297, 1317, 1412, 1613, 1614, 1615, 1637),
+    *(1969, 3024, 3058),
+}
+_LOGIN = {1044, 1045, 1049, 1130, 1524, 1698, 1820, 1862}
+_MISCONFIGURED = {1046, 1054, 1142, 1143, 1146, 1191, 1227, 1305, 1370, *_LOGIN}
 _SIGNALLED = 1644
 # The event loop itself refuses to write on a connection that the server reset: uvloop with a RuntimeError.
 _DRIVER_ERRORS = (pymysql.err.MySQLError, OSError, TimeoutError, asyncio.IncompleteReadError, RuntimeError)
 _QUOTED = (re.compile(r"(entry) '.*' (for key)", re.DOTALL), re.compile(r"(value: )'.*'( for column|$)", re.DOTALL))
+# What is left in quotes is a name only where it is called one.
+_LITERAL = re.compile(r"(?<!column )(?<!key )(?<!field )(?<!table )(?<!user )(?<!TRIGGER )(?<!FUNCTION )'[^']*'")
+_NO_SPACE = re.compile(r"\berror 28\b")
+# The numbers of the server's own messages; a trigger may signal under any other.
+_OWN = {*range(1, 34), *range(1000, 2000), *range(3000, 3100), *range(4000, 4300)}
+_CLIENT = {number for number in vars(CR).values() if isinstance(number, int)}
 
 
 def mapped(error: BaseException) -> CrossfadeError:
     """Return the port error of a driver error; its message carries no value of a document."""
     if isinstance(error, pymysql.err.MySQLError):
-        number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        number = _number(error)
         return _kind(number, error)(reason(number, str(error.args[-1]) if error.args else type(error).__name__))
     if isinstance(error, UnicodeError):
         return Refused("a value that the database has no form for")
@@ -64,30 +76,37 @@ def mapped(error: BaseException) -> CrossfadeError:
     return TransientError(f"{type(error).__name__} in the MariaDB driver")
 
 
+def _number(error: BaseException) -> int:
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+
+
 def _kind(number: int, error: Exception) -> type[CrossfadeError]:
     for numbers, kind in (
-        (_UNAVAILABLE, StoreUnavailable),
+        (_UNAVAILABLE | _CLIENT, StoreUnavailable),
         (_TRANSIENT, TransientError),
         (_MISCONFIGURED, Misconfigured),
-        (_REFUSED, Refused),
     ):
         if number in numbers:
             return kind
-    # 2000 to 2999 are the client's own; 0 is the driver's "not connected".
-    if 2000 <= number < 3000 or isinstance(error, pymysql.err.InterfaceError):
+    content = isinstance(error, (pymysql.err.IntegrityError, pymysql.err.DataError))
+    if isinstance(error, pymysql.err.InterfaceError) or (number == 0 and not content):
+        return StoreUnavailable  # the driver's own: not connected
+    if number == 1030 and _NO_SPACE.search(str(error)):
         return StoreUnavailable
-    if isinstance(error, (pymysql.err.IntegrityError, pymysql.err.DataError)):
-        return Refused
-    return Misconfigured if isinstance(error, pymysql.err.ProgrammingError) else TransientError
+    programming = isinstance(error, pymysql.err.ProgrammingError) and number in _OWN
+    return Misconfigured if programming else Refused
 
 
 def reason(number: int, message: str) -> str:
-    """Return a database's message without the values that it may quote; what a trigger signals may hold anything."""
-    if number == _SIGNALLED:
+    """Return a database's message without the values that it may quote.
+
+    What a trigger signals, under a number of its own or not, may hold anything.
+    """
+    if number == _SIGNALLED or number not in {0, *_OWN, *_CLIENT}:
         return f"{number}: raised by a trigger or procedure"
     for pattern in _QUOTED:
         message = pattern.sub(r"\1 (value) \2", message)
-    return f"{number}: {message.partition(chr(10))[0]}"
+    return f"{number}: {_LITERAL.sub('(value)', message).partition(chr(10))[0]}"
 
 
 def arguments(dsn: str) -> dict[str, Any]:
@@ -157,6 +176,7 @@ class Pool:
         self._places = asyncio.Semaphore(maximum)
         self._free: list[tuple[Any, float]] = []
         self._closed = False
+        self._connected = False
 
     @property
     def database(self) -> str | None:
@@ -183,6 +203,8 @@ class Pool:
             raise
         except (*_DRIVER_ERRORS, UnicodeError) as error:
             port_error = mapped(error)
+            if connection is None and self._connected and _number(error) in _LOGIN:
+                port_error = StoreUnavailable(f"the login is refused: {port_error}")
             sound = not isinstance(error, TimeoutError) and not isinstance(port_error, StoreUnavailable)
             raise port_error from None
         finally:
@@ -214,7 +236,9 @@ class Pool:
                 connection.close()
             else:
                 return connection
-        return await aiomysql.connect(**self._arguments)
+        connection = await aiomysql.connect(**self._arguments)
+        self._connected = True
+        return connection
 
     def _give_back(self, connection: Any, sound: bool) -> None:
         if connection is None:

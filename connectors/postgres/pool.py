@@ -33,7 +33,8 @@ SERVER_SETTINGS = {
     "jit": "off",
 }
 
-# SQLSTATE, whole or its class of two characters, to error; the whole code wins. Source: PostgreSQL, Appendix A.
+# SQLSTATE, whole or its class of two characters, to error; the whole code wins, and what is not here is refused: only
+# what is known to pass is waited for. Source: PostgreSQL, Appendix A.
 _STATES: dict[str, type[CrossfadeError]] = {
     "08": StoreUnavailable,
     "53": StoreUnavailable,
@@ -41,17 +42,18 @@ _STATES: dict[str, type[CrossfadeError]] = {
     "57P02": StoreUnavailable,
     "57P03": StoreUnavailable,
     "57P05": StoreUnavailable,
+    "58": StoreUnavailable,  # the server's own disk and files
+    "F0": StoreUnavailable,
     "25006": StoreUnavailable,  # a standby after a failover
+    "25P03": TransientError,
+    "25P04": TransientError,
     "40": TransientError,
-    "55": TransientError,
-    "57": TransientError,
-    "22": Refused,
-    "23": Refused,
-    "27": Refused,
-    "44": Refused,
-    "54": Refused,
-    "P0": Refused,
-    "21": Refused,
+    "40002": Refused,  # a constraint
+    "55006": TransientError,
+    "55P03": TransientError,
+    "57000": TransientError,
+    "57014": TransientError,
+    "72000": TransientError,
     "428C9": Refused,
     "42804": Refused,
     "42846": Refused,
@@ -59,10 +61,15 @@ _STATES: dict[str, type[CrossfadeError]] = {
     "3D": Misconfigured,
     "3F": Misconfigured,
     "42": Misconfigured,
+    "57P04": Misconfigured,
     "0A": Misconfigured,
 }
+# Internal errors that the end of a concurrent change of the table's definition or of a row takes away.
+_PASSING = re.compile("tuple concurrently (updated|deleted)|cache lookup failed|could not open relation with OID")
+_LOGIN = ("28", "3D", "57P04")
 
 _QUOTED = re.compile(r'".*"', re.DOTALL)
+_FUNCTION = re.compile(r"PL/\w+ function ([\w.]+)\(.*?\) line (\d+)")
 
 
 def mapped(error: BaseException) -> CrossfadeError:
@@ -70,9 +77,7 @@ def mapped(error: BaseException) -> CrossfadeError:
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return TransientError("the table changed while a statement was prepared")
     if isinstance(error, asyncpg.PostgresError):
-        state = str(getattr(error, "sqlstate", "") or "")
-        kind = _STATES.get(state) or _STATES.get(state[:2]) or TransientError
-        return kind(reason(state, str(error)))
+        return _of_server(error)
     if isinstance(error, (asyncpg.DataError, UnicodeError)):
         return Refused("a value that the database has no form for")
     if isinstance(error, (asyncpg.InterfaceError, OSError, TimeoutError, RuntimeError)):
@@ -80,17 +85,43 @@ def mapped(error: BaseException) -> CrossfadeError:
     return TransientError(f"{type(error).__name__} in the PostgreSQL driver")
 
 
-def reason(state: str, message: str) -> str:
-    """Return a database's message without the values that it may quote.
+def _of_server(error: asyncpg.PostgresError) -> CrossfadeError:
+    state = str(getattr(error, "sqlstate", None) or "XX000")
+    kind = _STATES.get(state) or _STATES.get(state[:2]) or Refused
+    if state == "XX000" and _PASSING.search(str(error)):
+        kind = TransientError
+    raised = getattr(error, "server_source_function", None) == "exec_stmt_raise" or state not in _KNOWN
+    if raised or state.startswith("P0"):
+        return kind(f"{state}: raised by {_function(error)}; its message is in the database's log")
+    return kind(reason(state, str(error)))
 
-    Data exceptions quote the value itself, and what a trigger raises may hold anything.
-    """
-    first = message.partition("\n")[0]
-    if state.startswith("P0"):
-        return f"{state}: raised by a trigger or function; its message is in the database's log"
+
+def _known(base: type[BaseException]) -> set[str]:
+    states = {str(getattr(base, "sqlstate", None))}
+    return states.union(*(_known(one) for one in base.__subclasses__()))
+
+
+_KNOWN = _known(asyncpg.PostgresError)
+
+
+def _function(error: asyncpg.PostgresError) -> str:
+    """Name the function that raised an error. What it says may hold any value, so that is not repeated."""
+    found = _FUNCTION.search(str(getattr(error, "context", None) or ""))
+    return f"{found[1]}, line {found[2]}" if found else "a trigger or function"
+
+
+def reason(state: str, message: str) -> str:
+    """Return a message of the database itself without the values that it may quote, as data exceptions do."""
     if state.startswith("22"):
         return f"{state}: {_QUOTED.sub('(value)', message).partition(chr(10))[0]}"
-    return f"{state}: {first}"
+    return f"{state}: {message.partition(chr(10))[0]}"
+
+
+def _while_running(error: BaseException) -> CrossfadeError:
+    """Return the port error of a connection that was there before: a login that is refused now is waited for."""
+    state = str(getattr(error, "sqlstate", None) or "")
+    found = mapped(error)
+    return StoreUnavailable(f"the login is refused: {found}") if state.startswith(_LOGIN) else found
 
 
 class Pool:
@@ -126,7 +157,7 @@ class Pool:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 yield connection
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise mapped(error) from None
+            raise _while_running(error) from None
         except (OSError, TimeoutError, UnicodeError, RuntimeError) as error:
             # RuntimeError: uvloop refuses to write on a connection that the server reset.
             raise mapped(error) from None

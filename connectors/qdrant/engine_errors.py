@@ -21,6 +21,9 @@ _BY_TEXT: tuple[tuple[str, type[CrossfadeError]], ...] = (
     ("no space left", StoreUnavailable),
     ("out of memory", StoreUnavailable),
     ("timeout", StoreUnavailable),
+    ("read-only file system", StoreUnavailable),
+    ("too many open files", StoreUnavailable),
+    ("input/output error", StoreUnavailable),
 )
 
 

@@ -13,7 +13,7 @@ from agents.batch import Batch, Failure, Failures, Message
 from agents.health import is_stuck, state_of
 from agents.legacy_writer import refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
-from agents.runner import Retry, Runner
+from agents.runner import Retry, Runner, _again
 from connectors.errors import EmbeddingUnavailable, Misconfigured, Refused, StoreUnavailable, TransientError
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import read_dead_letter
@@ -94,6 +94,16 @@ async def test_a_store_that_does_not_answer_is_waited_for_without_a_limit() -> N
     await runner.run(submitted(world, "a"))
     assert len(handler.calls) == 5 * ATTEMPTS + 2
     assert (dead(world), runner.health.waiting_for) == ([], None)
+
+
+async def test_a_store_that_says_when_to_come_back_is_left_alone_until_then_but_for_a_minute_at_most() -> None:
+    world, handler = World(), Script(StoreUnavailable("slow down", retry_after_s=0.2))
+    started = time.monotonic()
+    await runner_of(world, handler).run(submitted(world, "a"))
+    assert 0.2 <= time.monotonic() - started < 5
+    assert _again(StoreUnavailable("slow down", retry_after_s=86_400.0)) == 60.0
+    assert _again(StoreUnavailable("down")) is True
+    assert _again(Refused("no")) is False
 
 
 async def test_a_role_that_does_not_give_up_waits_for_every_error_that_may_pass() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import asyncpg
 import pymysql
 import pytest
+from pymysql.constants import ER
 
-from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+from connectors.errors import CrossfadeError, Misconfigured, PermanentError, Refused, StoreUnavailable, TransientError
 from connectors.mariadb.pool import mapped as mariadb_mapped
 from connectors.postgres.pool import mapped as postgres_mapped
 
@@ -33,7 +36,9 @@ def every_class(base: type[BaseException]) -> list[type[BaseException]]:
         (asyncpg.LockNotAvailableError("x"), TransientError),
         (asyncpg.QueryCanceledError("x"), TransientError),
         (asyncpg.InvalidCachedStatementError("x"), TransientError),
-        (asyncpg.InternalServerError("x"), TransientError),
+        (asyncpg.InternalServerError("tuple concurrently updated"), TransientError),
+        (asyncpg.InternalServerError("cache lookup failed for relation 5"), TransientError),
+        (asyncpg.InternalServerError("x"), Refused),
         (asyncpg.UniqueViolationError("x"), Refused),
         (asyncpg.ProgramLimitExceededError("x"), Refused),
         (asyncpg.WithCheckOptionViolationError("x"), Refused),
@@ -64,7 +69,12 @@ def test_errors_of_postgresql(error: Exception, expected: type[CrossfadeError]) 
         (pymysql.err.OperationalError(1213, "x"), TransientError),
         (pymysql.err.OperationalError(1969, "x"), TransientError),
         (pymysql.err.OperationalError(1114, "x"), TransientError),
-        (pymysql.err.InternalError(6, "x"), TransientError),
+        (pymysql.err.InternalError(6, "x"), StoreUnavailable),
+        (pymysql.err.OperationalError(1030, "Got error 28 'No space left on device' from storage"), StoreUnavailable),
+        (pymysql.err.OperationalError(1030, "Got error 127 'Record file is crashed'"), Refused),
+        (pymysql.err.OperationalError(1267, "Illegal mix of collations"), Refused),
+        (pymysql.err.OperationalError(1644, "x"), Refused),
+        (pymysql.err.OperationalError(30001, "x"), Refused),
         (pymysql.err.IntegrityError(1062, "x"), Refused),
         (pymysql.err.OperationalError(4025, "x"), Refused),
         (pymysql.err.DataError(1406, "x"), Refused),
@@ -77,6 +87,54 @@ def test_errors_of_postgresql(error: Exception, expected: type[CrossfadeError]) 
 )
 def test_errors_of_mariadb(error: Exception, expected: type[CrossfadeError]) -> None:
     assert type(mariadb_mapped(error)) is expected
+
+
+# What is known to pass; everything else is of the document, or of the configuration.
+PASSING_STATES = re.compile(
+    "08...|53...|58...|F0...|57P0[1235]|57000|57014|25006|25P0[34]|400[0-9][013]|40P01|55006|55P03|72000"
+)
+PASSING_NUMBERS = {
+    *("DISK_FULL", "CHECKREAD", "ERROR_ON_CLOSE", "ERROR_ON_READ", "ERROR_ON_WRITE", "OUTOFMEMORY", "CON_COUNT_ERROR"),
+    *("OUT_OF_SORTMEMORY", "OUT_OF_RESOURCES", "BAD_HOST_ERROR", "HANDSHAKE_ERROR", "UNKNOWN_COM_ERROR", "SIGNAL"),
+    *("SERVER_SHUTDOWN", "NORMAL_SHUTDOWN", "SHUTDOWN_COMPLETE", "FORCING_CLOSE", "IPSOCK_ERROR", "HOST_IS_BLOCKED"),
+    *("TABLE_NOT_LOCKED_FOR_WRITE", "RECORD_FILE_FULL", "CANT_CREATE_THREAD", "ABORTING_CONNECTION"),
+    *("NET_READ_ERROR_FROM_PIPE", "NET_FCNTL_ERROR", "NET_PACKETS_OUT_OF_ORDER", "NET_UNCOMPRESS_ERROR"),
+    *("NET_READ_ERROR", "NET_READ_INTERRUPTED", "NET_ERROR_ON_WRITE", "NET_WRITE_INTERRUPTED", "ERROR_DURING_COMMIT"),
+    *("NEW_ABORTING_CONNECTION", "TOO_MANY_USER_CONNECTIONS", "LOCK_WAIT_TIMEOUT", "LOCK_TABLE_FULL", "LOCK_DEADLOCK"),
+    *("CANT_UPDATE_WITH_READLOCK", "USER_LIMIT_REACHED", "OPTION_PREVENTS_STATEMENT", "GET_TEMPORARY_ERRMSG"),
+    *("QUERY_INTERRUPTED", "TABLE_DEF_CHANGED", "STATEMENT_TIMEOUT", "QUERY_TIMEOUT"),
+}
+
+
+@pytest.mark.parametrize("kind", [one for one in every_class(asyncpg.PostgresError) if getattr(one, "sqlstate", None)])
+def test_only_a_state_of_postgresql_that_is_known_to_pass_is_waited_for(kind: type[asyncpg.PostgresError]) -> None:
+    passing = bool(PASSING_STATES.fullmatch(str(kind.sqlstate))) or kind is asyncpg.InvalidCachedStatementError
+    assert isinstance(postgres_mapped(kind("x")), TransientError if passing else PermanentError)
+
+
+@pytest.mark.parametrize(("name", "number"), [(n, v) for n, v in vars(ER).items() if isinstance(v, int)])
+def test_only_a_number_of_mariadb_that_is_known_to_pass_is_waited_for(name: str, number: int) -> None:
+    expected = TransientError if name in PASSING_NUMBERS else PermanentError
+    assert isinstance(mariadb_mapped(pymysql.err.OperationalError(number, "x")), expected)
+
+
+@pytest.mark.parametrize("state", ["45000", "APP01", "U0001", "99999", "XX000"])
+def test_a_state_that_nobody_knows_is_refused_and_names_the_function(state: str) -> None:
+    error = asyncpg.PostgresError("the title 'secret' is taken")
+    setattr(error, "sqlstate", state)  # noqa: B010 - a class variable to mypy
+    error.server_source_function = "exec_stmt_raise"
+    error.context = "PL/pgSQL function app.no_titles() line 3 at RAISE"
+    found = postgres_mapped(error)
+    assert type(found) is Refused
+    assert str(found) == f"{state}: raised by app.no_titles, line 3; its message is in the database's log"
+
+
+def test_what_a_function_raises_under_a_state_of_the_database_is_not_repeated() -> None:
+    error = asyncpg.CheckViolationError("secret")
+    error.server_source_function = "exec_stmt_raise"
+    assert "secret" not in str(postgres_mapped(error))
+    for number in (1644, 30001, 5000, 65535):
+        assert "secret" not in str(mariadb_mapped(pymysql.err.OperationalError(number, "secret")))
 
 
 def test_no_error_class_of_the_drivers_is_left_out() -> None:

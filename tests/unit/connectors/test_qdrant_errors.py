@@ -40,9 +40,10 @@ def test_a_grpc_time_out_and_a_wrong_argument_are_kept_apart() -> None:
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (400, Refused), (409, Refused), (413, Refused), (422, Refused), (401, Misconfigured), (403, Misconfigured),
-        (404, Misconfigured), (408, StoreUnavailable), (429, TransientError), (500, TransientError),
-        (502, StoreUnavailable), (503, StoreUnavailable), (504, StoreUnavailable), (507, TransientError),
+        (400, Refused), (409, Refused), (413, Refused), (422, Refused), (404, Misconfigured),
+        (401, StoreUnavailable), (403, StoreUnavailable),
+        (408, StoreUnavailable), (429, StoreUnavailable), (500, TransientError),
+        (502, StoreUnavailable), (503, StoreUnavailable), (504, StoreUnavailable), (507, StoreUnavailable),
     ],
 )  # fmt: skip
 def test_http_statuses_are_mapped(status: int, expected: type[CrossfadeError]) -> None:
@@ -57,7 +58,9 @@ def test_http_statuses_are_mapped(status: int, expected: type[CrossfadeError]) -
         (ResponseHandlingException(httpx.ConnectError("refused")), StoreUnavailable),
         (ResponseHandlingException(httpx.ReadTimeout("late")), StoreUnavailable),
         (ResponseHandlingException(ValueError("not what was expected")), TransientError),
-        (ResourceExhaustedResponse("slow down", 3), TransientError),
+        (ResourceExhaustedResponse("slow down", 3), StoreUnavailable),
+        (ResourceExhaustedResponse("write rate limit exceeded, request larger than rate limiter capacity", 3), Refused),
+        (QdrantException("Retry-After header value is not a valid integer: Fri"), StoreUnavailable),
         (QdrantException("?"), TransientError),
         (ApiException("?"), TransientError),
         (AssertionError("Search returned None"), TransientError),
@@ -164,6 +167,8 @@ class PanicException(BaseException):
     ("raised", "expected"),
     [
         (Exception("Service runtime error: IO Error: No space left on device"), StoreUnavailable),
+        (Exception("Service runtime error: Read-only file system (os error 30)"), StoreUnavailable),
+        (Exception("Service runtime error: Too many open files (os error 24)"), StoreUnavailable),
         (Exception("Service runtime error: something new"), TransientError),
         (OSError("disk"), StoreUnavailable),
         (PanicException("index out of bounds"), TransientError),

@@ -1,0 +1,97 @@
+"""What a database says of one document is that document's refusal; a login that is refused later is waited for."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.errors import TransientError
+from connectors.legacy_connector import open_legacy
+from domain.legacy import LegacyVerdict
+from operations.stack.layout import StackAddresses
+from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, content, fresh_place, legacy_ports, upsert
+
+pytestmark = pytest.mark.stack
+APPLIED, REFUSED = LegacyVerdict.APPLIED, LegacyVerdict.REFUSED
+
+
+POSTGRES = {
+    "RAISE EXCEPTION 'no secret' USING ERRCODE = 'APP01'": "APP01",
+    "RAISE EXCEPTION 'no secret' USING ERRCODE = '45000'": "45000",
+    "RAISE EXCEPTION 'no secret' USING ERRCODE = '23514'": "23514",
+    "PERFORM no_such_function(NEW.title)": "42883",
+    "PERFORM 1 FROM no_such_table": "42P01",
+    "PERFORM 1 / (NEW.year - NEW.year + 0 * length(NEW.title))": "22012",
+}
+MARIADB = {
+    "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no secret'": "1644",
+    "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 30001, MESSAGE_TEXT = 'no secret'": "30001",
+    "SIGNAL SQLSTATE 'AB123' SET MYSQL_ERRNO = 5000, MESSAGE_TEXT = 'no secret'": "5000",
+    "SET @x = no_such_function(NEW.title)": "1305",
+    "INSERT INTO no_such_table VALUES (1)": "1146",
+    "SET @x = _utf8mb4'a' COLLATE utf8mb4_bin = _utf8mb4'b' COLLATE utf8mb4_general_ci": "1267",
+    "CALL mysql.no_such_procedure(1)": "1305",
+}
+CASES = [("postgres", *one) for one in POSTGRES.items()] + [("mariadb", *one) for one in MARIADB.items()]
+
+
+@pytest.mark.parametrize(("adapter", "statement", "code"), CASES)
+async def test_what_a_trigger_fails_with_is_the_documents_refusal_and_the_others_are_written(
+    stack: StackAddresses, adapter: str, statement: str, code: str
+) -> None:
+    async with legacy_ports(adapter, stack) as ports:
+        assert ports.place is not None
+        schema = ports.place.schema
+        if adapter == "postgres":
+            await ports.place.execute(
+                f"CREATE FUNCTION {schema}.no() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$ BEGIN IF NEW.title = 'secret' THEN {statement}; END IF; RETURN NEW; END $$",
+                f"CREATE TRIGGER no BEFORE INSERT ON {{t}} FOR EACH ROW EXECUTE FUNCTION {schema}.no()",
+            )
+        else:
+            await ports.place.execute(
+                f"CREATE TRIGGER {schema}.no BEFORE INSERT ON {{t}} FOR EACH ROW "
+                f"BEGIN IF NEW.title = 'secret' THEN {statement}; END IF; END"
+            )
+        changes = [upsert(f"d{n}", 1, content("secret", year=1) if n == 3 else content()) for n in range(6)]
+        outcomes = await ports.table.apply(changes)
+        assert [o.verdict for o in outcomes] == [REFUSED if n == 3 else APPLIED for n in range(6)]
+        assert (outcomes[3].reason or "").startswith(code)
+        assert "secret" not in (outcomes[3].reason or "")
+        assert (await ports.ledger.read(["d3"]))["d3"].refused_version == 1
+
+
+async def end_sessions(place: Place, role: str) -> None:
+    async with place.connection() as connection:
+        if place.connector == "postgres":
+            await connection.fetch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
+        else:
+            await connection.execute(f"KILL USER {role}")
+
+
+@pytest.mark.parametrize("connector", DATABASES)
+async def test_a_password_that_was_changed_is_waited_for_and_comes_back(stack: StackAddresses, connector: str) -> None:
+    async with fresh_place("postgres" if connector == "postgres" else "mariadb", stack) as place:
+        await place.execute(DOCUMENTS[place.connector])
+        role, database = place.schema, place.dsn.rpartition("/")[2]
+        if connector == "postgres":
+            await place.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'one' SUPERUSER")
+            change = f"ALTER ROLE {role} LOGIN PASSWORD '{{}}'"
+        else:
+            await place.execute(f"GRANT ALL ON *.* TO {role}@'%' IDENTIFIED BY 'one'")
+            change = f"ALTER USER {role}@'%' IDENTIFIED BY '{{}}'"
+        scheme, address = place.dsn.partition(":")[0], place.dsn.rpartition("@")[2].rpartition("/")[0]
+        dsn = f"{scheme}://{role}:one@{address}/{database}"
+        legacy = await open_legacy("documents", place.collection(), dsn)
+        try:
+            await legacy.prepare()
+            await place.execute(change.format("two"))
+            await end_sessions(place, role)
+            for _ in range(3):
+                with pytest.raises(TransientError):
+                    await legacy.table.apply([upsert("a", 1)])
+            await place.execute(change.format("one"))
+            assert [o.verdict for o in await legacy.table.apply([upsert("a", 1)])] == [APPLIED]
+        finally:
+            await legacy.close()
+            end = (f"REASSIGN OWNED BY {role} TO CURRENT_USER", f"DROP ROLE {role}")
+            await place.execute(*(end if connector == "postgres" else (f"DROP USER {role}@'%'",)))
