@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from connectors.sql_layout import VERSION_COLUMN
 from connectors.sql_values import row_content, row_key
 from domain.fold import is_echo
+from domain.keys import UNUSABLE_ID, is_id
 from domain.legacy import TableDescription
 from domain.positions import is_snapshot, mariadb_position, postgres_position
 from schemas.cloudevents import InvalidEvent, explain
@@ -153,6 +154,8 @@ def _document_id(captured: CapturedRow, record: Received, description: TableDesc
     if not _has_key(row, description):
         raise SchemaChanged(f"no value of the key {', '.join(description.key)}")
     document_id = row_key(description, row)
+    if not is_id(document_id):
+        raise InvalidEvent(UNUSABLE_ID)
     before = captured.before
     moved = captured.operation == "u" and before is not None and _has_key(before, description)
     if moved and before is not None and row_key(description, before) != document_id:

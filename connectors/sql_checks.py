@@ -26,6 +26,11 @@ NOT_PRIMARY = (
     "goes to the dead letters, and is repaired by verify --repair"
 )
 
+UNSORTED = (
+    "no index has the key's columns in their order: each page that a backfill or verify reads sorts the whole table"
+)
+OTHER_KEY = "-- crossfade.toml: name a key of integers, text or UUIDs; a unique column of that kind can be added"
+
 
 def error(subject: str, message: str, mend: str | None = None) -> Finding:
     """A mistake that keeps the collection from working."""
@@ -45,9 +50,16 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def column_findings(
-    subject: str, collection: Collection, columns: dict[str, Column], rename: Callable[[Column], str]
+    subject: str,
+    collection: Collection,
+    columns: dict[str, Column],
+    rename: Callable[[Column], str],
+    key_remedy: Callable[[Column], str],
 ) -> list[Finding]:
-    """Return what is wrong with the columns that the configuration names. `rename` shows a column's type."""
+    """Return what is wrong with the columns that the configuration names.
+
+    `rename` shows a column's type, `key_remedy` what makes a column one that can be a key.
+    """
     used: list[tuple[str, str, Sequence[Kind] | None]] = [
         *((name, "key", KEY_KINDS) for name in collection.key),
         *((name, "text", (Kind.TEXT,)) for name in collection.text),
@@ -66,9 +78,13 @@ def column_findings(
             findings.append(error(subject, f"{use} column {name} is not in the table{near(name, others)}", mend))
         elif kinds is None:
             findings += _embedding(subject, collection, column, rename)
+        elif use == "key" and column.key_refusal is not None:
+            text = f"key column {name} is of type {rename(column)}, which cannot be a key: {column.key_refusal}"
+            findings.append(error(subject, text, key_remedy(column)))
         elif column.kind not in kinds:
             what = "no text" if use == "text" else f"not supported as {use}"
-            findings.append(error(subject, f"{use} column {name} is of type {rename(column)}: {what}"))
+            mend = f"-- crossfade.toml: leave {name} out of {use}, or change the column's type"
+            findings.append(error(subject, f"{use} column {name} is of type {rename(column)}: {what}", mend))
     return findings
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from uuid import UUID
 
 from connectors.errors import Misconfigured
 from connectors.sql_values import embedding_value, sql_text
-from domain.keys import split_key
+from domain.keys import is_id, split_key
 from domain.legacy import LegacyChange, TableDescription
 from domain.values import Kind
 from schemas.content import Content
@@ -24,20 +24,34 @@ IDENTITY_TABLE = "crossfade_identities"
 BAD_BOUND = "a range cannot begin or end at something that is not a key of the table"
 KEY_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+HIGHEST_SIGNED, HIGHEST_UNSIGNED = 2**63 - 1, 2**64 - 1
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
+# Characters of a part of an id at most: of one character of text, percent-encoded; of an integer; of a UUID.
+_ENCODED, _OF_INTEGER, _OF_UUID = 12, 20, 36
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column: `sql_type` is what values are cast to, `kind` None where crossfade has no canonical form for it.
 
-    `binary` marks text that is compared byte by byte.
+    `binary` marks text that is compared byte by byte. As a part of the key: `not_key` is why it cannot be one, whatever
+    its kind is, `highest` the largest integer, `length` the most characters (None: there is no limit), `collation` the
+    character set and the collation where the database does not take them from the column by itself.
     """
 
     name: str
     sql_type: str
     kind: Kind | None
     binary: bool = True
+    not_key: str | None = None
+    highest: int = HIGHEST_SIGNED
+    length: int | None = None
+    collation: tuple[str, str] | None = None
+
+    @property
+    def key_refusal(self) -> str | None:
+        """Why it cannot be a column of the key, None where it can."""
+        return self.not_key or (None if self.kind in KEY_KINDS else "a key is made of integers, text and UUIDs")
 
 
 @dataclass(frozen=True)
@@ -58,9 +72,14 @@ class Layout:
         embedding = collection.embedding.column if collection.embedding else None
         self._require([name for name in (collection.tenant, embedding) if name])
         kinds = {name: self._kind(name) for name in collection.metadata}
-        for name in (*collection.key, *([collection.tenant] if collection.tenant else [])):
-            if self._kind(name) not in KEY_KINDS:
-                raise Misconfigured(f"{self.name}: column {name} of type {self.columns[name].sql_type} cannot be a key")
+        for name in collection.key:
+            refusal = self.columns[name].key_refusal
+            if refusal is not None:
+                what = f"column {name} of type {self.columns[name].sql_type}"
+                raise Misconfigured(f"{self.name}: {what} cannot be a key: {refusal}")
+        if collection.tenant is not None and self._kind(collection.tenant) not in KEY_KINDS:
+            what = f"column {collection.tenant} of type {self.columns[collection.tenant].sql_type}"
+            raise Misconfigured(f"{self.name}: {what} cannot be a tenant")
         return TableDescription(collection.key, collection.text, kinds, collection.tenant, embedding)
 
     def _require(self, names: list[str]) -> None:
@@ -80,6 +99,24 @@ class Layout:
         return tuple(self._kind(name) for name in self.collection.key)
 
     @cached_property
+    def key_columns(self) -> tuple[Column, ...]:
+        """The key columns, in their order."""
+        return tuple(self.columns[name] for name in self.collection.key)
+
+    @cached_property
+    def longest_id(self) -> int | None:
+        """No id of a row has more characters than this; None where there is no limit."""
+        single, longest = len(self.key_columns) == 1, len(self.key_columns) - 1
+        for column in self.key_columns:
+            if column.kind is not Kind.TEXT:
+                longest += _OF_INTEGER if column.kind is Kind.INTEGER else _OF_UUID
+            elif column.length is None:
+                return None
+            else:
+                longest += column.length * (1 if single else _ENCODED)
+        return longest
+
+    @cached_property
     def read_columns(self) -> tuple[str, ...]:
         """The columns that make a document, in the order key, text, metadata, tenant, embedding."""
         description = self.description
@@ -96,12 +133,7 @@ class Layout:
 
         Only the canonical spelling counts: `007` is not the id of row 7, which would be two documents in one row.
         """
-        try:
-            parts = split_key(document_id, len(self.key_kinds))
-        except ValueError:
-            return None
-        sound = all(is_canonical_key(kind, part) for kind, part in zip(self.key_kinds, parts, strict=True))
-        return parts if sound else None
+        return canonical_key(document_id, self.key_kinds, [column.highest for column in self.key_columns])
 
     def refusal(self, change: LegacyChange) -> str | None:
         """Return why a change can never be a row of this table, None where that is for the database to say."""
@@ -150,13 +182,24 @@ def content_refusal(description: TableDescription, content: Content, tenant_is_t
     return None
 
 
-def is_canonical_key(kind: Kind, part: str) -> bool:
-    """Say whether a text is the one spelling of a value of a key column."""
+def canonical_key(document_id: str, kinds: Sequence[Kind], highest: Sequence[int]) -> tuple[str, ...] | None:
+    """Return the values of a key from the id of its row, None where that is not how the id of a row is spelled."""
+    if not is_id(document_id):
+        return None
+    try:
+        parts = split_key(document_id, len(kinds))
+    except ValueError:
+        return None
+    sound = all(_is_canonical(*one) for one in zip(kinds, parts, highest, strict=True))
+    return parts if sound else None
+
+
+def _is_canonical(kind: Kind, part: str, highest: int) -> bool:
     if kind is Kind.INTEGER:
-        return bool(_INTEGER.fullmatch(part)) and -(2**63) <= int(part) < 2**63
+        return bool(_INTEGER.fullmatch(part)) and -HIGHEST_SIGNED - 1 <= int(part) <= highest
     if kind is Kind.UUID:
         try:
             return str(UUID(part)) == part
         except ValueError:
             return False
-    return bool(part) and "\x00" not in part
+    return True

@@ -11,6 +11,7 @@ from uuid import UUID
 POINT_NAMESPACE = UUID("6f1d8a52-3c1b-5d0e-9a77-2b9f6c3d4e10")
 _NAMESPACE = POINT_NAMESPACE.bytes
 POINT_ID_BYTES = 16
+ID_CHARACTERS = 512
 EPOCH_SHIFT = 40
 FIRST_EPOCH = 1
 LAST_EPOCH = 2 ** (53 - EPOCH_SHIFT) - 1
@@ -27,6 +28,14 @@ def parse_key(key: bytes) -> tuple[str, str]:
     if not (collection and slash and document_id):
         raise ValueError("the key is not collection/document_id")
     return collection, document_id
+
+
+UNUSABLE_ID = f"the key makes no id: it is empty, has a NUL character, or takes more than {ID_CHARACTERS} characters"
+
+
+def is_id(text: str) -> bool:
+    """Say whether a text can be the id of a document: neither empty nor too long, without a NUL character."""
+    return 0 < len(text) <= ID_CHARACTERS and "\x00" not in text
 
 
 def join_key(values: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from connectors.mariadb.expressions import Given, range_condition, read_list
+from connectors.mariadb.expressions import Given, key_list, key_order, range_condition, read_list
 from connectors.mariadb.pool import Pool, quoted
 from connectors.sql_layout import VERSION_COLUMN, Layout
 from connectors.sql_values import row_content, row_key
@@ -22,14 +22,14 @@ class MariadbBulk:
         self._description = layout.description
         self._form = layout.collection.embedding.format if layout.collection.embedding else None
         self._name = quoted(layout.schema, layout.table)
-        self._key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
+        self._key, self._order = key_list(layout), key_order(layout)
         self._read = read_list(layout)
 
     async def bound(self, after: str | None, rows: int) -> str | None:
         """See `BulkTable.bound`."""
         values: list[Given] = []
         where = range_condition(self._layout, after, None, values)
-        statement = f"SELECT {self._key} FROM {self._name} t{where} ORDER BY {self._key} LIMIT 1 OFFSET {rows - 1:d}"  # noqa: S608 - quoted
+        statement = f"SELECT {self._key} FROM {self._name} t{where} ORDER BY {self._order} LIMIT 1 OFFSET {rows - 1:d}"  # noqa: S608 - quoted
         async with self._pool.session() as session:
             records = await session.fetch(statement, values)
         return row_key(self._description, records[0]) if records else None
@@ -38,7 +38,7 @@ class MariadbBulk:
         """See `BulkTable.scan_range`."""
         values: list[Given] = []
         where = range_condition(self._layout, after, upto, values)
-        statement = f"SELECT {self._read} FROM {self._name} t{where} ORDER BY {self._key} LIMIT {limit:d}"  # noqa: S608 - quoted
+        statement = f"SELECT {self._read} FROM {self._name} t{where} ORDER BY {self._order} LIMIT {limit:d}"  # noqa: S608 - quoted
         async with self._pool.session() as session:
             records = await session.fetch(statement, values)
         return [self._row(record) for record in records]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from connectors.mariadb.layout import column_of, raw_columns, table_name
@@ -10,6 +11,8 @@ from connectors.mariadb.pool import Pool, Session, quoted
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
     NOT_PRIMARY,
+    OTHER_KEY,
+    UNSORTED,
     VECTORS_LOOKED_AT,
     column_findings,
     error,
@@ -69,7 +72,7 @@ async def check_layout(
         findings.append(error(name, message, f"ALTER TABLE {reference} ENGINE=InnoDB"))
     raw = await raw_columns(session, schema, table)
     columns = {column: column_of(row) for column, row in raw.items()}
-    findings += column_findings(name, collection, columns, _base)
+    findings += column_findings(name, collection, columns, _base, partial(_key_remedy, reference))
     findings += _version_column(name, reference, raw)
     indexes = await session.fetch(_UNIQUE, (schema, table))
     if all(column in raw for column in collection.key):
@@ -80,6 +83,13 @@ async def check_layout(
     if all(column in raw for column in collection.text):
         findings += _full_text(name, reference, collection, indexes)
     return findings
+
+
+def _key_remedy(table: str, column: Column) -> str:
+    """A text of bounded length keeps what an ENUM or a short text holds; of others it is not known."""
+    if column.kind is Kind.TEXT:
+        return f"ALTER TABLE {table} MODIFY {quoted(column.name)} VARCHAR(190) COLLATE utf8mb4_nopad_bin NOT NULL"
+    return OTHER_KEY
 
 
 def _base(column: Column) -> str:
@@ -137,6 +147,11 @@ def _key(
         findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
     elif any(set(str(i["columns"]).split("\n")) != set(collection.key) for i in whole if i["name"] == "PRIMARY"):
         findings.append(warning(name, NOT_PRIMARY))
+    sorted_by = [
+        str(index["columns"]).split("\n") for index in indexes if index["type"] == "BTREE" and not int(index["parts"])
+    ]
+    if not findings and list(collection.key) not in [columns[: len(collection.key)] for columns in sorted_by]:
+        findings.append(warning(name, UNSORTED, f"CREATE INDEX crossfade_key ON {table} ({names})"))
     for column in collection.key:
         row = raw[column]
         if row["nullable"] == "YES":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from connectors.errors import Refused
-from connectors.mariadb.pool import places, quoted
-from connectors.sql_layout import BAD_BOUND, Layout
+from connectors.mariadb.pool import quoted
+from connectors.sql_layout import BAD_BOUND, Column, Layout
+from domain.keys import ID_CHARACTERS
 from domain.values import Kind
 
 Given = str | bytes | int | None
@@ -17,11 +18,55 @@ def read_list(layout: Layout) -> str:
 
     A float of 32 bits is read as a double: as text it would lose digits.
     """
-    parts = []
+    key = set(layout.collection.key)
+    parts = [_key_part(column) for column in layout.key_columns]
     for name in layout.read_columns:
+        if name in key:
+            continue
         single = layout.columns[name].kind is Kind.FLOAT32
         parts.append(f"CAST(t.{quoted(name)} AS DOUBLE) AS {quoted(name)}" if single else f"t.{quoted(name)}")
     return ", ".join([*parts, "t.crossfade_version"])
+
+
+def key_list(layout: Layout) -> str:
+    """Return the select list of the key."""
+    return ", ".join(_key_part(column) for column in layout.key_columns)
+
+
+def key_order(layout: Layout) -> str:
+    """Return the columns of the key as they are, which is how they are ordered."""
+    return ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
+
+
+def _key_part(column: Column) -> str:
+    """An integer without what a column adds for show: the zeros of ZEROFILL, the four digits of a YEAR."""
+    shown = "zerofill" in column.sql_type or column.sql_type.startswith("year")
+    name = f"t.{quoted(column.name)}"
+    return f"CAST({name} AS UNSIGNED) AS {quoted(column.name)}" if shown else name
+
+
+def usable_key(layout: Layout) -> str | None:
+    """Return the condition that the key of a row makes an id, None where that of every row does."""
+    text = [f"t.{quoted(column.name)}" for column in layout.key_columns if column.kind is Kind.TEXT]
+    if not text:
+        return None
+    stored = [f"CAST(CONVERT({name} USING utf8mb4) AS BINARY)" for name in text]
+    parts = [f"INSTR({one}, X'00') = 0" for one in stored]
+    limited = layout.longest_id is not None and layout.longest_id <= ID_CHARACTERS
+    if len(layout.key_columns) == 1:
+        parts.append(f"CHAR_LENGTH({text[0]}) BETWEEN 1 AND {ID_CHARACTERS}")
+    elif not limited:
+        others = [f"CHAR_LENGTH({_bare(column)})" for column in layout.key_columns if column.kind is not Kind.TEXT]
+        encoded = [f"3 * LENGTH({one})" for one in stored]
+        kept = [f"2 * LENGTH(REGEXP_REPLACE({one}, '[^A-Za-z0-9_.~-]', ''))" for one in stored]
+        longest = " + ".join([*encoded, *others, str(len(layout.key_columns) - 1)])
+        # The exact length of an id that is percent-encoded takes longer to compute; few rows need it.
+        parts.append(f"({longest} <= {ID_CHARACTERS} OR {longest} - {' - '.join(kept)} <= {ID_CHARACTERS})")
+    return " AND ".join(parts)
+
+
+def _bare(column: Column) -> str:
+    return _key_part(column).partition(" AS `")[0]
 
 
 def given(kind: Kind | None, value: Given) -> Given:
@@ -54,18 +99,32 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
     kinds = layout.key_kinds
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
     values = [given(kind, part) for key in keys for kind, part in zip(kinds, key, strict=True)]
+    compared = [_compared(column) for column in layout.key_columns]
     if len(names) == 1:
-        return f"{names[0]} IN ({places(len(keys))})", values
-    one = "(" + " AND ".join(f"{name} = %s" for name in names) + ")"
+        return f"{names[0]} IN ({', '.join(compared * len(keys))})", values
+    one = "(" + " AND ".join(f"{name} = {place}" for name, place in zip(names, compared, strict=True)) + ")"
     return "(" + " OR ".join([one] * len(keys)) + ")", values
+
+
+def _compared(column: Column) -> str:
+    """Return the place of a value that is compared with a key column: in the column's own character set and collation.
+
+    MariaDB refuses to compare a column with a text that its character set does not have.
+    """
+    if column.collation is None:
+        return "%s"
+    charset, collation = column.collation
+    return f"CONVERT(%s USING {charset}) COLLATE {collation}"
 
 
 def range_condition(layout: Layout, after: str | None, upto: str | None, values: list[Given]) -> str:
     """Return the WHERE clause of the key range (`after`, `upto`], whose keys are added to the statement's values.
 
-    Raises Refused where a bound is not the id of a row that this table could have.
+    Rows whose key makes no id are in no range. Raises Refused where a bound is not the id of a row that this table
+    could have.
     """
-    parts: list[str] = []
+    usable = usable_key(layout)
+    parts = [] if usable is None else [usable]
     for condition, bound in ((after_condition, after), (_upto_condition, upto)):
         if bound is None:
             continue
@@ -90,11 +149,12 @@ def _upto_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Giv
 
 def _beyond(layout: Layout, key: tuple[str, ...], sign: str, last: str) -> tuple[str, list[Given]]:
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
+    places = [_compared(column) for column in layout.key_columns]
     parts = [given(kind, part) for kind, part in zip(layout.key_kinds, key, strict=True)]
     steps, values = [], [parts[0]]
     for number, name in enumerate(names):
-        same = [f"{before} = %s" for before in names[:number]]
+        same = [f"{names[n]} = {places[n]}" for n in range(number)]
         compared = last if number == len(names) - 1 else sign
-        steps.append("(" + " AND ".join([*same, f"{name} {compared} %s"]) + ")")
+        steps.append("(" + " AND ".join([*same, f"{name} {compared} {places[number]}"]) + ")")
         values += parts[: number + 1]
-    return f"{names[0]} {sign}= %s AND ({' OR '.join(steps)})", values
+    return f"{names[0]} {sign}= {places[0]} AND ({' OR '.join(steps)})", values

@@ -7,7 +7,7 @@ from typing import Any
 
 from connectors.errors import Misconfigured
 from connectors.mariadb.pool import Session
-from connectors.sql_layout import Column, Layout
+from connectors.sql_layout import HIGHEST_SIGNED, HIGHEST_UNSIGNED, Column, Layout
 from domain.values import Kind
 from schemas.settings import Collection
 
@@ -35,10 +35,14 @@ KINDS: dict[str, Kind] = {
     "uuid": Kind.UUID,
 }
 
+# Literals are of this character set; a column of another one is compared in its own.
+_OF_SESSIONS = "utf8mb4"
+
 # The type alone does not tell JSON from long text: the check constraint that MariaDB gives a JSON column does.
 _COLUMNS = """
 SELECT c.COLUMN_NAME AS name, c.DATA_TYPE AS base, c.COLUMN_TYPE AS sql_type, c.IS_NULLABLE AS nullable,
-       c.COLLATION_NAME AS collation, c.EXTRA AS extra, c.COLUMN_DEFAULT AS preset, c.IS_GENERATED AS made,
+       c.COLLATION_NAME AS collation, c.CHARACTER_SET_NAME AS charset,
+       c.CHARACTER_MAXIMUM_LENGTH AS length, c.EXTRA AS extra, c.COLUMN_DEFAULT AS preset, c.IS_GENERATED AS made,
        c.DATETIME_PRECISION AS time_digits,
        EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA
                AND k.TABLE_NAME = c.TABLE_NAME
@@ -70,8 +74,23 @@ def column_of(raw: Mapping[str, Any]) -> Column:
         kind = Kind.JSON
     elif sql_type in {"tinyint(1)", "bit(1)"}:
         kind = Kind.BOOLEAN
-    collation = raw["collation"]
-    return Column(raw["name"], sql_type, kind, binary=collation is None or str(collation).endswith("_bin"))
+    collation, charset = raw["collation"], str(raw["charset"])
+    return Column(
+        raw["name"],
+        sql_type,
+        kind,
+        binary=collation is None or str(collation).endswith("_bin"),
+        not_key=_not_key(base, raw),
+        highest=HIGHEST_UNSIGNED if base == "bigint" and "unsigned" in sql_type else HIGHEST_SIGNED,
+        length=None if raw["length"] is None else int(raw["length"]),
+        collation=None if collation is None or charset == _OF_SESSIONS else (charset, str(collation)),
+    )
+
+
+def _not_key(base: str, raw: Mapping[str, Any]) -> str | None:
+    if base == "enum":
+        return "an ENUM is ordered by the numbers of its labels, and compared by their text"
+    return "it is generated, and cannot be written" if raw["made"] == "ALWAYS" else None
 
 
 async def read_layout(session: Session, name: str, collection: Collection, database: str | None) -> Layout:

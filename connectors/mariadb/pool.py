@@ -30,13 +30,14 @@ IDLE_S = 5.0  # a connection that rested longer is asked whether it is still the
 MAX_CONNECTIONS = 4
 
 # Strict, so that a wrong value is refused and not changed; a key of 0 stays 0; lock waits end before the caller gives
-# up; READ COMMITTED, because gap locks would make batches of new documents wait for each other; a worker that vanished
-# without a word leaves no locks behind for longer than 20 s.
+# up; rows are sorted by all of a key, not by its first 1,024 bytes; READ COMMITTED, because gap locks would make
+# batches of new documents wait for each other; a worker that vanished without a word leaves no locks behind for longer
+# than 20 s.
 _SESSION = (
     "SET SESSION sql_mode = "
     "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION',"
     " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10, max_statement_time = 20,"
-    " idle_transaction_timeout = 20, sql_notes = 0"
+    " idle_transaction_timeout = 20, max_sort_length = 65536, sql_notes = 0"
 )
 
 # Numbers of MariaDB's errors; what is not here is refused: only what is known to pass is waited for.

@@ -7,7 +7,7 @@ from typing import Any
 
 from connectors.errors import Refused
 from connectors.mariadb.checks import check_layout
-from connectors.mariadb.expressions import given, key_condition, kinds_written, read_list
+from connectors.mariadb.expressions import given, key_condition, key_list, kinds_written, read_list
 from connectors.mariadb.pool import Pool, Session, places, quoted
 from connectors.slices import slices
 from connectors.sql_apply import APPLIED, apply_changes
@@ -33,7 +33,7 @@ class MariadbTable:
         self._kinds = kinds_written(layout)
         raw = self._form == "float32"
         self._places = ["UNHEX(%s)" if raw and n == self.description.embedding else "%s" for n in layout.write_columns]
-        self._key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
+        self._key = key_list(layout)
 
     async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
         """See `LegacyTable.apply`."""

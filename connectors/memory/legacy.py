@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from connectors.errors import Refused
-from connectors.sql_layout import content_refusal, is_canonical_key
+from connectors.sql_layout import HIGHEST_SIGNED, canonical_key, content_refusal
 from domain.fold import is_echo
 from domain.guards import ledger_moves
-from domain.keys import split_key
 from domain.ledger import LedgerRow, VectorMark
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 from domain.values import Kind, canonical
@@ -89,11 +88,8 @@ class MemoryLegacy:
 
     def key_of(self, document_id: str) -> tuple[int | str, ...] | None:
         """Return the key of an id in the order of the table, None where no row could have that id."""
-        try:
-            parts = split_key(document_id, len(self.key_kinds))
-        except ValueError:
-            return None
-        if not all(is_canonical_key(kind, part) for kind, part in zip(self.key_kinds, parts, strict=True)):
+        parts = canonical_key(document_id, self.key_kinds, [HIGHEST_SIGNED] * len(self.key_kinds))
+        if parts is None:
             return None
         pairs = zip(self.key_kinds, parts, strict=True)
         return tuple(int(part) if kind is Kind.INTEGER else part for kind, part in pairs)

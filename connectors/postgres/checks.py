@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from connectors.postgres.expressions import document_vector, literal
@@ -11,6 +12,8 @@ from connectors.postgres.pool import Pool, Session, quoted
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
     NOT_PRIMARY,
+    OTHER_KEY,
+    UNSORTED,
     VECTORS_LOOKED_AT,
     column_findings,
     error,
@@ -18,8 +21,9 @@ from connectors.sql_checks import (
     vector_findings,
     warning,
 )
-from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN
+from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Column
 from domain.legacy import Finding
+from domain.values import Kind
 from schemas.settings import Collection
 
 _SERVER = """
@@ -42,14 +46,19 @@ SELECT c.relreplident::text AS identity,
 FROM pg_class c WHERE c.oid = to_regclass($1)
 """
 
+# A column that an index only includes is no part of its key.
 _UNIQUE = """
-SELECT array(SELECT attname::text FROM pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY(i.indkey)) AS columns
-FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND i.indisvalid
-AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = i.indnatts
+SELECT array(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(number, place)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number ORDER BY k.place) AS columns,
+       i.indisunique AND i.indimmediate AS is_unique
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+AND m.amname = 'btree'
 """
 
 _PRIMARY = """
-SELECT array(SELECT attname::text FROM pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY(i.indkey))
+SELECT array(SELECT attname::text FROM pg_attribute WHERE attrelid = i.indrelid
+             AND attnum = ANY(i.indkey[0:i.indnkeyatts - 1]))
 FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisprimary
 """
 
@@ -95,7 +104,7 @@ async def check_layout(
     table = quoted(*found)
     raw = await raw_columns(session, collection.table)
     columns = {column: column_of(row) for column, row in raw.items()}
-    findings += column_findings(name, collection, columns, lambda column: column.sql_type)
+    findings += column_findings(name, collection, columns, lambda column: column.sql_type, partial(_key_remedy, table))
     findings += _version_column(name, table, raw)
     findings += await _table(session, name, table, found[0])
     if all(column in raw for column in collection.key):
@@ -169,8 +178,8 @@ async def _key(
 ) -> list[Finding]:
     findings = []
     names = ", ".join(quoted(column) for column in collection.key)
-    unique = [set(row["columns"]) for row in await session.fetch(_UNIQUE, table)]
-    if set(collection.key) not in unique:
+    indexes = await session.fetch(_UNIQUE, table)
+    if set(collection.key) not in [set(row["columns"]) for row in indexes if row["is_unique"]]:
         primary = await session.fetchval(
             "SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = to_regclass($1) AND indisprimary)", table
         )
@@ -180,15 +189,21 @@ async def _key(
         findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
     elif set(collection.key) != set(await session.fetchval(_PRIMARY, table) or collection.key):
         findings.append(warning(name, NOT_PRIMARY))
+    if not findings and list(collection.key) not in [row["columns"][: len(collection.key)] for row in indexes]:
+        findings.append(warning(name, UNSORTED, f"CREATE INDEX ON {table} ({names})"))
     for column in collection.key:
         if not raw[column]["not_null"] and not (findings and "ADD PRIMARY KEY" in str(findings[0].mend)):
             mend = f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET NOT NULL"
             findings.append(error(name, f"key column {column} may be NULL", mend))
-        if not column_of(raw[column]).binary or raw[column]["base"] == "bpchar":
-            text = f"key column {column}: ids that differ only in case, accents or blanks would be one row"
-            mend = f'ALTER TABLE {table} ALTER COLUMN {quoted(column)} TYPE text COLLATE "C"'
-            findings.append(error(name, text, mend))
     return findings
+
+
+def _key_remedy(table: str, column: Column) -> str:
+    """Text keeps what these types hold as it is; of others it is not known what the application does with them."""
+    if column.kind is Kind.TEXT:
+        name = quoted(column.name)
+        return f'ALTER TABLE {table} ALTER COLUMN {name} TYPE text COLLATE "C" USING {name}::text'
+    return OTHER_KEY
 
 
 async def _embedding(session: Session, name: str, collection: Collection) -> list[Finding]:

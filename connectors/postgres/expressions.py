@@ -5,6 +5,7 @@ from __future__ import annotations
 from connectors.errors import Refused
 from connectors.postgres.pool import quoted
 from connectors.sql_layout import BAD_BOUND, Column, Layout
+from domain.keys import ID_CHARACTERS
 from domain.values import Kind
 from schemas.settings import Collection
 
@@ -40,13 +41,34 @@ def _sent(column: Column) -> str:
     return f"{function}(t.{quoted(column.name)}) AS {quoted(column.name)}"
 
 
+def usable_key(layout: Layout) -> str | None:
+    """Return the condition that the key of a row makes an id, None where that of every row does."""
+    text = [f"t.{quoted(column.name)}" for column in layout.key_columns if column.kind is Kind.TEXT]
+    limited = layout.longest_id is not None and layout.longest_id <= ID_CHARACTERS
+    if len(layout.key_columns) == 1:
+        if not text:
+            return None
+        return f"{text[0]} <> ''" + ("" if limited else f" AND char_length({text[0]}) <= {ID_CHARACTERS}")
+    if limited:
+        return None
+    others = [f"t.{quoted(column.name)}" for column in layout.key_columns if column.kind is not Kind.TEXT]
+    rest = " + ".join([*(f"char_length({name}::text)" for name in others), str(len(layout.key_columns) - 1)])
+    encoded = [f"3 * octet_length(convert_to({name}, 'UTF8'))" for name in text]
+    kept = [f"2 * char_length(regexp_replace({name}, '[^A-Za-z0-9_.~-]', '', 'g'))" for name in text]
+    longest = f"{' + '.join(encoded)} + {rest}"
+    # The exact length of an id that is percent-encoded takes longer to compute; few rows need it.
+    return f"({longest} <= {ID_CHARACTERS} OR {longest} - {' - '.join(kept)} <= {ID_CHARACTERS})"
+
+
 def range_condition(layout: Layout, after: str | None, upto: str | None, values: list[str]) -> str:
     """Return the WHERE clause of the key range (`after`, `upto`], whose keys are added to the statement's values.
 
-    Raises Refused where a bound is not the id of a row that this table could have.
+    Rows whose key makes no id are in no range. Raises Refused where a bound is not the id of a row that this table
+    could have.
     """
     key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
-    parts: list[str] = []
+    usable = usable_key(layout)
+    parts = [] if usable is None else [usable]
     for sign, bound in ((">", after), ("<=", upto)):
         if bound is None:
             continue

@@ -33,14 +33,24 @@ KINDS: dict[str, Kind] = {
     "jsonb": Kind.JSON,
 }
 
-# The cast type is asked for with typmod -1: an explicit cast to varchar(10) would cut the value without an error.
+# The type modifier of a varchar is its length and this. Source: PostgreSQL, VARHDRSZ.
+_HEADER = 4
+
+# A domain counts as what is under it, however deep. The cast type is asked for with typmod -1: an explicit cast to
+# varchar(10) would cut the value without an error.
 _COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, -1) AS sql_type, b.typname AS base, b.typtype::text AS typtype,
-       a.attnotnull AS not_null, a.attgenerated::text AS generated, a.atttypmod AS typmod,
+       a.attnotnull AS not_null, a.attgenerated::text AS generated, u.typmod AS typmod,
        coalesce(c.collisdeterministic, true) AS deterministic
 FROM pg_attribute a
-JOIN pg_type t ON t.oid = a.atttypid
-JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+JOIN LATERAL (
+    WITH RECURSIVE under(oid, typmod, depth) AS (
+        SELECT a.atttypid, a.atttypmod, 0 UNION ALL
+        SELECT t.typbasetype, CASE WHEN u.typmod < 0 THEN t.typtypmod ELSE u.typmod END, u.depth + 1
+        FROM under u JOIN pg_type t ON t.oid = u.oid WHERE t.typtype = 'd'
+    ) SELECT oid, typmod FROM under ORDER BY depth DESC LIMIT 1
+) u ON true
+JOIN pg_type b ON b.oid = u.oid
 LEFT JOIN pg_collation c ON c.oid = a.attcollation
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
@@ -72,7 +82,16 @@ def column_of(raw: Mapping[str, Any]) -> Column:
     """Return a catalogue row as a column; an enum is text."""
     kind = Kind.TEXT if raw["typtype"] == "e" else KINDS.get(raw["base"])
     binary = bool(raw["deterministic"]) and raw["base"] != "citext"
-    return Column(raw["name"], raw["sql_type"], kind, binary)
+    length = raw["typmod"] - _HEADER if raw["base"] == "varchar" and raw["typmod"] > _HEADER else None
+    return Column(raw["name"], raw["sql_type"], kind, binary, _not_key(raw, binary), length=length)
+
+
+def _not_key(raw: Mapping[str, Any], binary: bool) -> str | None:
+    if raw["typtype"] == "e":
+        return "an ENUM is ordered by the numbers of its labels, and no other text can be compared with it"
+    if not binary or raw["base"] == "bpchar":
+        return "ids that differ only in case, accents or blanks would be one row"
+    return "it is generated, and cannot be written" if raw["generated"] else None
 
 
 async def read_layout(session: Session, name: str, collection: Collection) -> Layout:
