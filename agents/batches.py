@@ -15,13 +15,18 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from connectors.kafka.reading import PASSED_OVER, Unread
 from schemas.records import Received
 
 
-async def batches(stream: Any, limit: int, interval_s: float = 0.0) -> AsyncIterator[tuple[list[Any], list[Received]]]:
-    """Yield (events, records) of at least one and at most `limit`; acknowledge with `acknowledge` when handled.
+async def batches(
+    stream: Any, limit: int, limit_bytes: int, interval_s: float = 0.0
+) -> AsyncIterator[tuple[list[Any], list[Received]]]:
+    """Yield (events, records), at most `limit` of them; acknowledge with `acknowledge` when handled.
 
-    Events of an older generation of the group's assignment are left out: after a rebalance they are delivered again.
+    A batch ends with the record that brings it to `limit_bytes`. Events of an older generation of the group's
+    assignment are left out: after a rebalance they are delivered again. An event that stands for offsets with nothing
+    to handle has no record; a batch may hold none but those.
     """
     channel = stream.channel
     begun, several = 0.0, False
@@ -32,15 +37,16 @@ async def batches(stream: Any, limit: int, interval_s: float = 0.0) -> AsyncIter
             events = [await channel.get()]
         except StopAsyncIteration:  # what Faust throws into the channel of a stream that it stops
             return
-        begun = time.monotonic()
-        while len(events) < limit and not channel.empty():
+        begun, size = time.monotonic(), bytes_of(events[0].message)
+        while len(events) < limit and size < limit_bytes and not channel.empty():
             events.append(channel.queue.get_nowait())
+            size += bytes_of(events[-1].message)
         several = len(events) > 1
         current = [event for event in events if _is_current(stream.app, event.message)]
         if current:
             for event in current:
                 _track(stream.app, event.message)
-            yield current, [received(event.message) for event in current]
+            yield current, [received(event.message) for event in current if event.message.value is not PASSED_OVER]
 
 
 def acknowledge(stream: Any, events: list[Any]) -> None:
@@ -52,16 +58,26 @@ def acknowledge(stream: Any, events: list[Any]) -> None:
 def received(message: Any) -> Received:
     """Return a Faust message as a plain record."""
     headers = message.headers or ()
+    value = message.value
     pairs = headers.items() if isinstance(headers, dict) else headers
-    return Received(
+    read = Received(
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
         key=message.key,
-        value=message.value,
-        headers=tuple([(name, value or b"") for name, value in pairs]),
+        value=value,
+        headers=tuple([(name, content or b"") for name, content in pairs]),
         timestamp_ms=int(message.timestamp * 1000) if message.timestamp else 0,
     )
+    return read._replace(unread=value.reason, records=value.records) if isinstance(value, Unread) else read
+
+
+def bytes_of(message: Any) -> int:
+    """Return the bytes of a Faust message's key, value and headers."""
+    headers = message.headers or ()
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    value = message.value if isinstance(message.value, bytes) else b""
+    return len(message.key or b"") + len(value) + sum([len(name) + len(content or b"") for name, content in pairs])
 
 
 def _is_current(app: Any, message: Any) -> bool:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faust
 
 from agents.batch import Message
-from agents.batches import acknowledge, batches
+from agents.batches import acknowledge, batches, received
 from agents.faust_transport import PromptTransport, RawSchema
 from agents.runner import Runner
 from connectors.failpoints import passing
-from connectors.kafka.resets import survive_resets
+from connectors.kafka.reading import PARTITION_FETCH_BYTES, PASSED_OVER, read_everything
 from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
 from topics.catalogue import group_of
@@ -28,9 +29,24 @@ SESSION_TIMEOUT_S = 10.0
 log = logging.getLogger("crossfade.agents")
 
 
-def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
-    """Return a Faust application that consumes for one role; it owns no tables, no web server and no topics."""
-    survive_resets()
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of one batch: its records, its bytes (it ends with the record that reaches them), and how often one begins.
+
+    A role whose records do not wait for each other has so many records in flight.
+    """
+
+    records: int
+    bytes: int
+    interval_s: float = 0.0
+
+
+def make_app(role: str, kafka: Kafka, data: Path, bounds: Bounds) -> Any:
+    """Return a Faust application that consumes for one role; it owns no tables, no web server and no topics.
+
+    What waits before its agent is bounded by four batches in records, and by one in bytes.
+    """
+    read_everything()
     data.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         group_of(role),
@@ -43,7 +59,7 @@ def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
         web_enabled=False,
         web_tables_enabled=False,
         stream_wait_empty=False,
-        stream_buffer_maxsize=buffer,
+        stream_buffer_maxsize=4 * bounds.records,
         stream_recovery_delay=0.0,
         broker_commit_interval=1.0,
         # What a killed worker had is another's after this; Faust's 60 s would be the whole time of an outage.
@@ -54,29 +70,28 @@ def make_app(role: str, kafka: Kafka, data: Path, buffer: int) -> Any:
         broker_request_timeout=35.0,
         broker_commit_every=10_000,
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=kafka.max_record_bytes + 64 * 1024,
+        consumer_max_fetch_size=PARTITION_FETCH_BYTES,
         producer_acks=-1,
         producer_linger=0,
         key_serializer="raw",
         value_serializer="raw",
         autodiscover=False,
     )
-    app.transport = PromptTransport(app.conf.broker_consumer, app)
+    app.transport = PromptTransport(app.conf.broker_consumer, app, buffer_bytes=bounds.bytes)
     return app
 
 
-def add_batch_agent(
-    app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, limit: int, interval_s: float
-) -> None:
+def add_batch_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, bounds: Bounds) -> None:
     """Add the agent of a role that handles whole batches, one after the other."""
     group = app.conf.id
     before_commit = f"{runner.role}.before_commit"
 
     async def consume(stream: Any) -> None:
-        async for events, records in batches(stream, limit, interval_s):
+        async for events, records in batches(stream, bounds.records, bounds.bytes, bounds.interval_s):
             messages = [Message(record, telemetry.received(record, group)) for record in records]
             try:
-                await runner.run(messages)
+                if messages:
+                    await runner.run(messages)
             finally:
                 for message in messages:
                     message.trace.finish()
@@ -89,15 +104,19 @@ def add_batch_agent(
     app.agent(app.topic(*topics, schema=RawSchema()), name=runner.role, concurrency=1)(agent)
 
 
-def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, in_flight: int) -> None:
-    """Add the agent of a role whose records do not wait for each other: up to `in_flight` not acknowledged at a time.
+def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, bounds: Bounds) -> None:
+    """Add the agent of a role whose records do not wait for each other: up to `bounds.records` not acknowledged
+    at a time.
 
     Records are still acknowledged in the order of their arrival. Where one raises, nothing from that record on is
     acknowledged, and the others in flight are cancelled, as they are with the agent.
     """
     group = app.conf.id
 
-    async def handle(record: Any) -> None:
+    async def handle(delivered: Any) -> None:
+        if delivered.value is PASSED_OVER:
+            return
+        record = received(delivered)
         message = Message(record, telemetry.received(record, group))
         try:
             await runner.run([message])
@@ -105,7 +124,7 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
             message.trace.finish()
 
     async def consume(stream: Any) -> None:
-        room = asyncio.Semaphore(in_flight)
+        room = asyncio.Semaphore(bounds.records)
         # Never holds more than there is room for.
         waiting: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue()
 
@@ -119,10 +138,10 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
 
         async with asyncio.TaskGroup() as tasks:
             acknowledging = tasks.create_task(acknowledge_in_order())
-            async for events, records in batches(stream, in_flight):
-                for event, record in zip(events, records, strict=True):
+            async for events, _ in batches(stream, bounds.records, bounds.bytes):
+                for event in events:
                     await room.acquire()
-                    waiting.put_nowait((event, tasks.create_task(handle(record))))
+                    waiting.put_nowait((event, tasks.create_task(handle(event.message))))
             await waiting.join()
             acknowledging.cancel()
 

@@ -8,15 +8,75 @@ is nothing to deserialize either.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from faust import Event, Schema
-from faust.transport.drivers.aiokafka import Consumer, Transport
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+
+from agents.batches import bytes_of
+from connectors.kafka.reading import FETCH_BYTES, READ_COMMITTED
+
+_ROOM_POLL_S = 0.005
+
+
+class CommittedThread(AIOKafkaConsumerThread):
+    """The thread of a consumer that is never shown a record of an aborted transaction."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        # Faust reads so only where it is exactly-once itself, and leaves the size of a fetch to the client's default.
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = READ_COMMITTED
+        consumer._fetch_max_bytes = FETCH_BYTES
+        return consumer
+
+
+class Held:
+    """The sizes of what waits in a buffer, first in, first out."""
+
+    def __init__(self) -> None:
+        self.sizes: deque[int] = deque()
+        self._total = 0
+
+    def add(self, size: int) -> None:
+        """Note one more."""
+        self.sizes.append(size)
+        self._total += size
+
+    def keep(self, count: int) -> int:
+        """Forget all but the newest so many, and return the bytes of those."""
+        while len(self.sizes) > count:
+            self._total -= self.sizes.popleft()
+        return self._total
 
 
 class PromptConsumer(Consumer):
-    """A consumer that delivers at once where there is room."""
+    """A consumer that delivers at once where there is room: in records (the buffer's size), and in bytes."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._held = Held()
+
+    def _new_consumer_thread(self) -> Any:
+        return CommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109 - Faust's own signature
+        """Yield what was fetched, each record when the buffers have room for its bytes."""
+        limit = self.transport.buffer_bytes
+        async for at, message in super().getmany(timeout):
+            size = bytes_of(message)
+            while self.app.flow_control.is_active() and not self.should_stop and self._held_bytes() + size > limit:
+                if not self._held.sizes:  # an empty buffer takes any record
+                    break
+                await asyncio.sleep(_ROOM_POLL_S)
+            self._held.add(size)
+            yield at, message
+
+    def _held_bytes(self) -> int:
+        """Return the bytes in the buffers; what the agent took is not there, nor what a rebalance threw away."""
+        return self._held.keep(sum(topic.queue.qsize() for topic in self.app.topics))
 
     async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:  # noqa: ASYNC109 - Faust's own signature
         """Await the first of the given coroutines to finish; a delivery (and its interruption) is made at once."""
@@ -32,9 +92,13 @@ class PromptConsumer(Consumer):
 
 
 class PromptTransport(Transport):
-    """Faust's transport over aiokafka with `PromptConsumer`."""
+    """Faust's transport over aiokafka with `PromptConsumer`, whose buffers hold `buffer_bytes` at most."""
 
     Consumer = PromptConsumer
+
+    def __init__(self, urls: Any, app: Any, *, buffer_bytes: int) -> None:
+        super().__init__(urls, app)
+        self.buffer_bytes = buffer_bytes
 
 
 class RawSchema(Schema[Any, Any]):

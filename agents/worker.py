@@ -15,7 +15,7 @@ from agents.assembly import Opened
 from agents.batch import Batch, CollectionPorts, Failure, Failures, Message, Surroundings
 from agents.capture import capture
 from agents.embedder import embed
-from agents.faust_apps import add_batch_agent, add_concurrent_agent, make_app, start_apps, stop_apps
+from agents.faust_apps import Bounds, add_batch_agent, add_concurrent_agent, make_app, start_apps, stop_apps
 from agents.halts import Halts
 from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
@@ -96,11 +96,13 @@ class Worker:
             runner.told = partial(refusal_told, collections=self._opened.collections)
         if role == "resolver":
             runner.told = partial(dead_letter_told, collections=self._opened.collections, around=self._around)
-        app = make_app(role, self._settings.kafka, self._home / "faust", 4 * bounds.batch)
+        of_batch = Bounds(bounds.batch, bounds.batch_bytes, bounds.batch_interval_ms / 1000)
+        app = make_app(role, self._settings.kafka, self._home / "faust", of_batch)
         if role == "query":
-            add_concurrent_agent(app, topics, runner, self._telemetry, bounds.queries_in_flight)
+            in_flight = Bounds(bounds.queries_in_flight, bounds.batch_bytes)
+            add_concurrent_agent(app, topics, runner, self._telemetry, in_flight)
         else:
-            add_batch_agent(app, topics, runner, self._telemetry, bounds.batch, bounds.batch_interval_ms / 1000)
+            add_batch_agent(app, topics, runner, self._telemetry, of_batch)
         self._apps.append(app)
         self._runners.append(runner)
         if role == "capture":

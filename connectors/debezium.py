@@ -21,7 +21,7 @@ from domain.fold import is_echo
 from domain.keys import UNUSABLE_ID, is_id
 from domain.legacy import TableDescription
 from domain.positions import is_snapshot, mariadb_position, postgres_position
-from schemas.cloudevents import InvalidEvent, explain
+from schemas.cloudevents import InvalidEvent, explain, unreadable
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, Position
 from schemas.records import Received
@@ -106,6 +106,8 @@ def decode_capture(
 
 def parse_envelope(record: Received) -> CapturedRow | None:
     """Return the row change in a record, None for tombstones and heartbeats. Raises InvalidEvent."""
+    if record.unread:
+        raise SchemaChanged(unreadable(record))
     if record.value is None:
         return None
     value = _json_object(record.value, "value")

@@ -8,12 +8,14 @@ import uuid
 from types import TracebackType
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from connectors.errors import Misconfigured
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.headers import received
+from connectors.kafka.reading import PASSED_OVER
+from connectors.kafka.reading import consumer as complete_consumer
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.queries import QueryAnswered, QueryAsked
 from schemas.settings import Kafka
@@ -30,12 +32,8 @@ class Asker:
         self._bus = bus
         self._waiting: dict[str, asyncio.Future[QueryAnswered]] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=kafka.bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="latest",
-            fetch_max_wait_ms=100,
-            max_partition_fetch_bytes=kafka.max_record_bytes + 64 * 1024,
+        self._consumer = complete_consumer(
+            kafka.bootstrap, "crossfade-ask", auto_offset_reset="latest", fetch_max_wait_ms=100
         )
 
     async def __aenter__(self) -> Self:
@@ -82,6 +80,8 @@ class Asker:
 
     async def _read(self) -> None:
         async for record in self._consumer:
+            if record.value is PASSED_OVER:
+                continue
             try:
                 answered, _ = decode(received(record), QueryAnswered)
             except InvalidEvent:

@@ -96,6 +96,8 @@ def decode(record: Received, model: type[E]) -> tuple[E, Attributes]:
 
 def unwrap(record: Received) -> tuple[Attributes, bytes | None]:
     """Return attributes and raw JSON data of a record in either mode. Raises InvalidEvent for a broken envelope."""
+    if record.unread:
+        raise InvalidEvent(unreadable(record))
     headers = {name.lower(): value for name, value in record.headers}
     content_type = _text(headers, "content-type") or ""
     if record.value is not None and content_type.startswith(STRUCTURED):
@@ -109,6 +111,12 @@ def unwrap(record: Received) -> tuple[Attributes, bytes | None]:
         traceparent=_text(headers, "traceparent"),
     )
     return attributes, record.value
+
+
+def unreadable(record: Received) -> str:
+    """Return what to say of a record that could not be read."""
+    many = f"a batch of {record.records} records that ends here" if record.records > 1 else "the record"
+    return f"{many} cannot be read: {record.unread}"
 
 
 def _text(headers: dict[str, bytes], name: str) -> str | None:

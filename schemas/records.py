@@ -8,7 +8,11 @@ Headers = tuple[tuple[str, bytes], ...]
 
 
 class Received(NamedTuple):
-    """A record read from a topic; `timestamp_ms` is the broker's or the producer's, in milliseconds since the epoch."""
+    """A record read from a topic; `timestamp_ms` is the broker's or the producer's, in milliseconds since the epoch.
+
+    `unread` says why nobody could read it, empty where it was read: `value` is then its bytes as the broker keeps them,
+    or those of the whole batch of `records` records that ends at `offset`.
+    """
 
     topic: str
     partition: int
@@ -17,6 +21,8 @@ class Received(NamedTuple):
     value: bytes | None
     headers: Headers = ()
     timestamp_ms: int = 0
+    unread: str = ""
+    records: int = 1
 
     def header(self, name: str) -> str | None:
         """Return the first header of that name as text, or None."""

@@ -101,11 +101,13 @@ class Embedding(_Section):
 class Worker(_Section):
     """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` of the watchdog, `drain_s` of a stop.
 
-    Under load a role begins a batch every `batch_interval_ms` at most. After `restart_attempts` quick failures in a row
-    the supervisor gives the worker up.
+    A batch ends with the record that brings it to `batch_bytes`; so many bytes wait before a role, too. Under load a
+    role begins a batch every `batch_interval_ms` at most. After `restart_attempts` quick failures in a row the
+    supervisor gives the worker up.
     """
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = 256
+    batch_bytes: Annotated[int, Field(ge=64 * 1024, le=1024 * 1024 * 1024)] = 8 * 1024 * 1024
     batch_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 20
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = 8
     retry_max_s: float = 10.0

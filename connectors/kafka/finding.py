@@ -15,10 +15,11 @@ from aiokafka.errors import KafkaError
 from connectors.kafka.errors import mapped
 from connectors.kafka.headers import received
 from connectors.kafka.lag import Place
+from connectors.kafka.reading import consumer as complete_consumer
+from connectors.kafka.reading import plain
 from schemas.records import Received
 
 _POLL_MS = 200
-_FETCH_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Finder:
                 self._consumer.seek(place, begins[place])
             while left and time.monotonic() < deadline:
                 for place, records in (await self._consumer.getmany(*left, timeout_ms=_POLL_MS)).items():
-                    within = [record for record in records if record.offset < left[place]]
+                    within = [record for record in plain(records) if record.offset < left[place]]
                     read += len(within)
                     found += [received(record) for record in within if wanted(record)]
                 # By position, not by record: the last offset may be one that no reader is shown.
@@ -75,14 +76,7 @@ class Finder:
 @asynccontextmanager
 async def finder(bootstrap: str) -> AsyncIterator[Finder]:
     """Give a connected finder. Raises StoreUnavailable where the brokers do not answer."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        client_id="crossfade-finder",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=_POLL_MS,
-        max_partition_fetch_bytes=_FETCH_BYTES,
-    )
+    consumer = complete_consumer(bootstrap, "crossfade-finder", fetch_max_wait_ms=_POLL_MS)
     try:
         try:
             await consumer.start()

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiokafka.partitioner import murmur2
 
+from connectors.kafka.reading import Unread
 from schemas.records import Headers, Received
 
 
@@ -17,7 +18,7 @@ def plain_headers(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
 
 def received(record: Any) -> Received:
     """Return a client library's consumer record as a plain value."""
-    return Received(
+    read = Received(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
@@ -26,6 +27,8 @@ def received(record: Any) -> Received:
         headers=plain_headers(record.headers),
         timestamp_ms=record.timestamp,
     )
+    value = record.value
+    return read._replace(unread=value.reason, records=value.records) if isinstance(value, Unread) else read
 
 
 def partition_of(key: bytes, partitions: int) -> int:

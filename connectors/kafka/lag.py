@@ -22,7 +22,7 @@ from aiokafka.errors import (
 
 from connectors.errors import StoreUnavailable
 from connectors.kafka.errors import mapped
-from connectors.kafka.resets import survive_resets
+from connectors.kafka.reading import consumer as complete_consumer
 from connectors.kafka.tail import group_offsets
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
 
@@ -128,7 +128,6 @@ class KafkaLag:
     """
 
     def __init__(self, bootstrap: str, reads: Sequence[Reads], *, now_s: Callable[[], float] = time.time) -> None:
-        survive_resets()
         self._bootstrap = bootstrap
         self._reads = reads
         self._now_s = now_s
@@ -232,11 +231,9 @@ class KafkaLag:
         if self._admin is not None:
             return
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id="crossfade-lag")
-        reader = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            client_id="crossfade-lag",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
+        reader = complete_consumer(
+            self._bootstrap,
+            "crossfade-lag",
             fetch_max_wait_ms=200,
             # A broker gives the first batch whole, however large it is.
             max_partition_fetch_bytes=_FETCH_BYTES,

@@ -20,6 +20,8 @@ from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.kafka.admin import admin_client, partition_counts
 from connectors.kafka.errors import mapped
 from connectors.kafka.headers import received
+from connectors.kafka.reading import consumer as complete_consumer
+from connectors.kafka.reading import plain
 from schemas.records import Received
 
 _TIMEOUT_S = 30.0
@@ -27,7 +29,6 @@ _POLL_MS = 500
 _POLL_RECORDS = 500
 _COORDINATOR_WAIT_S = 0.2
 _NO_COORDINATOR_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
-_FETCH_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +120,7 @@ async def _bounds(bootstrap: str, topics: Iterable[str], timeout_s: float) -> di
 
 @asynccontextmanager
 async def _consumer(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        client_id="crossfade-reader",
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        fetch_max_bytes=_FETCH_BYTES,
-        request_timeout_ms=int(timeout_s * 1000),
-    )
+    consumer = complete_consumer(bootstrap, "crossfade-reader", request_timeout_ms=int(timeout_s * 1000))
     try:
         try:
             async with asyncio.timeout(timeout_s):
@@ -183,7 +175,7 @@ async def _records(
                 raise StoreUnavailable(f"{behind[0].topic}: nothing read for {timeout_s:g} s")
         batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
         for at, batch in batches.items():
-            for record in batch:
+            for record in plain(batch):
                 if ends is None or record.offset < ends[at]:
                     yield received(record)
         if batches:

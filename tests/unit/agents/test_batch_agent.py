@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from agents.batch import Batch, Failures
-from agents.faust_apps import add_batch_agent
+from agents.faust_apps import Bounds, add_batch_agent
 from agents.runner import Retry, Runner
 from connectors.errors import Refused
 from tests.unit.agents.parts import World
@@ -38,7 +38,7 @@ def runner_of(desk: Desk, world: World) -> Runner:
 
 
 def started(stream: FakeStream, runner: Runner) -> asyncio.Task[None]:
-    add_batch_agent(stream.app, (ASKED,), runner, runner.around.telemetry, 3, 0.0)
+    add_batch_agent(stream.app, (ASKED,), runner, runner.around.telemetry, Bounds(3, 10_000))
     return asyncio.create_task(cast(Any, stream.app.agents["intake"](stream)))
 
 

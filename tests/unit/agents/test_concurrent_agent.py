@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agents.batch import Batch, Failures
-from agents.faust_apps import add_concurrent_agent
+from agents.faust_apps import Bounds, add_concurrent_agent
 from agents.runner import Retry, Runner
 from connectors.errors import Refused
 from tests.unit.agents.parts import World
@@ -55,7 +55,7 @@ def runner_of(desk: Desk, world: World) -> Runner:
 @asynccontextmanager
 async def running(stream: FakeStream, desk: Desk, runner: Runner | None = None) -> AsyncIterator[asyncio.Task[None]]:
     runner = runner or runner_of(desk, World())
-    add_concurrent_agent(stream.app, (ASKED,), runner, runner.around.telemetry, LIMIT)
+    add_concurrent_agent(stream.app, (ASKED,), runner, runner.around.telemetry, Bounds(LIMIT, 10_000))
     task = asyncio.create_task(cast(Any, stream.app.agents["query"](stream)))
     try:
         yield task

@@ -14,13 +14,13 @@ from tests.unit.agents.streams import TOPIC, FakeMessage, FakeStream
 
 
 async def first(stream: FakeStream, limit: int = 10) -> tuple[list[Any], list[Received]]:
-    return await anext(batches(stream, limit))
+    return await anext(batches(stream, limit, 10_000))
 
 
 async def test_a_batch_holds_all_that_waits_up_to_the_limit_in_order() -> None:
     stream = FakeStream()
     stream.add(*[FakeMessage(offset) for offset in range(5)])
-    taken = batches(stream, 3)
+    taken = batches(stream, 3, 10_000)
     assert [record.offset for record in (await anext(taken))[1]] == [0, 1, 2]
     assert [record.offset for record in (await anext(taken))[1]] == [3, 4]
 
@@ -84,7 +84,7 @@ async def test_under_load_batches_begin_an_interval_apart_and_a_lone_event_never
     monkeypatch.setattr("agents.batches.asyncio", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr("agents.batches.time", SimpleNamespace(monotonic=lambda: 100.0))
     stream = FakeStream()
-    taken = batches(stream, 10, interval_s=0.5)
+    taken = batches(stream, 10, 10_000, interval_s=0.5)
     for offsets, waited in (
         ((0,), []),
         ((1, 2), []),
@@ -100,7 +100,7 @@ async def test_under_load_batches_begin_an_interval_apart_and_a_lone_event_never
 
 async def test_a_stream_that_stops_ends() -> None:
     stream = FakeStream(should_stop=True)
-    assert [batch async for batch in batches(stream, 1)] == []
+    assert [batch async for batch in batches(stream, 1, 10_000)] == []
 
 
 @pytest.mark.parametrize(
