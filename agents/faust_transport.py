@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from faust import Event, Schema
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
@@ -64,7 +64,7 @@ class PromptConsumer(Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109 - Faust's own signature
         """Yield what was fetched, each record when the buffers have room for its bytes."""
-        limit = self.transport.buffer_bytes
+        limit = cast(PromptTransport, self.transport).buffer_bytes
         async for at, message in super().getmany(timeout):
             size = bytes_of(message)
             while self.app.flow_control.is_active() and not self.should_stop and self._held_bytes() + size > limit:

@@ -7,7 +7,7 @@ brokers from 4.0 on keep but no longer take, have the same bytes in front and ar
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ _OFFSET_AND_LENGTH = struct.Struct(">qi")
 _MAGIC_AT = 16
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _SMALLEST = 26
-_CODECS = {0: bytes, 1: gunzip, 2: unsnappy, 3: unlz4, 4: unzstd}
+_CODECS: dict[int, Callable[[Any], bytes]] = {0: bytes, 1: gunzip, 2: unsnappy, 3: unlz4, 4: unzstd}
 _CODEC_MASK, _APPEND_TIME = 0x07, 0x08
 
 

@@ -62,6 +62,8 @@ def plain(records: Iterable[Any]) -> Iterator[Any]:
 class CompleteRecords(fetcher.PartitionRecords):  # type: ignore[misc]
     """The records of one partition's part of a fetch, in order, with something for every run of offsets."""
 
+    next_fetch_offset: int
+
     def _unpack_records(self) -> Iterator[Any]:
         while self._records.has_next():
             raw = self._records.next_raw()
@@ -128,6 +130,8 @@ class CompleteRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]
     """One partition's part of a fetch, handed over by pieces of bounded size."""
 
+    _partition_records: Any
+
     def getall(self, max_records: int | None = None) -> list[Any]:
         """Return the next records, up to the one that reaches `POLL_BYTES`."""
         if not self.check_assignment(self._topic_partition) or not self.has_more():
@@ -149,7 +153,7 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]
 def size_of(record: Any) -> int:
     """Return the bytes of key, value and headers of a client library's record."""
     headers = sum([len(name) + len(value or b"") for name, value in record.headers]) if record.headers else 0
-    return max(0, record.serialized_key_size) + max(0, record.serialized_value_size) + headers
+    return int(max(0, record.serialized_key_size) + max(0, record.serialized_value_size) + headers)
 
 
 def _why(error: Exception) -> str:

@@ -25,7 +25,7 @@ def batch_of(records: Sequence[tuple[bytes | None, bytes | None, Headers]], code
 
 def with_checksum(batch: bytes) -> bytes:
     """Return a batch that was changed, with the checksum that it has now."""
-    checksum = calc_crc32c(batch[_ATTRIBUTES_AT:])
+    checksum: int = calc_crc32c(batch[_ATTRIBUTES_AT:])
     return batch[:_CRC_AT] + checksum.to_bytes(4, "big") + batch[_ATTRIBUTES_AT:]
 
 

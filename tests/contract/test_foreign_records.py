@@ -15,7 +15,7 @@ from operations.stack.layout import StackAddresses
 from schemas.dead_letters import SUFFIX
 from schemas.settings import Kafka
 from tests.contract.consuming import Desk, all_committed, consuming, letters_of, make_topic, role_name
-from tests.contract.foreign_batches import CODECS, batch_of, send, with_checksum
+from tests.contract.foreign_batches import CODECS, Headers, batch_of, send, with_checksum
 
 pytestmark = pytest.mark.stack
 LIMIT = 4 * 1024 * 1024
@@ -117,7 +117,7 @@ def with_offset(batch: bytes, letter: object) -> bytes:
 async def test_names_of_headers_need_not_be_text_and_keys_values_and_headers_may_be_absent(
     kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
-    odd = [
+    odd: list[tuple[bytes | None, bytes | None, Headers]] = [
         (b"a", b"{}", [("NAME", b"1"), ("twice", b"1"), ("twice", None)]),
         (None, b"{}", [("empty", None)]),
         (b"\xff\xfe", None, []),

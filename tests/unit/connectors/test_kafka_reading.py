@@ -64,7 +64,7 @@ def test_batches_of_the_formats_before_version_2_are_read(magic: int, codec: int
         (batch(1, b"b", b"c")[:-1] + b"!", "checksum"),
         (at(1, with_checksum(batch(0, b"b", b"c")[:22] + bytes([7]) + batch(0, b"b", b"c")[23:])), "codec"),
         (at(1, with_checksum(batch(0, b"b", b"c", codec="gzip")[:-20] + bytes(20))), ""),
-        (at(1, with_checksum(batch(0, b"b", b"c", codec="zstd")[:61] + bytes(20))), ""),
+        (at(1, with_checksum(batch(0, b"b", b"c", codec="zstd")[:61] + bytes(27))), ""),
     ],
     ids=["checksum", "codec", "gzip", "zstd"],
 )
