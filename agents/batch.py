@@ -10,7 +10,7 @@ from connectors.telemetry import Telemetry, Trace
 from domain.phases import PHASES, PhaseRules
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Received
-from schemas.settings import Collection
+from schemas.settings import Collection, Kafka
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
@@ -67,9 +67,13 @@ def collection_of(collections: Collections, name: str) -> CollectionPorts:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every handler may need beside its ports: a clock, the partition epoch of the log, counters, and bounds."""
+    """What every handler may need beside its ports: a clock, the partition epoch of the log, counters, and bounds.
+
+    `kafka` has the limits of records, by topic.
+    """
 
     clock: Clock
     epoch: int
     telemetry: Telemetry
     max_text_bytes: int = 1024 * 1024
+    kafka: Kafka = field(default_factory=Kafka)

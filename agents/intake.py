@@ -16,6 +16,10 @@ from schemas.records import Outgoing
 from topics.catalogue import LOG, WRITTEN
 
 SOURCE = "crossfade/intake"
+# Of an event's id, which travels with all that comes of it, in topics whose records are small.
+_MAX_EVENT_ID = 1024
+# Of what a refusal says of a key; that of a document is shorter.
+_MAX_KEY_BYTES = 4096
 
 
 async def intake(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
@@ -34,6 +38,8 @@ async def intake(batch: Batch, *, collections: Collections, bus: Bus, around: Su
 def _entry(message: Message, collections: Collections, around: Surroundings) -> Outgoing:
     record = message.record
     attributes, data = unwrap(record)
+    if len(attributes.id) > _MAX_EVENT_ID:
+        raise InvalidEvent(f"ce_id: longer than {_MAX_EVENT_ID} characters")
     if data is None:
         changed = _deletion(message, collections, attributes.id, around)
     else:
@@ -101,11 +107,11 @@ def refused_submission(message: Message, error: Exception, around: Surroundings)
     record = message.record
     try:
         attributes, _ = unwrap(record)
-        cause = attributes.id
+        cause = attributes.id[:_MAX_EVENT_ID]
     except InvalidEvent:
         cause = f"{record.topic}/{record.partition}/{record.offset}"
     try:
-        collection, document_id = parse_key(record.key or b"")
+        collection, document_id = parse_key((record.key or b"")[:_MAX_KEY_BYTES])
     except (ValueError, UnicodeDecodeError):
         collection, document_id = "", ""
     written = DocumentWritten(
@@ -123,7 +129,7 @@ def refused_submission(message: Message, error: Exception, around: Surroundings)
         encode(
             written,
             topic=WRITTEN,
-            key=(record.key or cause.encode()).decode("utf-8", "replace"),
+            key=(record.key or cause.encode())[:_MAX_KEY_BYTES].decode("utf-8", "replace"),
             event_id=f"{record.topic}/{record.partition}/{record.offset}/refused",
             source=SOURCE,
             time_ms=around.clock(),

@@ -10,19 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import InitVar, dataclass, field
 
 import stamina
 
 from agents.batch import Batch, Failure, Failures, Message, Surroundings
-from connectors.errors import CrossfadeError, StoreUnavailable, TransientError
+from connectors.errors import CrossfadeError, Refused, StoreUnavailable, TransientError
 from connectors.ports import Bus
 from schemas.cloudevents import InvalidEvent
-from schemas.dead_letters import dead_letter
-from schemas.records import Outgoing
+from schemas.dead_letters import SUFFIX, dead_letter
+from schemas.records import Outgoing, size_of
+from topics.provisioning import record_limit
 
 log = logging.getLogger("crossfade.agents")
+# What a dead letter is cut to where its topic refuses what it should take.
+_SMALLER_BYTES = (512 * 1024, 64 * 1024)
 
 RETRY_AFTER_MAX_S = 60.0
 
@@ -154,22 +157,40 @@ class Runner:
                 log.warning("%s waits: %s", self.role, error)
 
     async def _give_up(self, failure: Failure) -> None:
-        message, error = failure.message, failure.error
-        record = message.record
+        record, error = failure.message.record, failure.error
         log.warning("%s: dead letter of %s/%d/%d: %s", self.role, record.topic, record.partition, record.offset, error)
-        letters = [
-            dead_letter(record, stage=self.role, error=error, attempt=self.retry.attempts),
-            *self.lost(message, error),
-        ]
-
-        async def publish() -> Failures:
-            await self.bus.publish(letters)
-            return []
-
-        await self._try(publish)
+        answers = self._answers(failure)
+        for limit in (record_limit(record.topic + SUFFIX, self.around.kafka), *_SMALLER_BYTES):
+            letter = dead_letter(record, stage=self.role, error=error, attempt=self.retry.attempts, limit=limit)
+            try:
+                await self._publish([letter, *answers])
+                break
+            except Refused as refused:  # the topic takes less than it was made with
+                if limit == _SMALLER_BYTES[-1]:
+                    raise
+                log.warning("%s: the dead letter is cut: %s", self.role, refused)
         await self._note_told(failure)
         self.health.dead_letters += 1
         self.around.telemetry.dead_lettered(record.topic)
+
+    def _answers(self, failure: Failure) -> list[Outgoing]:
+        """Return what to tell of a lost message; an answer that cannot be given does not hold back the dead letter."""
+        try:
+            answers = self.lost(failure.message, failure.error)
+        except Exception:
+            log.exception("%s: no answer can be given", self.role)
+            return []
+        fitting = [one for one in answers if size_of(one) <= record_limit(one.topic, self.around.kafka)]
+        if len(fitting) < len(answers):
+            log.warning("%s: an answer is too large to be given", self.role)
+        return fitting
+
+    async def _publish(self, records: Sequence[Outgoing]) -> None:
+        async def publish() -> Failures:
+            await self.bus.publish(records)
+            return []
+
+        await self._try(publish)
 
     async def _note_told(self, failure: Failure) -> None:
         async def told() -> Failures:

@@ -59,7 +59,8 @@ class Worker:
         self._opened = opened
         self._settings = opened.settings
         self._telemetry = telemetry
-        self._around = Surroundings(now_ms, opened.epoch, telemetry, opened.settings.kafka.max_text_bytes)
+        kafka = opened.settings.kafka
+        self._around = Surroundings(now_ms, opened.epoch, telemetry, kafka.max_text_bytes, kafka)
         self._standing = Standing(opened.bus, self._around)
         self._home = home
         self._apps: list[Any] = []

@@ -22,6 +22,8 @@ from schemas.records import Received
 _PROPAGATOR = TraceContextTextMapPropagator()
 Attributes = Mapping[str, str | int | float | bool]
 # The conventions' names of database systems where they are not ours.
+# W3C's version 00 takes 55; a later one may add to it.
+_LONGEST_TRACEPARENT = 256
 _SYSTEMS = {"postgres": "postgresql"}
 
 
@@ -159,6 +161,8 @@ class Telemetry:
     def received(self, record: Received, group: str) -> Trace:
         """Return the trace of a record that arrived; one without a traceparent starts a trace of its own."""
         incoming = record.header("traceparent")
+        if incoming is not None and len(incoming) > _LONGEST_TRACEPARENT:
+            incoming = None  # none at all: it would travel with all that comes of this record
         if self._tracer is None:
             return Trace(incoming=incoming)
         parent = _PROPAGATOR.extract({"traceparent": incoming}) if incoming else Context()

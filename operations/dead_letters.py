@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from connectors.errors import Misconfigured
 from connectors.kafka import tail
 from connectors.kafka.admin import partition_counts
-from connectors.kafka.bus import size_of
 from connectors.ports import Bus
 from domain.keys import document_key
 from operations.replay_marks import ReplayMarks
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
 from schemas.documents import DocumentResolved, DocumentSubmitted
-from schemas.records import Outgoing, Received
+from schemas.records import Outgoing, Received, size_of
 from schemas.settings import Settings
 from topics.catalogue import RESOLVED, SUBMITTED
 from topics.provisioning import REPLAYED, desired_topics

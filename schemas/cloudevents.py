@@ -141,7 +141,10 @@ def _unwrap_structured(record: Received, headers: dict[str, bytes]) -> tuple[Att
         except (ValueError, TypeError) as error:
             raise InvalidEvent(f"data_base64 is not base64: {error}") from error
     elif envelope.get("data") is not None:
-        data = orjson.dumps(envelope["data"])
+        try:
+            data = orjson.dumps(envelope["data"])
+        except TypeError as error:  # nested deeper than can be written
+            raise InvalidEvent(f"the data of a structured CloudEvent cannot be used: {error}") from error
     subject = envelope.get("subject")
     traceparent = _text(headers, "traceparent") or envelope.get("traceparent")
     attributes = Attributes(

@@ -1,14 +1,20 @@
 """Dead letters: a record as it was, with headers that say where it came from and why it could not be used. No I/O.
 
+One that is too large for its dead-letter topic is kept cut, with the length and the SHA-256 of each part that was.
 The names `__connect.errors.*` are Kafka Connect's, so that tools which know its dead letters can read these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import orjson
 
 from schemas.cloudevents import InvalidEvent, without_trace
-from schemas.records import Headers, Outgoing, Received
+from schemas.records import Headers, Outgoing, Received, size_of, size_of_headers
 
 SUFFIX = "-dlt"
 CONNECT = "__connect.errors."
@@ -19,16 +25,25 @@ STAGE = CONNECT + "stage"
 ERROR_CLASS = CONNECT + "exception.class.name"
 ERROR_MESSAGE = CONNECT + "exception.message"
 ATTEMPT = "crossfade.errors.attempt"
+CUT = "crossfade.errors.cut"
+RECORDS = "crossfade.errors.unread.records"
 ERROR_HEADERS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, ERROR_CLASS, ERROR_MESSAGE, ATTEMPT})
+_OURS = ERROR_HEADERS | {CUT, RECORDS}
 # With the names of the headers far below what a dead-letter topic takes beyond its source.
 MESSAGE_BYTES = 4096
+# What a cut letter keeps of a key and of the headers, at most.
+_KEY_BYTES = 4096
+_HEADER_BYTES = 16 * 1024
+_UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A dead letter as read: `original` is the record as it was, `letter` the record in the dead-letter topic.
 
-    `partition` and `offset` are those of the original. `attempt` counts the tries before it was given up.
+    `partition` and `offset` are those of the original. `attempt` counts the tries before it was given up. `unread`
+    counts the records, up to that offset, that could not be read, 0 where it was read: the original's value is then
+    what the broker keeps. `cut` names the parts (key, value, headers) that are kept cut, with their length and hash.
     """
 
     letter: Received
@@ -39,13 +54,15 @@ class DeadLetter:
     error_class: str
     message: str
     attempt: int
+    unread: int = 0
+    cut: Mapping[str, Any] = field(default_factory=dict)
 
 
-def dead_letter(record: Received, *, stage: str, error: Exception, attempt: int) -> Outgoing:
+def dead_letter(record: Received, *, stage: str, error: Exception, attempt: int, limit: int = _UNLIMITED) -> Outgoing:
     """Return what to publish for a record that cannot be used: the same key, value and headers, and the error's.
 
     The trace context is left out, because the one who publishes adds its own. Kafka's clients refuse a record without
-    key and value; such a one gets an empty key. `stage` is the role that gave up.
+    key and value; such a one gets an empty key. `stage` is the role that gave up. Above `limit` bytes it is cut.
     """
     error_type = type(error)
     told = {
@@ -57,9 +74,49 @@ def dead_letter(record: Received, *, stage: str, error: Exception, attempt: int)
         ERROR_MESSAGE: str(error),
         ATTEMPT: str(attempt),
     }
+    if record.unread:
+        told[RECORDS] = str(record.records)
     headers = tuple((name, value.encode("utf-8", "replace")[:MESSAGE_BYTES]) for name, value in told.items())
     key = b"" if record.key is None and record.value is None else record.key
-    return Outgoing(record.topic + SUFFIX, key, record.value, _original_headers(record) + headers)
+    whole = Outgoing(record.topic + SUFFIX, key, record.value, _original_headers(record) + headers)
+    return whole if size_of(whole) <= limit else _cut(whole, headers, limit)
+
+
+def _cut(whole: Outgoing, told: Headers, limit: int) -> Outgoing:
+    """Return a letter that fits: first the value is cut, which is most of it, then what is left of headers and key."""
+    original = whole.headers[: len(whole.headers) - len(told)]
+    key = whole.key if whole.key is None else whole.key[:_KEY_BYTES]
+    kept = original if size_of_headers(original) <= _HEADER_BYTES else _first(original, _HEADER_BYTES)
+    cut: dict[str, Any] = {}
+    if key != whole.key:
+        cut["key"] = _described(whole.key or b"")
+    if kept != original:
+        cut["headers"] = {**_described(b"".join([f"{n}\0".encode() + v for n, v in original])), "count": len(original)}
+    letter = Outgoing(whole.topic, key, b"", (*kept, *told))
+    # With what the description of a cut value takes.
+    room = limit - size_of(letter) - size_of_headers(_mark({**cut, "value": _described(b"") | {"bytes": 1 << 40}}))
+    if whole.value is None or len(whole.value) <= room:
+        return letter._replace(value=whole.value, headers=(*letter.headers, *_mark(cut)))
+    cut["value"] = _described(whole.value)
+    return letter._replace(value=whole.value[: max(0, room)], headers=(*letter.headers, *_mark(cut)))
+
+
+def _first(headers: Headers, room: int) -> Headers:
+    kept: list[tuple[str, bytes]] = []
+    for name, value in headers:
+        room -= size_of_headers(((name, value),))
+        if room < 0:
+            break
+        kept.append((name, value))
+    return tuple(kept)
+
+
+def _described(part: bytes) -> dict[str, Any]:
+    return {"bytes": len(part), "sha256": sha256(part).hexdigest()}
+
+
+def _mark(cut: Mapping[str, Any]) -> Headers:
+    return ((CUT, orjson.dumps(cut)),)
 
 
 def read_dead_letter(record: Received) -> DeadLetter:
@@ -68,7 +125,8 @@ def read_dead_letter(record: Received) -> DeadLetter:
     if not topic or partition is None or offset is None:
         raise InvalidEvent(f"no dead letter: the headers {TOPIC}, {PARTITION} and {OFFSET} are needed")
     try:
-        numbers = int(partition), int(offset), int(record.header(ATTEMPT) or 1)
+        numbers = int(partition), int(offset), int(record.header(ATTEMPT) or 1), int(record.header(RECORDS) or 0)
+        cut = orjson.loads(record.header(CUT) or "{}")
     except ValueError as error:
         raise InvalidEvent(f"no dead letter: a header is not a number: {error}") from error
     key = None if record.key == b"" and record.value is None else record.key
@@ -81,8 +139,10 @@ def read_dead_letter(record: Received) -> DeadLetter:
         error_class=record.header(ERROR_CLASS) or "",
         message=record.header(ERROR_MESSAGE) or "",
         attempt=numbers[2],
+        unread=numbers[3],
+        cut=cut if isinstance(cut, dict) else {},
     )
 
 
 def _original_headers(record: Received) -> Headers:
-    return tuple((name, value) for name, value in without_trace(record.headers) if name not in ERROR_HEADERS)
+    return tuple((name, value) for name, value in without_trace(record.headers) if name not in _OURS)

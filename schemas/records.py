@@ -39,3 +39,17 @@ class Outgoing(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+
+# An upper bound of what a record batch and a record add to key, value and headers.
+OVERHEAD_BYTES = 128
+
+
+def size_of(record: Outgoing) -> int:
+    """Return the bytes that a record takes in a batch, rounded up."""
+    return len(record.key or b"") + len(record.value or b"") + size_of_headers(record.headers) + OVERHEAD_BYTES
+
+
+def size_of_headers(headers: Headers) -> int:
+    """Return the bytes that headers take in a record, rounded up."""
+    return sum([len(name.encode("utf-8", "replace")) + len(value) + 10 for name, value in headers])

@@ -14,12 +14,10 @@ from aiokafka.partitioner import murmur2
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable
 from connectors.kafka.errors import mapped
 from connectors.kafka.resets import survive_resets
-from schemas.records import Outgoing
+from schemas.records import OVERHEAD_BYTES, Outgoing, size_of
 from schemas.settings import Kafka
 from topics.provisioning import largest_record, record_limit
 
-# An upper bound of what a record batch and a record add to key, value and headers.
-_OVERHEAD_BYTES = 128
 # Below the smallest limit of a topic, so that a batch which a topic refuses for its size is always a single record.
 _BATCH_BYTES = 256 * 1024
 # A produce request carries one batch for each partition and must stay below the brokers' 100 MiB.
@@ -52,12 +50,6 @@ async def _by_partition(
 def _fits(batch: Any, record: Outgoing) -> bool:
     added = batch.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
     return added is not None
-
-
-def size_of(record: Outgoing) -> int:
-    """Return the bytes that a record takes in a batch, rounded up."""
-    headers = sum(len(name.encode()) + len(value) + 10 for name, value in record.headers)
-    return len(record.key or b"") + len(record.value or b"") + headers + _OVERHEAD_BYTES
 
 
 class AiokafkaBus:
@@ -186,7 +178,7 @@ class AiokafkaBus:
                     acks="all",
                     enable_idempotence=True,
                     max_batch_size=_BATCH_BYTES,
-                    max_request_size=largest_record(self._kafka) + _OVERHEAD_BYTES,
+                    max_request_size=largest_record(self._kafka) + OVERHEAD_BYTES,
                     # Not compressed: gzip, the one codec without another dependency, halves embedded documents and
                     # takes five times the processor time and two thirds of the throughput.
                     # A call brings its whole batch, so waiting for more would only cost freshness.

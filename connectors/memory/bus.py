@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from connectors.errors import Misconfigured, Refused
-from connectors.kafka.bus import size_of
 from connectors.kafka.headers import partition_of
-from schemas.records import Outgoing, Received
+from schemas.records import Outgoing, Received, size_of
 from schemas.settings import Kafka, Settings
 from topics.provisioning import desired_topics, record_limit
 

@@ -76,7 +76,7 @@ async def consuming(
     """Run a role until the block ends."""
     telemetry = Telemetry(tracing=False)
     bus = AiokafkaBus(kafka)
-    around = Surroundings(lambda: time.time_ns() // 1_000_000, 1, telemetry)
+    around = Surroundings(lambda: time.time_ns() // 1_000_000, 1, telemetry, kafka=kafka)
     runner = Runner(role, handler, lost, bus, around, Retry(2, 0.1, 0.1))
     app = make_app(role, kafka, home / "faust", bounds)
     add_batch_agent(app, (topic,), runner, telemetry, bounds)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer
 
+from agents.batch import Batch, Failure, Failures
 from connectors.kafka import tail
 from connectors.kafka.admin import delete_topics
 from operations.stack.layout import StackAddresses
+from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import SUFFIX
 from schemas.settings import Kafka
 from tests.contract.consuming import Desk, all_committed, consuming, letters_of, make_topic, role_name
 from tests.contract.foreign_batches import CODECS, Headers, batch_of, send, with_checksum
+from topics.provisioning import DEAD_LETTER_HEADER_BYTES
 
 pytestmark = pytest.mark.stack
 LIMIT = 4 * 1024 * 1024
@@ -145,3 +149,22 @@ async def test_a_broker_refuses_what_no_consumer_could_read(kafka: Kafka, topic:
     for batch in (good[:-1] + b"!", unknown, old):
         (code,) = await send(kafka.bootstrap or "", topic, batch)
         assert code != 0
+
+
+async def test_a_record_of_40_mib_that_gzip_makes_small_is_kept_cut(kafka: Kafka, topic: str, tmp_path: Path) -> None:
+    async def refuse(batch: Batch) -> Failures:
+        return [Failure(message, InvalidEvent("text: too long")) for message in batch]
+
+    text = b"lorem ipsum " * (40 * 1024 * 1024 // 12)
+    huge = batch_of([(b"huge", text, [("ce_id", b"e1")])], "gzip")
+    assert len(huge) < LIMIT
+    assert await send(kafka.bootstrap or "", topic, huge, batch_of([(b"small", b"{", ())])) == [0, 0]
+    role = role_name()
+    async with consuming(kafka, topic, refuse, tmp_path, role) as runner:
+        await all_committed(kafka, role, topic)
+        assert runner.health.ended_by is None
+    letter, small = await letters_of(kafka, topic)
+    assert (letter.offset, letter.original.key, letter.original.headers) == (0, b"huge", (("ce_id", b"e1"),))
+    assert letter.cut == {"value": {"bytes": len(text), "sha256": sha256(text).hexdigest()}}
+    assert LIMIT // 2 < len(letter.original.value or b"") <= LIMIT + DEAD_LETTER_HEADER_BYTES
+    assert (small.original.value, small.cut) == (b"{", {})

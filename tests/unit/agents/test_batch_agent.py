@@ -77,7 +77,7 @@ async def test_a_dead_lettered_record_is_acknowledged_with_its_batch() -> None:
 async def test_a_dead_letter_refused_for_good_ends_the_role_with_nothing_of_its_batch_acknowledged() -> None:
     stream, world = FakeStream(), World()
     desk = Desk(stream)
-    world.journal.fail(DEAD, Refused("too large"))
+    world.journal.fail(DEAD, *[Refused("too large")] * 3)
     stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2), FakeMessage(3))
     runner = runner_of(desk, world)
     task = started(stream, runner)

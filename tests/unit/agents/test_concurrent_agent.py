@@ -97,7 +97,7 @@ async def test_no_more_than_the_limit_is_in_flight_until_the_first_is_acknowledg
 async def test_a_record_that_fails_for_good_ends_the_role_and_nothing_from_it_on_is_acknowledged() -> None:
     """Faust would start an agent that raised anew, and it would go on behind the record: so it holds, and says so."""
     stream, desk, world = FakeStream(), Desk(), World()
-    world.journal.fail(f"publish {dead_letter_topic(ASKED)}", Refused("the dead letter is too large"))
+    world.journal.fail(f"publish {dead_letter_topic(ASKED)}", *[Refused("the dead letter is too large")] * 3)
     stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2), *map(FakeMessage, range(3, 9)))
     runner = runner_of(desk, world)
     async with running(stream, desk, runner) as task:
@@ -113,7 +113,7 @@ async def test_a_record_that_fails_for_good_ends_the_role_and_nothing_from_it_on
 
 async def test_what_is_in_flight_behind_a_record_that_fails_for_good_is_cancelled() -> None:
     stream, desk, world = FakeStream(), Desk(), World()
-    world.journal.fail(f"publish {dead_letter_topic(ASKED)}", Refused("the dead letter is too large"))
+    world.journal.fail(f"publish {dead_letter_topic(ASKED)}", *[Refused("the dead letter is too large")] * 3)
     stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2))
     async with running(stream, desk, runner_of(desk, world)):
         desk.allow(1)

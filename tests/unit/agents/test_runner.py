@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from hashlib import sha256
 
 import pytest
 
@@ -18,7 +19,7 @@ from connectors.errors import EmbeddingUnavailable, Misconfigured, Refused, Stor
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import read_dead_letter
 from schemas.documents import DocumentWritten
-from schemas.records import Outgoing
+from schemas.records import Outgoing, Received, size_of
 from tests.unit.agents.parts import TRACEPARENT, World
 from topics.catalogue import EMBEDDED, RESOLVED, SUBMITTED, WRITTEN, dead_letter_topic
 
@@ -219,7 +220,7 @@ async def test_a_dead_letter_waits_for_brokers_that_do_not_answer() -> None:
 
 async def test_a_dead_letter_that_the_broker_refuses_for_good_gets_out_and_nothing_counts_as_handled() -> None:
     world = World()
-    world.journal.fail(f"publish {DEAD}", Refused("too large"))
+    world.journal.fail(f"publish {DEAD}", *[Refused("too large")] * 3)
     runner = runner_of(world, Script(bad=Refused("no")))
     with pytest.raises(Refused, match="too large"):
         await runner.run(submitted(world, "bad"))
@@ -296,3 +297,50 @@ async def test_a_refused_change_has_one_dead_letter_however_often_it_is_delivere
         await runner.run(batch)
     assert len(world.bus.inner.records(dead_letter_topic(RESOLVED))) == 1
     assert world.outcomes()[0] == ("1", 5, "dead_lettered")
+
+
+class Narrow:
+    """A bus whose topics take less than they were made with."""
+
+    def __init__(self, world: World, limit: int) -> None:
+        self.world, self.limit = world, limit
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        if any(size_of(record) > self.limit for record in records):
+            raise Refused("too large")
+        await self.world.bus.publish(records)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(100 << 20, 15 << 20), (600_000, 400_000), (70_000, 9_000)])
+async def test_a_record_that_is_too_large_for_its_dead_letter_topic_is_kept_cut(limit: int, kept: int) -> None:
+    world = World()
+    runner = runner_of(world, Script(bad=InvalidEvent("no")))
+    runner.bus = Narrow(world, limit)
+    value = b"bad" + b"x" * (40 << 20)
+
+    async def refuse(batch: Batch) -> Failures:
+        return [Failure(batch[0], InvalidEvent("no"))]
+
+    runner.handler = refuse
+    await runner.run([Message(Received(SUBMITTED, 2, 17, b"docs/1", value))])
+    (record,) = world.bus.inner.records(DEAD)
+    letter = read_dead_letter(record)
+    found = letter.original.value or b""
+    assert min(kept, 15 << 20) < len(found) < len(value)
+    assert letter.cut == {"value": {"bytes": len(value), "sha256": sha256(value).hexdigest()}}
+    assert (letter.partition, letter.offset, runner.health.dead_letters) == (2, 17, 1)
+
+
+@pytest.mark.parametrize("answer", [None, Outgoing(WRITTEN, b"k", bytes(2 << 20))])
+async def test_an_answer_that_cannot_be_given_does_not_hold_back_the_dead_letter(answer: Outgoing | None) -> None:
+    world = World()
+
+    def lost(_: Message, __: Exception) -> list[Outgoing]:
+        if answer is None:
+            raise TypeError("recursion")
+        return [answer]
+
+    runner = runner_of(world, Script(bad=InvalidEvent("no")))
+    runner.lost = lost
+    await runner.run(submitted(world, "bad"))
+    assert dead(world) == [b"bad"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.kafka.bus import size_of
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import ERROR_HEADERS, ERROR_MESSAGE, SUFFIX, dead_letter, read_dead_letter
-from schemas.records import Headers, Outgoing, Received
+from schemas.records import Headers, Outgoing, Received, size_of
 from topics.catalogue import DEAD_LETTER_SUFFIX
 from topics.provisioning import DEAD_LETTER_HEADER_BYTES
 
@@ -79,3 +80,35 @@ def test_a_header_that_is_no_number_is_told() -> None:
     broken = tuple((name, b"x" if name.endswith("offset") else value) for name, value in sent.headers)
     with pytest.raises(InvalidEvent, match="not a number"):
         read_dead_letter(Received("x-dlt", 0, 0, b"k", b"v", broken))
+
+
+SIZES = st.integers(0, 200_000)
+
+
+@given(key=SIZES, value=SIZES, headers=st.lists(SIZES, max_size=5), limit=st.integers(64 * 1024, 300_000))
+def test_a_letter_of_any_record_fits_and_says_what_is_cut(key: int, value: int, headers: list[int], limit: int) -> None:
+    original = tuple([(f"h{number}", bytes(size)) for number, size in enumerate(headers)])
+    record = Received("source", 3, 41, b"k" * key, b"v" * value, original)
+    sent = dead_letter(record, stage="s", error=ValueError("e" * 9000), attempt=1, limit=limit)
+    assert size_of(sent) <= limit
+    letter = read_dead_letter(as_read(sent))
+    assert (letter.original.topic, letter.partition, letter.offset) == ("source", 3, 41)
+    whole = dead_letter(record, stage="s", error=ValueError("e" * 9000), attempt=1)
+    if size_of(whole) <= limit:
+        assert sent == whole
+        return
+    parts = {"key": (record.key, letter.original.key), "value": (record.value, letter.original.value)}
+    for name, (was, kept) in parts.items():
+        assert was is not None
+        assert kept is not None
+        assert was.startswith(kept)
+        expected = None if was == kept else {"bytes": len(was), "sha256": sha256(was).hexdigest()}
+        assert letter.cut.get(name) == expected
+    assert original[: len(letter.original.headers)] == letter.original.headers
+    assert ("headers" in letter.cut) == (letter.original.headers != original)
+
+
+def test_what_nobody_could_read_says_how_many_records_it_stands_for() -> None:
+    record = Received("source", 3, 41, None, b"packed", unread="its checksum is wrong", records=7)
+    letter = read_dead_letter(as_read(dead_letter(record, stage="s", error=ValueError(), attempt=1)))
+    assert (letter.unread, letter.offset, letter.original.value) == (7, 41, b"packed")
