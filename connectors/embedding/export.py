@@ -54,6 +54,8 @@ def export(request: ExportRequest, progress: Callable[[str], None]) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{target}.lock", timeout=request.wait_s):
+            for abandoned in target.parent.glob(f"{target.name}.*.part"):  # of an export that was killed
+                shutil.rmtree(abandoned, ignore_errors=True)
             if target.is_dir():
                 return FOUND
             work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from connectors.embedding.export import FOUND, ExportRequest, export
 from connectors.embedding.locate import locate_model, model_name
 from connectors.embedding.model import content_revision, normalised
 from connectors.embedding.quantize import quantize_closely
@@ -105,3 +106,13 @@ def test_as_few_products_stay_in_float_as_the_minimum_needs(minimum: float, kept
 
     assert quantize_closely(quantize, ["a", "b", "c"], minimum) == kept
     assert written[-1] == kept
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
+    target, abandoned, others = tmp_path / "model-1", tmp_path / "model-1.x7.part", tmp_path / "model-2.x7.part"
+    for folder in (target, abandoned, others):
+        folder.mkdir()
+    request = ExportRequest("", str(target), "model", "1", int8=True, minimum_cosine=0.9, wait_s=1.0)
+    assert export(request, print) == FOUND
+    assert not abandoned.exists()
+    assert others.exists()
