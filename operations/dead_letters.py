@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from connectors.errors import Misconfigured
 from connectors.kafka import tail
 from connectors.kafka.admin import partition_counts
+from connectors.kafka.headers import partition_of
 from connectors.ports import Bus
 from domain.keys import document_key
 from operations.replay_marks import ReplayMarks
+from operations.superseding import Newer, newer_than, older_letters, record_of, subject_of
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
-from schemas.documents import DocumentResolved, DocumentSubmitted
+from schemas.documents import DocumentChanged, DocumentResolved, DocumentSubmitted
 from schemas.records import Outgoing, Received, size_of
 from schemas.settings import Settings
-from topics.catalogue import RESOLVED, SUBMITTED
+from topics.catalogue import LOG, RESOLVED, SUBMITTED
 from topics.provisioning import REPLAYED, desired_topics
 
 SOURCE = "crossfade/dlt-replay"
 _BATCH = 100
-_BATCH_BYTES = 32 * 1024 * 1024
+_BATCH_BYTES = 8 * 1024 * 1024
+_NOT_FORCED = "its content cannot be a change of its own; `crossfade verify --repair` brings what the table holds"
+Captured = Callable[[DeadLetter], Awaitable[DocumentChanged | None]]
+"""Reads the captured change of a letter, None for a letter that is none, or that cannot be read."""
+
+
+async def _nothing_captured(_: DeadLetter) -> DocumentChanged | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +52,24 @@ class Selection:
         return self.partition in {None, record.partition} and self.offset in {None, record.offset}
 
 
+State = Literal["published", "superseded", "unusable"]
+
+
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A dead letter by its place in the dead-letter topic, and the topic that its record went to."""
+    """A dead letter by its place in the dead-letter topic, what became of it, and the topic that its record went to.
+
+    `superseded`: something newer of its document was accepted since (`newer`), or another letter is newer; with
+    `published` and `newer` it was forced over that. `unusable` letters have no record that could be published.
+    """
 
     topic: str
     partition: int
     offset: int
     published_to: str
+    state: State = "published"
+    why: str = ""
+    newer: Newer | None = None
 
 
 async def sources(bootstrap: str, settings: Settings) -> tuple[str, ...]:
@@ -89,15 +109,14 @@ def replay_of(letter: DeadLetter, now_ms: int) -> Outgoing:
     if letter.original.topic != RESOLVED:
         return letter.original
     original = letter.original
-    record = Received(original.topic, letter.partition, letter.offset, original.key, original.value, original.headers)
     try:
-        resolved, _ = decode(record, DocumentResolved)
+        resolved, _ = decode(record_of(letter), DocumentResolved)
     except InvalidEvent:
         return original
     return _submission(letter, resolved, now_ms) if resolved.origin == "producer" else original
 
 
-def _submission(letter: DeadLetter, resolved: DocumentResolved, now_ms: int) -> Outgoing:
+def _submission(letter: DeadLetter, resolved: DocumentResolved | DocumentChanged, now_ms: int) -> Outgoing:
     content = resolved.content
     event = DocumentSubmitted(
         collection=resolved.collection,
@@ -123,30 +142,104 @@ def _floats(packed: bytes) -> list[float]:
     return list(struct.unpack(f"<{len(packed) // 4}f", packed))
 
 
-async def replay(bootstrap: str, bus: Bus, selection: Selection, *, now_ms: int, dry_run: bool) -> list[Replayed]:
-    """Publish the selected dead letters in the order of their offsets and remember them; return which they were.
+async def forced(bootstrap: str, letter: DeadLetter, now_ms: int) -> Outgoing | None:
+    """Return a letter's content as a new change, for a document that has newer content; None where it cannot be one.
 
-    A letter is remembered after the brokers acknowledged its record: ended in between, it is published again by the
-    next run, as it is by two runs at the same time.
+    A change that was captured is none: the table holds what is newer.
+    """
+    if letter.original.topic == SUBMITTED:
+        return letter.original
+    subject = subject_of(letter)
+    if subject is None or subject.log_offset is None:
+        return None
+    partitions = (await partition_counts(bootstrap, [LOG])).get(LOG, 1)
+    record = await tail.record_at(bootstrap, LOG, partition_of(subject.key, partitions), subject.log_offset)
+    if record is None or record.key != subject.key:
+        return None
+    changed, _ = decode(record, DocumentChanged)
+    return _submission(letter, changed, now_ms) if changed.deleted or changed.content else None
+
+
+async def replay(
+    bootstrap: str,
+    bus: Bus,
+    selection: Selection,
+    *,
+    now_ms: int,
+    dry_run: bool,
+    force: bool = False,
+    captured: Captured = _nothing_captured,
+) -> list[Replayed]:
+    """Publish the selected dead letters in the order of their offsets and remember them; return what became of each.
+
+    A letter of whose document something newer was accepted is left out; `force` makes it a new change. A letter is
+    remembered after the brokers acknowledged its record: ended in between, it is published again by the next run, as it
+    is by two runs at the same time. `captured` reads a captured change.
     """
     done: list[Replayed] = []
     marks = await marks_of(bootstrap)
+    subjects = [
+        subject
+        async for letter in _chosen(bootstrap, selection, marks)
+        if (subject := subject_of(letter, await captured(letter))) is not None
+    ]
+    newer = await newer_than(bootstrap, subjects)
+    older = older_letters(one for one in subjects if force or one.letter not in newer)
+    # As it was when the facts were gathered: what is published changes it.
+    before = dict(marks)
+    batch: list[tuple[Replayed, Outgoing]] = []
+    size = 0
+    async for letter in _chosen(bootstrap, selection, before):
+        at = letter.letter
+        place = (at.topic, at.partition, at.offset)
+        outgoing: Outgoing | None = None
+        if (why := _unusable(letter)) is not None:
+            done.append(Replayed(*place, "", "unusable", why))
+        elif place in older:
+            by = "/".join(map(str, older[place].letter))
+            done.append(Replayed(*place, "", "superseded", f"a newer letter of the document: {by}"))
+        elif place not in newer:
+            outgoing = replay_of(letter, now_ms)
+        elif force:
+            outgoing = await forced(bootstrap, letter, now_ms)
+            if outgoing is None:
+                done.append(Replayed(*place, "", "superseded", _NOT_FORCED, newer[place]))
+        else:
+            done.append(Replayed(*place, "", "superseded", _why(newer[place]), newer[place]))
+        if outgoing is None:
+            continue
+        over = newer.get(place)
+        batch.append((Replayed(*place, outgoing.topic, why=_why(over) if over else "", newer=over), outgoing))
+        size += size_of(outgoing)
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            done += await _publish(bus, batch, marks, dry_run)
+            batch, size = [], 0
+    return done + await _publish(bus, batch, marks, dry_run)
+
+
+async def _chosen(
+    bootstrap: str, selection: Selection, marks: Mapping[tuple[str, int], ReplayMarks]
+) -> AsyncIterator[DeadLetter]:
     for topic in selection.topics:
-        batch: list[tuple[Replayed, Outgoing]] = []
-        size = 0
         async for letter in letters(bootstrap, topic):
             at = letter.letter
             known = marks.get((at.topic, at.partition), ReplayMarks())
-            if not selection.takes(at) or (at.offset in known and not selection.again):
-                continue
-            outgoing = replay_of(letter, now_ms)
-            batch.append((Replayed(at.topic, at.partition, at.offset, outgoing.topic), outgoing))
-            size += size_of(outgoing)
-            if len(batch) == _BATCH or size > _BATCH_BYTES:
-                done += await _publish(bus, batch, marks, dry_run)
-                batch, size = [], 0
-        done += await _publish(bus, batch, marks, dry_run)
-    return done
+            if selection.takes(at) and (at.offset not in known or selection.again):
+                yield letter
+
+
+def _unusable(letter: DeadLetter) -> str | None:
+    if letter.unread:
+        return f"{letter.unread} records that could not be read: publish them again from where they came from"
+    if letter.cut:
+        return f"kept cut ({', '.join(letter.cut)}): publish the record again from where it came from"
+    return None
+
+
+def _why(newer: Newer) -> str:
+    what = "a deletion" if newer.deleted else "newer content"
+    waits = ", waiting to be taken" if newer.waits else ""
+    return f"{what} by {newer.origin} at {newer.topic}/{newer.partition}/{newer.offset}{waits}"
 
 
 async def _publish(

@@ -27,7 +27,8 @@ ERROR_MESSAGE = CONNECT + "exception.message"
 ATTEMPT = "crossfade.errors.attempt"
 CUT = "crossfade.errors.cut"
 RECORDS = "crossfade.errors.unread.records"
-ERROR_HEADERS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, ERROR_CLASS, ERROR_MESSAGE, ATTEMPT})
+TIMESTAMP = "crossfade.errors.timestamp"
+ERROR_HEADERS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, ERROR_CLASS, ERROR_MESSAGE, ATTEMPT, TIMESTAMP})
 _OURS = ERROR_HEADERS | {CUT, RECORDS}
 # With the names of the headers far below what a dead-letter topic takes beyond its source.
 MESSAGE_BYTES = 4096
@@ -43,7 +44,8 @@ class DeadLetter:
 
     `partition` and `offset` are those of the original. `attempt` counts the tries before it was given up. `unread`
     counts the records, up to that offset, that could not be read, 0 where it was read: the original's value is then
-    what the broker keeps. `cut` names the parts (key, value, headers) that are kept cut, with their length and hash.
+    what the broker keeps. `time_ms` is the original's time, 0 where the letter does not say. `cut` names the parts
+    (key, value, headers) that are kept cut, with their length and hash.
     """
 
     letter: Received
@@ -55,6 +57,7 @@ class DeadLetter:
     message: str
     attempt: int
     unread: int = 0
+    time_ms: int = 0
     cut: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -73,6 +76,7 @@ def dead_letter(record: Received, *, stage: str, error: Exception, attempt: int,
         ERROR_CLASS: f"{error_type.__module__}.{error_type.__qualname__}",
         ERROR_MESSAGE: str(error),
         ATTEMPT: str(attempt),
+        TIMESTAMP: str(record.timestamp_ms),
     }
     if record.unread:
         told[RECORDS] = str(record.records)
@@ -126,6 +130,7 @@ def read_dead_letter(record: Received) -> DeadLetter:
         raise InvalidEvent(f"no dead letter: the headers {TOPIC}, {PARTITION} and {OFFSET} are needed")
     try:
         numbers = int(partition), int(offset), int(record.header(ATTEMPT) or 1), int(record.header(RECORDS) or 0)
+        time_ms = int(record.header(TIMESTAMP) or 0)
         cut = orjson.loads(record.header(CUT) or "{}")
     except ValueError as error:
         raise InvalidEvent(f"no dead letter: a header is not a number: {error}") from error
@@ -140,6 +145,7 @@ def read_dead_letter(record: Received) -> DeadLetter:
         message=record.header(ERROR_MESSAGE) or "",
         attempt=numbers[2],
         unread=numbers[3],
+        time_ms=time_ms,
         cut=cut if isinstance(cut, dict) else {},
     )
 

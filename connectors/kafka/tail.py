@@ -75,6 +75,26 @@ async def end_offsets(
     return {topic: {number: end for number, (_, end) in found.items()} for topic, found in bounds.items()}
 
 
+async def offsets_at(bootstrap: str, topic: str, time_ms: int, *, timeout_s: float = _TIMEOUT_S) -> dict[int, int]:
+    """Return of each partition the first offset whose record is of that time or later; none where there is none."""
+    places = (await _partitions(bootstrap, [topic], timeout_s))[topic]
+    async with _consumer(bootstrap, timeout_s) as consumer:
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await consumer.offsets_for_times(dict.fromkeys(places, max(0, time_ms)))
+        except (KafkaError, TimeoutError) as error:
+            raise mapped(error, bootstrap) from error
+    return {at.partition: one.offset for at, one in found.items() if one is not None and one.offset >= 0}
+
+
+async def record_at(bootstrap: str, topic: str, partition: int, offset: int) -> Received | None:
+    """Return the record at a place, None where it is not kept any more. Raises as `read_topic` does."""
+    ends = (await end_offsets(bootstrap, [topic]))[topic]
+    async for record in read_topic(bootstrap, topic, start={**ends, partition: offset}):
+        return record if (record.partition, record.offset) == (partition, offset) else None
+    return None
+
+
 async def group_lag(bootstrap: str, group: str, topics: Iterable[str], *, timeout_s: float = _TIMEOUT_S) -> list[Lag]:
     """Return how far a consumer group is behind in each partition; what it never read counts from the beginning."""
     bounds = await _bounds(bootstrap, topics, timeout_s)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
 from connectors.kafka.bus import AiokafkaBus
+from operations.captured_letters import CapturedLetters
 from operations.context import (
+    DIFFERENCES,
     WRONG_USE,
     ConfigOption,
     Context,
@@ -30,6 +32,7 @@ from schemas.cloudevents import timestamp
 from schemas.dead_letters import SUFFIX, DeadLetter
 
 _PREVIEW_BYTES = 400
+_LISTED = 20
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be used, with their errors.")
 
@@ -114,6 +117,9 @@ def replay_letters(
     offset: OffsetOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Every letter that was not replayed yet.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Also letters that were replayed before.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also letters that are superseded: each becomes a new change.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be published, and publish nothing.")
     ] = False,
@@ -123,7 +129,9 @@ def replay_letters(
 ) -> None:
     """Publish dead letters again where they came from, each once.
 
-    What a store refused of a producer is submitted as a new change instead, because its version is old by now.
+    What a store refused of a producer is submitted as a new change instead, because its version is old by now. A letter
+    is superseded, and left out, where something newer of its document was accepted since. Exit code 3: some were left
+    out.
     """
     with told():
         if not everything and (topic is None or offset is None):
@@ -133,14 +141,42 @@ def replay_letters(
         if everything and offset is not None:
             raise CommandError("--all and --offset exclude each other.", "", WRONG_USE)
         context = load(config, home)
-    done = run(_replayed(context, topic, partition, offset, again, dry_run))
+
+    async def replayed() -> list[Replayed]:
+        selection = Selection(await _topics(context, topic), partition, offset, again)
+        return await _replayed(context, selection, force, dry_run)
+
+    done = run(replayed())
+    published = [step for step in done if step.state == "published"]
+    left_out = [step for step in done if step.state != "published"]
     if json:
-        print_json({"published": not dry_run, "count": len(done), "letters": [_step(step) for step in done]})
-        return
-    counts = Counter((step.topic, step.published_to) for step in done)
+        print_json(
+            {
+                "published": not dry_run,
+                "count": len(published),
+                "left_out": len(left_out),
+                "letters": [_step(step) for step in done],
+            }
+        )
+    else:
+        _print_replay(published, left_out, dry_run)
+    if left_out:
+        raise typer.Exit(DIFFERENCES)
+
+
+def _print_replay(published: list[Replayed], left_out: list[Replayed], dry_run: bool) -> None:
+    counts = Counter((step.topic, step.published_to) for step in published)
     if counts:
         print_table(("dead-letter topic", "published to", "letters"), [(*key, count) for key, count in counts.items()])
-    print(f"{'To publish' if dry_run else 'Published'} again: {amount(len(done), 'dead letter')}.")
+    over = [step for step in published if step.newer is not None]
+    for heading, steps in (("overwrites", over), ("left out because of", left_out)):
+        if steps:
+            rows = [(f"{s.topic}/{s.partition}/{s.offset}", s.state, s.why) for s in steps[:_LISTED]]
+            print_table(("dead letter", "", heading), rows)
+            print(f"… and {len(steps) - _LISTED} more: --json lists all" if len(steps) > _LISTED else "")
+    print(f"{'To publish' if dry_run else 'Published'} again: {amount(len(published), 'dead letter')}.")
+    if left_out:
+        print(f"Left out: {amount(len(left_out), 'dead letter')}. --force publishes superseded ones as new changes.")
 
 
 async def _topics(context: Context, topic: str | None) -> tuple[str, ...]:
@@ -185,14 +221,15 @@ async def _shown(
     return found
 
 
-async def _replayed(
-    context: Context, topic: str | None, partition: int | None, offset: int | None, again: bool, dry_run: bool
-) -> list[Replayed]:
-    selection = Selection(await _topics(context, topic), partition, offset, again)
-    bus = AiokafkaBus(context.settings.kafka)
+async def _replayed(context: Context, selection: Selection, force: bool, dry_run: bool) -> list[Replayed]:
+    bus, captured = AiokafkaBus(context.settings.kafka), CapturedLetters(context.settings)
+    now_ms = int(time.time() * 1000)
     try:
-        return await replay(context.bootstrap, bus, selection, now_ms=int(time.time() * 1000), dry_run=dry_run)
+        return await replay(
+            context.bootstrap, bus, selection, now_ms=now_ms, dry_run=dry_run, force=force, captured=captured
+        )
     finally:
+        await captured.close()
         await bus.close()
 
 
@@ -215,6 +252,8 @@ def _described(letter: DeadLetter, replayed: bool) -> dict[str, Any]:
         "message": letter.message,
         "attempts": letter.attempt,
         "replayed": replayed,
+        "records_not_read": letter.unread,
+        "cut": dict(letter.cut),
         "key": _text(original.key),
         "headers": [[name, _text(value)] for name, value in original.headers],
         "value": _text(original.value),
@@ -235,7 +274,10 @@ def _step(step: Replayed) -> dict[str, Any]:
         "dead_letter_topic": step.topic,
         "partition": step.partition,
         "offset": step.offset,
-        "published_to": step.published_to,
+        "published_to": step.published_to or None,
+        "state": step.state,
+        "why": step.why,
+        "newer": None if step.newer is None else asdict(step.newer),
     }
 
 

@@ -1,0 +1,177 @@
+"""What was accepted of a document since one of its dead letters: the log, and the submissions that wait, say so.
+
+A letter is older than an entry of the log that was made of a later record of the letter's own partition; than one of a
+higher version, where the letter has one; and else than one that was written later. Echoes of crossfade's own writes and
+rows that were read again after a refusal are no newer content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from connectors.kafka import tail
+from connectors.kafka.headers import partition_of
+from domain.fold import is_echo
+from domain.keys import EPOCH_SHIFT, document_key, parse_key
+from schemas.cloudevents import InvalidEvent, decode, unwrap
+from schemas.dead_letters import DeadLetter
+from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved, DocumentSubmitted
+from schemas.records import Received
+from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
+
+Place = tuple[str, int, int]
+"""A topic, a partition and an offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a letter is about: a document by its key in the log, and where in time the letter stands.
+
+    `source` is the place of the record that became a letter; `log_offset` that of its change in the log, where it got
+    that far.
+    """
+
+    letter: Place
+    source: Place
+    key: bytes
+    time_ms: int
+    log_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """What was accepted after a letter: an entry of the log, or with `waits` a submission that is not taken yet."""
+
+    topic: str
+    partition: int
+    offset: int
+    origin: str
+    deleted: bool
+    time_ms: int
+    waits: bool = False
+
+
+def record_of(letter: DeadLetter) -> Received:
+    """Return the record that became a letter, at its own place."""
+    original = letter.original
+    return Received(original.topic, letter.partition, letter.offset, original.key, original.value, original.headers)
+
+
+def subject_of(letter: DeadLetter, changed: DocumentChanged | None = None) -> Subject | None:
+    """Return what a letter is about, None where nobody can tell; `changed` is a captured change, as it was read."""
+    record = record_of(letter)
+    version = None
+    try:
+        if changed is not None:
+            key = document_key(changed.collection, changed.id)
+        elif record.topic == SUBMITTED:
+            key = _submitted_key(record)
+        elif record.topic in _VERSIONED:
+            event, _ = decode(record, _VERSIONED[record.topic])
+            key, version = document_key(event.collection, event.id), getattr(event, "version", None)
+        else:
+            return None
+    except (InvalidEvent, ValueError):
+        return None
+    at = letter.letter
+    offset = letter.offset if record.topic == LOG else None if version is None else version & ((1 << EPOCH_SHIFT) - 1)
+    place = (at.topic, at.partition, at.offset)
+    source = (record.topic, letter.partition, letter.offset)
+    return Subject(place, source, key.encode(), min(letter.time_ms or at.timestamp_ms, at.timestamp_ms), offset)
+
+
+_VERSIONED: Mapping[str, type[DocumentChanged] | type[DocumentResolved] | type[DocumentEmbedded]] = {
+    LOG: DocumentChanged,
+    RESOLVED: DocumentResolved,
+    EMBEDDED: DocumentEmbedded,
+}
+
+
+def _submitted_key(record: Received) -> str:
+    """Return the key of the document that a submission is of. Raises InvalidEvent, ValueError."""
+    _, data = unwrap(record)
+    if data is None:
+        return document_key(*parse_key(record.key or b""))
+    submitted, _ = decode(record, DocumentSubmitted)
+    return document_key(submitted.collection, submitted.id)
+
+
+def is_newer(subject: Subject, record: Received, entry: DocumentChanged) -> bool:
+    """Say whether an entry of the log, of the subject's document, was accepted after the letter."""
+    if entry.rejects or (entry.origin == "legacy" and is_echo(entry)):
+        return False
+    if subject.log_offset is not None:
+        return record.offset > subject.log_offset
+    topic, _, place = (record.header("ce_id") or "").rpartition("/")
+    topic, _, partition = topic.rpartition("/")
+    if (topic, partition) == (subject.source[0], str(subject.source[1])) and place.isdigit():
+        return int(place) > subject.source[2]
+    return record.timestamp_ms > subject.time_ms
+
+
+def older_letters(subjects: Iterable[Subject]) -> dict[Place, Subject]:
+    """Return the letters that another one of the same document is newer than, each with the newest."""
+    newest: dict[bytes, Subject] = {}
+    every = list(subjects)
+    for subject in every:
+        known = newest.get(subject.key)
+        if known is None or _order(subject) >= _order(known):
+            newest[subject.key] = subject
+    return {one.letter: newest[one.key] for one in every if newest[one.key].letter != one.letter}
+
+
+def _order(subject: Subject) -> tuple[int, int, int]:
+    return subject.time_ms, subject.log_offset or 0, subject.source[2]
+
+
+async def newer_than(bootstrap: str, subjects: Iterable[Subject]) -> dict[Place, Newer]:
+    """Return, for each letter whose document has newer content, the newest of it. Raises as `tail.read_topic`."""
+    by_key: dict[bytes, list[Subject]] = {}
+    for subject in subjects:
+        by_key.setdefault(subject.key, []).append(subject)
+    found: dict[Place, Newer] = {}
+    if by_key:
+        await _in_the_log(bootstrap, by_key, found)
+        await _waiting(bootstrap, by_key, found)
+    return found
+
+
+async def _in_the_log(bootstrap: str, by_key: Mapping[bytes, list[Subject]], found: dict[Place, Newer]) -> None:
+    ends = (await tail.end_offsets(bootstrap, [LOG]))[LOG]
+    starts = dict(ends)
+    untimed = [one for each in by_key.values() for one in each if one.log_offset is None]
+    if untimed:
+        earliest = min(one.time_ms for one in untimed)
+        since = await tail.offsets_at(bootstrap, LOG, earliest)
+        for one in untimed:
+            partition = partition_of(one.key, len(ends))
+            starts[partition] = min(starts[partition], since.get(partition, ends[partition]))
+    for one in (one for each in by_key.values() for one in each if one.log_offset is not None):
+        partition = partition_of(one.key, len(ends))
+        starts[partition] = min(starts[partition], (one.log_offset or 0) + 1)
+    async for record in tail.read_topic(bootstrap, LOG, start=starts):
+        for subject in by_key.get(record.key or b"", ()):
+            try:
+                entry, _ = decode(record, DocumentChanged)
+            except InvalidEvent:
+                continue
+            if is_newer(subject, record, entry):
+                at = (LOG, record.partition, record.offset)
+                found[subject.letter] = Newer(*at, entry.origin, entry.deleted, record.timestamp_ms)
+
+
+async def _waiting(bootstrap: str, by_key: Mapping[bytes, list[Subject]], found: dict[Place, Newer]) -> None:
+    """Add the submissions that intake has not taken yet: they will be newer than what is replayed before them."""
+    lags = await tail.group_lag(bootstrap, group_of("intake"), [SUBMITTED])
+    starts = {lag.partition: lag.end - lag.lag for lag in lags}
+    async for record in tail.read_topic(bootstrap, SUBMITTED, start=starts):
+        try:
+            key = _submitted_key(record).encode()
+        except (InvalidEvent, ValueError):
+            continue
+        for subject in by_key.get(key, ()):
+            if (record.topic, record.partition) == subject.source[:2] and record.offset <= subject.source[2]:
+                continue
+            at = (SUBMITTED, record.partition, record.offset)
+            found[subject.letter] = Newer(*at, "producer", record.value is None, record.timestamp_ms, waits=True)

@@ -1,0 +1,188 @@
+"""A replay never overwrites what came since, nor brings back what was deleted: for the letters of every role."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from connectors.kafka import tail
+from connectors.kafka.admin import delete_topics, existing_topics, provision
+from connectors.kafka.bus import AiokafkaBus
+from operations import dead_letters, superseding
+from operations.dead_letters import Replayed, Selection, replay
+from operations.stack.layout import StackAddresses
+from schemas.cloudevents import decode, encode
+from schemas.content import Content
+from schemas.dead_letters import SUFFIX, DeadLetter, dead_letter
+from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved, DocumentSubmitted, Event, Origin
+from schemas.records import Outgoing, Received
+from schemas.settings import Kafka, Settings
+from tests.contract.consuming import make_topic
+from topics.provisioning import REPLAYED, desired_topics, plan
+
+pytestmark = pytest.mark.stack
+ROLES = ["submitted", "log", "resolved", "embedded", "captured"]
+OLD = Content(text={"body": "old"})
+NEW = Content(text={"body": "new"})
+
+
+@dataclass
+class Place:
+    """Topics of its own, in the place of the real ones, and what a test puts into them."""
+
+    bootstrap: str
+    prefix: str
+    bus: AiokafkaBus
+
+    def topic(self, name: str) -> str:
+        return f"{self.prefix}.{name}"
+
+    async def change(self, origin: Origin = "producer", source: str = "", **fields: Any) -> int:
+        """Append an entry to the log; return its offset. `source` is the place of the record that it was made of."""
+        entry = DocumentChanged(collection="docs", id="1", origin=origin, **{"content": NEW, **fields})
+        await self.bus.publish([self.record("log", entry, source)])
+        return (await tail.end_offsets(self.bootstrap, [self.topic("log")]))[self.topic("log")][0] - 1
+
+    def record(self, topic: str, event: Event, event_id: str = "e") -> Outgoing:
+        return encode(event, topic=self.topic(topic), key="docs/1", event_id=event_id, source="s", time_ms=0)
+
+    async def letter(self, role: str, offset: int = 5, *, log_offset: int = 0, deleted: bool = False) -> None:
+        """Keep a record of the old content as a dead letter."""
+        content = None if deleted else OLD
+        fields: dict[str, Any] = {"collection": "docs", "id": "1"}
+        version = {"version": (1 << 40) | log_offset, "origin": "producer", "deleted": deleted}
+        events: dict[str, Event] = {
+            "submitted": DocumentSubmitted(**fields, text="old"),
+            "log": DocumentChanged(**fields, origin="producer", content=content, deleted=deleted),
+            "resolved": DocumentResolved(**fields, **version, content=content),
+            "embedded": DocumentEmbedded(**fields, **version, tenant="t", content_hash="h", model="m", chunks=()),
+            "captured": DocumentChanged(**fields, origin="legacy", content=content),
+        }
+        sent = self.record(role, events[role])
+        place = log_offset if role == "log" else offset
+        now_ms = time.time_ns() // 1_000_000
+        received = Received(sent.topic, 0, place, sent.key, sent.value, sent.headers, now_ms)
+        await self.bus.publish([dead_letter(received, stage="x", error=ValueError("no"), attempt=1)])
+
+    async def replay(self, role: str, *, force: bool = False, again: bool = False) -> list[Replayed]:
+        async def captured(letter: DeadLetter) -> DocumentChanged | None:
+            if letter.original.topic != self.topic("captured"):
+                return None
+            return decode(superseding.record_of(letter), DocumentChanged)[0]
+
+        selection = Selection((self.topic(role),), again=again)
+        now_ms = time.time_ns() // 1_000_000
+        return await replay(
+            self.bootstrap, self.bus, selection, now_ms=now_ms, dry_run=False, force=force, captured=captured
+        )
+
+    async def records(self, name: str) -> list[Received]:
+        return [record async for record in tail.read_topic(self.bootstrap, self.topic(name))]
+
+
+@pytest.fixture
+async def place(stack: StackAddresses, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    kafka = Kafka(bootstrap=stack.kafka)
+    made = Place(stack.kafka, f"test.replay.{uuid4().hex}", AiokafkaBus(kafka))
+    wanted = [topic for topic in desired_topics(Settings(kafka=kafka, collections={})) if topic.name == REPLAYED]
+    await provision(stack.kafka, plan(wanted, await existing_topics(stack.kafka, [REPLAYED])))
+    for role in ROLES:
+        await make_topic(stack.kafka, made.topic(role), 1, 1024 * 1024)
+    for module in (superseding, dead_letters):
+        for name in ("SUBMITTED", "LOG", "RESOLVED", "EMBEDDED"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, made.topic(name.lower()))
+    versioned = zip(("log", "resolved", "embedded"), superseding._VERSIONED.values(), strict=True)
+    monkeypatch.setattr(superseding, "_VERSIONED", {made.topic(name): model for name, model in versioned})
+    monkeypatch.setattr(superseding, "group_of", lambda role: f"{made.prefix}.{role}")
+    yield made
+    await made.bus.close()
+    every = [made.topic(role) + suffix for role in ROLES for suffix in ("", SUFFIX)]
+    await delete_topics(stack.kafka, every)
+
+
+def source_of(place: Place, role: str, offset: int) -> str:
+    """Return where the record of a later change came from: of the letter's own topic, where changes come from it."""
+    return f"{place.topic(role)}/0/{offset}" if role in {"submitted", "captured"} else "elsewhere/0/1"
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_letter_is_published_again_where_nothing_newer_was_accepted(place: Place, role: str) -> None:
+    """Nor counts what is older, an echo of crossfade's own write, and the row that was read again after a refusal."""
+    await place.change(source=source_of(place, role, 4))
+    at = await place.change(source=source_of(place, role, 5)) if role not in {"submitted", "captured"} else 0
+    await place.letter(role, log_offset=at)
+    await place.change("legacy", before_version=None, after_version=7)
+    await place.change("refresh", rejects=7)
+    (step,) = await place.replay(role)
+    assert (step.state, step.newer) == ("published", None)
+    assert step.published_to == place.topic("submitted" if role == "resolved" else role)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_superseded_letter_is_left_out_and_forced_becomes_a_new_change(
+    place: Place, role: str, deleted: bool
+) -> None:
+    at = 0 if role in {"submitted", "captured"} else await place.change(content=OLD)
+    await place.letter(role, log_offset=at)
+    newer = await place.change(source=source_of(place, role, 6), deleted=deleted, content=None if deleted else NEW)
+    before = len(await place.records(role))
+    for _ in range(2):  # what was left out is not marked as replayed
+        (step,) = await place.replay(role)
+        assert (step.state, step.published_to) == ("superseded", "")
+        assert step.newer is not None
+        assert (step.newer.topic, step.newer.offset, step.newer.deleted) == (place.topic("log"), newer, deleted)
+        assert len(await place.records(role)) == before
+    assert await place.records("submitted") == []
+
+    (step,) = await place.replay(role, force=True)
+    if role == "captured":
+        assert step.state == "superseded"
+        assert "verify --repair" in step.why
+        return
+    assert (step.state, step.published_to) == ("published", place.topic("submitted"))
+    assert str(newer) in step.why
+    (submitted,) = await place.records("submitted")
+    assert "old" in (submitted.value or b"").decode()
+    assert await place.replay(role, force=True) == []
+
+
+async def test_a_submission_that_still_waits_for_intake_is_newer(place: Place) -> None:
+    await place.letter("submitted", offset=0)
+    await place.bus.publish(
+        [Outgoing(place.topic("submitted"), b"docs/2", None), Outgoing(place.topic("submitted"), b"docs/1", None)]
+    )
+    (step,) = await place.replay("submitted")
+    assert step.newer is not None
+    assert (step.state, step.newer.waits, step.newer.deleted, step.newer.offset) == ("superseded", True, True, 1)
+
+
+async def test_of_several_letters_of_a_document_the_newest_is_published(place: Place) -> None:
+    for offset in (3, 4, 5):
+        await place.letter("submitted", offset)
+    steps = await place.replay("submitted")
+    assert sorted((step.offset, step.state) for step in steps) == [
+        (0, "superseded"),
+        (1, "superseded"),
+        (2, "published"),
+    ]
+
+
+async def test_a_letter_that_is_cut_or_was_never_read_is_not_published(place: Place) -> None:
+    topic = place.topic("submitted")
+    cut = dead_letter(
+        Received(topic, 0, 1, b"docs/1", b"x" * 900_000), stage="x", error=ValueError(), attempt=1, limit=70_000
+    )
+    unread = dead_letter(
+        Received(topic, 0, 9, None, b"raw", unread="checksum", records=4), stage="x", error=ValueError(), attempt=1
+    )
+    await place.bus.publish([cut, unread])
+    steps = await place.replay("submitted", force=True)
+    assert [(step.state, step.published_to) for step in steps] == [("unusable", "")] * 2
+    assert await place.records("submitted") == []
