@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from domain.ledger import LedgerRow, VectorMark
-from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, TableDescription
+from domain.legacy import Coverage, Finding, LegacyChange, LegacyOutcome, LegacyRow, TableDescription
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 from schemas.content import Scalar
@@ -119,6 +119,18 @@ class BulkTable(Protocol):
 
         Raises Refused where one of the two is not the id of a row that this table could have.
         """
+        ...
+
+    async def count(self, after: str | None, upto: str | None) -> int:
+        """Return the number of rows of a range. Raises as `scan_range`."""
+        ...
+
+    async def ids(self, after: str | None, upto: str | None) -> list[str]:
+        """Return the ids of all rows of a range by one statement without an order. Raises as `scan_range`."""
+        ...
+
+    async def coverage(self, ranges: Sequence[tuple[str | None, str | None]]) -> Coverage:
+        """Count the table's rows, and those of the ranges, in one snapshot. Raises as `scan_range`."""
         ...
 
     async def estimated_rows(self) -> int:

@@ -20,3 +20,8 @@ def range_checksum(rows: Any, high: Any, low: Any) -> str:
 def columns_name(database: str, expressions: Iterable[str]) -> str:
     """Return what stands for the expressions that a row's hash is made of."""
     return f"{database}-{blake2b(chr(10).join(expressions).encode(), digest_size=8).hexdigest()}"
+
+
+def rows_counted(checksum: str) -> int:
+    """Return the number of rows that a checksum is of."""
+    return int(checksum.partition("-")[0], 16)

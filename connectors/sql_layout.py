@@ -24,6 +24,9 @@ IDENTITY_TABLE = "crossfade_identities"
 BAD_BOUND = "a range cannot begin or end at something that is not a key of the table"
 KEY_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
+# Counting a table of hundreds of millions of rows takes minutes; ranges are counted some at a time.
+COUNT_TIMEOUT_S = 900.0
+COUNTED_TOGETHER = 50
 HIGHEST_SIGNED, HIGHEST_UNSIGNED = 2**63 - 1, 2**64 - 1
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
 # Characters of a part of an id at most: of one character of text, percent-encoded; of an integer; of a UUID.

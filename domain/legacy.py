@@ -68,3 +68,17 @@ class Finding:
     subject: str
     message: str
     mend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """A table in one snapshot: all of its rows, those in some ranges of its key, and those whose key makes no id."""
+
+    rows: int
+    in_ranges: int
+    without_id: int
+
+    @property
+    def outside(self) -> int:
+        """Rows that are in none of the ranges although they have an id; below 0 where some are in more than one."""
+        return self.rows - self.without_id - self.in_ranges

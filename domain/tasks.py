@@ -57,6 +57,7 @@ class RangeState(_State):
     """One key range of a backfill, (`after`, `upto`]; `at` is the last id that is done, None before.
 
     `rows` were read, and made `points`; `handed_over` of them could not be embedded and were left to the agents.
+    `unread` rows are in the range, and were read by no page.
     """
 
     after: str | None
@@ -66,6 +67,7 @@ class RangeState(_State):
     rows: int = 0
     points: int = 0
     handed_over: int = 0
+    unread: int = 0
 
 
 Verdict = Literal["equal", "different", "pending", "unknown"]

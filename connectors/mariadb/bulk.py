@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from connectors.mariadb.expressions import Given, key_list, key_order, range_condition, read_list
+from connectors.mariadb.expressions import Given, key_list, key_order, range_condition, read_list, usable_key
 from connectors.mariadb.pool import Pool, quoted
-from connectors.sql_layout import VERSION_COLUMN, Layout
+from connectors.sql_layout import COUNT_TIMEOUT_S, COUNTED_TOGETHER, VERSION_COLUMN, Layout
 from connectors.sql_values import row_content, row_key
-from domain.legacy import LegacyRow
+from domain.legacy import Coverage, LegacyRow
 
 _ESTIMATE = "SELECT table_rows FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 
@@ -24,6 +25,8 @@ class MariadbBulk:
         self._name = quoted(layout.schema, layout.table)
         self._key, self._order = key_list(layout), key_order(layout)
         self._read = read_list(layout)
+        usable = usable_key(layout)
+        self._without_id = "FALSE" if usable is None else f"NOT ({usable})"
 
     async def bound(self, after: str | None, rows: int) -> str | None:
         """See `BulkTable.bound`."""
@@ -42,6 +45,40 @@ class MariadbBulk:
         async with self._pool.session() as session:
             records = await session.fetch(statement, values)
         return [self._row(record) for record in records]
+
+    async def count(self, after: str | None, upto: str | None) -> int:
+        """See `BulkTable.count`."""
+        values: list[Given] = []
+        where = range_condition(self._layout, after, upto, values)
+        async with self._pool.session() as session:
+            records = await session.fetch(f"SELECT COUNT(*) AS total FROM {self._name} t{where}", values)  # noqa: S608 - quoted
+        return int(records[0]["total"])
+
+    async def ids(self, after: str | None, upto: str | None) -> list[str]:
+        """See `BulkTable.ids`."""
+        values: list[Given] = []
+        where = range_condition(self._layout, after, upto, values)
+        async with self._pool.session() as session:
+            records = await session.fetch(f"SELECT {self._key} FROM {self._name} t{where}", values)  # noqa: S608 - quoted
+        return [row_key(self._description, record) for record in records]
+
+    async def coverage(self, ranges: Sequence[tuple[str | None, str | None]]) -> Coverage:
+        """See `BulkTable.coverage`."""
+        async with self._pool.snapshot(COUNT_TIMEOUT_S) as session:
+            statement = (
+                f"SELECT COUNT(*) AS total, COALESCE(SUM({self._without_id}), 0) AS without_id FROM {self._name} t"  # noqa: S608 - quoted
+            )
+            whole = (await session.fetch(statement))[0]
+            in_ranges = 0
+            for start in range(0, len(ranges), COUNTED_TOGETHER):
+                values: list[Given] = []
+                counts = [
+                    f"(SELECT COUNT(*) FROM {self._name} t{range_condition(self._layout, *bounds, values)})"  # noqa: S608 - quoted
+                    for bounds in ranges[start : start + COUNTED_TOGETHER]
+                ]
+                counted = await session.fetch(f"SELECT {' + '.join(counts)} AS total", values)
+                in_ranges += int(counted[0]["total"])
+        return Coverage(int(whole["total"]), in_ranges, int(whole["without_id"]))
 
     async def estimated_rows(self) -> int:
         """See `BulkTable.estimated_rows`."""

@@ -9,7 +9,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -24,6 +24,7 @@ CONNECT_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 15.0
 # On a connection that is half-open this alone tells; nothing that a role asks for takes as long.
 COMMAND_TIMEOUT_S = 25.0
+STATEMENT_TIMEOUT_S = 20  # at the server: the caller has not given up by then
 # An operator's statement may build an index.
 MEND_TIMEOUT_S = 3600.0
 IDLE_S = 5.0  # a connection that rested longer is asked whether it is still there
@@ -36,7 +37,8 @@ MAX_CONNECTIONS = 4
 _SESSION = (
     "SET SESSION sql_mode = "
     "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION',"
-    " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10, max_statement_time = 20,"
+    " time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 10,"
+    f" max_statement_time = {STATEMENT_TIMEOUT_S},"
     " idle_transaction_timeout = 20, max_sort_length = 65536, sql_notes = 0"
 )
 
@@ -142,6 +144,10 @@ class Session:
         self._connection = connection
         self._timeout_s = timeout_s
 
+    def patient(self, timeout_s: float) -> Session:
+        """Return the same connection, whose statements may take so long."""
+        return Session(self._connection, timeout_s)
+
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return all rows by column name."""
         async with asyncio.timeout(self._timeout_s), self._connection.cursor(aiomysql.DictCursor) as cursor:
@@ -223,6 +229,20 @@ class Pool:
             except (CrossfadeError, pymysql.err.MySQLError, UnicodeError):
                 await session.rollback()
                 raise
+
+    @asynccontextmanager
+    async def snapshot(self, timeout_s: float) -> AsyncIterator[Session]:
+        """Lend a connection that sees one state of the database, for reading; each statement may take that long."""
+        async with self.session() as session:
+            await session.execute(f"SET SESSION max_statement_time = {timeout_s:.0f}")
+            await session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            await session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            try:
+                yield session.patient(timeout_s)
+            finally:
+                with suppress(*_DRIVER_ERRORS):
+                    await session.rollback()
+                    await session.execute(f"SET SESSION max_statement_time = {STATEMENT_TIMEOUT_S}")
 
     async def _connection(self) -> Any:
         if self._closed:

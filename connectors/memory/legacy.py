@@ -13,7 +13,7 @@ from connectors.sql_layout import HIGHEST_SIGNED, canonical_key, content_refusal
 from domain.fold import is_echo
 from domain.guards import ledger_moves
 from domain.ledger import LedgerRow, VectorMark
-from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
+from domain.legacy import Coverage, Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 from domain.values import Kind, canonical
 from schemas.content import Content, content_hash
 from schemas.documents import DocumentChanged
@@ -171,6 +171,20 @@ class MemoryBulk:
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
         """See `BulkTable.scan_range`."""
         return [self._store.stored[one] for one in self._ids(after, upto)[:limit]]
+
+    async def count(self, after: str | None, upto: str | None) -> int:
+        """See `BulkTable.count`."""
+        return len(self._ids(after, upto))
+
+    async def ids(self, after: str | None, upto: str | None) -> list[str]:
+        """See `BulkTable.ids`."""
+        return self._ids(after, upto)
+
+    async def coverage(self, ranges: Sequence[tuple[str | None, str | None]]) -> Coverage:
+        """See `BulkTable.coverage`."""
+        rows = list(self._store.stored)
+        without_id = sum(self._store.key_of(one) is None for one in rows)
+        return Coverage(len(rows), sum(len(self._ids(*bounds)) for bounds in ranges), without_id)
 
     async def estimated_rows(self) -> int:
         """See `BulkTable.estimated_rows`."""

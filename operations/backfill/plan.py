@@ -24,6 +24,10 @@ class Plan:
     def take_over(self, parts: Mapping[int, bytes]) -> None:
         """Take over the ranges that an earlier try kept."""
         self._ranges = {n: RangeState.model_validate_json(raw) for n, raw in parts.items() if n > HEADER}
+        # What was not read whole is read again: its key may be ordered otherwise now.
+        for number, one in self._ranges.items():
+            if one.unread:
+                self._ranges[number] = RangeState(after=one.after, upto=one.upto)
         self._waiting = sorted((n for n, one in self._ranges.items() if not one.done), reverse=True)
         self._count()
 
@@ -46,6 +50,16 @@ class Plan:
             self.state = self.state.model_copy(update={"planned": upto is None})
             await self.keep(number, RangeState(after=after, upto=upto))
             return number, self._ranges[number]
+
+    @property
+    def bounds(self) -> list[tuple[str | None, str | None]]:
+        """The ranges."""
+        return [(one.after, one.upto) for one in self._ranges.values()]
+
+    @property
+    def unread(self) -> int:
+        """Rows of the ranges that were read by no page."""
+        return sum(one.unread for one in self._ranges.values())
 
     async def keep(self, number: int, range_: RangeState) -> None:
         """Keep how far a range is, together with the whole."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import stamina
 
@@ -18,12 +20,14 @@ from domain.legacy import LegacyRow
 from domain.points import DocumentPoints
 from domain.tasks import RangeState
 from operations.backfill.documents import documents_of
+from operations.coverage import passed_over
 
 PAGE_BYTES = 8 * 1024 * 1024
 PAGE_ROWS = 2_000
 FIRST_ROWS = 64
 ATTEMPTS = 8
 _WAIT_MAX_S = 10.0
+T = TypeVar("T")
 Refresh = Callable[[Sequence[str]], Awaitable[None]]
 
 
@@ -54,19 +58,31 @@ class RangeRun:
     ) -> None:
         self._sides, self.state, self._turn, self._keep = sides, state, turn, keep
         self._page_rows = FIRST_ROWS
+        self._resumed = state.at is not None
+        self._read: set[str] = set()
 
     async def run(self) -> None:
         """Do what is left of the range. Raises the error of a store that does not come back within 8 attempts."""
+        counted = await _retried(self._counted)
         while not self.state.done:
             await self._turn()
-            async for attempt in stamina.retry_context(
-                on=TransientError, attempts=ATTEMPTS, timeout=None, wait_max=_WAIT_MAX_S
-            ):
-                with attempt:
-                    after = await self._page()
+            after = await _retried(self._page)
+            if after.done:
+                after = after.model_copy(update={"unread": await _retried(partial(self._unread, after, counted))})
             self.state = after
             await self._keep(after)
             passing("backfill.after_save")
+
+    async def _counted(self) -> int:
+        return await self._sides.bulk.count(self.state.after, self.state.upto)
+
+    async def _unread(self, state: RangeState, counted: int) -> int:
+        """Return how many rows the pages left out. Where more were read than are there, or fewer, that is asked for."""
+        now = await self._counted()
+        twice = not self._resumed and len(self._read) != state.rows
+        if not twice and state.rows >= max(now, counted) and not (self._resumed and state.rows != now):
+            return 0
+        return await passed_over(self._sides.bulk, state.after, state.upto)
 
     async def _page(self) -> RangeState:
         """Do the next page and return the range's state after it."""
@@ -76,8 +92,10 @@ class RangeRun:
         passing("backfill.after_rows")
         if not rows:
             return state.model_copy(update={"done": True})
+        again = self._read.issuperset(row.id for row in rows)
         documents = await self._written(rows)
-        last = len(rows) < self._page_rows
+        self._read.update(row.id for row in rows)
+        last = len(rows) < self._page_rows or again
         self._page_rows = page_rows(rows)
         points = sum(len(document.chunks) for document in documents)
         return state.model_copy(
@@ -107,6 +125,15 @@ class RangeRun:
         stored = await self._sides.vectors.stored(self._sides.name, [document.id for document in documents])
         ended = [leftovers(document, stored.get(document.id, ())) for document in documents]
         await self._sides.vectors.write(self._sides.name, [document for document in ended if document is not None])
+
+
+async def _retried(call: Callable[[], Awaitable[T]]) -> T:
+    async for attempt in stamina.retry_context(
+        on=TransientError, attempts=ATTEMPTS, timeout=None, wait_max=_WAIT_MAX_S
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError("retries end by a return or an error")
 
 
 def page_rows(rows: Sequence[LegacyRow]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from connectors.errors import CrossfadeError
+from connectors.errors import CrossfadeError, Refused
 from connectors.ports import TaskStore
 from domain.pacing import Limits, Seen
 from domain.tasks import BACKFILL, BackfillState
@@ -15,6 +15,7 @@ from operations.backfill.pace import Pace
 from operations.backfill.plan import Plan, begun
 from operations.backfill.ranges import RangeRun, Sides
 from operations.backfill.recall import recall_at_10
+from operations.coverage import LIES, gaps
 
 Lags = Callable[[], Awaitable[Mapping[str, tuple[int, float | None]]]]
 Progress = Callable[[BackfillState], None]
@@ -37,8 +38,8 @@ async def backfill(
 ) -> BackfillState:
     """Bring every row of the table into Qdrant, as a point of version 0 where there is none; return what was done.
 
-    Goes on where an earlier try ended. Raises Refused where another process does it, and the error of a store that
-    stays away.
+    Goes on where an earlier try ended. Raises Refused where another process does it, and where rows of the table were
+    left out; the error of a store that stays away.
     """
     async with tasks.hold(BACKFILL):
         plan = await begun(
@@ -54,6 +55,7 @@ async def backfill(
             await plan.say(filled_at_ms=clock())
             if wanted.index:
                 await _index(plan, sides, progress)
+            await _check_read(plan, sides)
             await plan.say(state="done", finished_at_ms=clock(), eta_s=0.0, throttle=None)
         except CrossfadeError as error:
             await plan.say(state="failed", error=str(error))
@@ -77,6 +79,15 @@ async def _fill(plan: Plan, sides: Sides, wanted: Wanted, lags: Lags, progress: 
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
     progress(plan.state)
+
+
+async def _check_read(plan: Plan, sides: Sides) -> None:
+    """Hold what was read against the table's own number of rows. Raises Refused where rows were left out."""
+    left = gaps(await sides.bulk.coverage(plan.bounds))
+    if plan.unread:
+        left.append((f"rows of the table that were read by no page: {plan.unread}", LIES))
+    if left:
+        raise Refused("; ".join(f"{what} ({reason})" for what, reason in left))
 
 
 async def _ranges(plan: Plan, sides: Sides, turn: Callable[[], Awaitable[None]]) -> None:

@@ -12,10 +12,12 @@ from hashlib import blake2b
 from itertools import pairwise
 
 from connectors.failpoints import passing
+from connectors.sql_checksums import rows_counted
 from domain.comparison import checksum_of, is_checked, points_digest, wrong_vectors
 from domain.keys import point_hash
 from domain.legacy import LegacyRow
 from domain.points import made_by
+from operations.coverage import passed_over
 from operations.verification.looking import Look, Points, Suspect, look, suspect
 from operations.verification.pace import Pages, Throttle
 from operations.verification.records import Part, Records
@@ -42,6 +44,7 @@ class Range:
 class Walked:
     """What one look at a range saw. `offered` are some equal documents with computed vectors, for the sample.
 
+    `unread` rows are in the range, but neither its pages nor their ids brought them.
     `rest` is what was cut off because the range had grown. `beginnings` and `others` are the hashes of all points of
     the rows, those apart with which a visible document begins.
     """
@@ -54,6 +57,7 @@ class Walked:
     others: list[bytes] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    unread: int = 0
     offered: list[str] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     rest: tuple[str, str | None] | None = None
@@ -98,7 +102,8 @@ class Walk:
             yield whole, "", False
             return
         (checksum,) = await self._stores.checksums.of_ranges([whole])
-        same = bool(part.checksum) and checksum == part.checksum and not self._full
+        known = bool(part.checksum) and rows_counted(checksum) == len(part.ids)
+        same = known and checksum == part.checksum and not self._full
         if same or len(part.ids) <= _CUT * PART_ROWS:
             yield whole, checksum, same
             return
@@ -108,36 +113,58 @@ class Walk:
             yield piece, own, False
 
     async def _by_rows(self, bounds: tuple[str | None, str | None], checksum: str, seen: Walked) -> None:
-        after, upto = bounds
-        begun, rows_before = after, seen.rows
-        ids: list[str] = []
-        digests: list[bytes] = []
+        after, upto = begun, end = bounds
+        rows_before = seen.rows
+        counted = rows_counted(checksum) if checksum else await self._stores.bulk.count(begun, end)
+        ids: dict[str, bytes] = {}
         pages, more = Pages(self._bounds.page, self._first), True
         while more:
             limit = pages.limit
             rows = await self._stores.bulk.scan_range(after, upto, limit)
-            if not rows:
+            fresh = {row.id: row for row in rows if row.id not in ids}
+            if not fresh:
                 break
             passing("verify.after_rows")
-            page = [row.id for row in rows]
-            found = await look(self._stores, page, {row.id: row for row in rows})
+            found = await look(self._stores, list(fresh), fresh)
             pages.saw(len(rows), sum(map(_size, rows)))
             self._first = pages.next_first
-            self._count(found, page, seen)
-            seen.rows_read += len(rows)
-            if checksum:
-                ids += page
-                digests += [_digest(found, i) for i in page]
-            after = page[-1]
+            self._count(found, list(fresh), seen)
+            seen.rows_read += len(fresh)
+            ids |= {i: _digest(found, i) for i in fresh}
+            after = rows[-1].id
             more = len(rows) == limit and after != upto
             await self._throttle.pause()
             if more and seen.rows - rows_before >= _CUT * self._bounds.range_rows:
                 seen.range = Range(seen.range.number, seen.range.after, after)
                 seen.rest = (after, upto)
-                checksum = ""  # of more rows than these
+                end, checksum = after, ""  # of more rows than these
+                counted = await self._stores.bulk.count(begun, end)
                 break
-        if checksum:
-            seen.parts.append(Part(begun, upto, checksum, ids, b"".join(digests)))
+        if len(ids) != counted and await self._missed((begun, end), ids, counted, seen):
+            checksum = ""
+        seen.parts.append(Part(begun, end, checksum, list(ids), b"".join(ids.values())))
+
+    async def _missed(
+        self, bounds: tuple[str | None, str | None], ids: Mapping[str, bytes], counted: int, seen: Walked
+    ) -> bool:
+        """Look at rows of a range that its pages did not bring, by their ids; say whether there are any.
+
+        Rows that came in behind the reading are among them. Those that no way of reading brings are unread, and so are
+        those that an order which is not the one of the comparisons passes over.
+        """
+        bulk = self._stores.bulk
+        missed = [one for one in await bulk.ids(*bounds) if one not in ids]
+        for start in range(0, len(missed), self._bounds.page):
+            page = missed[start : start + self._bounds.page]
+            rows = await self._stores.table.rows(page)
+            self._count(await look(self._stores, list(rows), rows), list(rows), seen)
+            seen.rows_read += len(rows)
+            lost = {*page} - {*rows}
+            if lost:
+                seen.unread += len(lost.intersection(await bulk.ids(*bounds)))
+        if missed and not seen.unread and len(ids) < counted:
+            seen.unread += await passed_over(bulk, *bounds)
+        return bool(missed)
 
     async def _by_digest(self, part: Part, seen: Walked) -> None:
         """Compare the points of a part whose rows are those of its last proof; look closely at what is not the same."""

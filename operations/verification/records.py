@@ -64,7 +64,10 @@ class Records:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         same = (record.format, record.columns, record.after, record.upto) == (FORMAT, self.columns, after, upto)
-        return record.parts if same else None
+        bounds = [after, *(part.upto for part in record.parts)]
+        follow = all(part.after == bound for part, bound in zip(record.parts, bounds, strict=False))
+        whole = follow and bounds[-1] == upto
+        return record.parts if same and whole else None
 
     def write(self, number: int, after: str | None, upto: str | None, parts: Sequence[Part]) -> None:
         """Store the record of a range in one step: a kill leaves the old one or the new one."""

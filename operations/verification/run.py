@@ -18,6 +18,7 @@ import stamina
 from agents.batch import Clock
 from connectors.errors import CrossfadeError, TransientError
 from domain.tasks import PROOF
+from operations.coverage import gaps
 from operations.verification.confirming import Barrier, Confirmer
 from operations.verification.ghosts import ghosts
 from operations.verification.looking import Suspect, suspect
@@ -107,6 +108,7 @@ class Round:
         await self._begin()
         try:
             await _together(self._read(), self._confirm())
+            await self._cover()
             await self._sample()
         except CrossfadeError as error:
             await self._failed(error)
@@ -175,6 +177,19 @@ class Round:
         await self._tally.walked(seen, begun)
         if seen.suspects:
             await self._suspects.put((rng.number, seen.suspects))
+
+    async def _cover(self) -> None:
+        """Hold the ranges against the table's own number of rows, in one snapshot."""
+        if self._failed_in_a_row >= _GIVEN_UP:
+            return
+        begun, ranges = self._way.clock(), [(rng.after, rng.upto) for rng in self._proof.chain()]
+        try:
+            found = await _retried(lambda: self._stores.bulk.coverage(ranges))
+        except TransientError as error:
+            self._tally.unknown("the number of rows of the table", None, begun, str(error))
+            return
+        for what, reason in gaps(found):
+            self._tally.unknown(what, None, begun, reason)
 
     async def _ghosts(self) -> None:
         told: set[str] = set()

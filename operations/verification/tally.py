@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from domain.comparison import Difference
 from domain.keys import point_hash
 from domain.tasks import RangeProof, Verdict
+from operations.coverage import LIES
 from operations.verification.confirming import Confirmed
 from operations.verification.ghosts import Seen
 from operations.verification.proof import Proof
@@ -51,9 +52,13 @@ class Tally:
         result.repaired += await self._teller.refresh(seen.unchecked)
         self.seen.add(b"".join(seen.beginnings), b"".join(seen.others))
         self.reservoir.offer(seen.offered)
-        verdict: Verdict = "pending" if seen.suspects else "unknown" if seen.unchecked else "equal"
-        if seen.unchecked:
+        incomplete = bool(seen.unchecked or seen.unread)
+        verdict: Verdict = "pending" if seen.suspects else "unknown" if incomplete else "equal"
+        if incomplete:
             self._unchecked.add(rng.number)
+        if seen.unread:
+            what = f"the rows after {rng.after or 'the beginning'}"
+            self.unknown(what, None, begun_ms, f"{seen.unread} rows of the table were read by no page: {LIES}")
         proof = RangeProof(
             after=rng.after,
             upto=rng.upto,
@@ -106,7 +111,7 @@ class Tally:
     def _remember(self, seen: Walked) -> None:
         """Write the record of a range; of a document that differed it has a digest that no points have."""
         rng = seen.range
-        if self._records is not None and seen.checksum is not None:
+        if self._records is not None and seen.checksum is not None and not seen.unread:
             self._records.write(rng.number, rng.after, rng.upto, seen.parts)
         else:
             self._forget(rng.number)
