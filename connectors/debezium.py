@@ -1,7 +1,7 @@
 """Debezium's JSON envelope of one row change, as an entry of the document log. No decision: those are the fold's.
 
-Expects converters without schemas, `decimal.handling.mode=string`, `time.precision.mode=isostring` and
-`binary.handling.mode=base64`. Source: Debezium's documentation of its PostgreSQL and MariaDB connectors, "Data change
+Expects converters without schemas that leave NULL as it is, `decimal.handling.mode=string`,
+`time.precision.mode=microseconds` (ISO 8601, which releases before sent, is read too) and `binary.handling.mode=base64`. Source: Debezium's documentation of its PostgreSQL and MariaDB connectors, "Data change
 events"; checked with 3.5.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from connectors.debezium_values import CapturedValues, InexactValue
 from connectors.sql_layout import VERSION_COLUMN
 from connectors.sql_values import row_content, row_key
 from domain.fold import is_echo
@@ -100,7 +101,10 @@ def decode_capture(
     if after is None or incomplete or is_echo(changed):
         return changed
     form = collection.embedding.format if collection.embedding else None
-    content = row_content(description, form, after)
+    try:
+        content = row_content(description, form, after, CapturedValues(description.details, snapshot=changed.snapshot))
+    except InexactValue:
+        return changed.model_copy(update={"incomplete": True})
     return changed.model_copy(update={"content": content, "content_hash": content_hash(content)})
 
 

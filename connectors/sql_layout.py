@@ -11,7 +11,7 @@ from uuid import UUID
 from connectors.errors import Misconfigured
 from connectors.sql_values import embedding_value, sql_text
 from domain.keys import is_id, split_key
-from domain.legacy import LegacyChange, TableDescription
+from domain.legacy import ColumnDetails, LegacyChange, TableDescription
 from domain.values import Kind
 from schemas.content import Content
 from schemas.settings import Collection
@@ -50,6 +50,7 @@ class Column:
     highest: int = HIGHEST_SIGNED
     length: int | None = None
     collation: tuple[str, str] | None = None
+    details: ColumnDetails | None = None
 
     @property
     def key_refusal(self) -> str | None:
@@ -83,7 +84,8 @@ class Layout:
         if collection.tenant is not None and self._kind(collection.tenant) not in KEY_KINDS:
             what = f"column {collection.tenant} of type {self.columns[collection.tenant].sql_type}"
             raise Misconfigured(f"{self.name}: {what} cannot be a tenant")
-        return TableDescription(collection.key, collection.text, kinds, collection.tenant, embedding)
+        details = {name: given for name in kinds if (given := self.columns[name].details) is not None}
+        return TableDescription(collection.key, collection.text, kinds, collection.tenant, embedding, details)
 
     def _require(self, names: list[str]) -> None:
         missing = [name for name in names if name not in self.columns]

@@ -1,6 +1,7 @@
 """Column values of a row as a document's content, the same whether SQL or change capture read them; embedding formats.
 
-No database is known here. What has no canonical form counts as NULL on every path, so that hashes agree.
+No database is known here. What has no canonical form is kept as the text that the database gives: the table is read
+where capture is not sure of a value (`connectors.debezium_values`), so that hashes agree.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -48,15 +50,21 @@ def row_tenant(description: TableDescription, values: Row) -> str:
     return "default" if value is None or value == "" else str(value)
 
 
-def row_content(description: TableDescription, embedding_format: EmbeddingFormat | None, values: Row) -> Content:
-    """Return the content of a row from its column values, as drivers or Debezium give them."""
+def row_content(
+    description: TableDescription,
+    embedding_format: EmbeddingFormat | None,
+    values: Row,
+    canonical_of: Callable[[str, Kind, Any], Scalar] | None = None,
+) -> Content:
+    """Return the content of a row from its column values, as a driver gives them; `canonical_of` reads others."""
+    of = canonical_of or _canonical
     embedding = None
     if description.embedding is not None and embedding_format is not None:
         embedding = parse_embedding(embedding_format, values.get(description.embedding), description.embedding)
     return Content(
         tenant=row_tenant(description, values),
         text={name: _text(values.get(name)) for name in description.text},
-        metadata={name: _canonical(name, kind, values.get(name)) for name, kind in description.metadata.items()},
+        metadata={name: of(name, kind, values.get(name)) for name, kind in description.metadata.items()},
         embedding=embedding,
     )
 
@@ -69,8 +77,8 @@ def _canonical(name: str, kind: Kind, value: Any) -> Scalar:
     try:
         return canonical(kind, value)
     except ValueError:
-        _warn_once(f"column {name}: a {kind.value} without canonical form (NaN, infinity, zero date) counts as NULL")
-        return None
+        _warn_once(f"column {name}: a value that is no {kind.value} is kept as the text that the database gives")
+        return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def sql_text(kind: Kind, value: Scalar) -> str | None:

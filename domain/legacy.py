@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from domain.values import Kind
-from schemas.content import Content
+from schemas.content import Content, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDetails:
+    """What a metadata column's type alone does not say: the labels of an enumeration, and what capture cannot carry.
+
+    `inexact`: canonical forms that capture also gives for other values. `inexact_snapshot`: a snapshot is not sure of
+    any value.
+    """
+
+    labels: tuple[str, ...] | None = None
+    inexact: frozenset[Scalar] = frozenset()
+    inexact_snapshot: bool = False
+
+
+NO_DETAILS: Mapping[str, ColumnDetails] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +36,7 @@ class TableDescription:
     metadata: dict[str, Kind]
     tenant: str | None
     embedding: str | None
+    details: Mapping[str, ColumnDetails] = field(default_factory=lambda: NO_DETAILS)
 
 
 @dataclass(frozen=True, slots=True)

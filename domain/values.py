@@ -1,15 +1,16 @@
 """Metadata values in one canonical form, whichever way they came: producer's JSON, Debezium, or SQL.
 
 Without it the same row would have one hash when captured and another when read. Times are ISO 8601 in UTC with
-microseconds, decimals plain strings without trailing zeros, UUIDs lower case.
+microseconds (see `domain.moments`), decimals plain strings without trailing zeros, UUIDs lower case. What JSON has no
+number for is text: `NaN`, `Infinity`, integers of 2^63 and above.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
@@ -17,22 +18,36 @@ from uuid import UUID
 
 import orjson
 
+from domain import moments
 from schemas.content import Scalar
 
 # The bounds of PostgreSQL's numeric, the widest: `1e999999999` written out would take the memory of the process.
 _DIGITS_BEFORE_POINT = 131_072
 _DIGITS_AFTER_POINT = 16_383
+_NOT_FINITE = {
+    "nan": "NaN",
+    "inf": "Infinity",
+    "infinity": "Infinity",
+    "+infinity": "Infinity",
+    "-inf": "-Infinity",
+    "-infinity": "-Infinity",
+}
 
 
 class Kind(Enum):
-    """The kinds of metadata columns; each SQL type that crossfade supports is of one of them."""
+    """The kinds of metadata columns; each SQL type that crossfade supports is of one of them.
+
+    PADDED is text whose trailing blanks mean nothing. FLAG is a boolean that may hold other small integers, too.
+    """
 
     TEXT = "text"
+    PADDED = "padded text"
     INTEGER = "integer"
     FLOAT = "float"
     FLOAT32 = "float32"
     DECIMAL = "decimal"
     BOOLEAN = "boolean"
+    FLAG = "flag"
     TIMESTAMP = "timestamp"
     TIMESTAMPTZ = "timestamptz"
     DATE = "date"
@@ -47,7 +62,7 @@ def canonical(kind: Kind, value: Any) -> Scalar:
         return None
     try:
         return _FORMS[kind](value)
-    except (TypeError, ValueError, InvalidOperation, OverflowError) as error:
+    except (TypeError, ValueError, InvalidOperation, OverflowError, RecursionError) as error:
         raise ValueError(f"{type(value).__name__} is not a valid {kind.value}") from error
 
 
@@ -59,25 +74,40 @@ def _text(value: Any) -> str:
     raise ValueError
 
 
-def _integer(value: Any) -> int:
+def _padded(value: Any) -> str:
+    return _text(value).rstrip(" ")
+
+
+def _integer(value: Any) -> int | str:
     number = int(value)
     if isinstance(value, (float, Decimal)) and number != value:
         raise ValueError
-    if not -(2**63) <= number < 2**64:  # beyond any SQL integer, and no JSON writer here takes it
+    if not -(2**63) <= number < 2**64:  # beyond any SQL integer
         raise ValueError
-    return number
+    return number if number < 2**63 else str(number)  # no payload holds a larger number
 
 
-def _float(value: Any) -> float:
+def _not_finite(value: Any) -> str | None:
+    """Return the canonical form of a number that is none, None for one that is finite."""
+    return _NOT_FINITE.get(str(value).strip().lower())
+
+
+def _float(value: Any) -> float | str:
+    named = _not_finite(value)
+    if named is not None:
+        return named
     number = float(value)
     if not math.isfinite(number):
         raise ValueError
-    return number
+    return number + 0.0  # there is no negative zero: it equals the other one
 
 
-def _float32(value: Any) -> float:
+def _float32(value: Any) -> float | str:
     """The shortest number that is this float of 32 bits: drivers print it with 6, 9 or 17 digits."""
-    wanted = struct.pack("<f", _float(value))
+    given = _float(value)
+    if isinstance(given, str):
+        return given
+    wanted = struct.pack("<f", given)
     number = struct.unpack("<f", wanted)[0]
     for digits in range(6, 9):
         shorter = float(f"{number:.{digits}g}")
@@ -92,6 +122,9 @@ def _places(number: Decimal) -> int:
 
 
 def _decimal(value: Any) -> str:
+    named = _not_finite(value)
+    if named is not None:
+        return named
     number = Decimal(str(value))
     if not number.is_finite() or number.adjusted() >= _DIGITS_BEFORE_POINT or _places(number) > _DIGITS_AFTER_POINT:
         raise ValueError
@@ -110,47 +143,13 @@ def _boolean(value: Any) -> bool:
     raise ValueError
 
 
-def _moment(value: Any) -> datetime:
-    if isinstance(value, datetime):
-        return value
-    if not isinstance(value, str):
+def _flag(value: Any) -> bool | int:
+    if isinstance(value, str) and value.lower() in {"true", "t", "false", "f"}:
+        return _boolean(value)
+    number = _integer(value)
+    if not isinstance(number, int) or not -128 <= number < 256:
         raise ValueError
-    return datetime.fromisoformat(_microseconds(value))
-
-
-def _microseconds(text: str) -> str:
-    """Cut a fraction of more than six digits, which `fromisoformat` of Python 3.11 does not take."""
-    head, dot, tail = text.partition(".")
-    if not dot:
-        return text
-    digits = len(tail) - len(tail.lstrip("0123456789"))
-    return f"{head}.{tail[: min(digits, 6)]}{tail[digits:]}"
-
-
-def _timestamp(value: Any) -> str:
-    moment = _moment(value)
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds")
-
-
-def _timestamptz(value: Any) -> str:
-    moment = _moment(value)
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return aware.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def _date(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.date().isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    text = str(value).rstrip("Z")
-    # What follows the date must be a time of day: `0044-03-15 BC` is another day.
-    return (date.fromisoformat(text) if len(text) <= 10 else _moment(text).date()).isoformat()
-
-
-def _time(value: Any) -> str:
-    moment = value if isinstance(value, time) else time.fromisoformat(_microseconds(str(value)))
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds")
+    return bool(number) if number in (0, 1) else number
 
 
 def _uuid(value: Any) -> str:
@@ -158,21 +157,51 @@ def _uuid(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    parsed = orjson.loads(value) if isinstance(value, (str, bytes)) else value
-    return orjson.dumps(parsed, option=orjson.OPT_SORT_KEYS).decode()
+    """JSON with its keys in order and its numbers in their canonical form, exact whatever their length."""
+    if isinstance(value, (str, bytes)):
+        # Databases take more digits and larger exponents than a float has.
+        parsed = json.loads(value, parse_float=Decimal, parse_constant=_no_constant)
+    else:
+        parsed = value
+    text = _written(parsed)
+    text.encode()  # a lone surrogate is no text
+    return text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _written(value: Any) -> str:
+    if value is None or isinstance(value, (bool, str)):
+        return orjson.dumps(value).decode()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, (float, Decimal)):
+        if _not_finite(value):
+            raise ValueError
+        return _decimal(value)
+    if isinstance(value, dict):
+        pairs = [(orjson.dumps(name).decode(), _written(each)) for name, each in value.items()]
+        return "{" + ",".join(f"{name}:{each}" for name, each in sorted(pairs)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_written, value)) + "]"
+    raise ValueError
 
 
 _FORMS: dict[Kind, Callable[[Any], Scalar]] = {
     Kind.TEXT: _text,
+    Kind.PADDED: _padded,
     Kind.INTEGER: _integer,
     Kind.FLOAT: _float,
     Kind.FLOAT32: _float32,
     Kind.DECIMAL: _decimal,
     Kind.BOOLEAN: _boolean,
-    Kind.TIMESTAMP: _timestamp,
-    Kind.TIMESTAMPTZ: _timestamptz,
-    Kind.DATE: _date,
-    Kind.TIME: _time,
+    Kind.FLAG: _flag,
+    Kind.TIMESTAMP: moments.timestamp,
+    Kind.TIMESTAMPTZ: moments.instant,
+    Kind.DATE: moments.day,
+    Kind.TIME: moments.time_of_day,
     Kind.UUID: _uuid,
     Kind.JSON: _json,
 }

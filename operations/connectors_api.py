@@ -289,6 +289,10 @@ def mariadb_connector(
         # Otherwise an unsigned number above 2^63 comes as a negative one. With the converters' decimal format it is a
         # number in JSON.
         "bigint.unsigned.handling.mode": "precise",
+        # As a date, which the driver makes of a year otherwise, year 0 ends the connector.
+        "driver.yearIsDateType": "false",
+        # Otherwise years below 100 come as years of two digits.
+        "enable.time.adjuster": "false",
         "schema.history.internal.kafka.bootstrap.servers": bootstrap_servers,
         "schema.history.internal.kafka.topic": schema_history_topic(topic_prefix),
         "schema.history.internal.store.only.captured.tables.ddl": "true",
@@ -320,12 +324,16 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
         "snapshot.fetch.size": str(_SNAPSHOT_FETCH_ROWS),
         "key.converter": "org.apache.kafka.connect.json.JsonConverter",
         "key.converter.schemas.enable": "false",
+        "key.converter.replace.null.with.default": "false",
         "key.converter.decimal.format": "NUMERIC",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
         "value.converter.schemas.enable": "false",
+        # Otherwise NULL comes as the column's default.
+        "value.converter.replace.null.with.default": "false",
         "value.converter.decimal.format": "NUMERIC",
         "decimal.handling.mode": "string",
-        "time.precision.mode": "isostring",
+        # As text, MariaDB's times beyond a day end the connector, and PostgreSQL's 24:00 is midnight.
+        "time.precision.mode": "microseconds",
         "binary.handling.mode": "base64",
         "tombstones.on.delete": "true",
         # Truncations are skipped otherwise, and the documents that are gone would stay in Qdrant without a word.

@@ -78,11 +78,11 @@ def given(kind: Kind | None, value: Given) -> Given:
         return value.hex()
     if not isinstance(value, str):
         return value
-    if kind is Kind.BOOLEAN:
+    if kind in {Kind.BOOLEAN, Kind.FLAG} and value in {"true", "false"}:
         return int(value == "true")
     if kind is Kind.TIMESTAMPTZ:
         return value.removesuffix("Z")
-    return int(value) if kind is Kind.INTEGER else value
+    return int(value) if kind in {Kind.INTEGER, Kind.FLAG} else value
 
 
 def kinds_written(layout: Layout) -> list[Kind | None]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from connectors.errors import Misconfigured
 from connectors.mariadb.pool import Session
 from connectors.sql_layout import HIGHEST_SIGNED, HIGHEST_UNSIGNED, Column, Layout
-from domain.values import Kind
+from domain.legacy import ColumnDetails
+from domain.values import Kind, canonical
+from schemas.content import Scalar
 from schemas.settings import Collection
 
 KINDS: dict[str, Kind] = {
@@ -37,6 +40,12 @@ KINDS: dict[str, Kind] = {
 
 # Literals are of this character set; a column of another one is compared in its own.
 _OF_SESSIONS = "utf8mb4"
+_LABEL = re.compile(r"'((?:[^']|'')*)'")
+_ZERO_FORMS = {
+    Kind.DATE: "1970-01-01",
+    Kind.TIMESTAMP: "1970-01-01T00:00:00.000000",
+    Kind.TIMESTAMPTZ: "1970-01-01T00:00:00.000000Z",
+}
 
 # The type alone does not tell JSON from long text: the check constraint that MariaDB gives a JSON column does.
 _COLUMNS = """
@@ -44,6 +53,7 @@ SELECT c.COLUMN_NAME AS name, c.DATA_TYPE AS base, c.COLUMN_TYPE AS sql_type, c.
        c.COLLATION_NAME AS collation, c.CHARACTER_SET_NAME AS charset,
        c.CHARACTER_MAXIMUM_LENGTH AS length, c.EXTRA AS extra, c.COLUMN_DEFAULT AS preset, c.IS_GENERATED AS made,
        c.DATETIME_PRECISION AS time_digits,
+       @@global.sql_mode LIKE '%%NO_ZERO_IN_DATE%%' AND @@global.sql_mode LIKE '%%NO_ZERO_DATE%%' AS no_zero_dates,
        EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA
                AND k.TABLE_NAME = c.TABLE_NAME
                AND k.CHECK_CLAUSE = CONCAT('json_valid(`', c.COLUMN_NAME, '`)')) AS is_json
@@ -67,13 +77,13 @@ async def raw_columns(session: Session, schema: str, table: str) -> dict[str, di
 
 
 def column_of(raw: Mapping[str, Any]) -> Column:
-    """Return a row of the information schema as a column. `tinyint(1)` and `bit(1)` are booleans."""
-    sql_type, base = str(raw["sql_type"]).lower(), str(raw["base"]).lower()
+    """Return a row of the information schema as a column. `tinyint(1)` and `bit(1)` are booleans, the former with more values."""
+    sql_type, base = str(raw["sql_type"]), str(raw["base"]).lower()
     kind = KINDS.get(base)
     if int(raw["is_json"]):
         kind = Kind.JSON
-    elif sql_type in {"tinyint(1)", "bit(1)"}:
-        kind = Kind.BOOLEAN
+    elif sql_type.lower() in {"tinyint(1)", "bit(1)"}:
+        kind = Kind.FLAG if base == "tinyint" else Kind.BOOLEAN
     collation, charset = raw["collation"], str(raw["charset"])
     return Column(
         raw["name"],
@@ -81,9 +91,10 @@ def column_of(raw: Mapping[str, Any]) -> Column:
         kind,
         binary=collation is None or str(collation).endswith("_bin"),
         not_key=_not_key(base, raw),
-        highest=HIGHEST_UNSIGNED if base == "bigint" and "unsigned" in sql_type else HIGHEST_SIGNED,
+        highest=HIGHEST_UNSIGNED if base == "bigint" and "unsigned" in sql_type.lower() else HIGHEST_SIGNED,
         length=None if raw["length"] is None else int(raw["length"]),
         collation=None if collation is None or charset == _OF_SESSIONS else (charset, str(collation)),
+        details=_details(raw, base, kind),
     )
 
 
@@ -92,7 +103,36 @@ def _not_key(base: str, raw: Mapping[str, Any]) -> str | None:
         return "an ENUM is ordered by the numbers of its labels, and compared by their text"
     if base == "char" and "_nopad_" in str(raw["collation"]):
         return "a CHAR of this collation is ordered with the blanks that fill it, and compared without them"
+    if base == "uuid":
+        return "the binary log leaves out zeros at the end of a UUID, so that capture would name another row"
     return "it is generated, and cannot be written" if raw["made"] == "ALWAYS" else None
+
+
+def _details(raw: Mapping[str, Any], base: str, kind: Kind | None) -> ColumnDetails | None:
+    """Return the labels of an enumeration, and how capture tells of what it cannot carry.
+
+    A date that has a zero month or day comes as NULL, as 1970 where the column is NOT NULL, or as the column's default;
+    year 0 as 1900 or 2000. A snapshot reads a float with six digits.
+    """
+    if base == "enum":
+        return ColumnDetails(labels=enum_labels(str(raw["sql_type"])))
+    if base == "float":
+        return ColumnDetails(inexact_snapshot=True)
+    if base == "year":
+        return ColumnDetails(inexact=frozenset({1900, 2000}))
+    if kind not in _ZERO_FORMS or int(raw["no_zero_dates"] or 0):
+        return None
+    inexact: set[Scalar] = {None, _ZERO_FORMS[kind]}
+    try:
+        inexact.add(canonical(kind, str(raw["preset"] or "").strip("'")))
+    except ValueError:
+        pass  # none, or an expression: then it comes as 1970
+    return ColumnDetails(inexact=frozenset(inexact))
+
+
+def enum_labels(sql_type: str) -> tuple[str, ...]:
+    """Return the labels of `enum('a','b''c')`, and the empty one, which stands for a value that was none of them."""
+    return (*(label.replace("''", "'") for label in _LABEL.findall(sql_type)), "")
 
 
 async def read_layout(session: Session, name: str, collection: Collection, database: str | None) -> Layout:

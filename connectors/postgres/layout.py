@@ -8,6 +8,7 @@ from typing import Any
 from connectors.errors import Misconfigured
 from connectors.postgres.pool import Session, quoted
 from connectors.sql_layout import Column, Layout
+from domain.legacy import ColumnDetails
 from domain.values import Kind
 from schemas.settings import Collection
 
@@ -15,7 +16,7 @@ from schemas.settings import Collection
 KINDS: dict[str, Kind] = {
     "text": Kind.TEXT,
     "varchar": Kind.TEXT,
-    "bpchar": Kind.TEXT,
+    "bpchar": Kind.PADDED,
     "citext": Kind.TEXT,
     "int2": Kind.INTEGER,
     "int4": Kind.INTEGER,
@@ -33,6 +34,9 @@ KINDS: dict[str, Kind] = {
     "jsonb": Kind.JSON,
 }
 
+# A snapshot loses the era of a date.
+_DETAILS = {"date": ColumnDetails(inexact_snapshot=True)}
+
 # The type modifier of a varchar is its length and this. Source: PostgreSQL, VARHDRSZ.
 _HEADER = 4
 
@@ -41,7 +45,8 @@ _HEADER = 4
 _COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, -1) AS sql_type, b.typname AS base, b.typtype::text AS typtype,
        a.attnotnull AS not_null, a.attgenerated::text AS generated, u.typmod AS typmod,
-       coalesce(c.collisdeterministic, true) AS deterministic
+       coalesce(c.collisdeterministic, true) AS deterministic,
+       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = b.oid ORDER BY e.enumsortorder) AS labels
 FROM pg_attribute a
 JOIN LATERAL (
     WITH RECURSIVE under(oid, typmod, depth) AS (
@@ -80,10 +85,12 @@ async def raw_columns(session: Session, table: str) -> dict[str, dict[str, Any]]
 
 def column_of(raw: Mapping[str, Any]) -> Column:
     """Return a catalogue row as a column; an enum is text."""
-    kind = Kind.TEXT if raw["typtype"] == "e" else KINDS.get(raw["base"])
+    labels = tuple(raw["labels"]) or None
+    kind = Kind.TEXT if labels else KINDS.get(raw["base"])
     binary = bool(raw["deterministic"]) and raw["base"] != "citext"
+    details = ColumnDetails(labels=labels) if labels else _DETAILS.get(raw["base"])
     length = raw["typmod"] - _HEADER if raw["base"] == "varchar" and raw["typmod"] > _HEADER else None
-    return Column(raw["name"], raw["sql_type"], kind, binary, _not_key(raw, binary), length=length)
+    return Column(raw["name"], raw["sql_type"], kind, binary, _not_key(raw, binary), length=length, details=details)
 
 
 def _not_key(raw: Mapping[str, Any], binary: bool) -> str | None:

@@ -36,11 +36,13 @@ IndexKind = Literal["keyword", "integer", "float", "bool"]
 # nobody asks for a whole one by equality, and an index would keep every one in memory.
 _INDEX_KINDS: Final[Mapping[Kind, IndexKind | None]] = {
     Kind.TEXT: "keyword",
+    Kind.PADDED: "keyword",
     Kind.INTEGER: "integer",
     Kind.FLOAT: "float",
     Kind.FLOAT32: "float",
     Kind.DECIMAL: "keyword",
     Kind.BOOLEAN: "bool",
+    Kind.FLAG: "bool",
     Kind.TIMESTAMP: "keyword",
     Kind.TIMESTAMPTZ: "keyword",
     Kind.DATE: "keyword",

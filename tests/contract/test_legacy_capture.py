@@ -161,25 +161,39 @@ async def test_a_row_read_by_sql_has_the_hash_of_the_captured_row(connector: Con
 
 
 @pytest.mark.parametrize(
-    ("connector", "sql_type", "value"),
+    ("connector", "sql_type", "value", "form"),
     [
-        ("postgres", "real", "'NaN'"),
-        ("postgres", "numeric", "'NaN'"),
-        ("postgres", "timestamp", "'infinity'"),
-        ("postgres", "date", "'0044-03-15 BC'"),
-        ("mariadb", "time", "'-100:00:00'"),
-        ("mariadb", "tinyint(1)", "5"),
+        ("postgres", "real", "'NaN'", "NaN"),
+        ("postgres", "numeric", "'-Infinity'", "-Infinity"),
+        ("postgres", "timestamp", "'infinity'", "infinity"),
+        ("postgres", "date", "'0044-03-15 BC'", "0044-03-15 BC"),
+        ("postgres", "jsonb", "'[1.10, 123456789012345678901]'", "[1.1,123456789012345678901]"),
+        ("mariadb", "time", "'-100:00:00'", "-100:00:00.000000"),
+        ("mariadb", "tinyint(1)", "5", 5),
+        ("mariadb", "bigint unsigned", "18446744073709551615", "18446744073709551615"),
+        ("mariadb", "date", "'0000-00-00'", "0000-00-00"),
+        ("mariadb", "datetime", "'2015-00-15 10:00:00'", "2015-00-15T10:00:00.000000"),
     ],
 )
-async def test_a_value_without_a_canonical_form_counts_as_null(
-    connector: Connector, sql_type: str, value: str, stack: StackAddresses
+async def test_a_value_that_has_no_number_or_date_is_kept_as_text(
+    connector: Connector, sql_type: str, value: str, form: object, stack: StackAddresses
 ) -> None:
     async with fresh_place(connector, stack) as place:
-        await place.execute(
-            f"CREATE TABLE {{t}} (id bigint PRIMARY KEY, body text, m {sql_type}, crossfade_version bigint)",
-            f"INSERT INTO {{t}} (id, body, m) VALUES (1, 'b', {value})",
-        )
+        async with place.connection() as connection:
+            if connector == "mariadb":
+                await connection.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES'")
+            table = f"{place.schema}.documents"
+            await connection.execute(
+                f"CREATE TABLE {table} (id bigint PRIMARY KEY, body text, m {sql_type}, crossfade_version bigint)"
+            )
+            await connection.execute(f"INSERT INTO {table} (id, body, m) VALUES (1, 'b', {value})")
         collection = place.collection(text=("body",), metadata=("m",), tenant=None)
         legacy = await open_legacy("documents", collection, place.dsn)
-        assert [row.content.metadata for row in await legacy.bulk.scan_range(None, None, 9)] == [{"m": None}]
+        await legacy.prepare()
+        (row,) = await legacy.bulk.scan_range(None, None, 9)
+        assert row.content.metadata == {"m": form}
+        # A producer may send that form.
+        (outcome,) = await legacy.table.apply([upsert("2", 1, row.content)])
+        assert outcome.verdict is LegacyVerdict.APPLIED
+        assert (await legacy.table.rows(["2"]))["2"].content == row.content
         await legacy.close()

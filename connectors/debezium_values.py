@@ -1,0 +1,68 @@
+"""Column values as Debezium writes them, in their canonical form, or the word that one does not say what the row holds.
+
+Debezium cannot carry every value: MariaDB's zero dates come as NULL, as 1970 or as the column's default, PostgreSQL's
+infinity as a year, a snapshot's dates before the year 1 as dates after it. A row with a value that may stand for another
+is read again from its table. Seen with Debezium 3.5; `tests/stack/test_column_values.py` has each case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from domain import moments
+from domain.legacy import ColumnDetails
+from domain.values import Kind, canonical
+from schemas.content import Scalar
+
+# Outside of these years a snapshot counts in the Julian calendar, or Debezium's numbers overflow.
+_FIRST_SURE_YEAR, _LAST_SURE_YEAR = 1583, 9999
+_NOT_FINITE = {"POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}
+_OF_NUMBERS: dict[Kind, Callable[[int], str]] = {
+    Kind.DATE: moments.day_of,
+    Kind.TIME: moments.time_of,
+    Kind.TIMESTAMP: moments.timestamp_of,
+}
+_WITH_YEAR = frozenset({Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
+
+
+class InexactValue(ValueError):
+    """A captured value does not say for sure what the row holds."""
+
+
+class CapturedValues:
+    """Reads the metadata of one captured row; `snapshot` says that a snapshot read it."""
+
+    def __init__(self, details: Mapping[str, ColumnDetails], *, snapshot: bool) -> None:
+        self._details = details
+        self._snapshot = snapshot
+
+    def __call__(self, name: str, kind: Kind, value: Any) -> Scalar:
+        """Return the canonical form of a column's value. Raises InexactValue."""
+        form = _form(kind, value)
+        details = self._details.get(name)
+        if details is not None and (form in details.inexact or (self._snapshot and details.inexact_snapshot)):
+            raise InexactValue(name)
+        return form
+
+
+def _form(kind: Kind, value: Any) -> Scalar:
+    try:
+        if isinstance(value, int) and kind in _OF_NUMBERS:
+            form: Scalar = _OF_NUMBERS[kind](value)
+        elif kind is Kind.DECIMAL:
+            form = canonical(kind, _NOT_FINITE.get(str(value), value) if value is not None else None)
+        else:
+            form = canonical(kind, value)
+    except (ValueError, OverflowError) as error:
+        raise InexactValue(kind.value) from error
+    if kind is Kind.UUID and str(form).startswith("00"):
+        raise InexactValue(kind.value)  # MariaDB's log leaves out zeros at the end, Debezium adds them at the beginning
+    if kind in _WITH_YEAR and isinstance(form, str) and not _FIRST_SURE_YEAR <= _year(form) <= _LAST_SURE_YEAR:
+        raise InexactValue(kind.value)
+    return form
+
+
+def _year(form: str) -> int:
+    year = form.partition("-")[0]
+    return int(year) if year.isdigit() and not form.endswith("BC") else 0

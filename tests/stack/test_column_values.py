@@ -1,0 +1,125 @@
+"""A row has one content whichever way it comes: by a snapshot, by live capture, and read by SQL, for every column type.
+
+Where capture is not sure of a value, the row is read again: what counts then is what SQL reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from connectors.debezium import decode_capture
+from connectors.kafka.headers import received
+from connectors.legacy_connector import open_legacy
+from connectors.sql_connector import LegacyConnector
+from operations.connectors_api import ConnectClient, capture_topics, mariadb_connector, postgres_connector
+from operations.stack.layout import StackAddresses
+from schemas.records import Received
+from schemas.settings import Collection, Connector
+from tests.contract.column_values import COLUMNS, create_tables, fill
+from tests.contract.legacy_places import DATABASES, Place, fresh_place
+from tests.stack.test_capture import provide
+
+pytestmark = pytest.mark.stack
+
+_BOUND_S = 60.0
+TABLES = ("documents", "strict")  # every column may be NULL in the first one, none in the second
+@asynccontextmanager
+async def connector_of(place: Place, stack: StackAddresses) -> AsyncIterator[None]:
+    """Capture both tables of the place into topics named after it."""
+    name = place.schema
+    tables = [f"{name}.{table}" for table in TABLES]
+    await provide(stack, capture_topics(name, tables))
+    config = (
+        postgres_connector(name, place.dsn, name, tables, slot=name, publication=name)
+        if place.connector == "postgres"
+        else mariadb_connector(name, place.dsn, name, tables, bootstrap_servers=stack.kafka)
+    )
+    async with ConnectClient(stack.connect) as client:
+        try:
+            await client.put_config(name, config)
+            await client.wait_running(name, _BOUND_S)
+            yield
+        finally:
+            await client.delete_with_offsets(name)
+            if place.connector == "postgres":
+                await place.execute(f"DROP PUBLICATION IF EXISTS {name}")
+                await drop_slot(place)
+
+
+async def drop_slot(place: Place) -> None:
+    slots = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE NOT active"
+    async with asyncio.timeout(_BOUND_S):
+        while await place.fetch(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{place.schema}'"):  # noqa: ASYNC110 - the server tells nobody
+            await place.fetch(f"{slots} AND slot_name = '{place.schema}'")
+            await asyncio.sleep(0.1)
+
+
+async def records(stack: StackAddresses, topic: str, count: int) -> list[Received]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        async with asyncio.timeout(_BOUND_S):
+            return [received(await consumer.getone()) for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
+async def compared(
+    place: Place, stack: StackAddresses, table: str, legacy: LegacyConnector, source: Collection
+) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+    """Return what capture told otherwise than SQL read it (id, column, both), and how often each column was sure.
+
+    Each column is looked at by itself: one that is not sure has the whole row read again.
+    """
+    rows = {row.id: row.content for row in await legacy.bulk.scan_range(None, None, 100_000)}
+    described, wrong, sure = legacy.table.description, [], dict.fromkeys(source.metadata, 0)
+    changes = await records(stack, f"{place.schema}.{place.schema}.{table}", len(rows))
+    for name, kind in described.metadata.items():
+        for record in changes:
+            changed = decode_capture(record, "documents", source, replace(described, metadata={name: kind}), 1)
+            assert changed is not None
+            if changed.content is None:
+                assert changed.incomplete
+                continue
+            sure[name] += 1
+            read = rows[changed.id]
+            for told, value in ((changed.content.metadata[name], read.metadata[name]), (changed.content.text, read.text)):
+                if (type(told), told) != (type(value), value):
+                    wrong.append((changed.id, name, repr(value), repr(told)))
+    return wrong, sure
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("connector", DATABASES)
+async def test_every_value_of_every_column_type_is_told_as_sql_reads_it_or_read_again(
+    connector: Connector, count: int, stack: StackAddresses
+) -> None:
+    rng = random.Random(count)
+    async with fresh_place(connector, stack) as place:
+        await create_tables(place)
+        await fill(place, TABLES, 1, count, rng)
+        async with connector_of(place, stack):
+            for table in TABLES:
+                total = (await place.fetch(f"SELECT count(*) FROM {place.schema}.{table}"))[0][0]
+                await records(stack, f"{place.schema}.{place.schema}.{table}", total)  # the snapshot is over
+            await fill(place, TABLES, 1_000_000, count, rng)
+            for table in TABLES:
+                names = tuple(COLUMNS[connector])
+                collection = place.collection(
+                    table=f"{place.schema}.{table}", text=("body",), metadata=names, tenant=None
+                )
+                legacy = await open_legacy("documents", collection, place.dsn)
+                try:
+                    wrong, sure = await compared(place, stack, table, legacy, collection)
+                    assert wrong == []
+                    assert {name for name, times in sure.items() if times < count // 2} == set()
+                finally:
+                    await legacy.close()
