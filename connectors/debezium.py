@@ -1,7 +1,8 @@
 """Debezium's JSON envelope of one row change, as an entry of the document log. No decision: those are the fold's.
 
 Expects converters without schemas that leave NULL as it is, `decimal.handling.mode=string`,
-`time.precision.mode=microseconds` (ISO 8601, which releases before sent, is read too) and `binary.handling.mode=base64`. Source: Debezium's documentation of its PostgreSQL and MariaDB connectors, "Data change
+`time.precision.mode=microseconds` (ISO 8601, which releases before sent, is read too) and
+`binary.handling.mode=base64`. Source: Debezium's documentation of its PostgreSQL and MariaDB connectors, "Data change
 events"; checked with 3.5.
 """
 

@@ -118,17 +118,17 @@ def _unusual(text: str, *, aware: bool) -> str:
     if found is None:
         raise ValueError("no date")
     year, month, of_month = int(found[1]), int(found[2]), int(found[3])
-    clock = [int(found[number] or 0) for number in (4, 5, 6)]
     micros = int((found[7] or "")[:6].ljust(6, "0"))
+    clock = time(int(found[4] or 0), int(found[5] or 0), int(found[6] or 0), micros)
     if found[9]:
         if year < 1:
             raise ValueError("no year before the first")
         year = 1 - year
     elif month == 0 or of_month == 0 or (year == 0 and not found[1].startswith(("+", "-"))):
-        return _zero_date(found[1], month, of_month, clock, micros) + ("Z" if aware else "")
+        return _zero_date(found[1], month, of_month, clock) + ("Z" if aware else "")
     offset = _offset(found[8]) if aware else timedelta()
     like = 2000 + year % _CYCLE_YEARS
-    moment = datetime(like, month, of_month, *clock, micros) - offset
+    moment = datetime.combine(date(like, month, of_month), clock) - offset
     return _text(year + moment.year - like, moment, "Z" if aware else "")
 
 
@@ -137,10 +137,10 @@ def _text(year: int, moment: datetime, zone: str) -> str:
     return f"{year:04d}{rest}{zone}" if year > 0 else f"{1 - year:04d}{rest}{zone} BC"
 
 
-def _zero_date(year: str, month: int, of_month: int, clock: list[int], micros: int) -> str:
+def _zero_date(year: str, month: int, of_month: int, clock: time) -> str:
     if len(year) != 4 or month > 12 or of_month > 31:
         raise ValueError("no date")
-    return f"{year}-{month:02d}-{of_month:02d}T{time(*clock, micros).isoformat(timespec='microseconds')}"
+    return f"{year}-{month:02d}-{of_month:02d}T{clock.isoformat(timespec='microseconds')}"
 
 
 def _offset(zone: str | None) -> timedelta:

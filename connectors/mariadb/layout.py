@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from connectors.errors import Misconfigured
@@ -77,7 +78,7 @@ async def raw_columns(session: Session, schema: str, table: str) -> dict[str, di
 
 
 def column_of(raw: Mapping[str, Any]) -> Column:
-    """Return a row of the information schema as a column. `tinyint(1)` and `bit(1)` are booleans, the former with more values."""
+    """Return a row of the information schema as a column. `bit(1)` is a boolean, `tinyint(1)` one with more values."""
     sql_type, base = str(raw["sql_type"]), str(raw["base"]).lower()
     kind = KINDS.get(base)
     if int(raw["is_json"]):
@@ -105,6 +106,8 @@ def _not_key(base: str, raw: Mapping[str, Any]) -> str | None:
         return "a CHAR of this collation is ordered with the blanks that fill it, and compared without them"
     if base == "uuid":
         return "the binary log leaves out zeros at the end of a UUID, so that capture would name another row"
+    if base == "year":
+        return "year 0 is captured as another year"
     return "it is generated, and cannot be written" if raw["made"] == "ALWAYS" else None
 
 
@@ -123,10 +126,8 @@ def _details(raw: Mapping[str, Any], base: str, kind: Kind | None) -> ColumnDeta
     if kind not in _ZERO_FORMS or int(raw["no_zero_dates"] or 0):
         return None
     inexact: set[Scalar] = {None, _ZERO_FORMS[kind]}
-    try:
+    with suppress(ValueError):  # no default, or an expression: then it comes as 1970
         inexact.add(canonical(kind, str(raw["preset"] or "").strip("'")))
-    except ValueError:
-        pass  # none, or an expression: then it comes as 1970
     return ColumnDetails(inexact=frozenset(inexact))
 
 

@@ -70,7 +70,9 @@ def _moment(form: str, years: tuple[int, int] = (1, 9999)) -> Callable[[random.R
 
     def any_value(rng: random.Random) -> str:
         moment = first + timedelta(microseconds=rng.randrange(int((last - first).total_seconds()) * 10**6))
-        return quoted(moment.strftime(form).rjust(len("2000-01-01"), "0") if form == "%Y-%m-%d" else moment.isoformat(" "))
+        return quoted(
+            moment.strftime(form).rjust(len("2000-01-01"), "0") if form == "%Y-%m-%d" else moment.isoformat(" ")
+        )
 
     return any_value
 
@@ -100,9 +102,26 @@ def _one_of(*values: str) -> Callable[[random.Random], str]:
     return lambda rng: rng.choice(values)
 
 
-_FLOATS = ("0", "-0.0", "0.1", "1e22", "5e-324", "2.2250738585072014e-308", "1.7976931348623157e308", "48.85837", "0.30000000000000004")
+_FLOATS = (
+    "0",
+    "-0.0",
+    "0.1",
+    "1e22",
+    "5e-324",
+    "2.2250738585072014e-308",
+    "1.7976931348623157e308",
+    "48.85837",
+    "0.30000000000000004",
+)
 _TEXTS = ("''", "' '", "'a '", "'NULL'", "'é'", "'e\u0301'", "'🎈'")
-_JSONS = ("'null'", "'{}'", "'[1.10, 1e2, 123456789012345678901234567890]'", '\'{"b": null, "a": "\u00fc"}\'', "'\"\"'", "'1e400'")
+_JSONS = (
+    "'null'",
+    "'{}'",
+    "'[1.10, 1e2, 123456789012345678901234567890]'",
+    '\'{"b": null, "a": "\u00fc"}\'',
+    "'\"\"'",
+    "'1e400'",
+)
 
 _POSTGRES: dict[str, ColumnOfType] = {
     "c_text": ColumnOfType("text", "'preset'", _TEXTS, _text),
@@ -111,41 +130,94 @@ _POSTGRES: dict[str, ColumnOfType] = {
     "c_int2": ColumnOfType("smallint", "7", ("-32768", "32767"), _integer(-32768, 32767)),
     "c_int4": ColumnOfType("integer", "7", ("-2147483648", "2147483647"), _integer(-(2**31), 2**31 - 1)),
     "c_int8": ColumnOfType(
-        "bigint", "7", ("-9223372036854775808", "9223372036854775807", "9007199254740993", "9007199254740991"),
-        _integer(-(2**63), 2**63 - 1)),
-    "c_real": ColumnOfType("real", "1.1", ("'NaN'", "'Infinity'", "'-Infinity'", "3.4028235e38", "1e-45", "0.1"), _single),
+        "bigint",
+        "7",
+        ("-9223372036854775808", "9223372036854775807", "9007199254740993", "9007199254740991"),
+        _integer(-(2**63), 2**63 - 1),
+    ),
+    "c_real": ColumnOfType(
+        "real", "1.1", ("'NaN'", "'Infinity'", "'-Infinity'", "3.4028235e38", "1e-45", "0.1"), _single
+    ),
     "c_double": ColumnOfType("double precision", "1.1", ("'NaN'", "'Infinity'", "'-Infinity'", *_FLOATS), _double),
     "c_numeric": ColumnOfType(
-        "numeric", "1.10", ("'NaN'", "'Infinity'", "'-Infinity'", "0.000", "-0", "1e40", "1e-40", "19.90"), _decimal(20, 12)),
+        "numeric",
+        "1.10",
+        ("'NaN'", "'Infinity'", "'-Infinity'", "0.000", "-0", "1e40", "1e-40", "19.90"),
+        _decimal(20, 12),
+    ),
     "c_scaled": ColumnOfType("numeric(12,3)", "1.10", ("'NaN'", "999999999.999", "-0.001", "19.9"), _decimal(9, 3)),
     "c_bool": ColumnOfType("boolean", "true", ("true", "false"), _one_of("true", "false")),
     "c_timestamp": ColumnOfType(
-        "timestamp", "'2020-01-01 00:00:00'",
-        ("'infinity'", "'-infinity'", "'0044-03-15 12:00:00 BC'", "'4713-01-01 00:00:00 BC'", "'294276-12-31 23:59:59.999999'",
-         "'1970-01-01 00:00:00'", "'0001-01-01 00:00:00'", "'9999-12-31 23:59:59.999999'", "'10000-01-01 00:00:00'"), _moment("")),
+        "timestamp",
+        "'2020-01-01 00:00:00'",
+        (
+            "'infinity'",
+            "'-infinity'",
+            "'0044-03-15 12:00:00 BC'",
+            "'4713-01-01 00:00:00 BC'",
+            "'294276-12-31 23:59:59.999999'",
+            "'1970-01-01 00:00:00'",
+            "'0001-01-01 00:00:00'",
+            "'9999-12-31 23:59:59.999999'",
+            "'10000-01-01 00:00:00'",
+        ),
+        _moment(""),
+    ),
     "c_timestamptz": ColumnOfType(
-        "timestamptz", "'2020-01-01 00:00:00+00'",
-        ("'infinity'", "'-infinity'", "'0044-03-15 12:00:00+00 BC'", "'294276-12-31 23:59:59.999999+00'", "'1970-01-01 00:00:00+00'",
-         "'0001-01-01 00:00:00+02'", "'9999-12-31 23:59:59.999999-05'"), _moment("")),
+        "timestamptz",
+        "'2020-01-01 00:00:00+00'",
+        (
+            "'infinity'",
+            "'-infinity'",
+            "'0044-03-15 12:00:00+00 BC'",
+            "'294276-12-31 23:59:59.999999+00'",
+            "'1970-01-01 00:00:00+00'",
+            "'0001-01-01 00:00:00+02'",
+            "'9999-12-31 23:59:59.999999-05'",
+        ),
+        _moment(""),
+    ),
     "c_date": ColumnOfType(
-        "date", "'2020-01-01'",
-        ("'infinity'", "'-infinity'", "'0044-03-15 BC'", "'4713-01-01 BC'", "'5874897-12-31'", "'1970-01-01'", "'0001-01-01'",
-         "'9999-12-31'", "'10000-01-01'"), _day),
+        "date",
+        "'2020-01-01'",
+        (
+            "'infinity'",
+            "'-infinity'",
+            "'0044-03-15 BC'",
+            "'4713-01-01 BC'",
+            "'5874897-12-31'",
+            "'1970-01-01'",
+            "'0001-01-01'",
+            "'9999-12-31'",
+            "'10000-01-01'",
+        ),
+        _day,
+    ),
     "c_time": ColumnOfType("time", "'12:00'", ("'00:00:00'", "'23:59:59.999999'", "'24:00:00'"), _time(24)),
     "c_time0": ColumnOfType("time(0)", "'12:00'", ("'24:00:00'", "'00:00:01'"), _time(23)),
-    "c_uuid": ColumnOfType("uuid", "'6f1c3a52-7f0e-4f57-9c2b-2a3f1f0a9b11'",
-                           ("'00000000-0000-0000-0000-000000000000'", "'FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF'"), _uuid),
-    "c_json": ColumnOfType("json", "'{\"a\": 1}'", (*_JSONS, "'{\"a\": 1, \"a\": 2}'"), _json),
+    "c_uuid": ColumnOfType(
+        "uuid",
+        "'6f1c3a52-7f0e-4f57-9c2b-2a3f1f0a9b11'",
+        ("'00000000-0000-0000-0000-000000000000'", "'FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF'"),
+        _uuid,
+    ),
+    "c_json": ColumnOfType("json", "'{\"a\": 1}'", (*_JSONS, '\'{"a": 1, "a": 2}\''), _json),
     "c_jsonb": ColumnOfType("jsonb", "'{\"a\": 1}'", _JSONS, _json),
-}  # fmt: skip
+}
 
 _MARIADB: dict[str, ColumnOfType] = {
     "c_char": ColumnOfType("char(40)", "'preset'", _TEXTS, _text),
     "c_varchar": ColumnOfType("varchar(40)", "'preset'", _TEXTS, _text),
     "c_longtext": ColumnOfType("longtext", "'preset'", _TEXTS, _text),
-    "c_latin": ColumnOfType("varchar(40) CHARACTER SET latin1", "'preset'", ("'é'", "''"), _one_of("'ä'", "'a'", "'ß '")),
-    "c_enum": ColumnOfType("enum('sad','happy','so so','')", "'sad'", ("'happy'", "'so so'", "''", "'SAD'"),
-                           _one_of("'sad'", "'happy'", "'so so'")),
+    "c_latin": ColumnOfType(
+        "varchar(40) CHARACTER SET latin1", "'preset'", ("'é'", "''"), _one_of("'ä'", "'a'", "'ß '")
+    ),
+    "c_enum": ColumnOfType(
+        "enum('sad','happy','so so','')",
+        "'sad'",
+        ("'happy'", "'so so'", "''", "'SAD'"),
+        _one_of("'sad'", "'happy'", "'so so'"),
+    ),
     "c_tiny": ColumnOfType("tinyint", "7", ("-128", "127"), _integer(-128, 127)),
     "c_flag": ColumnOfType("tinyint(1)", "1", ("0", "1", "5", "-1", "127"), _integer(-128, 127)),
     "c_bit": ColumnOfType("bit(1)", "b'1'", ("b'0'", "b'1'"), _one_of("b'0'", "b'1'")),
@@ -154,35 +226,89 @@ _MARIADB: dict[str, ColumnOfType] = {
     "c_umedium": ColumnOfType("mediumint unsigned", "7", ("0", "16777215"), _integer(0, 2**24 - 1)),
     "c_int": ColumnOfType("int", "7", ("-2147483648", "2147483647"), _integer(-(2**31), 2**31 - 1)),
     "c_uint": ColumnOfType("int unsigned zerofill", "7", ("0", "4294967295"), _integer(0, 2**32 - 1)),
-    "c_big": ColumnOfType("bigint", "7", ("-9223372036854775808", "9223372036854775807", "9007199254740993"),
-                          _integer(-(2**63), 2**63 - 1)),
-    "c_ubig": ColumnOfType("bigint unsigned", "7", ("0", "9223372036854775808", "18446744073709551615"),
-                           _integer(0, 2**64 - 1)),
+    "c_big": ColumnOfType(
+        "bigint",
+        "7",
+        ("-9223372036854775808", "9223372036854775807", "9007199254740993"),
+        _integer(-(2**63), 2**63 - 1),
+    ),
+    "c_ubig": ColumnOfType(
+        "bigint unsigned", "7", ("0", "9223372036854775808", "18446744073709551615"), _integer(0, 2**64 - 1)
+    ),
     "c_year": ColumnOfType("year", "2020", ("0", "1901", "2155"), lambda rng: str(rng.randint(1901, 2155))),
-    "c_float": ColumnOfType("float", "1.1", ("3.40282e38", "-3.40282e38", "1.17549e-38", "0.1", "16777216", "-0.0"), _single),
+    "c_float": ColumnOfType(
+        "float", "1.1", ("3.40282e38", "-3.40282e38", "1.17549e-38", "0.1", "16777216", "-0.0"), _single
+    ),
     "c_double": ColumnOfType("double", "1.1", _FLOATS[:4] + _FLOATS[5:], _double),
-    "c_decimal": ColumnOfType("decimal(30,10)", "1.10", ("0.000", "99999999999999999999.9999999999", "-0.0000000001", "19.90"),
-                              _decimal(19, 10)),
+    "c_decimal": ColumnOfType(
+        "decimal(30,10)",
+        "1.10",
+        ("0.000", "99999999999999999999.9999999999", "-0.0000000001", "19.90"),
+        _decimal(19, 10),
+    ),
     "c_datetime": ColumnOfType(
-        "datetime(6)", "'2020-01-01 00:00:00'",
-        ("'0000-00-00 00:00:00'", "'2015-00-15 10:00:00'", "'2015-06-00 10:00:00.5'", "'1970-01-01 00:00:00'",
-         "'1000-01-01 00:00:00'", "'9999-12-31 23:59:59.999999'", "'0000-01-01 00:00:00'", "'0001-01-01 00:00:00'"), _moment("")),
-    "c_datetime0": ColumnOfType("datetime", "'2020-01-01 00:00:00'",
-                                ("'0000-00-00 00:00:00'", "'2015-00-00 00:00:00'", "'1969-12-31 23:59:59'"),
-                                lambda rng: _moment("")(rng)[:20] + "'"),
-    "c_stamp": ColumnOfType("timestamp(6)", "'2020-01-01 00:00:00'",
-                            ("0", "'1970-01-01 00:00:01'", "'2038-01-19 03:14:07.999999'"), _moment("", (1971, 2037))),
-    "c_date": ColumnOfType("date", "'2020-01-01'",
-                           ("'0000-00-00'", "'2015-00-15'", "'2015-06-00'", "'2015-00-00'", "'1970-01-01'", "'9999-12-31'",
-                            "'0000-01-01'", "'0001-01-01'", "'1582-10-10'"), _day),
-    "c_time": ColumnOfType("time(6)", "'12:00'",
-                           ("'838:59:59.999999'", "'-838:59:59.999999'", "'-00:00:01'", "'24:00:00'", "'00:00:00'"), _time(800)),
-    "c_time0": ColumnOfType("time", "'12:00'", ("'838:59:59'", "'-100:00:00'", "'00:00:00'"),
-                            lambda rng: _time(800)(rng).partition(".")[0] + "'"),
-    "c_uuid": ColumnOfType("uuid", "'6f1c3a52-7f0e-4f57-9c2b-2a3f1f0a9b11'",
-                           ("'00000000-0000-0000-0000-000000000000'", "'FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF'"), _uuid),
+        "datetime(6)",
+        "'2020-01-01 00:00:00'",
+        (
+            "'0000-00-00 00:00:00'",
+            "'2015-00-15 10:00:00'",
+            "'2015-06-00 10:00:00.5'",
+            "'1970-01-01 00:00:00'",
+            "'1000-01-01 00:00:00'",
+            "'9999-12-31 23:59:59.999999'",
+            "'0000-01-01 00:00:00'",
+            "'0001-01-01 00:00:00'",
+        ),
+        _moment(""),
+    ),
+    "c_datetime0": ColumnOfType(
+        "datetime",
+        "'2020-01-01 00:00:00'",
+        ("'0000-00-00 00:00:00'", "'2015-00-00 00:00:00'", "'1969-12-31 23:59:59'"),
+        lambda rng: _moment("")(rng)[:20] + "'",
+    ),
+    "c_stamp": ColumnOfType(
+        "timestamp(6)",
+        "'2020-01-01 00:00:00'",
+        ("0", "'1970-01-01 00:00:01'", "'2038-01-19 03:14:07.999999'"),
+        _moment("", (1971, 2037)),
+    ),
+    "c_date": ColumnOfType(
+        "date",
+        "'2020-01-01'",
+        (
+            "'0000-00-00'",
+            "'2015-00-15'",
+            "'2015-06-00'",
+            "'2015-00-00'",
+            "'1970-01-01'",
+            "'9999-12-31'",
+            "'0000-01-01'",
+            "'0001-01-01'",
+            "'1582-10-10'",
+        ),
+        _day,
+    ),
+    "c_time": ColumnOfType(
+        "time(6)",
+        "'12:00'",
+        ("'838:59:59.999999'", "'-838:59:59.999999'", "'-00:00:01'", "'24:00:00'", "'00:00:00'"),
+        _time(800),
+    ),
+    "c_time0": ColumnOfType(
+        "time",
+        "'12:00'",
+        ("'838:59:59'", "'-100:00:00'", "'00:00:00'"),
+        lambda rng: _time(800)(rng).partition(".")[0] + "'",
+    ),
+    "c_uuid": ColumnOfType(
+        "uuid",
+        "'6f1c3a52-7f0e-4f57-9c2b-2a3f1f0a9b11'",
+        ("'00000000-0000-0000-0000-000000000000'", "'FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF'"),
+        _uuid,
+    ),
     "c_json": ColumnOfType("json", "'{\"a\": 1}'", _JSONS[:3] + _JSONS[4:], _json),
-}  # fmt: skip
+}
 
 COLUMNS: dict[Connector, dict[str, ColumnOfType]] = {"postgres": _POSTGRES, "mariadb": _MARIADB}
 
@@ -215,7 +341,10 @@ async def fill(place: Place, tables: Sequence[str], first: int, count: int, rng:
             await connection.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00'")
         for table in tables:
             other = "NULL" if table == "documents" else "DEFAULT"
-            rows = [[column.edges[n] if n < len(column.edges) else other for column in columns.values()] for n in range(longest)]
+            rows = [
+                [column.edges[n] if n < len(column.edges) else other for column in columns.values()]
+                for n in range(longest)
+            ]
             rows += [[column.any_value(rng) for column in columns.values()] for _ in range(count)]
             if table == "documents":
                 rows.append(["NULL"] * len(columns))

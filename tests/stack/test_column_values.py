@@ -30,6 +30,8 @@ pytestmark = pytest.mark.stack
 
 _BOUND_S = 60.0
 TABLES = ("documents", "strict")  # every column may be NULL in the first one, none in the second
+
+
 @asynccontextmanager
 async def connector_of(place: Place, stack: StackAddresses) -> AsyncIterator[None]:
     """Capture both tables of the place into topics named after it."""
@@ -56,7 +58,7 @@ async def connector_of(place: Place, stack: StackAddresses) -> AsyncIterator[Non
 async def drop_slot(place: Place) -> None:
     slots = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE NOT active"
     async with asyncio.timeout(_BOUND_S):
-        while await place.fetch(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{place.schema}'"):  # noqa: ASYNC110 - the server tells nobody
+        while await place.fetch(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{place.schema}'"):
             await place.fetch(f"{slots} AND slot_name = '{place.schema}'")
             await asyncio.sleep(0.1)
 
@@ -74,13 +76,17 @@ async def records(stack: StackAddresses, topic: str, count: int) -> list[Receive
 
 async def compared(
     place: Place, stack: StackAddresses, table: str, legacy: LegacyConnector, source: Collection
-) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+) -> tuple[list[tuple[str, str, str, str]], dict[str, int]]:
     """Return what capture told otherwise than SQL read it (id, column, both), and how often each column was sure.
 
     Each column is looked at by itself: one that is not sure has the whole row read again.
     """
     rows = {row.id: row.content for row in await legacy.bulk.scan_range(None, None, 100_000)}
-    described, wrong, sure = legacy.table.description, [], dict.fromkeys(source.metadata, 0)
+    described, wrong, sure = (
+        legacy.table.description,
+        list[tuple[str, str, str, str]](),
+        dict.fromkeys(source.metadata, 0),
+    )
     changes = await records(stack, f"{place.schema}.{place.schema}.{table}", len(rows))
     for name, kind in described.metadata.items():
         for record in changes:
@@ -91,7 +97,10 @@ async def compared(
                 continue
             sure[name] += 1
             read = rows[changed.id]
-            for told, value in ((changed.content.metadata[name], read.metadata[name]), (changed.content.text, read.text)):
+            for told, value in (
+                (changed.content.metadata[name], read.metadata[name]),
+                (changed.content.text, read.text),
+            ):
                 if (type(told), told) != (type(value), value):
                     wrong.append((changed.id, name, repr(value), repr(told)))
     return wrong, sure
