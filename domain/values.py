@@ -7,7 +7,6 @@ number for is text: `NaN`, `Infinity`, integers of 2^63 and above.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import orjson
 
 from domain import moments
@@ -24,6 +24,7 @@ from schemas.content import Scalar
 # The bounds of PostgreSQL's numeric, the widest: `1e999999999` written out would take the memory of the process.
 _DIGITS_BEFORE_POINT = 131_072
 _DIGITS_AFTER_POINT = 16_383
+_exact_json = msgspec.json.Decoder(float_hook=Decimal).decode
 _NOT_FINITE = {
     "nan": "NaN",
     "inf": "Infinity",
@@ -160,16 +161,12 @@ def _json(value: Any) -> str:
     """JSON with its keys in order and its numbers in their canonical form, exact whatever their length."""
     if isinstance(value, (str, bytes)):
         # Databases take more digits and larger exponents than a float has.
-        parsed = json.loads(value, parse_float=Decimal, parse_constant=_no_constant)
+        parsed = _exact_json(value)
     else:
         parsed = value
     text = _written(parsed)
     text.encode()  # a lone surrogate is no text
     return text
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _written(value: Any) -> str:
