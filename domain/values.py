@@ -159,12 +159,8 @@ def _uuid(value: Any) -> str:
 
 def _json(value: Any) -> str:
     """JSON with its keys in order and its numbers in their canonical form, exact whatever their length."""
-    if isinstance(value, (str, bytes)):
-        # Databases take more digits and larger exponents than a float has.
-        parsed = _exact_json(value)
-    else:
-        parsed = value
-    text = _written(parsed)
+    # Databases take more digits and larger exponents than a float has.
+    text = _written(_exact_json(value) if isinstance(value, (str, bytes)) else value)
     text.encode()  # a lone surrogate is no text
     return text
 
