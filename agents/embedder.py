@@ -1,7 +1,8 @@
 """Embedder: documents.resolved → documents.embedded. Chunks and embeds the newest version of each document.
 
 A chunk whose text and model are those of a stored point takes that point's vector instead of a new computation. What is
-embedded is passed on slice by slice, so that nothing waits for the whole of a large batch.
+embedded is passed on slice by slice, so that nothing waits for the whole of a large batch. A text over the limit, which
+only the table can bring, is refused: its document leaves Qdrant, and a dead letter says so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from connectors.slices import slices
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
 from domain.points import given_by, reusable_vectors
-from schemas.cloudevents import encode
+from schemas.cloudevents import InvalidEvent, encode
 from schemas.documents import DocumentEmbedded, DocumentResolved, EmbeddedChunk
 from schemas.records import Outgoing
 from topics.catalogue import EMBEDDED
@@ -26,6 +27,8 @@ from topics.catalogue import EMBEDDED
 SOURCE = "crossfade/embedder"
 # Chunks computed before their documents are passed on: a second or two of work for the engine.
 _SLICE_CHUNKS = 128
+# Characters that are cut into chunks at a time.
+_SLICE_CHARACTERS = 1024 * 1024
 Item = tuple[Message, DocumentResolved]
 Chunk = tuple[str, int]
 """Document id and number of a chunk."""
@@ -41,16 +44,37 @@ async def embed(
 ) -> Failures:
     """Embed the newest version of each document and pass deletions on; older versions of the batch are superseded.
 
-    `progress` is called after each slice, so that long work can be told from work that is stuck.
+    `progress` is called after each slice, and within a document that is longer than one, so that long work can be told
+    from work that is stuck.
     """
     work, failures = by_collection(batch, collections, DocumentResolved)
     for name, items in work.items():
         ports = collections[name]
         if ports.rules.writes_qdrant:
-            failures += await _pass_on(ports, items, bus, around, progress)
+            failures += await _pass_on(ports, [_within_limit(item, around) for item in items], bus, around, progress)
+            newest = newest_of(items).values()
+            failures += [Failure(*refused) for item in newest if (refused := _refused(item, around)) is not None]
         else:
             await bus.publish([written(message, event, "qdrant", "not_written", around) for message, event in items])
     return failures
+
+
+def _refused(item: Item, around: Surroundings) -> tuple[Message, InvalidEvent] | None:
+    """Return why a document has no place in Qdrant, None where it has."""
+    message, event = item
+    size = event.content.text_bytes() if event.content is not None and not event.deleted else 0
+    if size <= around.max_text_bytes:
+        return None
+    limit = around.max_text_bytes
+    return message, InvalidEvent(f"text: {size} bytes, kafka.max_text_bytes is {limit}: the document is not in Qdrant")
+
+
+def _within_limit(item: Item, around: Surroundings) -> Item:
+    """Return a change, for a text over the limit as a deletion: Qdrant must not keep serving what it was before."""
+    message, event = item
+    if _refused(item, around) is None:
+        return item
+    return message, event.model_copy(update={"deleted": True, "content": None, "content_hash": None})
 
 
 async def _pass_on(
@@ -60,7 +84,7 @@ async def _pass_on(
     overtaken = [item for item in items if newest[item[1].id][1].version != item[1].version]
     await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
     current = list(newest.values())
-    pieces = await _pieces(ports, current)
+    pieces = await _pieces(ports, current, progress)
     vectors, given = await _given_or_stored(ports, current, pieces)
     failures: Failures = []
     absent = {
@@ -69,7 +93,7 @@ async def _pass_on(
     }
     for part in slices(current, (len(absent[event.id]) for _, event in current), _SLICE_CHUNKS):
         missing = [chunk for _, event in part for chunk in absent[event.id]]
-        failed = await _embed(ports, part, missing, pieces, vectors, around)
+        failed = await _embed(ports, part, missing, pieces, vectors, around, progress)
         failures += [Failure(message, failed[event.id]) for message, event in part if event.id in failed]
         done = [(message, event) for message, event in part if event.id not in failed]
         passing("embedder.before_publish")
@@ -90,6 +114,7 @@ async def _embed(
     pieces: dict[str, tuple[str, ...]],
     vectors: dict[str, dict[int, bytes]],
     around: Surroundings,
+    progress: Callable[[], None],
 ) -> dict[str, Exception]:
     """Compute the missing chunks into `vectors`; return the documents that have none, and why."""
     failed: dict[str, Exception] = {}
@@ -97,12 +122,17 @@ async def _embed(
         ids = {document_id for document_id, _ in missing}
         traces = [message.trace for message, event in items if event.id in ids]
         with client_span(traces, *embeddings_span(ports.settings.model, ports.embedder.dimension)):
-            await _compute(ports, missing, pieces, vectors, failed)
+            for start in range(0, len(missing), _SLICE_CHUNKS):
+                part = [chunk for chunk in missing[start : start + _SLICE_CHUNKS] if chunk[0] not in failed]
+                await _compute(ports, part, pieces, vectors, failed)
+                progress()
         around.telemetry.embedded(ports.name, sum(document_id not in failed for document_id, _ in missing))
     return failed
 
 
-async def _pieces(ports: CollectionPorts, items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
+async def _pieces(
+    ports: CollectionPorts, items: Sequence[Item], progress: Callable[[], None]
+) -> dict[str, tuple[str, ...]]:
     """Return the chunks of each document: none of a deleted one, one of a document that brings its vector."""
     pieces: dict[str, tuple[str, ...]] = {event.id: () for _, event in items}
     to_cut: dict[str, str] = {}
@@ -114,8 +144,9 @@ async def _pieces(ports: CollectionPorts, items: Sequence[Item]) -> dict[str, tu
             pieces[event.id] = (text,)
         else:
             to_cut[event.id] = text
-    if to_cut:
-        pieces.update(zip(to_cut, await ports.embedder.chunked(list(to_cut.values())), strict=True))
+    for part in slices(list(to_cut), map(len, to_cut.values()), _SLICE_CHARACTERS):
+        pieces.update(zip(part, await ports.embedder.chunked([to_cut[i] for i in part]), strict=True))
+        progress()
     return pieces
 
 

@@ -37,7 +37,8 @@ class LegacyFacts(msgspec.Struct, frozen=True):
     """What the legacy store says of a document.
 
     `chunk_count` and `vector_version` are the ledger's, None where it has none; `tenant` and `metadata` None are not
-    compared. `given` is the row's embedding, of a length that the collection can use.
+    compared. `given` is the row's embedding, of a length that the collection can use. `refused` says why the document
+    has no place in Qdrant, empty where it has.
     """
 
     version: int | None
@@ -47,17 +48,22 @@ class LegacyFacts(msgspec.Struct, frozen=True):
     tenant: str | None = None
     metadata: Mapping[str, Scalar] | None = None
     given: bytes | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One document that is not the same in both stores; `detail` names the disagreement without any text of it."""
+    """One document that is not the same in both stores; `detail` names the disagreement without any text of it.
+
+    `repairable` is False where writing it again would be refused again.
+    """
 
     id: str
     kind: DifferenceKind
     detail: str
     legacy_version: int | None = None
     vector_version: int | None = None
+    repairable: bool = True
 
 
 def compare(
@@ -69,10 +75,13 @@ def compare(
     """
     visible = [point for point in stored if not point.deleted]
     if not visible:
-        return Difference(document_id, "missing", "no visible point", legacy.version, None) if legacy else None
+        if legacy is None:
+            return None
+        detail = legacy.refused or "no visible point"
+        return Difference(document_id, "missing", detail, legacy.version, None, repairable=not legacy.refused)
     if legacy is None:
         return Difference(document_id, "ghost", "no legacy row", None, newest_version(visible))
-    detail = _disagreement(legacy, visible) or _payload(document_id, legacy, visible)
+    detail = legacy.refused or _disagreement(legacy, visible) or _payload(document_id, legacy, visible)
     if detail is None and model is not None and any(_fingerprint(point.model) != model for point in visible):
         detail = "wrong model"
     return Difference(document_id, "stale", detail, legacy.version, newest_version(visible)) if detail else None

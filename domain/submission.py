@@ -31,7 +31,7 @@ def content_of(
     if submitted.tenant != "default" and collection.tenant is None:
         raise InvalidEvent(f"tenant: the table of {submitted.collection!r} has no tenant column")
     text = _text(submitted, collection)
-    size = sum(len(value.encode()) for value in text.values() if value)
+    size = Content(text=text).text_bytes()
     if size > max_text_bytes:
         raise InvalidEvent(f"text: {size} bytes, the limit is {max_text_bytes}")
     embedding = _embedding(submitted, model_names, dimension)

@@ -26,6 +26,10 @@ class Content(BaseModel):
     embedding: bytes | None = None
     embedding_model: str | None = None
 
+    def text_bytes(self) -> int:
+        """Return the bytes of all text columns together, which `kafka.max_text_bytes` limits."""
+        return sum([len(value.encode()) for value in self.text.values() if value])
+
     def full_text(self) -> str:
         """Return the text columns in their order, joined by a blank line; NULL and empty columns are left out."""
         return "\n\n".join(value for value in self.text.values() if value)

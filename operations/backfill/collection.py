@@ -55,7 +55,7 @@ async def backfill_collection(
         around = Surroundings(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
         refresh = partial(append_refreshes, refreshed, bus=bus, around=around, source=SOURCE)
         given = collection.embedding is not None
-        sides = Sides(name, legacy.bulk, vectors, embedder, refresh, given)
+        sides = Sides(name, legacy.bulk, vectors, embedder, refresh, given, settings.kafka.max_text_bytes)
         return await backfill(sides, legacy.tasks, wanted, partial(_lags, lag), now_ms, progress)
 
 

@@ -35,7 +35,7 @@ Refresh = Callable[[Sequence[str]], Awaitable[None]]
 class Sides:
     """What a range is read from and written to; `refresh` hands documents over to the agents.
 
-    `given` says that the table has a column of embeddings.
+    `given` says that the table has a column of embeddings; texts above `max_text_bytes` are handed over.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Sides:
     embedder: Embedder
     refresh: Refresh
     given: bool
+    max_text_bytes: int | None = None
 
 
 class RangeRun:
@@ -110,7 +111,7 @@ class RangeRun:
 
     async def _written(self, rows: Sequence[LegacyRow]) -> list[DocumentPoints]:
         sides = self._sides
-        made = await documents_of(rows, sides.embedder, given=sides.given)
+        made = await documents_of(rows, sides.embedder, given=sides.given, max_text_bytes=sides.max_text_bytes)
         await sides.vectors.insert(sides.name, made.documents)
         passing("backfill.after_insert")
         await self._look_after([document for document in made.documents if len(document.chunks) > 1])

@@ -62,7 +62,7 @@ async def look(stores: Stores, ids: Sequence[str], rows: Mapping[str, LegacyRow]
     """Compare documents, whose `rows` were read just now, with Qdrant. Raises StoreUnavailable, TransientError."""
     stored = await stores.vectors.stored(stores.name, ids, content=True)
     ledger = await stores.ledger.read(ids)
-    facts = {i: facts_of(rows.get(i), ledger.get(i), stores.dimension) for i in ids}
+    facts = {i: facts_of(rows.get(i), ledger.get(i), stores) for i in ids}
     seen = Look(facts, stored)
     for document_id in ids:
         difference = compare(document_id, facts[document_id], stored.get(document_id, ()), model=stores.model)
@@ -79,7 +79,7 @@ async def look_locked(stores: Stores, ids: Sequence[str]) -> Look:
     return await look(stores, ids, await stores.table.rows(ids))
 
 
-def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, dimension: int) -> LegacyFacts | None:
+def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Stores) -> LegacyFacts | None:
     """Return what the legacy store says of a document, None where it has no row."""
     if row is None:
         return None
@@ -91,8 +91,13 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, dimension: int) ->
         ledger.vector_version if ledger else None,
         content.tenant,
         content.metadata,
-        given if given is not None and len(given) == 4 * dimension else None,
+        given if given is not None and len(given) == 4 * stores.dimension else None,
+        _refused(content.text_bytes(), stores.max_text_bytes),
     )
+
+
+def _refused(size: int, limit: int | None) -> str:
+    return f"text too long: {size} bytes, kafka.max_text_bytes is {limit}" if limit and size > limit else ""
 
 
 def _by_vector(stores: Stores, seen: Look) -> dict[str, Difference]:

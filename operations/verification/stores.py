@@ -23,7 +23,7 @@ class Stores:
     """One collection as the verifier sees it.
 
     `dimension` is the length of its vectors; `model` the CRC-32 of the model key that its points must carry, None where
-    none is recorded. `checksums` None: every row is read.
+    none is recorded. `checksums` None: every row is read. `max_text_bytes` None: no text is too long for Qdrant.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Stores:
     model: int | None = None
     tasks: TaskStore | None = None
     checksums: Checksums | None = None
+    max_text_bytes: int | None = None
 
     @property
     def description(self) -> TableDescription:
@@ -69,6 +70,7 @@ async def open_stores(settings: Settings, home: Path, name: str) -> AsyncIterato
             model,
             legacy.tasks,
             legacy.checksums,
+            settings.kafka.max_text_bytes,
         )
 
 

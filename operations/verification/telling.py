@@ -42,12 +42,13 @@ class Teller:
 
     async def tell(self, differences: Sequence[Difference]) -> int:
         """Publish differences; return for how many a refresh was appended. Raises StoreUnavailable, Misconfigured."""
+        repaired = 0
         for start in range(0, len(differences), _PAGE):
             page = differences[start : start + _PAGE]
-            await self.refresh([difference.id for difference in page])
+            repaired += await self.refresh([difference.id for difference in page if difference.repairable])
             passing("verify.before_told")
             await self._publish(page)
-        return len(differences) if self.repair else 0
+        return repaired
 
     async def refresh(self, ids: Sequence[str]) -> int:
         """Append a refresh for each document where repair is wanted; return how many."""
@@ -75,7 +76,7 @@ class Teller:
             for d in differences
         ]
         if self.repair:
-            events += [DifferenceRepaired(collection=name, id=d.id, kind=d.kind) for d in differences]
+            events += [DifferenceRepaired(collection=name, id=d.id, kind=d.kind) for d in differences if d.repairable]
         now = self._around.clock()
         await self._bus.publish(
             [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -210,3 +211,37 @@ async def test_what_cannot_be_read_fails_alone(fields: dict[str, Any] | None) ->
     (failure,) = await embed([bad, world.resolved("1", 5, "a")], **world.handled)
     assert failure.message is bad
     assert told(world) == [("1", 5, ["a"])]
+
+
+async def test_progress_counts_within_a_document_that_is_longer_than_a_slice() -> None:
+    """Of 400 chunks no more than a slice is computed between two signs of life."""
+    world = await World().prepared()
+    world.around = replace(world.around, max_text_bytes=1 << 20)
+    seen: list[int] = []
+    text = " ".join(f"w{number}" for number in range(1200))
+    message = world.resolved("1", 5, text)
+    assert await embed([message], **world.handled, progress=lambda: seen.append(len(world.embedder.texts))) == []
+    steps = [after - before for before, after in pairwise([0, *seen])]
+    assert max(steps) <= 128
+    assert len(world.embedder.texts) == 400
+    assert len(told(world)[0][2]) == 400
+
+
+async def test_a_text_over_the_limit_leaves_qdrant_and_is_a_failure_that_says_so() -> None:
+    world = await World().prepared()
+    await through(world, [world.resolved("1", 5, "a a a")])
+    long = "b " * 60
+    failures = await through(world, [world.resolved("1", 6, long), world.resolved("2", 7, "c")])
+    assert [str(failure.error) for failure in failures] == [
+        "text: 120 bytes, kafka.max_text_bytes is 100: the document is not in Qdrant"
+    ]
+    assert await world.points("1") == [(0, 6, None)]
+    assert await world.points("2") == [(0, 7, "c")]
+    await through(world, [world.resolved("1", 8, "a a a")])
+    assert await world.points("1") == [(0, 8, "a a a")]
+
+
+async def test_a_text_over_the_limit_that_is_overtaken_is_no_failure() -> None:
+    world = await World().prepared()
+    assert await through(world, [world.resolved("1", 6, "b " * 60), world.resolved("1", 7, "c")]) == []
+    assert await world.points("1") == [(0, 7, "c")]

@@ -85,6 +85,19 @@ async def test_a_repair_appends_a_refresh_for_each_difference(place: Place) -> N
     assert (len(entries), run.repaired) == (2, 2)
 
 
+async def test_a_text_that_is_too_long_for_qdrant_is_reported_each_time_and_repaired_never(place: Place) -> None:
+    place.max_text_bytes = 20
+    place.legacy.write_directly("long", Content(text={"body": "x" * 21}))
+    for _ in range(2):
+        run = await place.verify(3, repair=True)
+        assert (run.verdict, kinds(run), run.repaired) == ("different", {"long": "missing"}, 0)
+        assert run.differences[0].detail == "text too long: 21 bytes, kafka.max_text_bytes is 20"
+    assert place.bus.records(LOG) == []
+    await place.point("long", "what it was before")
+    run = await place.verify(3, repair=True)
+    assert (kinds(run), run.repaired) == ({"long": "stale"}, 1)
+
+
 CORRUPTIONS: dict[str, tuple[Callable[[Place], None], str, str]] = {
     "missing": (lambda place: place.lose("d3"), "missing", "no visible point"),
     "content hash": (lambda place: place.damage("d3", content_hash="another"), "stale", "content hash"),

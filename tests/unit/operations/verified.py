@@ -52,6 +52,7 @@ class Place:
     barrier: Barrier = at_rest
     now_ms: int = 1000
     checksums: MemoryChecksums | None = None
+    max_text_bytes: int | None = None
 
     async def put(self, name: str, body: str = "text", chunks: int = 1, version: int = 1) -> None:
         """Put a document into both stores."""
@@ -84,6 +85,7 @@ class Place:
             4,
             tasks=self.tasks,
             checksums=self.checksums,
+            max_text_bytes=self.max_text_bytes,
         )
 
     def damage(self, document_id: str, chunk: int = 0, **changes: Any) -> None:
