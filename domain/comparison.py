@@ -77,8 +77,8 @@ def compare(
     if not visible:
         if legacy is None:
             return None
-        detail = legacy.refused or "no visible point"
-        return Difference(document_id, "missing", detail, legacy.version, None, repairable=not legacy.refused)
+        why = legacy.refused or "no visible point"
+        return Difference(document_id, "missing", why, legacy.version, None, repairable=not legacy.refused)
     if legacy is None:
         return Difference(document_id, "ghost", "no legacy row", None, newest_version(visible))
     detail = legacy.refused or _disagreement(legacy, visible) or _payload(document_id, legacy, visible)

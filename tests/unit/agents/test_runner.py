@@ -20,7 +20,7 @@ from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import read_dead_letter
 from schemas.documents import DocumentWritten
 from schemas.records import Outgoing, Received, size_of
-from tests.unit.agents.parts import TRACEPARENT, World
+from tests.unit.agents.parts import NOW, TRACEPARENT, World
 from topics.catalogue import EMBEDDED, RESOLVED, SUBMITTED, WRITTEN, dead_letter_topic
 
 DEAD = dead_letter_topic(SUBMITTED)
@@ -179,6 +179,7 @@ async def test_a_dead_letter_is_the_record_with_where_it_came_from_and_why() -> 
         ("__connect.errors.exception.class.name", b"connectors.errors.Refused"),
         ("__connect.errors.exception.message", b"value too long"),
         ("crossfade.errors.attempt", str(ATTEMPTS).encode()),
+        ("crossfade.errors.timestamp", str(NOW - 5).encode()),
     )
     letter = read_dead_letter(record)
     assert letter.original == Outgoing(SUBMITTED, b"docs/1", b"bad", (("ce_id", b"e1"),))
