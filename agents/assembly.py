@@ -19,13 +19,16 @@ from connectors.ports import Embedder, Ledger, Storage, VectorStore
 from connectors.qdrant import open_vector_store
 from domain.halts import Halt, Reason
 from domain.keys import FIRST_EPOCH
-from schemas.settings import Collection, Settings
+from schemas.settings import Collection, Kafka, Settings
+from topics.captures import Capture, earlier_capture
 from topics.catalogue import CATALOGUE, LOG
+from topics.provisioning import captured_table
 
 LOG_PARTITIONS = "documents.log.partitions"
 EPOCH = "documents.log.epoch"
-# Recorded for each collection, as `NAME.collection`.
+# Recorded for each collection, as `NAME.collection`; the names of its capture as `capture.NAME.eEPOCH`.
 SOURCE_EPOCH = "source_epoch"
+CAPTURE = "capture"
 HALTED = "halted"
 MODEL = "model"
 Progress = Callable[[str], None]
@@ -89,9 +92,25 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
                 embedder,
                 legacy.text_search,
                 legacy.vector_search,
-                await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 1,
+                await capture_of(legacy.ledger, settings.kafka, name, collection),
             )
         return Opened(settings, bus, vectors, collections, epoch, resources.pop_all(), halts)
+
+
+async def capture_of(ledger: Ledger, kafka: Kafka, name: str, collection: Collection) -> Capture | None:
+    """Return the names under which a collection is captured, None for one that never was."""
+    epoch = await ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+    if epoch is None:
+        return None
+    recorded = await ledger.identity(f"{CAPTURE}.{name}.e{epoch}")
+    return Capture.of(recorded) if recorded else earlier_capture(kafka, collection, captured_table(collection), epoch)
+
+
+async def record_capture(ledger: Ledger, name: str, capture: Capture) -> None:
+    """Record the names under which a collection is captured from now on."""
+    # In this order: who reads the epoch reads its names, too.
+    await ledger.set_identity(f"{CAPTURE}.{name}.e{capture.epoch}", capture.recorded())
+    await ledger.record(f"{SOURCE_EPOCH}.{name}", capture.epoch)
 
 
 async def _halt(

@@ -11,6 +11,7 @@ from domain.phases import PHASES, PhaseRules
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Received
 from schemas.settings import Collection, Kafka
+from topics.captures import Capture
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
@@ -34,7 +35,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class CollectionPorts:
-    """One collection as the agents see it: its settings and what they may call for it."""
+    """One collection as the agents see it: its settings and what they may call for it.
+
+    `capture` is None for one that was never captured.
+    """
 
     name: str
     settings: Collection
@@ -44,7 +48,12 @@ class CollectionPorts:
     embedder: Embedder
     text_search: SearchBackend
     vector_search: SearchBackend | None = None
-    source_epoch: int = 1
+    capture: Capture | None = None
+
+    @property
+    def source_epoch(self) -> int:
+        """The source epoch in which it is captured."""
+        return self.capture.epoch if self.capture else 1
 
     @property
     def rules(self) -> PhaseRules:

@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from agents.batch import Batch, CollectionPorts, Failure, Failures, Surroundings
-from connectors.debezium import SchemaChanged, decode_capture
+from connectors.debezium import ForeignChange, SchemaChanged, decode_capture
 from connectors.ports import Bus
+from domain.halts import Reason
 from domain.keys import document_key
 from schemas.cloudevents import InvalidEvent, encode
-from schemas.records import Outgoing
+from schemas.documents import DocumentChanged
+from schemas.records import Outgoing, Received
+from topics.captures import origin_of
 from topics.catalogue import LOG
 
 SOURCE = "crossfade/capture"
-Unreadable = Callable[[str, str], Awaitable[None]]
-"""Stops a collection, by its name and what was seen; returns when nothing more of it is delivered, or never."""
+_STOPS: dict[type[InvalidEvent], Reason] = {
+    SchemaChanged: Reason.UNREADABLE,
+    ForeignChange: Reason.FOREIGN_CHANGE,
+}
+Unreadable = Callable[[str, Reason, str], Awaitable[None]]
+"""Stops a collection, by its name, why, and what was seen; returns when nothing more of it is delivered, or never."""
+
+
+def _decoded(record: Received, ports: CollectionPorts) -> DocumentChanged | None:
+    origin = None if ports.capture is None else origin_of(ports.capture, ports.settings)
+    description = ports.table.description
+    return decode_capture(record, ports.name, ports.settings, description, ports.source_epoch, origin)
 
 
 async def capture(
@@ -36,10 +49,11 @@ async def capture(
         record = message.record
         ports = tables[record.topic]
         try:
-            changed = decode_capture(record, ports.name, ports.settings, ports.table.description, ports.source_epoch)
+            changed = _decoded(record, ports)
         except InvalidEvent as error:
-            if isinstance(error, SchemaChanged) and unreadable is not None:
-                await unreadable(ports.name, f"{record.topic}/{record.partition}/{record.offset}: {error}")
+            reason = _STOPS.get(type(error))
+            if reason is not None and unreadable is not None:
+                await unreadable(ports.name, reason, f"{record.topic}/{record.partition}/{record.offset}: {error}")
             failures.append(Failure(message, error))
             continue
         if changed is None:

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 
-from agents.assembly import HALTED, SOURCE_EPOCH
+from agents.assembly import HALTED, SOURCE_EPOCH, capture_of
 from agents.batch import CollectionPorts
 from connectors.errors import TransientError
 from connectors.telemetry import Telemetry
 from domain.halts import Halt, Reason
-from schemas.settings import Collection
+from schemas.settings import Collection, Kafka
 
 log = logging.getLogger("crossfade.collections")
 
@@ -30,6 +30,7 @@ class Halts:
     telemetry: Telemetry
     configured: Mapping[str, Collection] = field(default_factory=dict)
     now: dict[str, Halt] = field(default_factory=dict)
+    kafka: Kafka = field(default_factory=Kafka)
 
     def of(self, name: str) -> Halt | None:
         """Return why a collection is stopped, None for one in service."""
@@ -60,11 +61,14 @@ class Halts:
         for name, ports in list(self.collections.items()):
             try:
                 number = await ports.ledger.recorded(f"{HALTED}.{name}") or 0
-                epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or ports.source_epoch
+                epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+                capture = ports.capture
+                if epoch is not None and (capture is None or capture.epoch != epoch):
+                    capture = await capture_of(ports.ledger, self.kafka, name, ports.settings)
             except TransientError:
                 continue
-            if epoch != ports.source_epoch:
-                self.collections[name] = replace(self.collections[name], source_epoch=epoch)
+            if capture != ports.capture:
+                self.collections[name] = replace(self.collections[name], capture=capture)
                 changed = True
             changed = self._follow(name, number) or changed
         return changed

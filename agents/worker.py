@@ -35,7 +35,6 @@ from domain.halts import Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Outgoing
 from topics.catalogue import group_of
-from topics.provisioning import captured_topic
 
 log = logging.getLogger("crossfade.worker")
 END_POLL_S = 0.5
@@ -69,7 +68,7 @@ class Worker:
         self._captured: tuple[str, ...] = ()
         self._changed = asyncio.Event()
         self._started = False
-        self.halts = halts or Halts(opened.collections, telemetry)
+        self.halts = halts or Halts(opened.collections, telemetry, kafka=opened.settings.kafka)
         self.port = 0
         for role in WIRING:
             if role.name in roles:
@@ -132,16 +131,15 @@ class Worker:
 
     def _tables(self) -> dict[str, CollectionPorts]:
         """Return the collections whose captured changes are taken, by their topics."""
-        kafka = self._settings.kafka
         return {
-            captured_topic(kafka, ports.settings, ports.source_epoch): ports
+            ports.capture.topic: ports
             for name, ports in self._opened.collections.items()
-            if (halt := self.halts.of(name)) is None or halt.captures
+            if ports.capture is not None and ((halt := self.halts.of(name)) is None or halt.captures)
         }
 
-    async def _unreadable(self, name: str, detail: str) -> None:
+    async def _unreadable(self, name: str, reason: Reason, detail: str) -> None:
         """Stop a collection; never returns: with the stopped application this call is cancelled, not acknowledged."""
-        await self.halts.halt(name, Reason.UNREADABLE, detail)
+        await self.halts.halt(name, reason, detail)
         self._changed.set()
         await asyncio.Event().wait()
 

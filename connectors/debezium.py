@@ -28,6 +28,7 @@ from schemas.content import content_hash
 from schemas.documents import DocumentChanged, Position
 from schemas.records import Received
 from schemas.settings import Collection
+from topics.captures import Origin
 
 UNAVAILABLE = "__debezium_unavailable_value"
 OLD_KEY_HEADER = "__debezium.oldkey"
@@ -36,6 +37,10 @@ _UNAVAILABLE_FORMS = (UNAVAILABLE, base64.b64encode(UNAVAILABLE.encode()).decode
 _FIELDS = frozenset({"before", "after", "source", "transaction", "op", "ts_ms", "ts_us", "ts_ns"})
 _HEARTBEAT_FIELDS = frozenset({"ts_ms", "ts_us", "ts_ns"})
 _POSITIONS = {"postgresql": postgres_position, "mariadb": mariadb_position, "mysql": mariadb_position}
+
+
+class ForeignChange(InvalidEvent):
+    """A captured change is not of the collection whose topic it is in: those around it may not be either."""
 
 
 class SchemaChanged(InvalidEvent):
@@ -68,9 +73,11 @@ def decode_capture(
     collection: Collection,
     description: TableDescription,
     source_epoch: int,
+    origin: Origin | None = None,
 ) -> DocumentChanged | None:
     """Return the log entry of a captured change, None for tombstones and heartbeats.
 
+    Raises ForeignChange for a change that is not of the `origin`, where one is given.
     Raises SchemaChanged for a truncation, for an operation or a field that is not known, for a column that is gone,
     for an update without its *before* image; InvalidEvent for a change of a key that is not the table's primary key,
     and for values that no document can have.
@@ -78,6 +85,7 @@ def decode_capture(
     captured = parse_envelope(record)
     if captured is None:
         return None
+    _check_origin(captured, origin)
     document_id = _document_id(captured, record, description)
     incomplete = False
     after: dict[str, Any] | None = None
@@ -107,6 +115,12 @@ def decode_capture(
     except InexactValue:
         return changed.model_copy(update={"incomplete": True})
     return changed.model_copy(update={"content": content, "content_hash": content_hash(content)})
+
+
+def _check_origin(captured: CapturedRow, origin: Origin | None) -> None:
+    other = None if origin is None else origin.difference(captured.source)
+    if other is not None:
+        raise ForeignChange(other)
 
 
 def parse_envelope(record: Received) -> CapturedRow | None:

@@ -85,7 +85,8 @@ class Layout:
             what = f"column {collection.tenant} of type {self.columns[collection.tenant].sql_type}"
             raise Misconfigured(f"{self.name}: {what} cannot be a tenant")
         details = {name: given for name in kinds if (given := self.columns[name].details) is not None}
-        return TableDescription(collection.key, collection.text, kinds, collection.tenant, embedding, details)
+        place = f"{self.schema}.{self.table}"
+        return TableDescription(collection.key, collection.text, kinds, collection.tenant, embedding, details, place)
 
     def _require(self, names: list[str]) -> None:
         missing = [name for name in names if name not in self.columns]

@@ -29,7 +29,10 @@ NO_DETAILS: Mapping[str, ColumnDetails] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class TableDescription:
-    """The table as the database describes it: names of its columns by use, and the kind of each metadata column."""
+    """The table as the database describes it: names of its columns by use, and the kind of each metadata column.
+
+    `place` is its full name, `schema.table` (in MariaDB `database.table`).
+    """
 
     key: tuple[str, ...]
     text: tuple[str, ...]
@@ -37,6 +40,7 @@ class TableDescription:
     tenant: str | None
     embedding: str | None
     details: Mapping[str, ColumnDetails] = field(default_factory=lambda: NO_DETAILS)
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from connectors.mariadb.binlog import Binlog, binlog
 from connectors.postgres.slots import SlotPlace, slot_place
 from operations.connectors_api import ConnectClient, ConnectorStatus
-from operations.preparing import connector_name
+from topics.captures import Capture
 
 _POLL_S = 0.5
 
@@ -32,16 +32,15 @@ class CapturePlace:
     note: str | None = None
 
 
-async def capture_place(client: ConnectClient, kind: str, dsn: str, source_epoch: int) -> CapturePlace:
-    """Return where the connector of a database and source epoch is. Raises CommandError, and as `slot_place`."""
-    name = connector_name(kind, dsn, source_epoch)
-    status = await client.status(name)
+async def capture_place(client: ConnectClient, kind: str, dsn: str, capture: Capture) -> CapturePlace:
+    """Return where the connector of a database is. Raises CommandError, and as `slot_place`."""
+    status = await client.status(capture.connector)
     if kind == "postgres":
-        return _of_slot(status, await slot_place(dsn, name.replace("-", "_")))
-    return _of_binlog(status, await binlog(dsn), await client.offset(name))
+        return _of_slot(status, await slot_place(dsn, capture.slot))
+    return _of_binlog(status, await binlog(dsn), await client.offset(capture.connector))
 
 
-async def captured(client: ConnectClient, kind: str, dsn: str, source_epoch: int, limit_s: float) -> bool:
+async def captured(client: ConnectClient, kind: str, dsn: str, capture: Capture, limit_s: float) -> bool:
     """Return True when capture has confirmed all that is in the database's log now, False after the limit.
 
     What is confirmed is in its topic, so that a barrier over the topics sees it. A quiet connector confirms with its
@@ -49,17 +48,16 @@ async def captured(client: ConnectClient, kind: str, dsn: str, source_epoch: int
     """
     try:
         async with asyncio.timeout(limit_s):
-            return await _confirmed(client, kind, dsn, source_epoch)
+            return await _confirmed(client, kind, dsn, capture)
     except TimeoutError:
         return False
 
 
-async def _confirmed(client: ConnectClient, kind: str, dsn: str, source_epoch: int) -> bool:
-    name = connector_name(kind, dsn, source_epoch)
+async def _confirmed(client: ConnectClient, kind: str, dsn: str, capture: Capture) -> bool:
     if kind == "postgres":
         wanted: int | None = None
         while True:
-            place = await slot_place(dsn, name.replace("-", "_"))
+            place = await slot_place(dsn, capture.slot)
             if place is not None and wanted is None:
                 wanted = _number(place.now)
             if place is not None and wanted is not None and _number(place.confirmed or "0/0") >= wanted:
@@ -67,7 +65,7 @@ async def _confirmed(client: ConnectClient, kind: str, dsn: str, source_epoch: i
             await asyncio.sleep(_POLL_S)
     end = await binlog(dsn)
     while True:
-        if _read(await client.offset(name)) >= (end.file, end.position):
+        if _read(await client.offset(capture.connector)) >= (end.file, end.position):
             return True
         await asyncio.sleep(_POLL_S)
 

@@ -10,17 +10,18 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from agents.assembly import LOG_PARTITIONS, SOURCE_EPOCH, Opened
 from agents.batch import CollectionPorts
 from agents.halts import Halts
 from connectors.errors import CrossfadeError, Misconfigured
-from connectors.kafka.admin import existing_topics, partition_counts, provision
+from connectors.kafka.admin import existing_topics, partition_counts, provision, topic_names
 from connectors.ports import Ledger
 from connectors.postgres.slots import slot_state
 from domain.halts import Reason
+from operations.captures import assign_captures, conflicts, databases_of
 from operations.connectors_api import (
     SNAPSHOT_MODE,
     ConnectClient,
@@ -29,10 +30,10 @@ from operations.connectors_api import (
     postgres_connector,
 )
 from operations.errors import CommandError
-from operations.preparing import connector_name
-from schemas.settings import FILLS, Collection, Kafka
+from schemas.settings import Kafka
+from topics.captures import Capture
 from topics.catalogue import LOG
-from topics.provisioning import capture_prefix, captured_table, captured_topics, plan
+from topics.provisioning import captured_topics, plan
 
 log = logging.getLogger("crossfade.capture")
 Progress = Callable[[str], None]
@@ -46,60 +47,48 @@ _TABLE_LISTS = frozenset({"table.include.list", "database.include.list"})
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The collections of one database that are captured in one source epoch."""
+    """The collections that share a connector: those of one database that are captured in one source epoch."""
 
     kind: str
     dsn: str
-    epoch: int
+    capture: Capture
     members: tuple[CollectionPorts, ...]
 
     @property
     def connector(self) -> str:
         """The name of its connector."""
-        return connector_name(self.kind, self.dsn, self.epoch)
+        return self.capture.connector
 
     @property
     def slot(self) -> str:
         """The name of its slot and of its publication, in PostgreSQL."""
-        return self.connector.replace("-", "_")
+        return self.capture.slot
 
     @property
-    def collections(self) -> list[Collection]:
-        """The members' settings."""
-        return [ports.settings for ports in self.members]
+    def epoch(self) -> int:
+        """Its source epoch."""
+        return self.capture.epoch
+
+    @property
+    def captures(self) -> list[Capture]:
+        """The names of its members' captures."""
+        return [ports.capture for ports in self.members if ports.capture is not None]
 
 
 def groups(collections: Mapping[str, CollectionPorts]) -> list[Group]:
-    """Return the collections by database and source epoch."""
-    found: dict[tuple[str, str, int], list[CollectionPorts]] = defaultdict(list)
-    for ports in collections.values():
-        found[ports.settings.connector, ports.settings.dsn or "", ports.source_epoch].append(ports)
-    return [Group(*key, tuple(members)) for key, members in found.items()]
+    """Return the captured collections by their connectors.
 
-
-async def assign_epochs(opened: Opened, progress: Progress) -> None:
-    """Give each collection that was never captured a source epoch: the first, or one of its own beside others.
-
-    Debezium reads a table that is added to a running connector from then on only: a new collection needs a connector
-    that begins with it, and with a snapshot unless a backfill brings its rows.
+    Where one is reached by several addresses or roles, that of the collection whose name comes first is used.
     """
-    epochs = {name: await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}") for name, ports in opened.collections.items()}
-    databases: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, ports in opened.collections.items():
-        databases[ports.settings.connector, ports.settings.dsn or ""].append(name)
-    for names in databases.values():
-        following = max(epochs[name] or 0 for name in names) + 1
-        for fill in FILLS:
-            # Those that a backfill fills are apart: a MariaDB connector knows no table that its snapshot leaves out.
-            new = [n for n in names if epochs[n] is None and opened.collections[n].settings.fill == fill]
-            for name in new:
-                epochs[name] = following
-                await opened.collections[name].ledger.record(f"{SOURCE_EPOCH}.{name}", following)
-                if following > 1:
-                    progress(f"{name} was never captured: it gets a connector of its own, which begins with a {fill}")
-            following += bool(new)
-        for name in names:
-            opened.collections[name] = replace(opened.collections[name], source_epoch=epochs[name] or 1)
+    found: dict[str, list[CollectionPorts]] = defaultdict(list)
+    for _, ports in sorted(collections.items()):
+        if ports.capture is not None:
+            found[ports.capture.connector].append(ports)
+    return [
+        Group(first.settings.connector, first.settings.dsn or "", first.capture, (first, *others))
+        for first, *others in found.values()
+        if first.capture is not None
+    ]
 
 
 async def prepare_capture(opened: Opened, halts: Halts, progress: Progress) -> None:
@@ -107,7 +96,11 @@ async def prepare_capture(opened: Opened, halts: Halts, progress: Progress) -> N
 
     Raises CommandError where a connector fails for another reason.
     """
-    await assign_epochs(opened, progress)
+    databases = await databases_of(opened.collections)
+    existing = await topic_names(opened.settings.kafka.bootstrap or "")
+    await assign_captures(opened, databases, existing, progress)
+    for halt in conflicts(opened.collections, databases):
+        await halts.halt(halt.collection, halt.reason, halt.detail)
     async with connect_client(opened.settings.kafka) as client:
         for group in groups(opened.collections):
             status = await client.status(group.connector)
@@ -137,9 +130,7 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
     not as it must be, would have changes that nobody sees. And where a backfill brings the rows it takes no snapshot;
     without, what was lost is read again.
     """
-    topics = captured_topics(kafka, group.collections, group.epoch)
-    bootstrap = kafka.bootstrap or ""
-    await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
+    await make_topics(kafka, group)
     config = _config(kafka, group, snapshot_all=not keep)
     current = await client.config(group.connector) if keep else {}
     if current.get("topic.prefix") == config["topic.prefix"]:
@@ -150,14 +141,21 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
     await client.put_config(group.connector, config)
 
 
+async def make_topics(kafka: Kafka, group: Group) -> None:
+    """Create a group's topics before anybody reads them: a worker would be assigned nothing of a missing one."""
+    topics = captured_topics(kafka, group.captures, mariadb=group.kind == "mariadb")
+    bootstrap = kafka.bootstrap or ""
+    await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
+
+
 def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]:
-    name, prefix = group.connector, capture_prefix(kafka, group.epoch)
-    tables = sorted({captured_table(collection) for collection in group.collections})
+    name, prefix = group.connector, group.capture.prefix
+    tables = sorted({capture.table for capture in group.captures})
     if group.kind == "mariadb":
         config = mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=kafka.bootstrap or "")
     else:
         config = postgres_connector(name, group.dsn, prefix, tables, slot=group.slot, publication=group.slot)
-    if not snapshot_all and all(collection.fill == "backfill" for collection in group.collections):
+    if not snapshot_all and all(ports.settings.fill == "backfill" for ports in group.members):
         config[SNAPSHOT_MODE] = "no_data"
     return config
 
@@ -254,12 +252,3 @@ async def _same_partitions(opened: Opened) -> None:
         recorded = await ports.ledger.recorded(LOG_PARTITIONS)
         if LOG in counts and recorded is not None and counts[LOG] != recorded:
             raise Misconfigured(f"{LOG} has {counts[LOG]} partitions and had {recorded}: no version can be trusted")
-
-
-def by_database(opened: Opened, names: Sequence[str]) -> dict[tuple[str, str], list[str]]:
-    """Return the named collections by their database."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name in names:
-        settings = opened.collections[name].settings
-        found[settings.connector, settings.dsn or ""].append(name)
-    return found

@@ -15,7 +15,7 @@ import httpx
 
 from connectors.embedding.facts import ModelFacts
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
-from connectors.kafka.admin import broker_config, existing_topics
+from connectors.kafka.admin import broker_config, existing_topics, topic_names
 from connectors.legacy_connector import apply_mend, check_legacy
 from connectors.qdrant import healthy, socket_path, stored_dimension
 from domain.legacy import Finding
@@ -131,7 +131,7 @@ async def _brokers(context: Context) -> list[Finding]:
 
 
 async def _topics(context: Context) -> list[Finding]:
-    desired = desired_topics(context.settings)
+    desired = desired_topics(context.settings, await topic_names(context.bootstrap))
     existing = await existing_topics(context.bootstrap, [topic.name for topic in desired])
     findings: list[Finding] = []
     actions = plan(desired, existing)

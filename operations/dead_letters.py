@@ -9,7 +9,7 @@ from typing import Literal
 
 from connectors.errors import Misconfigured
 from connectors.kafka import tail
-from connectors.kafka.admin import partition_counts
+from connectors.kafka.admin import topic_names
 from connectors.kafka.headers import partition_of
 from connectors.ports import Bus
 from domain.keys import document_key
@@ -74,8 +74,9 @@ class Replayed:
 
 async def sources(bootstrap: str, settings: Settings) -> tuple[str, ...]:
     """Return the topics of these settings whose dead-letter topic exists."""
-    names = [topic.name for topic in desired_topics(settings) if topic.name.endswith(SUFFIX)]
-    there = await partition_counts(bootstrap, names)
+    existing = await topic_names(bootstrap)
+    names = [topic.name for topic in desired_topics(settings, existing) if topic.name.endswith(SUFFIX)]
+    there = set(existing)
     return tuple(name.removesuffix(SUFFIX) for name in names if name in there)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
-from connectors.kafka.admin import existing_topics, provision
+from connectors.kafka.admin import existing_topics, provision, topic_names
 from connectors.legacy_connector import apply_mend, check_legacy
 from operations.context import WRONG_USE
 from operations.errors import CommandError
@@ -19,7 +17,7 @@ Progress = Callable[[str], None]
 async def prepare_topics(settings: Settings, progress: Progress) -> None:
     """Create and widen what the catalogue says. Raises Misconfigured for a step that needs an operator's yes."""
     bootstrap = _bootstrap(settings)
-    desired = desired_topics(settings)
+    desired = desired_topics(settings, await topic_names(bootstrap))
     actions = plan(desired, await existing_topics(bootstrap, [topic.name for topic in desired]))
     await provision(bootstrap, actions)
     made = sum(action.kind == "create" for action in actions)
@@ -64,14 +62,6 @@ async def follow_advice(settings: Settings, name: str, progress: Progress) -> No
     advised = [finding for finding in await check_legacy(name, collection, dsn) if finding.mend]
     for statement in await apply_mend(dsn, advised):
         progress(f"{name}: {statement}")
-
-
-def connector_name(kind: str, dsn: str, source_epoch: int = 1) -> str:
-    """Return the name of the connector of a database in a source epoch: stable, and without the password."""
-    parts = urlsplit(dsn)
-    place = f"{parts.hostname}:{parts.port}{parts.path}"
-    epoch = "" if source_epoch == 1 else f"-e{source_epoch}"
-    return f"crossfade-{kind}-{zlib.crc32(place.encode()):08x}{epoch}"
 
 
 def _bootstrap(settings: Settings) -> str:

@@ -13,19 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agents.assembly import HALTED, SOURCE_EPOCH, Opened, open_all
-from connectors.kafka.admin import existing_topics, provision
+from agents.assembly import HALTED, Opened, open_all, record_capture
+from connectors.kafka.admin import topic_names
 from connectors.kafka.tail import committed_offsets, end_offsets
 from connectors.postgres.slots import drop_slot
 from domain.halts import Reason
-from operations.capturing import CONNECTOR_BOUND_S, Group, by_database, connect_client, groups, make_connector
+from operations.captures import Database, databases_of, next_epoch
+from operations.capturing import CONNECTOR_BOUND_S, Group, connect_client, groups, make_connector, make_topics
 from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
 from operations.verification.collection import Wanted, verify_collection
 from operations.verification.result import Bounds
 from schemas.settings import Settings
+from topics.captures import capture_base, new_capture
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, group_of
-from topics.provisioning import captured_topic, captured_topics, plan
 
 Progress = Callable[[str], None]
 _POLL_S = 1.0
@@ -59,8 +60,8 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
             if halt is not None and halt.reason is Reason.MODEL and halt.detail:
                 raise CommandError(f"{name}: {halt.said}.", f"To mend it: {halt.mend}")
         async with connect_client(settings.kafka) as client:
-            for members in by_database(opened, names).values():
-                await _begin(client, opened, members, progress)
+            for database in await databases_of(opened.collections):
+                await _begin(client, opened, database, [n for n in names if n in database.members], progress)
             for group in groups({name: opened.collections[name] for name in names}):
                 await _snapshot_read(client, group, progress)
         return [await _proved(opened, home, name, progress) for name in names]
@@ -68,36 +69,38 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
         await opened.close()
 
 
-async def _begin(client: ConnectClient, opened: Opened, names: Sequence[str], progress: Progress) -> None:
+async def _begin(
+    client: ConnectClient, opened: Opened, database: Database, names: Sequence[str], progress: Progress
+) -> None:
     """Put collections of one database into a new source epoch, unless an interrupted run did so."""
     left = [name for name in names if not await _was_begun(client, opened, name)]
     if not left:
-        progress(f"{', '.join(names)}: going on with the snapshot that was begun")
+        if names:
+            progress(f"{', '.join(names)}: going on with the snapshot that was begun")
         return
-    old = groups(opened.collections)
-    epoch = 1 + max([await _epoch_of(opened, name) for name in _neighbours(opened, left[0])])
-    await _topics(opened, left, epoch)
+    kafka, old = opened.settings.kafka, groups(opened.collections)
+    neighbours = {name: opened.collections[name] for name in database.members}
+    epoch = await next_epoch(kafka, database, neighbours, await topic_names(kafka.bootstrap or ""))
+    base = capture_base(kafka, database.key)
     for name in left:
-        # In this order: who reads that it is being captured reads the new epoch, too.
-        ledger = opened.collections[name].ledger
-        await ledger.record(f"{SOURCE_EPOCH}.{name}", epoch)
-        await ledger.record(f"{HALTED}.{name}", Reason.RECAPTURING)
-        opened.collections[name] = replace(opened.collections[name], source_epoch=epoch)
-    for group in groups({name: opened.collections[name] for name in left}):
-        await make_connector(client, opened.settings.kafka, group)
+        ports = opened.collections[name]
+        capture = new_capture(kafka, ports.settings.connector, base, epoch, ports.table.description.place)
+        opened.collections[name] = replace(ports, capture=capture)
+    new = groups({name: opened.collections[name] for name in left})
+    for group in new:
+        await make_topics(kafka, group)
+    for name in left:
+        # In this order: who reads that it is being captured reads the new names, too.
+        ports = opened.collections[name]
+        if ports.capture is not None:
+            await record_capture(ports.ledger, name, ports.capture)
+        await ports.ledger.record(f"{HALTED}.{name}", Reason.RECAPTURING)
+    for group in new:
+        await make_connector(client, kafka, group)
         progress(f"{', '.join(left)}: source epoch {epoch}, connector {group.connector}")
     for group in old:
         if {ports.name for ports in group.members} & set(left):
             await _leave(client, opened, group, left, progress)
-
-
-def _neighbours(opened: Opened, name: str) -> list[str]:
-    """Return the configured collections of a collection's database, itself included."""
-    return next(names for names in by_database(opened, list(opened.collections)).values() if name in names)
-
-
-async def _epoch_of(opened: Opened, name: str) -> int:
-    return await opened.collections[name].ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 0
 
 
 async def _was_begun(client: ConnectClient, opened: Opened, name: str) -> bool:
@@ -106,14 +109,6 @@ async def _was_begun(client: ConnectClient, opened: Opened, name: str) -> bool:
         return False
     (group,) = groups({name: ports})
     return (await client.status(group.connector)).running
-
-
-async def _topics(opened: Opened, names: Sequence[str], epoch: int) -> None:
-    """Make the topics before anybody is told to read them: a worker would be assigned nothing of a missing one."""
-    kafka = opened.settings.kafka
-    topics = captured_topics(kafka, [opened.collections[name].settings for name in names], epoch)
-    bootstrap = kafka.bootstrap or ""
-    await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
 
 
 async def _leave(client: ConnectClient, opened: Opened, group: Group, left: Sequence[str], progress: Progress) -> None:
@@ -167,8 +162,8 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
 
 async def _through(opened: Opened, name: str, progress: Progress) -> None:
     """Wait until what is in the topics now has passed every role, one after the other."""
-    ports, kafka = opened.collections[name], opened.settings.kafka
-    captured = captured_topic(kafka, ports.settings, ports.source_epoch)
+    capture, kafka = opened.collections[name].capture, opened.settings.kafka
+    captured = capture.topic if capture else ""
     way = ((captured, "capture"), (LOG, "resolver"), (RESOLVED, "legacy"), (RESOLVED, "embedder"), (EMBEDDED, "vector"))
     for topic, role in way:
         ends = (await end_offsets(kafka.bootstrap or "", [topic]))[topic]

@@ -171,7 +171,7 @@ async def _prepared(
     sound = {name: each for name, each in settings.collections.items() if name not in mistakes}
     opened = await open_all(settings.model_copy(update={"collections": sound}), home, progress)
     try:
-        halts = Halts(opened.collections, telemetry, sound)
+        halts = Halts(opened.collections, telemetry, sound, kafka=settings.kafka)
         for halt in (*opened.halts.values(), *(Halt(name, Reason.TABLE, said) for name, said in mistakes.items())):
             halts.known(halt)
         if "capture" in roles:

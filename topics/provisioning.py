@@ -5,13 +5,13 @@ A plan never takes a partition away, never lowers a limit, and shortens how long
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
-from urllib.parse import urlsplit
 
 from schemas.settings import Collection, Kafka, Settings
+from topics.captures import HEARTBEAT_PREFIX, SCHEMA_HISTORY, Capture, database_of
 from topics.catalogue import (
     CATALOGUE,
     DAY_MS,
@@ -19,7 +19,6 @@ from topics.catalogue import (
     FOR_EVER,
     SUBMITTED,
     Topic,
-    capture_topic,
     dead_letter_topic,
 )
 
@@ -29,7 +28,6 @@ SMALL_RECORD_BYTES = 1_048_588
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
 DEAD_LETTER_RETENTION_MS = 30 * DAY_MS
 CAPTURE_RETENTION_MS = 7 * DAY_MS
-HEARTBEAT_PREFIX = "__debezium-heartbeat"
 # Which dead letters were replayed. A consumer group's commits would be forgotten after a week, long before the letters.
 REPLAYED = "crossfade.dead-letters.replayed.v1"
 _RETENTION, _CLEANUP, _SIZE, _IN_SYNC = "retention.ms", "cleanup.policy", "max.message.bytes", "min.insync.replicas"
@@ -114,37 +112,17 @@ def captured_table(collection: Collection) -> str:
         return collection.table
     if collection.connector == "postgres":
         return f"public.{collection.table}"
-    database = urlsplit(collection.dsn or "").path.strip("/")
+    database = database_of(collection.dsn or "")
     if not database:
         raise ValueError(f"table {collection.table!r}: name its database, as in `database.{collection.table}`")
     return f"{database}.{collection.table}"
 
 
-def schema_history_topic(prefix: str) -> str:
-    """Return the topic in which Debezium keeps the table definitions of a MariaDB server."""
-    return f"{prefix}.schema-history"
+def desired_topics(settings: Settings, existing: Iterable[str] = ()) -> tuple[DesiredTopic, ...]:
+    """Return every topic that the catalogue needs, and those of capture among the `existing` names.
 
-
-def heartbeat_topic(prefix: str) -> str:
-    """Return the topic of Debezium's heartbeats."""
-    return f"{HEARTBEAT_PREFIX}.{prefix}"
-
-
-def capture_prefix(kafka: Kafka, source_epoch: int) -> str:
-    """Return how Debezium's topics of a source epoch begin.
-
-    A collection that is captured anew gets topics of its own: what is left in the old ones is of another database log.
+    Topics of capture that do not exist are created with their connector: only a database knows their names.
     """
-    return kafka.capture_prefix if source_epoch == 1 else f"{kafka.capture_prefix}.e{source_epoch}"
-
-
-def captured_topic(kafka: Kafka, collection: Collection, source_epoch: int) -> str:
-    """Return Debezium's topic of a collection in a source epoch. Raises as `captured_table`."""
-    return capture_topic(capture_prefix(kafka, source_epoch), captured_table(collection))
-
-
-def desired_topics(settings: Settings) -> tuple[DesiredTopic, ...]:
-    """Return every topic that the catalogue and the configured collections need, captured for the first time."""
     kafka = settings.kafka
     found: list[DesiredTopic] = []
     for topic in CATALOGUE:
@@ -152,21 +130,36 @@ def desired_topics(settings: Settings) -> tuple[DesiredTopic, ...]:
         if topic.dead_letters:
             found.append(_dead_letters(topic.name, kafka, topic.readers))
     found.append(_replayed(kafka))
-    found.extend(captured_topics(kafka, list(settings.collections.values()), 1))
+    found.extend(_captured_already(kafka, name) for name in sorted(existing) if is_of_capture(kafka, name))
     return tuple(found)
 
 
-def captured_topics(kafka: Kafka, collections: Sequence[Collection], source_epoch: int) -> tuple[DesiredTopic, ...]:
-    """Return the topics of capture for collections in a source epoch."""
-    found: list[DesiredTopic] = []
-    prefix = capture_prefix(kafka, source_epoch)
-    for table in sorted({captured_table(collection) for collection in collections}):
-        name = capture_topic(prefix, table)
-        found.append(_captured(name, kafka, table))
-        found.append(_dead_letters(name, kafka, ("capture",)))
-    if found:
-        found.extend(_debezium(kafka, prefix, any(collection.connector == "mariadb" for collection in collections)))
-    return tuple(found)
+def is_of_capture(kafka: Kafka, topic: str) -> bool:
+    """Say whether a topic is one of capture's, by its name."""
+    own = (f"{kafka.capture_prefix}.", f"{HEARTBEAT_PREFIX}{kafka.capture_prefix}.")
+    return topic.startswith(own) or topic == f"{HEARTBEAT_PREFIX}{kafka.capture_prefix}"
+
+
+def captured_topics(kafka: Kafka, captures: Iterable[Capture], *, mariadb: bool) -> tuple[DesiredTopic, ...]:
+    """Return the topics of captures of one kind of database."""
+    found: dict[str, DesiredTopic] = {}
+    for capture in sorted(captures, key=lambda each: each.topic):
+        found[capture.topic] = _captured(capture.topic, kafka, capture.table)
+        found[capture.dead_letters] = _dead_letters(capture.topic, kafka, ("capture",))
+        found[capture.heartbeats] = _debezium(capture.heartbeats, kafka, DAY_MS)
+        if mariadb:
+            found[capture.schema_history] = _debezium(capture.schema_history, kafka, FOR_EVER)
+    return tuple(found.values())
+
+
+def _captured_already(kafka: Kafka, name: str) -> DesiredTopic:
+    if name.startswith(HEARTBEAT_PREFIX):
+        return _debezium(name, kafka, DAY_MS)
+    if name.endswith(SCHEMA_HISTORY):
+        return _debezium(name, kafka, FOR_EVER)
+    if name.endswith(DEAD_LETTER_SUFFIX):
+        return _dead_letters(name.removesuffix(DEAD_LETTER_SUFFIX), kafka, ("capture",))
+    return _captured(name, kafka, ".".join(name.split(".")[-2:]))
 
 
 def plan(desired: Sequence[DesiredTopic], existing: Mapping[str, ExistingTopic]) -> tuple[Action, ...]:
@@ -342,16 +335,9 @@ def _captured(name: str, kafka: Kafka, table: str) -> DesiredTopic:
     )
 
 
-def _debezium(kafka: Kafka, prefix: str, mariadb: bool) -> list[DesiredTopic]:
-    names = {heartbeat_topic(prefix): DAY_MS}
-    if mariadb:
-        names[schema_history_topic(prefix)] = FOR_EVER
-    return [
-        DesiredTopic(
-            name, 1, kafka.replication, _config(kafka, kept, SMALL_RECORD_BYTES), Widening.NEVER, "Debezium itself"
-        )
-        for name, kept in names.items()
-    ]
+def _debezium(name: str, kafka: Kafka, kept_ms: int) -> DesiredTopic:
+    config = _config(kafka, kept_ms, SMALL_RECORD_BYTES)
+    return DesiredTopic(name, 1, kafka.replication, config, Widening.NEVER, "Debezium itself")
 
 
 def _config(kafka: Kafka, retention_ms: int, size: int, cleanup: str = "delete") -> dict[str, str]:

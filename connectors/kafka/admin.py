@@ -43,6 +43,12 @@ async def existing_topics(bootstrap: str, names: Iterable[str]) -> dict[str, Exi
         return await _existing(client, names)
 
 
+async def topic_names(bootstrap: str) -> tuple[str, ...]:
+    """Return the names of all topics. Raises StoreUnavailable."""
+    async with admin_client(bootstrap) as client:
+        return tuple(await client.list_topics())
+
+
 async def partition_counts(bootstrap: str, names: Iterable[str], *, timeout_s: float = _TIMEOUT_S) -> dict[str, int]:
     """Return the number of partitions of those of the named topics that exist. Raises StoreUnavailable."""
     wanted = set(names)

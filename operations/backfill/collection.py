@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from agents.assembly import HALTED
+from agents.assembly import HALTED, capture_of
 from agents.batch import Surroundings
 from agents.refresh import append_refreshes
 from agents.worker import now_ms
@@ -26,8 +26,8 @@ from operations.backfill.run import Progress, Wanted, backfill
 from operations.capturing import captured_epoch
 from operations.verification.sampling import collection_embedder
 from operations.verification.stores import Stores
-from schemas.settings import Collection, Settings
-from topics.provisioning import captured_topic
+from schemas.settings import Settings
+from topics.captures import Capture
 
 SOURCE = "crossfade/backfill"
 
@@ -41,7 +41,7 @@ async def backfill_collection(
         legacy = await open_legacy(name, collection, collection.dsn or "")
         resources.push_async_callback(legacy.close)
         await legacy.prepare()
-        epoch = await _ready(name, collection, legacy)
+        capture = await _ready(settings, name, legacy)
         vectors = await open_vector_store(settings.qdrant, home)
         resources.push_async_callback(vectors.close)
         embedder = await resources.enter_async_context(collection_embedder(settings, home, name, say))
@@ -49,7 +49,7 @@ async def backfill_collection(
         await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
-        lag = KafkaLag(settings.kafka.bootstrap or "", pipeline([captured_topic(settings.kafka, collection, epoch)]))
+        lag = KafkaLag(settings.kafka.bootstrap or "", pipeline([capture.topic]))
         resources.push_async_callback(lag.close)
         refreshed = Stores(name, legacy.table, legacy.bulk, legacy.ledger, vectors, embedder.dimension)
         around = Surroundings(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
@@ -59,22 +59,23 @@ async def backfill_collection(
         return await backfill(sides, legacy.tasks, wanted, partial(_lags, lag), now_ms, progress)
 
 
-async def _ready(name: str, collection: Collection, legacy: LegacyConnector) -> int:
-    """Return the source epoch in which the collection is captured.
+async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capture:
+    """Return how the collection is captured.
 
     Raises Misconfigured where it is stopped, where its phase writes nothing to Qdrant, or where it was never captured:
     a row that changes after it was read would stay as it was read.
     """
+    collection = settings.collections[name]
     if not PHASES[collection.phase].writes_qdrant:
         raise Misconfigured(f"{name} is in phase {collection.phase!r}: its changes are not written to Qdrant")
     if await legacy.ledger.recorded(f"{HALTED}.{name}"):
         raise Misconfigured(f"{name} is stopped; `crossfade migrate status {name}` says why and how to go on")
-    epoch = await captured_epoch(legacy.ledger, name)
-    if epoch is None:
+    capture = await capture_of(legacy.ledger, settings.kafka, name, collection)
+    if capture is None or await captured_epoch(legacy.ledger, name) is None:
         raise Misconfigured(
             f"{name} is not captured yet, so changes made meanwhile would be missed; start `crossfade worker` first"
         )
-    return epoch
+    return capture
 
 
 async def _lags(lag: KafkaLag) -> Mapping[str, tuple[int, float | None]]:

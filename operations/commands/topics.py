@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from connectors.kafka.admin import apply as apply_actions
-from connectors.kafka.admin import broker_ids, existing_topics
+from connectors.kafka.admin import broker_ids, existing_topics, topic_names
 from operations.context import (
     DIFFERENCES,
     ConfigOption,
@@ -45,7 +45,7 @@ class Planned:
 
 async def make_plan(context: Context) -> Planned:
     """Compare the topics of the brokers with those that catalogue and collections need."""
-    desired = desired_topics(context.settings)
+    desired = desired_topics(context.settings, await topic_names(context.bootstrap))
     existing = await existing_topics(context.bootstrap, [topic.name for topic in desired])
     return Planned(plan(desired, existing), existing, tuple(await broker_ids(context.bootstrap)))
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from agents.assembly import EPOCH, MODEL, SOURCE_EPOCH
+from agents.assembly import EPOCH, MODEL, capture_of
 from connectors.debezium import decode_capture
 from connectors.kafka.finding import Finder, finder
 from connectors.kafka.headers import partition_of
@@ -35,8 +35,9 @@ from schemas.dead_letters import SUFFIX, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved
 from schemas.records import Received
 from schemas.settings import Settings
+from topics.captures import Capture
 from topics.catalogue import LOG as LOG_TOPIC
-from topics.provisioning import REPLAYED, captured_topic, desired_topics
+from topics.provisioning import REPLAYED, desired_topics
 
 SEARCH_S = 10.0
 _PLACE_S = 30.0
@@ -58,7 +59,7 @@ class _Known:
     """What the database says of the collection, for the places that are read after it."""
 
     halt: Any = None
-    source_epoch: int = 1
+    capture: Capture | None = None
     epoch: int = FIRST_EPOCH
     model: int | None = None
     description: TableDescription | None = None
@@ -74,7 +75,11 @@ async def inspect(settings: Settings, home: Path, name: str, document_id: str, b
         vectors = await open_vector_store(settings.qdrant, home)
         resources.push_async_callback(vectors.close)
         known = _Known()
-        await _into(known.unread, "collection", databases.ask(name, lambda legacy: _standing(legacy, name, known)))
+        await _into(
+            known.unread,
+            "collection",
+            databases.ask(name, lambda legacy: _standing(legacy, settings, name, known)),
+        )
 
         async def stores() -> Stores:
             ids = [document_id]
@@ -102,10 +107,10 @@ async def _into(unread: dict[str, str], place: str, work: Awaitable[T], limit_s:
     return found
 
 
-async def _standing(legacy: LegacyConnector, name: str, known: _Known) -> None:
+async def _standing(legacy: LegacyConnector, settings: Settings, name: str, known: _Known) -> None:
     known.description = legacy.table.description
     known.halt = await recorded_halt(legacy.ledger, name)
-    known.source_epoch = await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 1
+    known.capture = await capture_of(legacy.ledger, settings.kafka, name, settings.collections[name])
     known.epoch = await legacy.ledger.recorded(EPOCH) or FIRST_EPOCH
     known.model = await legacy.ledger.recorded(f"{MODEL}.{name}")
 
@@ -117,8 +122,8 @@ class _Kafka:
         self._settings, self._bounds, self._known = settings, bounds, known
         self._key = document_key(name, document_id).encode()
         self._name, self._id = name, document_id
-        self._captured = captured_topic(settings.kafka, settings.collections[name], known.source_epoch)
-        self._reads = pipeline([self._captured])
+        self._captured = known.capture.topic if known.capture else ""
+        self._reads = pipeline([self._captured] if self._captured else [])
 
     async def read(self, found: Document) -> Document:
         """Return the document with what the brokers know of it."""
@@ -220,10 +225,10 @@ class _Kafka:
             return False
 
     def _is_captured(self, record: Received, ledger: LedgerRow) -> bool:
-        if self._known.description is None:
+        if self._known.description is None or self._known.capture is None:
             return False
         settings = self._settings.collections[self._name]
-        event = decode_capture(record, self._name, settings, self._known.description, self._known.source_epoch)
+        event = decode_capture(record, self._name, settings, self._known.description, self._known.capture.epoch)
         return event is None or event.position <= ledger.state.legacy_position
 
     def _newest(self, reads: Reads, pieces: Mapping[Place, tuple[int, int]]) -> dict[Place, tuple[int, int]]:
@@ -240,7 +245,7 @@ class _Kafka:
 
     async def _letters(self, lag: KafkaLag, search: Finder) -> list[Letter]:
         names = {topic.name for topic in desired_topics(self._settings) if topic.name.endswith(SUFFIX)}
-        bounds = await lag.bounds({*names, self._captured + SUFFIX})
+        bounds = await lag.bounds({*names, self._captured + SUFFIX} if self._captured else names)
         pieces = {place: (max(begin, end - self._bounds.records), end) for place, (begin, end) in bounds.items()}
         if any(piece[0] > bounds[place][0] for place, piece in pieces.items()):
             self._known.cut["dead letters"] = f"only the newest {self._bounds.records} of a topic were searched"

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from agents.assembly import HALTED, SOURCE_EPOCH
+from agents.assembly import HALTED, capture_of
 from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.lag import KafkaLag, RoleLag, pipeline
 from connectors.legacy_connector import open_legacy
@@ -24,7 +24,7 @@ from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
 from operations.migration.facts import Backfill, Progress, Proof, backfill_of, proof_of
 from schemas.settings import Settings
-from topics.provisioning import captured_topic
+from topics.captures import Capture
 
 PART_S = 10.0
 _OWN_TABLES = "crossfade_"
@@ -36,7 +36,7 @@ class _Database:
     """What the database of a collection tells."""
 
     halt: Halt | None
-    source_epoch: int
+    capture: Capture | None
     backfill: Backfill | None
     proof: Proof | None
 
@@ -124,10 +124,10 @@ class Observer:
         """Return what is known of the collections now; every part has ten seconds to answer."""
         asked = [answered(self.databases.ask(name, self._reading(name))) for name in names]
         databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
-        epochs = {name: found.source_epoch if found else 1 for name, (found, _) in databases.items()}
+        captures = {name: found.capture if found else None for name, (found, _) in databases.items()}
         (lags, no_lags), places = await asyncio.gather(
-            answered(self._lags([self._captured(name, epoch) for name, epoch in epochs.items()])),
-            self._places(epochs),
+            answered(self._lags([capture.topic for capture in captures.values() if capture is not None])),
+            self._places(captures),
         )
         found = []
         for name, (database, no_database) in databases.items():
@@ -140,7 +140,7 @@ class Observer:
             found.append(
                 replace(
                     progress,
-                    lags=None if lags is None else self._own(lags, name, epochs[name]),
+                    lags=None if lags is None else self._own(lags, captures[name]),
                     capture=place,
                     unanswered={part: said for part, said in missing.items() if said is not None},
                 )
@@ -158,15 +158,12 @@ class Observer:
     def _reading(self, name: str) -> Callable[[LegacyConnector], Coroutine[Any, Any, _Database]]:
         async def read(legacy: LegacyConnector) -> _Database:
             halt = await recorded_halt(legacy.ledger, name)
-            epoch = await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 1
+            capture = await capture_of(legacy.ledger, self._settings.kafka, name, self._settings.collections[name])
             backfill, proof = await legacy.tasks.read(BACKFILL), await legacy.tasks.read(PROOF)
             now_ms = round(self._now_s() * 1000)
-            return _Database(halt, epoch, backfill_of(backfill, now_ms), proof_of(proof, now_ms))
+            return _Database(halt, capture, backfill_of(backfill, now_ms), proof_of(proof, now_ms))
 
         return read
-
-    def _captured(self, name: str, epoch: int) -> str:
-        return captured_topic(self._settings.kafka, self._settings.collections[name], epoch)
 
     async def _lags(self, captured: Sequence[str]) -> list[RoleLag]:
         if self._lag is None:
@@ -176,23 +173,25 @@ class Observer:
             raise CommandError("There are no topics yet: no worker has run.")
         return lags
 
-    def _own(self, lags: Sequence[RoleLag], name: str, epoch: int) -> tuple[RoleLag, ...]:
-        topic = self._captured(name, epoch)
+    def _own(self, lags: Sequence[RoleLag], capture: Capture | None) -> tuple[RoleLag, ...]:
+        topic = capture.topic if capture else None
         return tuple(lag for lag in lags if lag.role != "capture" or lag.topic == topic)
 
-    async def _places(self, epochs: dict[str, int]) -> dict[str, tuple[CapturePlace | None, str | None]]:
+    async def _places(self, captures: dict[str, Capture | None]) -> dict[str, tuple[CapturePlace | None, str | None]]:
         """Ask for each connector once, however many collections it captures."""
-        keys = {}
-        for name, epoch in epochs.items():
-            collection = self._settings.collections[name]
-            keys[name] = (collection.connector, collection.dsn or "", epoch)
-        once = list(dict.fromkeys(keys.values()))
-        found = dict(zip(once, await asyncio.gather(*(answered(self._place(*key)) for key in once)), strict=True))
-        return {name: found[key] for name, key in keys.items()}
+        asked: dict[str, tuple[str, Capture | None]] = {}
+        for name, capture in captures.items():
+            asked.setdefault(capture.connector if capture else "", (name, capture))
+        answers = await asyncio.gather(*(answered(self._place(name, capture)) for name, capture in asked.values()))
+        found = dict(zip(asked, answers, strict=True))
+        return {name: found[capture.connector if capture else ""] for name, capture in captures.items()}
 
-    async def _place(self, kind: str, dsn: str, epoch: int) -> CapturePlace:
+    async def _place(self, name: str, capture: Capture | None) -> CapturePlace:
+        collection = self._settings.collections[name]
         if self._connect is None:
             raise CommandError("No Kafka Connect is known.", "Set kafka.connect, or run: crossfade up")
-        if not dsn:
+        if not collection.dsn:
             raise CommandError("No database is known.")
-        return await capture_place(self._connect, kind, dsn, epoch)
+        if capture is None:
+            raise CommandError("It was never captured: no worker has run for it yet.")
+        return await capture_place(self._connect, collection.connector, collection.dsn, capture)

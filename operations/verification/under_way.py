@@ -6,14 +6,13 @@ import time
 from types import TracebackType
 from typing import Self
 
-from agents.assembly import HALTED, SOURCE_EPOCH
+from agents.assembly import HALTED, capture_of
 from connectors.kafka.lag import KafkaLag, pipeline
 from connectors.ports import Ledger
 from operations.capture_places import captured
 from operations.capturing import connect_client
 from operations.errors import CommandError
 from schemas.settings import Settings
-from topics.provisioning import captured_topic
 
 
 class UnderWay:
@@ -41,13 +40,15 @@ class UnderWay:
         if await self._ledger.recorded(f"{HALTED}.{self._name}"):
             return True
         kafka, collection = self._settings.kafka, self._settings.collections[self._name]
-        epoch = await self._ledger.recorded(f"{SOURCE_EPOCH}.{self._name}") or 1
+        capture = await capture_of(self._ledger, kafka, self._name, collection)
+        if capture is None:  # nobody has captured it yet
+            return False
         try:
             async with connect_client(kafka) as client:
-                if not await captured(client, collection.connector, collection.dsn or "", epoch, limit_s):
+                if not await captured(client, collection.connector, collection.dsn or "", capture, limit_s):
                     return False
         except CommandError:  # Kafka Connect does not answer, so nobody knows what is captured
             return False
         if self._lag is None:
-            self._lag = KafkaLag(kafka.bootstrap or "", pipeline([captured_topic(kafka, collection, epoch)]))
-        return await self._lag.passed(max(1.0, ends - time.monotonic()), [captured_topic(kafka, collection, epoch)])
+            self._lag = KafkaLag(kafka.bootstrap or "", pipeline([capture.topic]))
+        return await self._lag.passed(max(1.0, ends - time.monotonic()), [capture.topic])

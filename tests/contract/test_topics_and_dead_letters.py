@@ -22,7 +22,8 @@ from operations.stack.layout import StackAddresses
 from schemas.dead_letters import SUFFIX, dead_letter
 from schemas.records import Outgoing, Received
 from schemas.settings import Settings
-from topics.provisioning import REPLAYED, desired_topics, plan
+from topics.captures import Capture
+from topics.provisioning import REPLAYED, DesiredTopic, captured_topics, desired_topics, plan
 
 pytestmark = pytest.mark.stack
 
@@ -34,6 +35,7 @@ class Shop:
         self.bootstrap = bootstrap
         self.prefix = f"test.{uuid4().hex}"
         self.captured = f"{self.prefix}.public.articles"
+        self.capture = Capture(1, self.prefix, "nobody", "public.articles")
         self.file = folder / "crossfade.toml"
         self.write(2)
 
@@ -50,8 +52,11 @@ class Shop:
         kafka = {"bootstrap": self.bootstrap, "partitions": 2, "capture_prefix": self.prefix}
         return Settings.model_validate({"kafka": kafka, "collections": {"docs": collection}})
 
+    def own(self) -> tuple[DesiredTopic, ...]:
+        return captured_topics(self.settings().kafka, [self.capture], mariadb=False)
+
     def own_topics(self) -> list[str]:
-        return [topic.name for topic in desired_topics(self.settings()) if self.prefix in topic.name]
+        return [topic.name for topic in self.own()]
 
     def call(self, command: Any, *arguments: str) -> tuple[int, Any, str]:
         """Run a command; return its exit code, its JSON document, and its stderr."""
@@ -72,12 +77,12 @@ def shop(tmp_path: Path, stack: StackAddresses, monkeypatch: pytest.MonkeyPatch)
 
 async def _provision_own(shop: Shop) -> None:
     """Make its own topics and the one of replayed letters; the others of the catalogue belong to the whole broker."""
-    own = [topic for topic in desired_topics(shop.settings()) if shop.prefix in topic.name or topic.name == REPLAYED]
+    own = [*shop.own(), *(topic for topic in desired_topics(shop.settings()) if topic.name == REPLAYED)]
     await provision(shop.bootstrap, plan(own, await existing_topics(shop.bootstrap, [topic.name for topic in own])))
 
 
 def test_what_was_provisioned_is_what_the_plan_wanted(shop: Shop) -> None:
-    wanted = [topic for topic in desired_topics(shop.settings()) if shop.prefix in topic.name]
+    wanted = shop.own()
     existing = asyncio.run(existing_topics(shop.bootstrap, [topic.name for topic in wanted]))
     assert {action.kind for action in plan(wanted, existing)} == {"keep"}
     assert existing[shop.captured].partitions == 2
@@ -127,7 +132,7 @@ async def _publish(shop: Shop) -> None:
 
 
 def test_altering_one_value_leaves_the_others_that_were_set(shop: Shop) -> None:
-    wanted = [topic for topic in desired_topics(shop.settings()) if topic.name == shop.captured]
+    wanted = [topic for topic in shop.own() if topic.name == shop.captured]
     before = asyncio.run(existing_topics(shop.bootstrap, [shop.captured]))
     smaller = {shop.captured: before[shop.captured]}
     asyncio.run(_set_retention(shop.bootstrap, wanted, smaller))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +13,15 @@ import httpx
 
 from connectors.postgres.slots import drop_slot
 from operations.connectors_api import ConnectClient
-from operations.preparing import connector_name
 from operations.stack.layout import StackAddresses
 from schemas.queries import Phase
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
 from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, document_rows, eventually
 from tests.flow.worker_process import WorkerProcess, command, mend, settings_of
+from topics.captures import Capture
 
 ROWS = 20
-_EPOCHS = range(1, 6)
 
 
 @dataclass
@@ -54,12 +53,20 @@ class Closing:
     worker: WorkerProcess
     tables: dict[str, Table] = field(default_factory=dict)
 
-    def connector(self, connector: Connector, epoch: int = 1) -> str:
-        return connector_name(connector, str(getattr(self.addresses, connector)), epoch)
+    @property
+    def prefix(self) -> str:
+        return f"closing.{self.run}"
+
+    async def capture(self, purpose: str) -> Capture:
+        """Return how a collection is captured now."""
+        table = self.tables[purpose]
+        kept = f"capture.{table.name}.e{await table.recorded('source_epoch')}"
+        found = await table.connection.fetch(f"select value from crossfade_identities where name = '{kept}'")
+        return Capture.of(str(found[0][0]))
 
     async def configure(self, tables: Mapping[str, Connector], lines: str = "", *, phase: Phase = "dual_write") -> None:
         """Make the tables that are not there yet, and write the configuration of all of them."""
-        text = [f'[kafka]\ncapture_prefix = "closing.{self.run}"\n[worker]\nrestart_attempts = 3\n', lines]
+        text = [f'[kafka]\ncapture_prefix = "{self.prefix}"\n[worker]\nrestart_attempts = 3\n', lines]
         for purpose, connector in tables.items():
             if purpose not in self.tables:
                 connection = await Connection.open(connector, str(getattr(self.addresses, connector)))
@@ -124,14 +131,18 @@ async def closing(
 
 
 async def _forget(made: Closing) -> None:
-    connectors: Sequence[Connector] = ("postgres", "mariadb")
-    async with ConnectClient(made.addresses.connect) as client:
-        for connector in connectors:
-            for epoch in _EPOCHS:
-                await client.delete_with_offsets(made.connector(connector, epoch))
-    for epoch in _EPOCHS:
-        slot = made.connector("postgres", epoch).replace("-", "_")
-        await drop_slot(made.addresses.postgres, slot, slot)
+    await forget_captures(made.addresses, made.prefix)
     for table in made.tables.values():
         await table.execute("drop table {t}")
         await table.connection.close()
+
+
+async def forget_captures(addresses: StackAddresses, prefix: str) -> None:
+    """Remove the connectors whose topics begin with a prefix, and their slots."""
+    async with ConnectClient(addresses.connect) as client:
+        for name in await client.names():
+            config = await client.config(name)
+            if config.get("topic.prefix", "").startswith(prefix):
+                await client.delete_with_offsets(name)
+                if "slot.name" in config:
+                    await drop_slot(addresses.postgres, config["slot.name"], config["publication.name"])

@@ -20,12 +20,12 @@ from connectors.qdrant import socket_path
 from connectors.qdrant.client import HostedVectorStore
 from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
-from operations.preparing import connector_name
 from operations.stack.layout import PartName, StackAddresses
 from operations.stack.stack import LocalStack
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
 from tests.faults.checker import Findings, Versions, check_contents, check_outcomes, points_of, rows_of
+from tests.faults.closing import forget_captures
 from tests.faults.proxy import Proxy
 from tests.faults.seen import Seen
 from tests.faults.traffic import Application, Books, Store, Submitter
@@ -36,7 +36,6 @@ from tests.flow.worker_process import command, mend, settings_of
 Link = Literal["kafka", "postgres", "mariadb", "connect"]
 LINKS: tuple[Link, ...] = ("kafka", "postgres", "mariadb", "connect")
 CLEAN_BOUND_S = 150.0
-SLOT_BOUND_S = 30.0
 LOOKS_BEFORE_REPAIR = 6
 _POLL_S = 0.3
 
@@ -48,7 +47,7 @@ class Ground:
     config: Path
     stack: LocalStack
     addresses: StackAddresses
-    connector_names: tuple[str, ...]
+    prefix: str
     proxies: dict[Link, Proxy]
     stores: list[Store]
     worker: Worker
@@ -79,9 +78,12 @@ class Ground:
         with contextlib.suppress(CommandError):  # Connect comes back just now
             async with ConnectClient(self.addresses.connect) as client:
                 for name in await client.names():
-                    if name.startswith(self.connector_names) and (await client.status(name)).failed:
+                    if await self._is_own(client, name) and (await client.status(name)).failed:
                         self.connector_restarts += 1
                         await client.restart(name)
+
+    async def _is_own(self, client: ConnectClient, name: str) -> bool:
+        return (await client.config(name)).get("topic.prefix", "").startswith(self.prefix)
 
     async def stopped(self) -> list[str]:
         """The collections that the worker's page says are stopped."""
@@ -214,9 +216,7 @@ async def ground_of(stack: LocalStack, addresses: StackAddresses, folder: Path) 
         ports = {link: proxy.port for link, proxy in proxies.items()}
         config.write_text(configuration(f"faults.{run}", ports, tables, dsns))
         await mend(settings_of(config, stack.home))
-        # Those of later source epochs begin with the same name.
-        connectors = tuple(connector_name(connector, dsn) for connector, dsn in dsns.items())
-        resources.push_async_callback(_forget, addresses, connectors)
+        resources.push_async_callback(forget_captures, addresses, f"faults.{run}")
         first, second = (Worker(name, config, stack.home, folder) for name in ("first", "second"))
         for worker in (first, second):
             resources.push_async_callback(worker.stop)
@@ -226,7 +226,9 @@ async def ground_of(stack: LocalStack, addresses: StackAddresses, folder: Path) 
         seen = Seen(addresses.kafka)
         resources.callback(seen.close)
         submitter = Submitter(addresses.kafka)
-        yield Ground(config, stack, addresses, connectors, proxies, stores, first, second, vectors, submitter, seen)
+        yield Ground(
+            config, stack, addresses, f"faults.{run}", proxies, stores, first, second, vectors, submitter, seen
+        )
 
 
 async def _proxies(addresses: StackAddresses, resources: AsyncExitStack) -> dict[Link, Proxy]:
@@ -244,23 +246,3 @@ def _behind(proxies: dict[Link, Proxy], addresses: StackAddresses, connector: Co
     """Return the address of a database behind its proxy."""
     direct = str(getattr(addresses, connector))
     return direct.replace(f":{urlsplit(direct).port}/", f":{proxies[connector].port}/")
-
-
-async def _forget(addresses: StackAddresses, connectors: tuple[str, ...]) -> None:
-    """Take the connectors and replication slots away: their proxies end with the ground."""
-    async with ConnectClient(addresses.connect) as client:
-        for name in await client.names():
-            if name.startswith(connectors):
-                await client.delete_with_offsets(name)
-    like = " or ".join(f"starts_with(slot_name, '{name.replace('-', '_')}')" for name in connectors)
-    drop = f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where {like}"
-    connection = await Connection.open("postgres", addresses.postgres)
-    try:
-        async with asyncio.timeout(SLOT_BOUND_S):
-            while True:
-                try:
-                    return await connection.execute(drop)
-                except Exception:  # a slot is in use for as long as the server takes to see that its reader left
-                    await asyncio.sleep(0.5)
-    finally:
-        await connection.close()

@@ -24,7 +24,7 @@ async def ground(stack: StackAddresses, stack_home: Path, tmp_path: Path) -> Asy
 
 async def drop_the_slot(ground: Closing) -> None:
     """Remove the slot of the first connector under its reader."""
-    slot = ground.connector("postgres").replace("-", "_")
+    slot = (await ground.capture("a")).slot
     connection = await asyncpg.connect(ground.addresses.postgres)
     reader = "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active"
     try:

@@ -18,7 +18,6 @@ from agents.batch import CollectionPorts, Surroundings
 from agents.worker import now_ms
 from connectors.telemetry import Telemetry
 from domain.points import StoredChunk
-from operations.preparing import connector_name
 from operations.verification.confirming import at_rest
 from operations.verification.result import Bounds, Verification
 from operations.verification.run import Way, verify
@@ -118,7 +117,7 @@ class Store:
         if self.connector == "mariadb":
             before, after = "set session sql_log_bin = 0", "set session sql_log_bin = 1"
         else:
-            publication = connector_name("postgres", self.ports.settings.dsn or "").replace("-", "_")
+            publication = self.ports.capture.slot if self.ports.capture else ""
             before = f"alter publication {publication} drop table {{t}}"
             after = f"alter publication {publication} add table {{t}}"
         await self.execute(before)

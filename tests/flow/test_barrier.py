@@ -8,7 +8,7 @@ from connectors.kafka.lag import KafkaLag, pipeline
 from operations.capture_places import capture_place, captured
 from operations.connectors_api import ConnectClient
 from tests.flow.site import Store
-from topics.provisioning import captured_topic
+from topics.captures import Capture
 
 pytestmark = pytest.mark.stack
 LIMIT_S = 60.0
@@ -19,8 +19,9 @@ async def test_a_row_that_was_committed_before_the_barrier_is_in_qdrant_when_it_
     kafka, ports = settings.kafka, docs.ports
     assert kafka.bootstrap is not None
     assert kafka.connect is not None
-    source = (ports.settings.connector, ports.settings.dsn or "", ports.source_epoch)
-    topic = captured_topic(kafka, ports.settings, ports.source_epoch)
+    assert ports.capture is not None
+    source = (ports.settings.connector, ports.settings.dsn or "", ports.capture)
+    topic = ports.capture.topic
     lag = KafkaLag(kafka.bootstrap, pipeline([topic]))
     try:
         async with ConnectClient(kafka.connect) as client:
@@ -39,4 +40,4 @@ async def test_a_row_that_was_committed_before_the_barrier_is_in_qdrant_when_it_
 async def test_a_place_that_nobody_captures_is_never_passed(docs: Store) -> None:
     settings = docs.ports.settings
     async with ConnectClient(docs.site.opened.settings.kafka.connect or "") as client:
-        assert not await captured(client, settings.connector, settings.dsn or "", 77, 1.0)
+        assert not await captured(client, settings.connector, settings.dsn or "", Capture(77, "p", "nobody", "t"), 1.0)

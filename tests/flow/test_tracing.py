@@ -18,8 +18,7 @@ from schemas.settings import Connector
 from tests.flow.foreign import SUBMITTED_TYPE
 from tests.flow.otlp_receiver import ReceivedSpan
 from tests.flow.site import Store, eventually
-from topics.catalogue import ANSWERED, ASKED, DECIDED, EMBEDDED, LOG, RESOLVED, SUBMITTED, WRITTEN, capture_topic
-from topics.provisioning import captured_table
+from topics.catalogue import ANSWERED, ASKED, DECIDED, EMBEDDED, LOG, RESOLVED, SUBMITTED, WRITTEN
 
 pytestmark = pytest.mark.stack
 MODEL = "all-MiniLM-L6-v2"
@@ -147,8 +146,8 @@ async def test_a_captured_change_starts_a_trace_of_its_own(docs: Store) -> None:
     await docs.execute("insert into {t} values ('by-sql', 'bilby', 'Bandicoots dig in this text.', 'possum', 1)")
     told = await docs.site.foreign.found(WRITTEN, lambda seen: seen.key == f"{docs.name}/by-sql")
     assert (told.data["store"], told.data["origin"], told.data["outcome"]) == ("qdrant", "legacy", "applied")
-    settings = docs.site.opened.settings
-    captured = capture_topic(settings.kafka.capture_prefix, captured_table(docs.ports.settings))
+    assert docs.ports.capture is not None
+    captured = docs.ports.capture.topic
     names = [
         *(f"process {topic}" for topic in (captured, LOG, RESOLVED, RESOLVED, EMBEDDED)),
         *(f"send {topic}" for topic in (LOG, RESOLVED, EMBEDDED, WRITTEN)),

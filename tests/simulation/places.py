@@ -19,7 +19,7 @@ from schemas.content import Content
 from schemas.records import Outgoing
 from schemas.settings import Collection, EmbeddingColumn, Kafka, Settings, Worker
 from tests.simulation.ports import POISON
-from topics.catalogue import capture_topic
+from topics.captures import Capture
 
 PARTITIONS = 2
 UNAVAILABLE = "__debezium_unavailable_value"
@@ -28,7 +28,12 @@ SETTINGS = Settings(
     worker=Worker(batch=4, batch_interval_ms=0, retry_attempts=2, retry_max_s=0.0),
     collections={
         "docs": Collection(
-            table="public.docs", key=("id",), text=("title", "body"), metadata=("year",), tenant="tenant"
+            dsn="postgresql://app@localhost/shop",
+            table="public.docs",
+            key=("id",),
+            text=("title", "body"),
+            metadata=("year",),
+            tenant="tenant",
         ),
         "notes": Collection(
             connector="mariadb",
@@ -39,6 +44,7 @@ SETTINGS = Settings(
         ),
     },
 )
+CAPTURES = {name: Capture(1, f"capture.{name}", name, each.table) for name, each in SETTINGS.collections.items()}
 DESCRIPTIONS = {
     "docs": TableDescription(("id",), ("title", "body"), {"year": Kind.INTEGER}, "tenant", None),
     "notes": TableDescription(("id",), ("body",), {}, None, "vector"),
@@ -62,7 +68,8 @@ class Connector:
 
     def __init__(self, legacy: MemoryLegacy, bus: MemoryBus) -> None:
         self.legacy = legacy
-        self.topic = capture_topic(SETTINGS.kafka.capture_prefix, SETTINGS.collections[legacy.name].table)
+        self._capture = CAPTURES[legacy.name]
+        self.topic = self._capture.topic
         self._postgres = SETTINGS.collections[legacy.name].connector == "postgres"
         self._bus = bus
         self._snapshot = list(legacy.stored.values())
@@ -140,10 +147,18 @@ class Connector:
     def _source(self, number: int | None) -> dict[str, Any]:
         """Return where a change is in the database's log; None stands for the snapshot."""
         snapshot, at = ("true", 0) if number is None else ("false", 100 * (number + 1))
+        space, _, table = self._capture.table.partition(".")
+        origin = {"name": self._capture.prefix, "db": "shop", "schema": space, "table": table}
         if self._postgres:
             # The last commit before the change, and the change: the latter may be lower than that of a change before.
             start = 1000 + at - 150 * ((number or 0) % 3)
             commit = "null" if number is None else f'"{1000 + at - 100}"'
-            return {"connector": "postgresql", "snapshot": snapshot, "sequence": f'[{commit},"{start}"]', "ts_ms": 1}
+            sequence = f'[{commit},"{start}"]'
+            return {
+                "connector": "postgresql",
+                "snapshot": snapshot,
+                "sequence": sequence,
+                "ts_ms": 1,
+            } | origin
         place = {"file": f"bin.{1 + at // 1000:06d}", "pos": at % 1000 + 4, "row": 0}
-        return {"connector": "mariadb", "snapshot": snapshot, "ts_ms": 1, **place}
+        return {"connector": "mariadb", "snapshot": snapshot, "ts_ms": 1, **place} | origin

@@ -31,11 +31,11 @@ from schemas.records import Outgoing, Received
 from tests.simulation import actions as act
 from tests.simulation.kafka import Group, SimApp
 from tests.simulation.loop import Fault, Process, Violation, at_once
-from tests.simulation.places import DOCUMENTS, PARTITIONS, SETTINGS, Connector, legacy_of
+from tests.simulation.places import CAPTURES, DOCUMENTS, PARTITIONS, SETTINGS, Connector, legacy_of
 from tests.simulation.ports import Port, SimEmbedder, Trouble
 from tests.simulation.watch import Watch
 from topics.catalogue import SUBMITTED
-from topics.provisioning import desired_topics
+from topics.provisioning import captured_topics, desired_topics
 
 START_MS = 1_700_000_000_000
 NAMES: tuple[RoleName, ...] = tuple(role for role in ROLES if role != "query")
@@ -61,7 +61,9 @@ class World:
     def __init__(self, first_rows: act.Write, trace: list[str]) -> None:
         self.now_ms = START_MS
         self.trace = trace
-        self.bus = SimBus({t.name: t.partitions for t in desired_topics(SETTINGS)}, clock_ms=self.clock)
+        of_capture = [t for each in CAPTURES.values() for t in captured_topics(SETTINGS.kafka, [each], mariadb=False)]
+        every = (*desired_topics(SETTINGS), *of_capture)
+        self.bus = SimBus({t.name: t.partitions for t in every}, clock_ms=self.clock)
         self.vectors, self.embedder = MemoryVectorStore(), SimEmbedder()
         self.legacy = {name: legacy_of(name) for name in SETTINGS.collections}
         self.watch = Watch(self.bus, self.legacy, self.vectors, self.embedder)
@@ -114,6 +116,7 @@ class World:
             cast(Any, Port(self.vectors, "vectors", trouble, name)),
             cast(Any, Port(self.embedder, "embedder", trouble, name)),
             cast(Any, None),  # searches are the query agent's, which writes nothing
+            capture=CAPTURES[name],
         )
 
     # Processes

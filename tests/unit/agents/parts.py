@@ -28,10 +28,12 @@ from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritte
 from schemas.queries import Hit, Phase
 from schemas.records import Outgoing, Received
 from schemas.settings import Collection
+from topics.captures import Capture
 from topics.catalogue import CATALOGUE, EMBEDDED, RESOLVED, WRITTEN
 
 NAME = "docs"
 CAPTURE = "crossfade.capture.public.docs"
+ORIGIN = {"name": "crossfade.capture", "db": "shop", "schema": "public", "table": "docs"}
 NOW = 1_700_000_000_000
 EPOCH = 1
 TRACEPARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
@@ -165,12 +167,20 @@ class World:
         self.around = Surroundings(lambda: NOW, EPOCH, Telemetry(tracing=False), max_text_bytes=100)
         self.ports = CollectionPorts(
             NAME,
-            Collection(table="public.docs", key=("id",), text=("body",), metadata=("year",), phase=phase),
+            Collection(
+                dsn="postgresql://app@localhost/shop",
+                table="public.docs",
+                key=("id",),
+                text=("body",),
+                metadata=("year",),
+                phase=phase,
+            ),
             cast(LegacyTable, self.noted(MemoryTable(self.legacy), "table")),
             cast(Ledger, self.noted(MemoryLedger(self.legacy), "ledger")),
             cast(VectorStore, self.noted(self.vectors, "vectors")),
             self.embedder,
             cast(SearchBackend, self.noted(RowSearch(self.legacy), "search")),
+            capture=Capture(1, "crossfade.capture", "crossfade-postgres", "public.docs"),
         )
 
     def noted(self, inner: object, name: str) -> Any:

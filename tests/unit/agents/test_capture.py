@@ -10,15 +10,17 @@ import pytest
 
 from agents.batch import Message
 from agents.capture import capture
+from domain.halts import Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentChanged
 from schemas.records import Outgoing
-from tests.unit.agents.parts import CAPTURE, NAME, NOW, Crash, World, content
+from tests.unit.agents.parts import CAPTURE, NAME, NOW, ORIGIN, Crash, World, content
 from topics.catalogue import LOG
 
 
-def change(world: World, lsn: int, before: Any, after: Any, operation: str = "u") -> Message:
+def change(world: World, lsn: int, before: Any, after: Any, operation: str = "u", **other: Any) -> Message:
     source = {"connector": "postgresql", "sequence": f'["{lsn}","{lsn + 1}"]', "snapshot": "false", "ts_ms": NOW - 70}
+    source |= ORIGIN | other
     value = {"op": operation, "before": before, "after": after, "source": source, "ts_ms": NOW}
     return world.bus.add(Outgoing(CAPTURE, b'{"id":"1"}', orjson.dumps(value)))
 
@@ -76,28 +78,48 @@ async def test_a_crash_and_a_second_delivery_append_the_same_entry(after: bool) 
 
 async def test_a_change_after_which_none_can_be_read_stops_its_collection_and_publishes_nothing() -> None:
     world = World()
-    stopped: list[tuple[str, str]] = []
+    batch = [change(world, 1, row("old"), row("new")), change(world, 2, None, None, "t")]
+    said = f"{CAPTURE}/0/1: the table was truncated: the documents that are gone are not named"
+    assert await stops(world, batch) == (NAME, Reason.UNREADABLE, said)
+    assert world.bus.events(LOG, DocumentChanged) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("db", "globex"), ("schema", "archive"), ("table", "docs_old"), ("name", "another.prefix")]
+)
+async def test_a_change_of_another_database_schema_table_or_connector_stops_the_collection_and_is_not_taken(
+    field: str, value: str
+) -> None:
+    world = World()
+    batch = [change(world, 1, row("old"), row("new")), change(world, 2, row("old"), row("new"), **{field: value})]
+    name, reason, said = await stops(world, batch)
+    assert (name, reason) == (NAME, Reason.FOREIGN_CHANGE)
+    assert f"{field} {value!r} instead of {ORIGIN[field]!r}" in said
+    assert world.bus.events(LOG, DocumentChanged) == []
+
+
+async def stops(world: World, batch: list[Message]) -> tuple[str, Reason, str]:
+    """Return what a batch stops its collection with; nothing returns from that."""
+    stopped: list[tuple[str, Reason, str]] = []
     never = asyncio.Event()
 
-    async def unreadable(name: str, detail: str) -> None:
-        stopped.append((name, detail))
+    async def unreadable(name: str, reason: Reason, detail: str) -> None:
+        stopped.append((name, reason, detail))
         await never.wait()
 
-    batch = [change(world, 1, row("old"), row("new")), change(world, 2, None, None, "t")]
     capturing = asyncio.create_task(capture(batch, unreadable=unreadable, **ports(world)))
     while not stopped:  # noqa: ASYNC110  # the task is given its turns
         await asyncio.sleep(0)
     assert not capturing.done()
     capturing.cancel()
-    assert stopped == [(NAME, f"{CAPTURE}/0/1: the table was truncated: the documents that are gone are not named")]
-    assert world.bus.events(LOG, DocumentChanged) == []
+    return stopped[0]
 
 
 async def test_a_row_that_is_wrong_by_itself_stops_nothing() -> None:
     world = World()
 
-    async def unreadable(name: str, detail: str) -> None:
-        raise AssertionError(name, detail)
+    async def unreadable(name: str, reason: Reason, detail: str) -> None:
+        raise AssertionError(name, reason, detail)
 
     moved = change(world, 1, {**row("old"), "id": "2"}, row("new"))
     (failure,) = await capture([moved], unreadable=unreadable, **ports(world))

@@ -9,6 +9,7 @@ from domain.halts import Reason
 from operations.capturing import CAPTURING, Group, halt_lost
 from operations.connectors_api import ConnectorState, ConnectorStatus
 from tests.unit.agents.parts import NAME, World
+from topics.captures import Capture
 
 GONE = "DebeziumException: Client requested master to start replication from a log that have been purged"
 
@@ -35,6 +36,6 @@ async def test_a_loss_that_the_connector_tells_counts_also_before_it_was_seen_to
     if has_run:
         await world.ports.ledger.record(f"{CAPTURING}.{NAME}", 1)
     halts = Halts({NAME: world.ports}, world.around.telemetry, {NAME: world.ports.settings})
-    group = Group("mariadb", "mysql://localhost/app", 1, (world.ports,))
+    group = Group("mariadb", "mysql://localhost/app", Capture(1, "p", "c", "app.t"), (world.ports,))
     assert await halt_lost(group, now, halts) is lost
     assert (world.legacy.recorded.get(f"halted.{NAME}") == Reason.CAPTURE_LOST) is lost

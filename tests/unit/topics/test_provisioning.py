@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.settings import Collection, Kafka, Settings
+from topics.captures import new_capture
 from topics.catalogue import ASKED, CATALOGUE, DAY_MS, LOG, SUBMITTED, WRITTEN, dead_letter_topic
 from topics.provisioning import (
     SMALL_RECORD_BYTES,
@@ -12,6 +13,7 @@ from topics.provisioning import (
     DesiredTopic,
     ExistingTopic,
     captured_table,
+    captured_topics,
     desired_topics,
     plan,
     reassignment,
@@ -114,20 +116,25 @@ def test_a_dead_letter_of_a_record_at_the_limit_fits_its_topic() -> None:
     assert record_limit(WRITTEN, kafka) == SMALL_RECORD_BYTES
 
 
-def test_every_collection_has_its_captured_topic_and_dead_letters() -> None:
-    table = Collection(table="articles", key=("id",), text=("body",))
-    lake = Collection(connector="mariadb", dsn="mysql://u@h/shop", table="posts", key=("id",), text=("body",))
-    names = {
-        topic.name for topic in desired_topics(settings().model_copy(update={"collections": {"a": table, "b": lake}}))
-    }
-    assert {
-        "crossfade.capture.public.articles",
-        "crossfade.capture.public.articles-dlt",
-        "crossfade.capture.shop.posts",
-        "__debezium-heartbeat.crossfade.capture",
-        "crossfade.capture.schema-history",
-    } <= names
-    assert len(names) == len(desired_topics(settings())) + 6
+def test_every_capture_has_its_topic_dead_letters_heartbeats_and_in_mariadb_its_schema_history() -> None:
+    kafka = settings().kafka
+    table, lake = (new_capture(kafka, kind, kind, 1, f"shop.{kind}") for kind in ("postgres", "mariadb"))
+    names = [topic.name for topic in captured_topics(kafka, [table], mariadb=False)]
+    assert names == [table.topic, table.dead_letters, table.heartbeats]
+    names = [topic.name for topic in captured_topics(kafka, [lake], mariadb=True)]
+    assert names == [lake.topic, lake.dead_letters, lake.heartbeats, lake.schema_history]
+
+
+def test_topics_of_capture_that_exist_are_planned_as_they_were_made_and_those_of_others_are_not() -> None:
+    kafka = settings().kafka
+    captures = [new_capture(kafka, "mariadb", "aa", epoch, "shop.posts") for epoch in (1, 2)]
+    made = captured_topics(kafka, captures, mariadb=True)
+    others = ["crossfade.captured.public.x", "__debezium-heartbeat.other", "orders"]
+    every = desired_topics(settings(), [*(topic.name for topic in made), *others])
+    existing = {name: found for topic in made for name, found in as_it_is(topic).items()}
+    planned = {action.topic.name: action.kind for action in plan(every, existing)}
+    assert {planned[topic.name] for topic in made} == {"keep"}
+    assert not planned.keys() & {*others}
 
 
 def test_no_retry_topic_is_made() -> None:
