@@ -9,7 +9,7 @@ from typing import Literal
 
 from connectors.errors import Misconfigured
 from connectors.kafka import tail
-from connectors.kafka.admin import topic_names
+from connectors.kafka.admin import partition_counts, topic_names
 from connectors.kafka.headers import partition_of
 from connectors.ports import Bus
 from domain.keys import document_key
