@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from agents.assembly import SOURCE_EPOCH
+from agents.assembly import capture_of
 from connectors.debezium import decode_capture
 from connectors.sql_connector import LegacyConnector
 from domain.legacy import TableDescription
@@ -14,11 +14,12 @@ from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import DeadLetter
 from schemas.documents import DocumentChanged
 from schemas.settings import Settings
-from topics.provisioning import captured_topic
+from topics.captures import Capture
 
 
-async def _table(name: str, legacy: LegacyConnector) -> tuple[TableDescription, int]:
-    return legacy.table.description, await legacy.ledger.recorded(f"{SOURCE_EPOCH}.{name}") or 1
+async def _table(settings: Settings, name: str, legacy: LegacyConnector) -> tuple[TableDescription, Capture | None]:
+    capture = await capture_of(legacy.ledger, settings.kafka, name, settings.collections[name])
+    return legacy.table.description, capture
 
 
 class CapturedLetters:
@@ -48,8 +49,9 @@ class CapturedLetters:
 
     async def _tables(self) -> dict[str, tuple[str, TableDescription, int]]:
         found: dict[str, tuple[str, TableDescription, int]] = {}
-        for name, collection in self._settings.collections.items():
-            table, _ = await answered(self._databases.ask(name, partial(_table, name)))
-            if table is not None:
-                found[captured_topic(self._settings.kafka, collection, table[1])] = (name, *table)
+        for name in self._settings.collections:
+            table, _ = await answered(self._databases.ask(name, partial(_table, self._settings, name)))
+            if table is not None and table[1] is not None:
+                description, capture = table
+                found[capture.topic] = (name, description, capture.epoch)
         return found
