@@ -51,7 +51,9 @@ class CapturedLetters:
         found: dict[str, tuple[str, TableDescription, int]] = {}
         for name in self._settings.collections:
             table, _ = await answered(self._databases.ask(name, partial(_table, self._settings, name)))
-            if table is not None and table[1] is not None:
-                description, capture = table
+            if table is None:
+                continue
+            description, capture = table
+            if capture is not None:
                 found[capture.topic] = (name, description, capture.epoch)
         return found
