@@ -8,6 +8,7 @@ from typing import Any
 
 from connectors.mariadb.layout import column_of, raw_columns, table_name
 from connectors.mariadb.pool import Pool, Session, quoted
+from connectors.mariadb.table_checks import TABLES, compressed_findings, is_table, kind_findings, unlogged_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
     NOT_PRIMARY,
@@ -39,8 +40,6 @@ SELECT INDEX_NAME AS name, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARA
 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s GROUP BY INDEX_NAME
 """
 
-_TABLES = "SELECT TABLE_NAME AS name, ENGINE AS engine FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"
-
 _REPLICATION = ("REPLICATION SLAVE", "REPLICATION REPLICA", "ALL PRIVILEGES ON *.*")
 
 
@@ -63,13 +62,14 @@ async def check_layout(
     """Return what is wrong, over a connection that is already there."""
     findings = await _server(session)
     schema, table = table_name(collection.table, database)
-    tables = {row["name"]: row["engine"] for row in await session.fetch(_TABLES, (schema,))}
+    tables = {row["name"]: row for row in await session.fetch(TABLES, (schema,))}
     if table not in tables:
         return [*findings, error(name, f"there is no table {schema}.{table}{near(table, tables)}")]
     reference = quoted(schema, table)
-    if tables[table] != "InnoDB":
-        message = f"the table's engine is {tables[table]}: it has no transactions"
-        findings.append(error(name, message, f"ALTER TABLE {reference} ENGINE=InnoDB"))
+    kind = str(tables[table]["type"])
+    findings += kind_findings(name, f"{schema}.{table}", reference, tables[table]["engine"], kind)
+    if not is_table(kind):
+        return findings
     raw = await raw_columns(session, schema, table)
     columns = {column: column_of(row) for column, row in raw.items()}
     findings += column_findings(name, collection, columns, _base, partial(_key_remedy, reference))
@@ -78,6 +78,8 @@ async def check_layout(
     if all(column in raw for column in collection.key):
         findings += _key(name, reference, collection, raw, indexes)
     findings += _details(name, collection, raw)
+    findings += compressed_findings(name, raw)
+    findings += await unlogged_findings(session, name, collection, schema, table)
     if dimension is not None and collection.embedding and collection.embedding.column in raw:
         findings += await _vectors(session, name, reference, collection, dimension, raw)
     if all(column in raw for column in collection.text):
@@ -86,9 +88,10 @@ async def check_layout(
 
 
 def _key_remedy(table: str, column: Column) -> str:
-    """A text of bounded length keeps what an ENUM or a short text holds; of others it is not known."""
+    """A text keeps what the column holds; that the application can do with it is for the operator to know."""
     if column.kind is Kind.TEXT:
-        return f"ALTER TABLE {table} MODIFY {quoted(column.name)} VARCHAR(190) COLLATE utf8mb4_nopad_bin NOT NULL"
+        changed = f"ALTER TABLE {table} MODIFY {quoted(column.name)} VARCHAR(190) COLLATE utf8mb4_nopad_bin NOT NULL"
+        return f"-- {changed}, where the application can do with a text"
     return OTHER_KEY
 
 

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from connectors.postgres.expressions import document_vector, literal
-from connectors.postgres.layout import column_of, find_table, raw_columns
+from connectors.postgres.layout import column_of, find_table, raw_columns, table_reference
 from connectors.postgres.pool import Pool, Session, quoted
+from connectors.postgres.table_checks import NAME_A_TABLE, other_kind, table_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
     NOT_PRIMARY,
@@ -21,7 +22,7 @@ from connectors.sql_checks import (
     vector_findings,
     warning,
 )
-from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Column
+from connectors.sql_layout import VERSION_COLUMN, Column
 from domain.legacy import Finding
 from domain.values import Kind
 from schemas.settings import Collection
@@ -34,16 +35,6 @@ SELECT current_setting('wal_level') AS wal_level,
        (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user)
        OR EXISTS (SELECT 1 FROM pg_roles WHERE rolname IN ('rds_replication', 'cloudsqlreplication')
                   AND pg_has_role(current_user, oid, 'member')) AS replication
-"""
-
-_TABLE = """
-SELECT c.relreplident::text AS identity,
-       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-       AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE') AS privileges,
-       has_schema_privilege(c.relnamespace, 'CREATE') AS may_create,
-       to_regclass($2) IS NOT NULL AS has_ledger,
-       EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisprimary) AS has_primary
-FROM pg_class c WHERE c.oid = to_regclass($1)
 """
 
 # A column that an index only includes is no part of its key.
@@ -98,6 +89,9 @@ async def check_layout(
     findings = await _server(session)
     found = await find_table(session, collection.table)
     if found is None:
+        kind = await other_kind(session, table_reference(collection.table))
+        if kind is not None:
+            return [*findings, error(name, f"{collection.table} is {kind}", NAME_A_TABLE)]
         tables = [str(row[0]) for row in await session.fetch(_TABLES)]
         hint = near(collection.table.rpartition(".")[2], tables)
         return [*findings, error(name, f"there is no table {collection.table}{hint}")]
@@ -106,7 +100,7 @@ async def check_layout(
     columns = {column: column_of(row) for column, row in raw.items()}
     findings += column_findings(name, collection, columns, lambda column: column.sql_type, partial(_key_remedy, table))
     findings += _version_column(name, table, raw)
-    findings += await _table(session, name, table, found[0])
+    findings += await table_findings(session, name, table, found[0])
     if all(column in raw for column in collection.key):
         findings += await _key(session, name, table, collection, raw)
     findings += await _embedding(session, name, collection)
@@ -156,23 +150,6 @@ def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) ->
     return []
 
 
-async def _table(session: Session, name: str, table: str, schema: str) -> list[Finding]:
-    row = await session.fetchrow(_TABLE, table, quoted(schema, LEDGER_TABLE))
-    if row is None:
-        return []
-    findings = []
-    if row["identity"] != "f":
-        message = "the replica identity is not FULL: updates and deletions would come without what was there before"
-        findings.append(error(name, message, f"ALTER TABLE {table} REPLICA IDENTITY FULL"))
-    if not row["privileges"]:
-        mend = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO CURRENT_USER"
-        findings.append(error(name, "the role may not read and write the table", mend))
-    if not row["has_ledger"] and not row["may_create"]:
-        mend = f"GRANT CREATE ON SCHEMA {quoted(schema)} TO CURRENT_USER"
-        findings.append(error(name, f"the role may not create {LEDGER_TABLE} in schema {schema}", mend))
-    return findings
-
-
 async def _key(
     session: Session, name: str, table: str, collection: Collection, raw: Mapping[str, dict[str, Any]]
 ) -> list[Finding]:
@@ -199,11 +176,12 @@ async def _key(
 
 
 def _key_remedy(table: str, column: Column) -> str:
-    """Text keeps what these types hold as it is; of others it is not known what the application does with them."""
-    if column.kind is Kind.TEXT:
-        name = quoted(column.name)
-        return f'ALTER TABLE {table} ALTER COLUMN {name} TYPE text COLLATE "C" USING {name}::text'
-    return OTHER_KEY
+    """Text keeps what the column holds; what an application does with an ENUM is for the operator to know."""
+    if column.kind is not Kind.TEXT:
+        return OTHER_KEY
+    name = quoted(column.name)
+    changed = f'ALTER TABLE {table} ALTER COLUMN {name} TYPE text COLLATE "C" USING {name}::text'
+    return f"-- {changed}, where the application can do with a text" if column.binary else changed
 
 
 async def _embedding(session: Session, name: str, collection: Collection) -> list[Finding]:

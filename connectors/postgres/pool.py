@@ -31,6 +31,8 @@ SERVER_SETTINGS = {
     # A worker that vanished without a word leaves no locks behind for longer than this.
     "idle_in_transaction_session_timeout": "20000",
     "jit": "off",
+    # Rows that a policy would hide are an error: as absent rows they would be deleted from Qdrant.
+    "row_security": "off",
 }
 
 # SQLSTATE, whole or its class of two characters, to error; the whole code wins, and what is not here is refused: only

@@ -1,0 +1,95 @@
+"""What kind of table `config check` was given in MariaDB, and what of it the binary log does not have. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from connectors.mariadb.pool import Session
+from connectors.sql_checks import error, warning
+from domain.legacy import Finding
+from schemas.settings import Collection
+
+TABLES = """
+SELECT TABLE_NAME AS name, ENGINE AS engine, TABLE_TYPE AS type FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
+"""
+NAME_A_TABLE = "-- crossfade.toml: name the table that holds the rows"
+
+_NO_TABLE = {
+    "VIEW": "a view: it has no key, and no row of it is in the binary log",
+    "SYSTEM VIEW": "a view of the server",
+    "SEQUENCE": "a sequence",
+}
+
+_ACTIONS = """
+SELECT k.CONSTRAINT_NAME AS name, GROUP_CONCAT(k.COLUMN_NAME SEPARATOR '\n') AS columns, r.DELETE_RULE AS deleted,
+       r.UPDATE_RULE AS updated, CONCAT(k.REFERENCED_TABLE_SCHEMA, '.', k.REFERENCED_TABLE_NAME) AS parent
+FROM information_schema.REFERENTIAL_CONSTRAINTS r JOIN information_schema.KEY_COLUMN_USAGE k
+  ON k.CONSTRAINT_SCHEMA = r.CONSTRAINT_SCHEMA AND k.TABLE_NAME = r.TABLE_NAME
+ AND k.CONSTRAINT_NAME = r.CONSTRAINT_NAME
+WHERE r.CONSTRAINT_SCHEMA = %s AND r.TABLE_NAME = %s GROUP BY k.CONSTRAINT_NAME
+"""
+
+_PARTITIONED = """
+SELECT COUNT(*) AS partitions FROM information_schema.PARTITIONS
+WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND PARTITION_NAME IS NOT NULL
+"""
+
+_CHANGING = {"CASCADE", "SET NULL", "SET DEFAULT"}
+
+
+def kind_findings(name: str, table: str, reference: str, engine: str | None, kind: str) -> list[Finding]:
+    """Return what is wrong with something of that name; whether there is more to look at is for its kind to say."""
+    if kind in _NO_TABLE:
+        return [error(name, f"{table} is {_NO_TABLE[kind]}", NAME_A_TABLE)]
+    findings = []
+    if kind == "SYSTEM VERSIONED":
+        text = "the table is system-versioned: capture cannot read its rows in the binary log"
+        mend = f"-- ALTER TABLE {reference} DROP SYSTEM VERSIONING, which forgets the history"
+        findings.append(error(name, text, mend))
+    if engine != "InnoDB":
+        message = f"the table's engine is {engine}: it has no transactions"
+        findings.append(error(name, message, f"ALTER TABLE {reference} ENGINE=InnoDB"))
+    return findings
+
+
+def is_table(kind: str) -> bool:
+    """Say whether what has that TABLE_TYPE has rows of its own."""
+    return kind not in _NO_TABLE
+
+
+async def unlogged_findings(
+    session: Session, name: str, collection: Collection, schema: str, table: str
+) -> list[Finding]:
+    """Return in which ways rows of the table change without an entry in the binary log."""
+    optional = [collection.tenant] if collection.tenant else []
+    used = {*collection.key, *collection.text, *collection.metadata, *optional}
+    findings = []
+    for row in await session.fetch(_ACTIONS, (schema, table)):
+        changed = bool(used.intersection(str(row["columns"]).split("\n")))
+        deleted, updated, parent = row["deleted"], row["updated"], row["parent"]
+        ways = [f"ON DELETE {deleted}"] if deleted == "CASCADE" or (changed and deleted in _CHANGING) else []
+        ways += [f"ON UPDATE {updated}"] if changed and updated in _CHANGING else []
+        if ways:
+            text = (
+                f"foreign key {row['name']}: what {' and '.join(ways)} of {parent} does to this table is not in the "
+                "binary log: Qdrant keeps what was there until verify --repair finds it"
+            )
+            mend = f"-- have the application change these rows itself, before those of {parent}; or verify continuously"
+            findings.append(warning(name, text, mend))
+    if int((await session.fetch(_PARTITIONED, (schema, table)))[0]["partitions"]):
+        text = (
+            "the table is partitioned: rows that come or go with a partition (DROP, TRUNCATE, EXCHANGE, CONVERT) are "
+            "not in the binary log; run verify --repair after it"
+        )
+        findings.append(warning(name, text))
+    return findings
+
+
+def compressed_findings(name: str, raw: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Return an error for compressed columns, configured or not: the binary log has them in a form of its own."""
+    found = [column for column, row in raw.items() if "compressed" in str(row["sql_type"]).lower()]
+    if not found:
+        return []
+    text = f"column {', '.join(found)} is COMPRESSED: capture cannot read the table's rows in the binary log"
+    return [error(name, text, "-- ALTER TABLE … MODIFY the column without COMPRESSED, which rewrites the table")]

@@ -1,0 +1,214 @@
+"""What is no plain table: each kind works, is refused by `config check` with the reason, or is warned of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from connectors.errors import Misconfigured
+from connectors.legacy_connector import apply_mend, check_legacy, open_legacy
+from domain.legacy import Finding
+from operations.stack.layout import StackAddresses
+from tests.contract.legacy_places import Place, content, fresh_place, upsert
+
+pytestmark = pytest.mark.stack
+COLUMNS = "id bigint PRIMARY KEY, body text, crossfade_version bigint"
+FULL = "ALTER TABLE {t} REPLICA IDENTITY FULL"
+PLAIN: dict[str, Any] = {"text": ("body",), "metadata": (), "tenant": None}
+
+
+async def check(place: Place, **changes: Any) -> list[Finding]:
+    return await check_legacy("documents", place.collection(**(PLAIN | changes)), place.dsn)
+
+
+def told(findings: list[Finding], level: str) -> str:
+    return "\n".join(finding.message for finding in findings if finding.level == level)
+
+
+POSTGRES = {
+    "view": (["CREATE TABLE {s}.base (" + COLUMNS + ")", "CREATE VIEW {t} AS SELECT * FROM {s}.base"], "is a view"),
+    "materialized view": (
+        ["CREATE TABLE {s}.base (" + COLUMNS + ")", "CREATE MATERIALIZED VIEW {t} AS SELECT * FROM {s}.base"],
+        "is a materialized view",
+    ),
+    "sequence": (["CREATE SEQUENCE {t}"], "is a sequence"),
+    "foreign table": (
+        ["CREATE FOREIGN DATA WRAPPER {s}_w", "CREATE SERVER {s}_s FOREIGN DATA WRAPPER {s}_w",
+         "CREATE FOREIGN TABLE {t} (id bigint, body text, crossfade_version bigint) SERVER {s}_s"],
+        "is a foreign table",
+    ),
+    "unlogged": ([f"CREATE UNLOGGED TABLE {{t}} ({COLUMNS})", FULL], "is unlogged"),
+    "parent": ([f"CREATE TABLE {{t}} ({COLUMNS})", FULL, "CREATE TABLE {s}.child () INHERITS ({t})"], "inherit from"),
+    "rules": (
+        [f"CREATE TABLE {{t}} ({COLUMNS})", FULL, "CREATE RULE r AS ON DELETE TO {t} DO INSTEAD NOTHING"], "has rules"
+    ),
+    "unlogged partition": (
+        ["CREATE TABLE {t} (" + COLUMNS + ") PARTITION BY RANGE (id)", FULL,
+         "CREATE UNLOGGED TABLE {s}.one PARTITION OF {t} DEFAULT", "ALTER TABLE {s}.one REPLICA IDENTITY FULL"],
+        "partition one is unlogged",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", POSTGRES)
+async def test_what_postgresql_cannot_capture_is_refused(stack: StackAddresses, kind: str) -> None:
+    async with fresh_place("postgres", stack) as place:
+        statements, words = POSTGRES[kind]
+        await place.execute(*(one.replace("{s}", place.schema) for one in statements))
+        try:
+            findings = await check(place)
+            assert words in told(findings, "error")
+            assert all(f.mend for f in findings if f.level == "error")
+        finally:
+            if kind == "foreign table":
+                await place.execute(f"DROP FOREIGN DATA WRAPPER {place.schema}_w CASCADE")
+
+
+async def test_a_child_of_a_table_and_a_single_partition_are_tables_of_their_own(stack: StackAddresses) -> None:
+    async with fresh_place("postgres", stack) as place:
+        await place.execute(
+            f"CREATE TABLE {place.schema}.parent (id bigint, body text, crossfade_version bigint)",
+            f"CREATE TABLE {{t}} (PRIMARY KEY (id)) INHERITS ({place.schema}.parent)",
+            FULL,
+        )
+        assert told(await check(place), "error") == ""
+
+
+async def test_a_partitioned_table_needs_the_whole_old_row_of_each_partition(stack: StackAddresses) -> None:
+    async with fresh_place("postgres", stack) as place:
+        schema = place.schema
+        await place.execute(
+            f"CREATE TABLE {{t}} ({COLUMNS}) PARTITION BY RANGE (id)",
+            f"CREATE TABLE {schema}.low PARTITION OF {{t}} FOR VALUES FROM (MINVALUE) TO (100)",
+            f"CREATE TABLE {schema}.high PARTITION OF {{t}} FOR VALUES FROM (100) TO (9999) PARTITION BY RANGE (id)",
+            f"CREATE TABLE {schema}.higher PARTITION OF {schema}.high DEFAULT",
+        )
+        findings = await check(place)
+        errors = told(findings, "error")
+        assert "the replica identity is not FULL" in errors
+        assert "partition low is not FULL" in errors
+        assert "partition higher is not FULL" in errors
+        assert "in no log; run verify --repair" in told(findings, "warning")
+        await apply_mend(place.dsn, findings)
+        assert told(await check(place), "error") == ""
+        legacy = await open_legacy("documents", place.collection(**PLAIN), place.dsn)
+        try:
+            await legacy.prepare()
+            given = content().model_copy(update={"text": {"body": "x"}, "metadata": {}})
+            outcomes = await legacy.table.apply([upsert(str(n), 1, given) for n in (1, 99, 100, 500)])
+            assert [outcome.reason for outcome in outcomes] == [None] * 4
+            assert [row.id for row in await legacy.bulk.scan_range("1", None, 10)] == ["99", "100", "500"]
+            assert (await legacy.bulk.coverage([(None, "99"), ("99", None)])).outside == 0
+            # One that comes later has not inherited it.
+            await place.execute(f"ALTER TABLE {{t}} DETACH PARTITION {schema}.low")
+            await place.execute(f"CREATE TABLE {schema}.again PARTITION OF {{t}} FOR VALUES FROM (0) TO (100)")
+            assert "partition again is not FULL" in told(await check(place), "error")
+        finally:
+            await legacy.close()
+
+
+async def test_rows_that_a_policy_hides_are_an_error_and_never_absent(stack: StackAddresses) -> None:
+    async with fresh_place("postgres", stack) as place:
+        role = f"seen_{place.schema[-8:]}"
+        await place.execute(
+            f"CREATE TABLE {{t}} ({COLUMNS})",
+            FULL,
+            "INSERT INTO {t} (id, body) SELECT n, 'body' FROM generate_series(1, 10) n",
+            f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'p'",
+            f"GRANT ALL ON SCHEMA {place.schema} TO {role}",
+            f"GRANT ALL ON {{t}} TO {role}",
+        )
+        dsn = f"postgresql://{role}:p@{place.dsn.rpartition('@')[2]}"
+        legacy = await open_legacy("documents", place.collection(**PLAIN), dsn)
+        try:
+            await legacy.prepare()
+            assert len(await legacy.table.rows(["1", "9"])) == 2
+            await place.execute("CREATE POLICY few ON {t} USING (id < 5)", "ALTER TABLE {t} ENABLE ROW LEVEL SECURITY")
+            findings = await check_legacy("documents", place.collection(**PLAIN), dsn)
+            assert "row level security hides rows" in told(findings, "error")
+            # Under a running worker, too: no row is taken for a deleted one.
+            for reading in (
+                legacy.table.rows(["1", "9"]),
+                legacy.table.existing(["9"]),
+                legacy.bulk.scan_range(None, None, 10),
+                legacy.bulk.coverage([(None, None)]),
+                legacy.checksums.of_ranges([(None, None)]),
+            ):
+                with pytest.raises(Misconfigured, match="row-level security"):
+                    await reading
+            await place.execute(f"ALTER ROLE {role} BYPASSRLS")
+            assert "row level security" not in told(
+                await check_legacy("documents", place.collection(**PLAIN), dsn), "error"
+            )
+        finally:
+            await legacy.close()
+            await place.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+MARIADB = {
+    "view": (["CREATE TABLE {s}.base (" + COLUMNS + ")", "CREATE VIEW {t} AS SELECT * FROM {s}.base"], "is a view"),
+    "sequence": (["CREATE SEQUENCE {t}"], "is a sequence"),
+    "system-versioned": ([f"CREATE TABLE {{t}} ({COLUMNS}) WITH SYSTEM VERSIONING"], "is system-versioned"),
+    **{
+        engine: (
+            [f"CREATE TABLE {{t}} ({COLUMNS.replace('text', 'varchar(100)')}) ENGINE={engine}"],
+            f"engine is {engine}",
+        )
+        for engine in ("MyISAM", "Aria", "MEMORY")
+    },
+    "compressed": ([f"CREATE TABLE {{t}} ({COLUMNS}, other text COMPRESSED)"], "other is COMPRESSED"),
+}
+
+
+@pytest.mark.parametrize("kind", MARIADB)
+async def test_what_mariadb_cannot_capture_is_refused(stack: StackAddresses, kind: str) -> None:
+    async with fresh_place("mariadb", stack) as place:
+        statements, words = MARIADB[kind]
+        await place.execute(*(one.replace("{s}", place.schema) for one in statements))
+        findings = await check(place)
+        assert words in told(findings, "error")
+        assert all(f.mend for f in findings if f.level == "error")
+
+
+@pytest.mark.parametrize(
+    ("action", "warned"),
+    [
+        ("ON DELETE CASCADE", "ON DELETE CASCADE"),
+        ("ON UPDATE CASCADE", "ON UPDATE CASCADE"),
+        ("ON DELETE SET NULL", "ON DELETE SET NULL"),
+        ("ON DELETE RESTRICT ON UPDATE RESTRICT", None),
+    ],
+)
+async def test_what_a_foreign_key_does_without_the_binary_log_is_warned_of(
+    stack: StackAddresses, action: str, warned: str | None
+) -> None:
+    async with fresh_place("mariadb", stack) as place:
+        await place.execute(
+            f"CREATE TABLE {place.schema}.authors (id bigint PRIMARY KEY)",
+            f"CREATE TABLE {{t}} ({COLUMNS}, author bigint, "
+            f"FOREIGN KEY (author) REFERENCES {place.schema}.authors (id) {action})",
+        )
+        found = told(await check(place, metadata=("author",)), "warning")
+        assert ("is not in the binary log" in found) == (warned is not None)
+        assert (warned or "") in found
+        # A column that is not in Qdrant may change as it likes; a row that goes takes its document with it.
+        assert ("is not in the binary log" in told(await check(place), "warning")) == (action == "ON DELETE CASCADE")
+
+
+async def test_a_partitioned_table_of_mariadb_works_and_is_warned_of(stack: StackAddresses) -> None:
+    async with fresh_place("mariadb", stack) as place:
+        await place.execute(
+            f"CREATE TABLE {{t}} ({COLUMNS}) PARTITION BY RANGE (id) "
+            "(PARTITION low VALUES LESS THAN (100), PARTITION high VALUES LESS THAN MAXVALUE)",
+            "INSERT INTO {t} (id, body) VALUES (1, 'a'), (99, 'b'), (100, 'c')",
+        )
+        findings = await check(place)
+        assert told(findings, "error") == ""
+        assert "rows that come or go with a partition" in told(findings, "warning")
+        legacy = await open_legacy("documents", place.collection(**PLAIN), place.dsn)
+        try:
+            assert [row.id for row in await legacy.bulk.scan_range("1", None, 10)] == ["99", "100"]
+            assert (await legacy.bulk.coverage([(None, "99"), ("99", None)])).outside == 0
+        finally:
+            await legacy.close()
