@@ -9,16 +9,17 @@ from collections.abc import Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.grouping import by_collection, newest_of
-from agents.outcomes import written
+from agents.outcomes import lost_resolved, written
 from agents.refresh import append_refreshes
 from connectors.errors import Refused
 from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
+from domain.keys import document_key
 from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict
-from schemas.cloudevents import decode
-from schemas.documents import DocumentResolved
+from schemas.cloudevents import decode, encode
+from schemas.documents import DocumentChanged, DocumentResolved
 from schemas.records import Outgoing
 from topics.catalogue import LOG
 
@@ -130,6 +131,39 @@ async def _refresh_refused(
         rejects=rejects,
         traceparents={document_id: message.trace.sent(LOG) for document_id, ((message, _), _) in refusals.items()},
     )
+
+
+def lost_write(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+    """Return what goes out with the dead letter of a resolved version: its outcome, and the end of the wait for it.
+
+    Published with the dead letter, and read from no store: what made it one may keep rows from being read, too. The
+    resolver reads the row as soon as that is possible. What the table refused has its refresh entry already.
+    """
+    outcomes = lost_resolved(message, error, "legacy", around)
+    if not outcomes or isinstance(error, RefusedByLegacy):
+        return outcomes
+    event, _ = decode(message.record, DocumentResolved)
+    if event.origin != "producer":
+        return outcomes
+    key = document_key(event.collection, event.id)
+    entry = DocumentChanged(
+        collection=event.collection,
+        id=event.id,
+        origin="refresh",
+        incomplete=True,
+        rejects=event.version,
+        occurred_at_ms=around.clock(),
+    )
+    ended = encode(
+        entry,
+        topic=LOG,
+        key=key,
+        event_id=f"lost/{key}@{event.version}",
+        source=SOURCE,
+        time_ms=around.clock(),
+        traceparent=message.trace.sent(LOG),
+    )
+    return [*outcomes, ended]
 
 
 async def refusal_told(failure: Failure, *, collections: Collections) -> None:

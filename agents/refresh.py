@@ -10,12 +10,12 @@ from typing import Protocol
 
 from agents.batch import Surroundings
 from connectors.ports import Bus, Ledger, LegacyTable
-from domain.fold import LedgerState
 from domain.keys import document_key
+from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from schemas.cloudevents import encode
 from schemas.content import content_hash
-from schemas.documents import DocumentChanged
+from schemas.documents import DocumentChanged, Evidence
 from schemas.records import Outgoing
 from topics.catalogue import LOG
 
@@ -47,11 +47,13 @@ async def append_refreshes(
     around: Surroundings,
     source: str,
     rejects: Mapping[str, int] | None = None,
+    evidence: Mapping[str, Evidence | None] | None = None,
     traceparents: Mapping[str, str | None] | None = None,
 ) -> None:
     """Append one refresh entry for each document, for the rows as they are now.
 
-    `rejects` names, by document, the producer's version that the legacy store refused. Returns when the log has them.
+    `rejects` names, by document, the producer's version that the legacy store refused, `evidence` what a repair knows
+    of the ledger. Returns when the log has them.
     """
     if not ids:
         return
@@ -60,14 +62,15 @@ async def append_refreshes(
     entries: list[Outgoing] = []
     for document_id in ids:
         found = ledger.get(document_id)
-        state = found.state if found else LedgerState()
-        entry = refresh_entry(ports.name, document_id, rows.get(document_id), state, around, rejects or {})
+        entry = refresh_entry(ports.name, document_id, rows.get(document_id), found or LedgerRow(), around).model_copy(
+            update={"rejects": (rejects or {}).get(document_id, 0), "evidence": (evidence or {}).get(document_id)}
+        )
         entries.append(
             encode(
                 entry,
                 topic=LOG,
                 key=document_key(ports.name, document_id),
-                event_id=f"refresh/{document_key(ports.name, document_id)}@{state.version}",
+                event_id=f"refresh/{document_key(ports.name, document_id)}@{found.state.version if found else 0}",
                 source=source,
                 time_ms=around.clock(),
                 traceparent=(traceparents or {}).get(document_id),
@@ -80,11 +83,10 @@ def refresh_entry(
     collection: str,
     document_id: str,
     row: LegacyRow | None,
-    state: LedgerState,
+    ledger: LedgerRow,
     around: Surroundings,
-    rejects: Mapping[str, int],
 ) -> DocumentChanged:
-    """Return the refresh entry of a row (None: there is no row)."""
+    """Return the refresh entry of a row (None: there is no row), whose ledger was read before it."""
     return DocumentChanged(
         collection=collection,
         id=document_id,
@@ -94,7 +96,7 @@ def refresh_entry(
         content_hash=content_hash(row.content) if row else None,
         before_version=row.version if row else None,
         after_version=row.version if row else None,
-        position=state.legacy_position,
-        rejects=rejects.get(document_id, 0),
+        position=ledger.state.legacy_position,
+        done=ledger.legacy_version,
         occurred_at_ms=around.clock(),
     )

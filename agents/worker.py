@@ -19,7 +19,7 @@ from agents.faust_apps import Bounds, add_batch_agent, add_concurrent_agent, mak
 from agents.halts import Halts
 from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
-from agents.legacy_writer import refusal_told, write_legacy
+from agents.legacy_writer import lost_write, refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
 from agents.resolver import dead_letter_told, resolve
@@ -190,7 +190,7 @@ class Worker:
 
         lost: dict[RoleName, Lost] = {
             "intake": partial(refused_submission, around=self._around),
-            "legacy": partial(lost_resolved, store="legacy", around=self._around),
+            "legacy": partial(lost_write, around=self._around),
             "embedder": partial(lost_resolved, store="qdrant", around=self._around),
             "vector": partial(lost_embedded, around=self._around),
             "query": partial(refused_question, around=self._around),

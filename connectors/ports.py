@@ -54,6 +54,17 @@ class Ledger(Protocol):
         """Clear `refused_version` of each document where it is the given one: dead letter and refresh are published."""
         ...
 
+    async def page(self, after: str, limit: int) -> dict[str, LedgerRow]:
+        """Return up to `limit` ledger rows behind a document id (empty: from the first), in the order of their ids."""
+        ...
+
+    async def put_back(self, document_id: str, versions: Mapping[str, tuple[int, int]]) -> None:
+        """Set columns of a damaged row: by name what each must still hold, and what it is set to.
+
+        Only for versions that no history brings about (`domain.repair`): every other write moves them up.
+        """
+        ...
+
     async def recorded(self, name: str) -> int | None:
         """Return a number recorded for the whole installation in this database (partition epoch and count)."""
         ...
@@ -272,6 +283,13 @@ class VectorStore(Protocol):
         """Write those points of the documents where no point of their id is; what is there, tombstones too, stays.
 
         Returns when the store has applied them. The points of a document may be seen one after the other.
+        """
+        ...
+
+    async def forget(self, collection: str, ids: bytes, above: int) -> None:
+        """Remove those points of packed ids whose version is above `above`.
+
+        Only for versions that no history brings about (`domain.repair`), which would block every write for ever.
         """
         ...
 

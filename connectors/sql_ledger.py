@@ -1,4 +1,7 @@
-"""A ledger row as both databases store it, back into a value. Positions are JSON text, compared in Python only."""
+"""A ledger row as both databases store it, back into a value. Positions are JSON text, compared in Python only.
+
+A position that cannot be read counts as none: what it had been passed over for is folded again, in its order.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,11 @@ LEDGER_COLUMNS = (
 )
 
 
+VERSION_COLUMNS = ("version", "legacy_version", "vector_version")
+"""What `Ledger.put_back` may set."""
+_PRODUCER_PARTS = 3
+
+
 def position_text(position: Sequence[Any]) -> str:
     """Return a position, or positions, as JSON text."""
     return orjson.dumps(position).decode()
@@ -42,8 +50,10 @@ def ledger_row(values: Sequence[Any]) -> LedgerRow:
         pending=flags[0],
         removed=flags[1],
         refresh=flags[2],
-        legacy_position=tuple(orjson.loads(values[6])),
-        producer_positions=tuple((p, e, o) for p, e, o in orjson.loads(values[7])),
+        legacy_position=_numbers(_parsed(values[6])),
+        producer_positions=tuple(
+            (one[0], one[1], one[2]) for one in map(_numbers, _parsed(values[7])) if len(one) == _PRODUCER_PARTS
+        ),
     )
     return LedgerRow(
         state=state,
@@ -54,3 +64,17 @@ def ledger_row(values: Sequence[Any]) -> LedgerRow:
         chunk_count=None if values[12] is None else int(values[12]),
         embedding_model=values[13],
     )
+
+
+def _parsed(text: Any) -> list[Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return []
+    return value if isinstance(value, list) else []
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """Return a list of integers as a tuple, anything else as an empty one."""
+    whole = isinstance(value, list) and all(type(part) is int for part in value)
+    return tuple(value) if whole else ()

@@ -109,8 +109,6 @@ def _beside_the_ledger(legacy: LegacyFacts, version: int, chunks: int) -> str | 
         return f"{chunks} chunks, the ledger says {legacy.chunk_count}"
     if legacy.vector_version and version != legacy.vector_version:
         return f"wrong version: {version}, the ledger says {legacy.vector_version}"
-    if legacy.version is not None and version < legacy.version:
-        return "version below the row's"
     return None
 
 

@@ -65,15 +65,18 @@ def _fold_producer(
 
 
 def _fold_refresh(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
+    ledger, seen = _without_disproved(ledger, entry), _without_disproved(seen, entry)
+    ended = entry.rejects or wait_is_ended(ledger, entry)
     if entry.rejects and entry.rejects != ledger.written:
         return Verdict.OVERTAKEN, seen
-    if ledger.pending and not entry.rejects:
+    if ledger.pending and not ended:
         # Also where the row holds the awaited write already: captured changes older than it may still come, and its
         # echo, which ends the wait, comes after them. What was written behind it is captured behind it.
-        return Verdict.OVERTAKEN, seen
-    # A refused write has no echo to wait for.
-    if refresh_is_outdated(ledger, entry):
-        return Verdict.READ_AGAIN, replace(seen, pending=False, refresh=True)
+        return Verdict.OVERTAKEN, replace(seen, refresh=False)
+    if entry.incomplete or refresh_is_outdated(ledger, entry):
+        return Verdict.READ_AGAIN, replace(seen, pending=False, removed=ledger.removed and not ended, refresh=True)
+    if deletion_is_under_way(ledger, entry) and not ended:
+        return Verdict.OVERTAKEN, replace(seen, refresh=False)
     return Verdict.TAKES_EFFECT, replace(seen, pending=False, removed=False, refresh=False)
 
 
@@ -87,16 +90,17 @@ def _fold_captured(ledger: LedgerState, seen: LedgerState, entry: DocumentChange
         return Verdict.OVERTAKEN, seen
     if belongs_to_removed_row(ledger, entry):
         return Verdict.REMOVED, seen
-    after = replace(seen, pending=False, removed=ledger.removed and entry.deleted)
-    if entry.incomplete:
+    unclear = may_be_of_removed_row(ledger, entry)
+    after = replace(seen, pending=False, removed=ledger.removed and (entry.deleted or unclear))
+    if entry.incomplete or unclear:
         return Verdict.READ_AGAIN, replace(after, refresh=True)
     return Verdict.TAKES_EFFECT, replace(after, refresh=False)
 
 
 def _fold_echo(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
-    if is_unawaited(ledger, entry):
+    if is_unawaited(ledger):
         return Verdict.READ_AGAIN, replace(seen, refresh=True)
-    return Verdict.ECHO, replace(seen, pending=ledger.pending and entry.after_version != ledger.written)
+    return Verdict.ECHO, replace(seen, pending=entry.after_version != ledger.written)
 
 
 def producer_delivered_again(ledger: LedgerState, entry: DocumentChanged) -> bool:
@@ -123,12 +127,13 @@ def is_echo(entry: DocumentChanged) -> bool:
     )
 
 
-def is_unawaited(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Say whether an echo is of a write before the last one, whose refusal ended the wait.
+def is_unawaited(ledger: LedgerState) -> bool:
+    """Say whether nobody waits for an echo, so that what looks like one may be anything: the row must be read again.
 
-    Captured changes older than the echoed write may have taken effect since then, so the row must be read again.
+    It is of a write before a refused one, of one whose wait was ended, or no write of ours at all: a row that was
+    archived and is inserted again carries the version that it had.
     """
-    return not ledger.pending and not ledger.removed and entry.after_version != ledger.written
+    return not ledger.pending
 
 
 def is_pending(ledger: LedgerState, entry: DocumentChanged) -> bool:
@@ -140,14 +145,40 @@ def is_pending(ledger: LedgerState, entry: DocumentChanged) -> bool:
 
 
 def belongs_to_removed_row(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Rule *removed*: after a producer's deletion, a captured upsert of a row that carries a version is of that row."""
-    carried = entry.after_version if entry.snapshot else entry.before_version
-    return ledger.removed and not entry.deleted and carried is not None
+    """Rule *removed*: after a producer's deletion, a captured update of a row that carries a version is of that row."""
+    return ledger.removed and not entry.deleted and entry.before_version is not None
+
+
+def may_be_of_removed_row(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *removed* for a snapshot row that carries a version: it is the removed row, or was inserted again since."""
+    return ledger.removed and entry.snapshot and entry.after_version is not None
+
+
+def deletion_is_under_way(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *removed* for a refresh: its row was read before a producer's deletion came to the table."""
+    return ledger.removed and entry.done < ledger.written
+
+
+def wait_is_ended(ledger: LedgerState, entry: DocumentChanged) -> bool:
+    """Rule *ends*: a repair ends the wait that it saw. An echo that comes all the same is unawaited."""
+    return entry.evidence is not None and entry.evidence.ends == ledger.written
 
 
 def refresh_is_outdated(ledger: LedgerState, entry: DocumentChanged) -> bool:
     """Rule *refresh*: a refresh is a compare-and-set on the captured position read before the row."""
     return entry.position != ledger.legacy_position
+
+
+def _without_disproved(ledger: LedgerState, entry: DocumentChanged) -> LedgerState:
+    """Rule *disproved*: forget recorded positions that cannot be, where they are still those that were read."""
+    found = entry.evidence
+    if found is None:
+        return ledger
+    return replace(
+        ledger,
+        legacy_position=() if found.position == ledger.legacy_position else ledger.legacy_position,
+        producer_positions=tuple(p for p in ledger.producer_positions if p not in found.producers),
+    )
 
 
 def _advance(positions: tuple[tuple[int, int, int], ...], position: Position) -> tuple[tuple[int, int, int], ...]:

@@ -15,6 +15,8 @@ import orjson
 from schemas.content import Scalar
 
 _GIVEN = " (given)"
+# So many points of a document may be lost, and the numbers of those behind them are still believed.
+_MOST_MISSING = 10_000
 
 
 def given_by(model_key: str) -> str:
@@ -78,7 +80,10 @@ def tombstones_for(chunks: int, stored: Sequence[StoredChunk], highest: int = 0)
     A deletion (`chunks` 0) always leaves at least chunk 0, also of a document that was never stored, so that a late
     insert finds a guard where it would write.
     """
-    known = max([highest, 0 if chunks else 1, *(point.chunk + 1 for point in stored)])
+    # Chunk numbers of a document leave no gap, so a number far beyond the points that there are was damaged.
+    most = 2 * len(stored) + _MOST_MISSING
+    numbers = (point.chunk + 1 for point in stored if point.chunk < most)
+    known = max([highest, 0 if chunks else 1, len(stored), *numbers])
     return tuple(range(chunks, known))
 
 

@@ -14,6 +14,8 @@ import orjson
 
 from schemas.documents import Position
 
+_SNAPSHOT, _STREAM = 0, 1
+
 
 def postgres_position(source: Mapping[str, Any], source_epoch: int) -> Position:
     """Return the position in a Debezium PostgreSQL `source` block. Raises ValueError when it has no sequence."""
@@ -32,10 +34,20 @@ def mariadb_position(source: Mapping[str, Any], source_epoch: int) -> Position:
     return source_epoch, _stage(source), int(number), int(source.get("pos") or 0), int(source.get("row") or 0)
 
 
+def postgres_end(lsn: int, source_epoch: int) -> Position:
+    """Return a position that none in a PostgreSQL log which ends at `lsn` is above."""
+    return source_epoch, _STREAM, lsn, lsn
+
+
+def mariadb_end(file: str, position: int, source_epoch: int) -> Position:
+    """Return a position that none in a MariaDB log is above; its next event begins at `position` of `file`."""
+    return source_epoch, _STREAM, int(file.rpartition(".")[2]), position
+
+
 def is_snapshot(source: Mapping[str, Any]) -> bool:
     """Say whether Debezium read the row in a snapshot (`true`, `first`, `last`, ...), not from the stream."""
     return str(source.get("snapshot", "false")).lower() not in {"false", "none", ""}
 
 
 def _stage(source: Mapping[str, Any]) -> int:
-    return 0 if is_snapshot(source) else 1
+    return _SNAPSHOT if is_snapshot(source) else _STREAM

@@ -8,7 +8,9 @@ from typing import Any
 
 from connectors.mariadb.binlog import Binlog, binlog
 from connectors.postgres.slots import SlotPlace, slot_place
+from domain.positions import mariadb_end, postgres_end
 from operations.connectors_api import ConnectClient, ConnectorStatus
+from schemas.documents import Position
 from topics.captures import Capture
 
 _POLL_S = 0.5
@@ -68,6 +70,15 @@ async def _confirmed(client: ConnectClient, kind: str, dsn: str, capture: Captur
         if _read(await client.offset(capture.connector)) >= (end.file, end.position):
             return True
         await asyncio.sleep(_POLL_S)
+
+
+async def log_end(kind: str, dsn: str, capture: Capture) -> Position:
+    """Return a position that no change captured before now is above. Raises as `slot_place` and `binlog`."""
+    if kind == "postgres":
+        place = await slot_place(dsn, capture.slot)
+        return postgres_end(_number(place.now), capture.epoch) if place is not None else ()
+    end = await binlog(dsn)
+    return mariadb_end(end.file, end.position, capture.epoch)
 
 
 def _number(lsn: str) -> int:

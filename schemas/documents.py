@@ -42,12 +42,27 @@ class DocumentSubmitted(Event):
     embedding_model: str | None = None
 
 
+class Evidence(BaseModel):
+    """What a repair knows of the ledger that it read. Each part counts only while the ledger still says the same.
+
+    `ends` is a producer's version: what it brought to the table is captured, or never will be. `position` and
+    `producers` are recorded positions beyond the end of what they are positions in, so the ledger was damaged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    ends: int | None = None
+    position: Position = ()
+    producers: tuple[Position, ...] = ()
+
+
 class DocumentChanged(Event):
     """One entry of the document log. Its version is (partition epoch << 40) | offset, known once it is written.
 
     `position` orders entries of one source: producer (partition epoch, partition, offset); legacy: see
-    `domain.positions`; refresh: the ledger's legacy position as read before the row. `content` is None for a deletion,
-    for our own echo and for an incomplete row. `rejects` names the producer version that the legacy store refused.
+    `domain.positions`; refresh: the ledger's legacy position as read before the row, as is `done`, its legacy version.
+    `content` is None for a deletion, for our own echo and for an incomplete row. `rejects` names the producer version
+    that the legacy store refused, or that went to the dead-letter topic before it.
     """
 
     ce_type: ClassVar[str] = "crossfade.document.changed.v1"
@@ -64,6 +79,8 @@ class DocumentChanged(Event):
     incomplete: bool = False
     position: Position = ()
     rejects: int = 0
+    done: int = 0
+    evidence: Evidence | None = None
     cause: str = ""
     occurred_at_ms: int = 0
 

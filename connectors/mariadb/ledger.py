@@ -10,7 +10,7 @@ from typing import Any
 
 from connectors.mariadb.pool import Pool, places, quoted
 from connectors.sql_layout import IDENTITY_TABLE, LEDGER_TABLE, META_TABLE, Layout
-from connectors.sql_ledger import LEDGER_COLUMNS, ledger_row, position_text
+from connectors.sql_ledger import LEDGER_COLUMNS, VERSION_COLUMNS, ledger_row, position_text
 from domain.ledger import LedgerRow, VectorMark
 
 # Ids are compared character by character: neither case nor trailing blanks are the same.
@@ -125,6 +125,28 @@ class MariadbLedger:
         async with self._pool.session() as session:
             for one in sorted(versions):
                 await session.execute(statement, (self._collection, one, versions[one]))
+
+    async def page(self, after: str, limit: int) -> dict[str, LedgerRow]:
+        """See `Ledger.page`."""
+        statement = (
+            f"SELECT {', '.join(LEDGER_COLUMNS)} FROM {self._ledger} "  # noqa: S608 - a quoted identifier
+            "WHERE collection = %s AND document_id > %s ORDER BY document_id LIMIT %s"
+        )
+        async with self._pool.session() as session:
+            records = await session.fetch(statement, (self._collection, after, limit))
+        return {record["document_id"]: ledger_row([record[name] for name in LEDGER_COLUMNS]) for record in records}
+
+    async def put_back(self, document_id: str, versions: Mapping[str, tuple[int, int]]) -> None:
+        """See `Ledger.put_back`."""
+        async with self._pool.transaction() as session:
+            for name in VERSION_COLUMNS:
+                if name in versions:
+                    held, instead = versions[name]
+                    statement = (
+                        f"UPDATE {self._ledger} SET {name} = %s "  # noqa: S608 - a quoted identifier
+                        f"WHERE collection = %s AND document_id = %s AND {name} = %s"
+                    )
+                    await session.execute(statement, (instead, self._collection, document_id, held))
 
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""

@@ -239,6 +239,26 @@ class MemoryLedger:
             if row is not None and row.refused_version == version:
                 self._store.ledger_rows[one] = replace(row, refused_version=0)
 
+    async def page(self, after: str, limit: int) -> dict[str, LedgerRow]:
+        """See `Ledger.page`."""
+        rows = self._store.ledger_rows
+        return {one: rows[one] for one in sorted(one for one in rows if one > after)[:limit]}
+
+    async def put_back(self, document_id: str, versions: Mapping[str, tuple[int, int]]) -> None:
+        """See `Ledger.put_back`."""
+        row = self._store.ledger_rows.get(document_id, LedgerRow())
+
+        def of(name: str, now: int) -> int:
+            held, instead = versions.get(name, (now, now))
+            return instead if now == held else now
+
+        self._store.ledger_rows[document_id] = replace(
+            row,
+            state=replace(row.state, version=of("version", row.state.version)),
+            legacy_version=of("legacy_version", row.legacy_version),
+            vector_version=of("vector_version", row.vector_version),
+        )
+
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
         return self._store.recorded.get(name)

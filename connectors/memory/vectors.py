@@ -102,6 +102,17 @@ class MemoryVectorStore:
                     known.points[name] = _point(document, chunk)
                     known.chunks.setdefault(document.id, {})[chunk] = name
 
+    async def forget(self, collection: str, ids: bytes, above: int) -> None:
+        """Remove points whose version is above `above`."""
+        known = self._of(collection)
+        for name in map(str, unpacked_ids(ids)):
+            point = known.points.get(name)
+            if point is not None and point.mark.version > above:
+                del known.points[name]
+                chunks = known.chunks.get(point.document_id, {})
+                for number in [number for number, other in chunks.items() if other == name]:
+                    del chunks[number]
+
     async def begin_bulk(self, collection: str) -> int | None:
         """Do nothing."""
         return None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from connectors.postgres.pool import Pool, quoted
 from connectors.sql_layout import IDENTITY_TABLE, LEDGER_TABLE, META_TABLE, Layout
-from connectors.sql_ledger import LEDGER_COLUMNS, ledger_row, position_text
+from connectors.sql_ledger import LEDGER_COLUMNS, VERSION_COLUMNS, ledger_row, position_text
 from domain.ledger import LedgerRow, VectorMark
 
 # A quarter of each page stays free, so that the many updates of a row need no new index entries.
@@ -41,6 +41,14 @@ CREATE TABLE IF NOT EXISTS {identities} (name text PRIMARY KEY, value text NOT N
 
 _READ = """
 SELECT {columns} FROM {ledger} WHERE collection = $1 AND document_id = ANY($2::text[])
+"""
+
+_PAGE = """
+SELECT {columns} FROM {ledger} WHERE collection = $1 AND document_id > $2 ORDER BY document_id LIMIT $3
+"""
+
+_PUT_BACK = """
+UPDATE {ledger} SET {column} = $4, updated_at = now() WHERE collection = $1 AND document_id = $2 AND {column} = $3
 """
 
 _FOLDED = """
@@ -81,6 +89,8 @@ class PostgresLedger:
         self._meta = names["meta"]
         self._identities = names["identities"] = quoted(layout.schema, IDENTITY_TABLE)
         self._prepare = _PREPARE.format(**names)
+        self._page = _PAGE.format(**names)
+        self._put_back = {name: _PUT_BACK.format(column=name, **names) for name in VERSION_COLUMNS}
         self._read, self._folded, self._vectors, self._told = (
             statement.format(**names) for statement in (_READ, _FOLDED, _VECTORS, _TOLD)
         )
@@ -142,6 +152,18 @@ class PostgresLedger:
         """See `Ledger.refusals_told`."""
         async with self._pool.session() as session:
             await session.executemany(self._told, [(self._collection, one, versions[one]) for one in sorted(versions)])
+
+    async def page(self, after: str, limit: int) -> dict[str, LedgerRow]:
+        """See `Ledger.page`."""
+        async with self._pool.session() as session:
+            records = await session.fetch(self._page, self._collection, after, limit)
+        return {record["document_id"]: ledger_row(tuple(record)) for record in records}
+
+    async def put_back(self, document_id: str, versions: Mapping[str, tuple[int, int]]) -> None:
+        """See `Ledger.put_back`."""
+        async with self._pool.transaction() as session:
+            for name, (held, instead) in versions.items():
+                await session.execute(self._put_back[name], self._collection, document_id, held, instead)
 
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""

@@ -137,6 +137,12 @@ class EmbeddedVectorStore:
         if shard.unflushed >= FLUSH_POINTS:
             shard.flush()
 
+    async def forget(self, collection: str, ids: bytes, above: int) -> None:
+        """Remove points whose version is above `above`, and keep that on disk at once."""
+        async with self._writing:
+            self._of(collection).forget(ids, above)
+            self._of(collection).flush()  # the journal does not know of removals
+
     async def begin_bulk(self, collection: str) -> int | None:
         """Do nothing: no index is built while points are inserted, nor for half a minute after."""
         return None

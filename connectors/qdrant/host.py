@@ -116,6 +116,8 @@ class EngineHost:
                 await store.write(request.collection, request.documents)
             case wire.Insert():
                 await store.insert_points(request.collection, request.points)
+            case wire.Forget():
+                await store.forget(request.collection, request.ids, request.above)
             case wire.Prepare():
                 await store.prepare(request.collection, request.dimension, request.metadata, request.storage)
             case wire.EndBulk():

@@ -206,6 +206,15 @@ class ServerVectorStore:
         if not done:
             raise StoreUnavailable(f"Qdrant did not complete the insertion of {len(batch.names)} points in time")
 
+    async def forget(self, collection: str, ids: bytes, above: int) -> None:
+        """Remove points whose version is above `above`."""
+        named: list[models.ExtendedPointId] = [_named(one) for one in unpacked_ids(ids)]
+        beyond = models.FieldCondition(key="version", range=models.Range(gt=float(above)))
+        only = models.Filter(must=[models.HasIdCondition(has_id=named), beyond])
+        with mapped(f"removing points of {collection}"):
+            result = await self._client.delete(collection, models.FilterSelector(filter=only), wait=True)
+        check_results([result], 1)
+
     async def begin_bulk(self, collection: str) -> int | None:
         """Switch the server's indexing off; return the threshold (kB of vectors) that it had, None where it was off."""
         with mapped(f"reading {collection}"):

@@ -201,6 +201,15 @@ class Shard:
                 self._engine.update(edge.UpdateOperation.upsert_points(points))
         self._count(batch.names)
 
+    def forget(self, ids: bytes, above: int) -> None:
+        """Remove those points of packed ids whose version is above `above`."""
+        with mapped(f"removing points of {self.collection}"):
+            held = self._engine.retrieve([*unpacked_ids(ids)], ["version"], False)
+            gone = [record.id for record in held if _number(record.payload or {}) > above]
+            if gone:
+                self._engine.update(edge.UpdateOperation.delete_points(gone))
+        self._count([str(one) for one in gone])
+
     def adopt(self, source: Shard, names: Sequence[str]) -> None:
         """Take points over from another generation as they are there, whatever is here."""
         with mapped(f"taking over points of {self.collection}"):
@@ -321,6 +330,12 @@ def load(collection: str, folder: Path) -> edge.EdgeShard:
     """Open one generation."""
     with mapped(f"opening {collection}"):
         return edge.EdgeShard.load(str(folder))
+
+
+def _number(payload: dict[str, object]) -> float:
+    """Return a version that may be no integer, as a server's condition would see it."""
+    version = payload.get("version")
+    return version if isinstance(version, int | float) else -1
 
 
 def _floats(vector: bytes) -> list[float]:

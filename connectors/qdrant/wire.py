@@ -53,6 +53,14 @@ class Insert(msgspec.Struct, frozen=True, tag="insert"):
     points: PointBatch
 
 
+class Forget(msgspec.Struct, frozen=True, tag="forget"):
+    """Call of `VectorStore.forget`."""
+
+    collection: str
+    ids: bytes
+    above: int
+
+
 class Search(msgspec.Struct, frozen=True, tag="search"):
     """Call of `VectorStore.search`."""
 
@@ -107,13 +115,14 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 
 
 Read = Search | Stored | ScanIds | Points | Count | Neighbours
-Request = Read | Prepare | Write | Insert | EndBulk | Optimise | Ping
+Request = Read | Prepare | Write | Insert | Forget | EndBulk | Optimise | Ping
 
 ANSWERS: Final[dict[type[Any], Any]] = {
     Prepare: None,
     Stored: dict[str, list[StoredChunk]],
     Write: None,
     Insert: None,
+    Forget: None,
     Search: list[dict[str, Any]],  # fields of `Hit`
     ScanIds: IdPage,
     Points: dict[str, list[StoredChunk]],

@@ -13,6 +13,7 @@ from agents.batch import Surroundings
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
 from domain.keys import FIRST_EPOCH
+from operations.verification.ends import ends_of
 from operations.verification.pace import Throttle
 from operations.verification.records import Records
 from operations.verification.result import Bounds, Verification
@@ -55,7 +56,14 @@ async def _opened(
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
         around = Surroundings(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
-        teller = Teller(stores, bus, around, repair=wanted.repair, check_log=partial(check_log, settings, stores))
+        teller = Teller(
+            stores,
+            bus,
+            around,
+            repair=wanted.repair,
+            check_log=partial(check_log, settings, stores),
+            ends_of=partial(ends_of, settings, stores),
+        )
         way = Way(
             wanted.bounds,
             under_way.passed,

@@ -18,6 +18,7 @@ from domain.points import newest_version
 from operations.verification.looking import Look, Points, Suspect, look_locked, small
 from operations.verification.result import Bounds
 from operations.verification.stores import Stores
+from operations.verification.unsound import Waits, waits
 
 Barrier = Callable[[float], Awaitable[bool]]
 """Returns True when all that was under way has passed, False where that took longer than the given seconds."""
@@ -34,11 +35,15 @@ async def at_rest(_: float) -> bool:
 
 @dataclass(slots=True)
 class Confirmed:
-    """What became of suspects. `pending` are those of which nothing can be said yet."""
+    """What became of suspects. `pending` are those of which nothing can be said yet.
+
+    `waits` names the producer's versions that their ledger rows waited for before the barrier.
+    """
 
     different: list[Difference] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
     pending: list[Difference] = field(default_factory=list)
+    waits: Waits = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -68,7 +73,7 @@ class Confirmer:
 
         Raises StoreUnavailable, TransientError where they cannot be looked at.
         """
-        done = Confirmed()
+        done = Confirmed(waits=await waits(self._stores, [s.id for s in suspects]))
         waiting = {s.id: _Followed([s.facts], s.digest, s.version) for s in suspects}
         # Where nothing passed the last time, the next suspects do not wait as long for it again.
         patience_s = min(_BLOCKED_S, self._bounds.patience_s) if self._blocked else self._bounds.patience_s

@@ -109,7 +109,7 @@ async def _judged(stores: Stores, seen: Seen, page: IdPage) -> Judged:
     if not unknown:
         return Judged(begun, [], 0)
     documents = await stores.vectors.points(stores.name, unknown)
-    nameless = documents.pop(NAMELESS, [])
+    nameless = [point for point in documents.pop(NAMELESS, []) if not point.deleted]  # a tombstone shows nothing
     visible = [i for i, points in documents.items() if any(not p.deleted for p in points)]
     begun += sum(any(p.begins for p in documents[i]) for i in visible)
     existing = await stores.table.existing(visible) if visible else set()

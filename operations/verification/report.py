@@ -32,6 +32,7 @@ def document_of(run: Verification, *, ranges: bool = True) -> dict[str, Any]:
         "unchecked": run.unchecked,
         "errors": run.errors,
         "repaired": run.repaired,
+        "ledger_repaired": run.ledger_repaired,
         "resumed": run.resumed,
         "sample": asdict(run.sample),
         "listed": [asdict(difference) for difference in run.differences],

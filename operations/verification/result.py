@@ -39,7 +39,8 @@ class Verification:
     """What a run saw. A document is one difference however many points it has.
 
     `settled` differed at the first look only. `pending` still differed when the patience ended, and what was under way
-    had not passed. `unknown` are parts that could not be read. `unchecked` documents have points without checksums.
+    had not passed. `ledger_repaired` documents had a ledger row that would lead a later change astray. `unknown` are
+    parts that could not be read. `unchecked` documents have points without checksums.
     """
 
     collection: str
@@ -55,6 +56,7 @@ class Verification:
     unknown: int = 0
     unchecked: int = 0
     repaired: int = 0
+    ledger_repaired: int = 0
     resumed: int = 0
     differences: list[Difference] = field(default_factory=list)
     more_differences: int = 0

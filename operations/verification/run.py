@@ -9,14 +9,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import stamina
 
 from agents.batch import Clock
-from connectors.errors import CrossfadeError, TransientError
+from connectors.errors import CrossfadeError, Refused, TransientError
 from domain.tasks import PROOF
 from operations.coverage import gaps
 from operations.verification.confirming import Barrier, Confirmer
@@ -32,6 +32,7 @@ from operations.verification.sampling import OpenEmbedder, Reservoir, sample
 from operations.verification.stores import Stores
 from operations.verification.tally import Tally
 from operations.verification.telling import Teller
+from operations.verification.unsound import unsound
 
 log = logging.getLogger("crossfade.verify")
 T = TypeVar("T")
@@ -78,7 +79,18 @@ async def verify(
     """
     async with _held(stores):
         proof = await Proof.read(stores.tasks)
-        return await Round(stores, way, teller, proof, Verification(stores.name, number, way.clock()), progress).run()
+        kept = bool(proof.ranges)
+
+        def one_round(way: Way) -> Round:
+            return Round(stores, way, teller, proof, Verification(stores.name, number, way.clock()), progress)
+
+        try:
+            return await one_round(way).run()
+        except Refused as error:
+            if not kept:
+                raise
+            log.warning("%s: the ranges of the last proof are of no use and are made again: %s", stores.name, error)
+            return await one_round(replace(way, restart=True)).run()
 
 
 def _held(stores: Stores) -> AbstractAsyncContextManager[None]:
@@ -94,6 +106,7 @@ class Round:
         self._stores, self._way, self._proof, self._result = stores, way, proof, result
         self._progress = progress
         reservoir = Reservoir(way.bounds.sample, result.started_at_ms)
+        self._teller = teller
         self._tally = Tally(result, proof, way.records, teller, reservoir, way.bounds.listed)
         self._walk = Walk(stores, way.bounds, way.records, way.throttle, full=way.full)
         self._confirmer = Confirmer(stores, way.bounds, way.barrier)
@@ -109,6 +122,7 @@ class Round:
         try:
             await _together(self._read(), self._confirm())
             await self._cover()
+            await self._audit()
             await self._sample()
         except CrossfadeError as error:
             await self._failed(error)
@@ -245,6 +259,19 @@ class Round:
             self._tally.undecided(numbers, len(suspects), str(error))
             return
         await self._tally.decided(numbers, {i: number for i, (number, _) in suspects.items()}, done)
+
+    async def _audit(self) -> None:
+        """Where repair is wanted, put ledger rows right that would lead a later change astray."""
+        teller, way = self._teller, self._way
+        ends_of = teller.ends_of
+        if ends_of is None or not teller.repair:
+            return
+        try:
+            found = await _retried(lambda: unsound(self._stores, ends_of, lambda: way.barrier(way.bounds.patience_s)))
+        except TransientError as error:
+            self._tally.unknown("the ledger", None, way.clock(), str(error))
+            return
+        await self._tally.unsound(found)
 
     async def _sample(self) -> None:
         chosen, way = self._tally.reservoir.chosen, self._way

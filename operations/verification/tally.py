@@ -15,7 +15,8 @@ from operations.verification.ranges import Range, Walked
 from operations.verification.records import Records
 from operations.verification.result import Verification
 from operations.verification.sampling import Reservoir
-from operations.verification.telling import Teller
+from operations.verification.telling import NO_WAITS, Teller
+from operations.verification.unsound import Waits
 
 
 class Tally:
@@ -92,18 +93,22 @@ class Tally:
         self.result.pending += len(done.pending)
         room = max(0, self._listed - len(self.result.pending_ids))
         self.result.pending_ids += [difference.id for difference in done.pending[:room]]
-        await self.different(done.different)
+        await self.different(done.different, done.waits)
         different = {suspects.get(difference.id) for difference in done.different}
         pending = {suspects.get(difference.id) for difference in done.pending}
         for number in numbers:
             otherwise: Verdict = "unknown" if number in self._unchecked else "equal"
             self._decide(number, "different" if number in different else "pending" if number in pending else otherwise)
 
-    async def different(self, differences: Sequence[Difference]) -> None:
+    async def unsound(self, waited: Waits) -> None:
+        """Count documents whose ledger rows are put right."""
+        self.result.ledger_repaired += await self._teller.refresh(list(waited), waited)
+
+    async def different(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> None:
         """Count differences and tell them."""
         for difference in differences:
             self.result.add(difference, self._listed)
-        self.result.repaired += await self._teller.tell(differences)
+        self.result.repaired += await self._teller.tell(differences, waited)
 
     def _decide(self, number: int, verdict: Verdict) -> None:
         self.proof.keep(number, self.proof.ranges[number].model_copy(update={"verdict": verdict}))

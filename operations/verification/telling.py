@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from types import MappingProxyType
 
 from agents.batch import Surroundings
 from agents.refresh import append_refreshes
@@ -11,12 +12,14 @@ from connectors.ports import Bus
 from domain.comparison import Difference
 from domain.keys import document_key
 from operations.verification.stores import Stores
+from operations.verification.unsound import EndsOf, Waits, put_back
 from schemas.cloudevents import encode
 from schemas.documents import DifferenceFound, DifferenceRepaired
 from topics.catalogue import DIFFERENCES
 
 SOURCE = "crossfade/verifier"
 _PAGE = 500
+NO_WAITS: Waits = MappingProxyType({})
 
 
 async def nothing_to_check() -> None:
@@ -24,7 +27,10 @@ async def nothing_to_check() -> None:
 
 
 class Teller:
-    """Publishes, and with `repair` appends refresh entries; `check_log` is asked once, before the first of those."""
+    """Publishes, and with `repair` appends refresh entries; `check_log` is asked once, before the first of those.
+
+    Without `ends_of` nothing can be proved of a ledger row, and it is left as it is.
+    """
 
     def __init__(
         self,
@@ -34,24 +40,30 @@ class Teller:
         *,
         repair: bool,
         check_log: Callable[[], Awaitable[None]] = nothing_to_check,
+        ends_of: EndsOf | None = None,
     ) -> None:
         self._stores, self._bus, self._around = stores, bus, around
+        self.ends_of = ends_of
         self.repair = repair
         self._check_log = check_log
         self._checked = False
 
-    async def tell(self, differences: Sequence[Difference]) -> int:
+    async def tell(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> int:
         """Publish differences; return for how many a refresh was appended. Raises StoreUnavailable, Misconfigured."""
         repaired = 0
         for start in range(0, len(differences), _PAGE):
             page = differences[start : start + _PAGE]
-            repaired += await self.refresh([difference.id for difference in page if difference.repairable])
+            ids = [difference.id for difference in page if difference.repairable]
+            repaired += await self.refresh(ids, waited)
             passing("verify.before_told")
             await self._publish(page)
         return repaired
 
-    async def refresh(self, ids: Sequence[str]) -> int:
-        """Append a refresh for each document where repair is wanted; return how many."""
+    async def refresh(self, ids: Sequence[str], waited: Waits = NO_WAITS) -> int:
+        """Append a refresh for each document where repair is wanted; return how many.
+
+        `waited` are the producers' versions whose wait it ends, if they are still waited for.
+        """
         if not self.repair:
             return 0
         if not self._checked:
@@ -59,7 +71,10 @@ class Teller:
             self._checked = True
         for start in range(0, len(ids), _PAGE):
             page = ids[start : start + _PAGE]
-            await append_refreshes(self._stores, page, bus=self._bus, around=self._around, source=SOURCE)
+            evidence = await put_back(self._stores, page, self.ends_of, waited) if self.ends_of else None
+            await append_refreshes(
+                self._stores, page, bus=self._bus, around=self._around, source=SOURCE, evidence=evidence
+            )
         return len(ids)
 
     async def _publish(self, differences: Sequence[Difference]) -> None:

@@ -9,6 +9,7 @@ from typing import Self
 from agents.assembly import HALTED, capture_of
 from connectors.kafka.lag import KafkaLag, pipeline
 from connectors.ports import Ledger
+from domain.halts import Reason
 from operations.capture_places import captured
 from operations.capturing import connect_client
 from operations.errors import CommandError
@@ -34,10 +35,10 @@ class UnderWay:
     async def passed(self, limit_s: float) -> bool:
         """Say whether all that is committed in the database and published now went through every role in time.
 
-        Of a stopped collection nothing is under way. Raises StoreUnavailable.
+        Of a stopped collection nothing is under way, unless it is being captured again. Raises StoreUnavailable.
         """
         ends = time.monotonic() + limit_s
-        if await self._ledger.recorded(f"{HALTED}.{self._name}"):
+        if await self._ledger.recorded(f"{HALTED}.{self._name}") not in {None, 0, Reason.RECAPTURING}:
             return True
         kafka, collection = self._settings.kafka, self._settings.collections[self._name]
         capture = await capture_of(self._ledger, kafka, self._name, collection)

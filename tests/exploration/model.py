@@ -1,28 +1,40 @@
 """The world around one document as a state machine, decided by the production functions of `domain/`.
 
-Producers, an application that writes straight to the table, a capture that may deliver twice, a backfill, a verifier
-that repairs, and three agents that may crash, deliver twice or go on after they were replaced. `explore` visits every
-interleaving breadth first; where nothing is left to do, the row and the point must hold the same content.
+Producers, an application that writes straight to the table, archives the row and inserts it again, a trigger, a capture
+that may deliver twice or lose its place, a backfill, a verifier that repairs, and three agents that may crash, deliver
+twice or go on after they were replaced. `explore` visits every interleaving breadth first. Where nothing is left to do,
+the row and the point must hold the same content: by themselves, or after two repairs where something was lost or
+damaged.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from domain import fold as rules
 from domain import guards, points
 from domain.fold import LedgerState, Verdict
 from domain.keys import version_of
+from domain.ledger import LedgerRow
 from domain.points import StoredChunk
+from domain.repair import Ends, evidence_of, impossible_versions
 from schemas.content import Content
-from schemas.documents import DocumentChanged, Origin, Position
+from schemas.documents import DocumentChanged, Evidence, Origin, Position
 
 GONE = "-"
 REFUSED = "!"
+UNUSABLE = "?"
+"""A producer's change that goes to the dead-letter topic before it came to the table."""
+SWALLOWED, STRIPPED, CHANGED = "~", "%", "^"
+"""A producer's changes that a trigger swallows, keeps without its version, or changes."""
+ARCHIVE, RESTORE = "<", ">"
+"""The application deletes the row and keeps a copy, version and all; or puts the copy back."""
 EPOCH = 1
+HIGH = version_of(EPOCH, 1 << 20)
+ROUNDS = 2
 
 
 class Row(NamedTuple):
@@ -40,6 +52,10 @@ class Entry(NamedTuple):
     after: Row
     position: Position
     rejects: int = 0
+    snapshot: bool = False
+    incomplete: bool = False
+    done: int = 0
+    evidence: Evidence | None = None
 
     def event(self) -> DocumentChanged:
         deleted = self.content == GONE
@@ -53,6 +69,10 @@ class Entry(NamedTuple):
             after_version=self.after.version,
             position=self.position,
             rejects=self.rejects,
+            snapshot=self.snapshot,
+            incomplete=self.incomplete,
+            done=self.done,
+            evidence=self.evidence,
         )
 
 
@@ -67,6 +87,14 @@ class Point(NamedTuple):
     content: str
 
 
+class Reading(NamedTuple):
+    """What a refresh read of the ledger, before it reads the row."""
+
+    position: Position
+    done: int
+    evidence: Evidence | None = None
+
+
 class State(NamedTuple):
     submits_left: tuple[str, ...]
     direct_left: tuple[str, ...]
@@ -75,7 +103,7 @@ class State(NamedTuple):
     repairs_left: int
     submitted: tuple[str, ...]
     row: Row
-    captured: tuple[tuple[Row, Row], ...]
+    captured: tuple[tuple[Row, Row, bool], ...]  # the row before and after, and whether a snapshot read it
     captured_read: int
     submitted_read: int
     log: tuple[Entry, ...]
@@ -88,9 +116,13 @@ class State(NamedTuple):
     vector_at: int
     point: Point | None
     backfill: tuple[str, ...]
-    reading: Position | None
+    reading: Reading | None
     unsent: tuple[Entry, ...]
     zombies: tuple[tuple[str, int], ...]
+    damages_left: tuple[str, ...] = ()
+    archive: Row = NO_ROW
+    source_epoch: int = 1
+    rounds_left: int = 0  # repairs at rest, once something was lost or damaged
 
 
 Step = tuple[str, State]
@@ -105,19 +137,34 @@ class World:
     index: dict[LedgerState, int] = field(default_factory=lambda: {LedgerState(): 0})
     folds: dict[tuple[int, int, Entry], tuple[bool, int]] = field(default_factory=dict)
 
+    def of(self, s: State) -> LedgerState:
+        return self.ledgers[s.ledger]
+
+    def known(self, ledger: LedgerState) -> int:
+        if ledger not in self.index:
+            self.index[ledger] = len(self.ledgers)
+            self.ledgers.append(ledger)
+        return self.index[ledger]
+
     def fold(self, ledger: int, version: int, entry: Entry) -> tuple[bool, int]:
         key = (ledger, version, entry)
         known = self.folds.get(key)
         if known is None:
             verdict, after = rules.fold(self.ledgers[ledger], version, entry.event())
-            if after not in self.index:
-                self.index[after] = len(self.ledgers)
-                self.ledgers.append(after)
-            known = self.folds[key] = (verdict is Verdict.TAKES_EFFECT, self.index[after])
+            known = self.folds[key] = (verdict is Verdict.TAKES_EFFECT, self.known(after))
         return known
 
     def steps(self, s: State) -> Iterator[Step]:
+        rest = True
+        for name, after in self._steps(s):
+            rest = rest and is_fault(name)
+            yield name, after
+        if rest and s.rounds_left and _differs(s):
+            yield "a repair at rest", self.repaired(s)
+
+    def _steps(self, s: State) -> Iterator[Step]:
         yield from self.writes(s)
+        yield from self.harm(s)
         yield from self.appends(s)
         yield from self.refreshes(s)
         yield from self.resolver(s)
@@ -131,11 +178,31 @@ class World:
         if s.direct_left:
             content, *rest = s.direct_left
             left = s._replace(direct_left=tuple(rest))
+            if content == ARCHIVE:
+                left, content = left._replace(archive=s.row), GONE
             if content == GONE and s.row.content == GONE:
                 yield "direct delete of nothing", left
+            elif content == RESTORE:
+                yield "direct restore", left._replace(row=s.archive, captured=_captured(s, s.archive))
             else:
                 after = NO_ROW if content == GONE else Row(content, s.row.version)
-                yield f"direct write {content}", left._replace(row=after, captured=(*s.captured, (s.row, after)))
+                yield f"direct write {content}", left._replace(row=after, captured=_captured(s, after))
+
+    def harm(self, s: State) -> Iterator[Step]:
+        for i, name in enumerate(s.damages_left):
+            left = s._replace(damages_left=s.damages_left[:i] + s.damages_left[i + 1 :], rounds_left=ROUNDS)
+            if name == "slot":
+                if s.captured_read < len(s.captured):
+                    snapshot = () if s.row == NO_ROW else ((NO_ROW, s.row, True),)
+                    epoch = s.source_epoch + 1
+                    yield "the slot is lost", left._replace(captured=snapshot, captured_read=0, source_epoch=epoch)
+            elif name == "point version":
+                if s.point is not None:
+                    yield "damage of a point", left._replace(point=s.point._replace(version=HIGH))
+            elif name == "legacy version":
+                yield "damage of the legacy version", left._replace(legacy_version=HIGH)
+            else:
+                yield f"damage of the ledger: {name}", left._replace(ledger=self.known(DAMAGES[name](self.of(s))))
 
     def appends(self, s: State) -> Iterator[Step]:
         if s.submitted_read < len(s.submitted):
@@ -144,8 +211,9 @@ class World:
             yield "intake appends", s._replace(submitted_read=at + 1, log=(*s.log, entry))
         if s.captured_read < len(s.captured):
             at = s.captured_read
-            before, after = s.captured[at]
-            entry = Entry("legacy", after.content, before, after, (1, 1, at, at))
+            before, after, snapshot = s.captured[at]
+            place = (s.source_epoch, 0 if snapshot else 1, at, at)
+            entry = Entry("legacy", after.content, before, after, place, snapshot=snapshot)
             yield "capture appends", s._replace(captured_read=at + 1, log=(*s.log, entry))
         if s.rewinds_left and s.captured_read:
             yield "capture rewinds", s._replace(rewinds_left=s.rewinds_left - 1, captured_read=0)
@@ -153,18 +221,36 @@ class World:
             yield "intake rewinds", s._replace(rewinds_left=s.rewinds_left - 1, submitted_read=0)
 
     def refreshes(self, s: State) -> Iterator[Step]:
-        ledger = self.ledgers[s.ledger]
+        ledger = self.of(s)
+        seen = Reading(ledger.legacy_position, s.legacy_version)
         if s.repairs_left and s.reading is None:
             # The verifier may see a difference at any time: what it repairs need not be one any more.
-            read = s._replace(reading=ledger.legacy_position, repairs_left=s.repairs_left - 1)
-            yield "the ledger is read for a repair", read
+            left = s._replace(repairs_left=s.repairs_left - 1)
+            yield "the ledger is read for a repair", left._replace(reading=seen)
+            if ledger.pending or ledger.removed:
+                ending = seen._replace(evidence=Evidence(ends=ledger.written))
+                yield "the wait is seen for a repair", left._replace(reading=ending)
         if ledger.refresh and s.resolver_at == len(s.log) and s.reading is None and not s.unsent:
-            yield "the ledger is read for a refresh", s._replace(reading=ledger.legacy_position)
+            yield "the ledger is read for a refresh", s._replace(reading=seen)
         if s.reading is not None:
-            entry = Entry("refresh", s.row.content, s.row, s.row, s.reading)
-            yield "the row is read for a refresh", s._replace(reading=None, unsent=(*s.unsent, entry))
+            yield "the row is read for a refresh", s._replace(reading=None, unsent=(*s.unsent, _refresh(s, s.reading)))
         for i, entry in enumerate(s.unsent):
             yield "a refresh is appended", s._replace(unsent=s.unsent[:i] + s.unsent[i + 1 :], log=(*s.log, entry))
+
+    def repaired(self, s: State) -> State:
+        """Repair as `crossfade verify --repair` does: what cannot be is put back, then the row is read again."""
+        newest = version_of(EPOCH, len(s.log)) - 1
+        row = LedgerRow(self.of(s), s.legacy_version, vector_version=s.point.version if s.point else 0)
+        ends = Ends(newest, (s.source_epoch, 1, len(s.captured), 0), {0: len(s.submitted)})
+        bad = impossible_versions(row, ends, s.row.version)
+        state = replace(row.state, version=0) if "version" in bad else row.state
+        legacy_version = bad.get("legacy_version", (0, s.legacy_version))[1]
+        point = None if s.point and s.point.version > newest else s.point
+        waited = state.written if state.pending or state.removed else None
+        evidence = evidence_of(replace(row, state=state), ends, waited)
+        reading = Reading(state.legacy_position, legacy_version, evidence)
+        fixed = s._replace(ledger=self.known(state), legacy_version=legacy_version, point=point)
+        return fixed._replace(rounds_left=s.rounds_left - 1, log=(*s.log, _refresh(s, reading)))
 
     def resolver(self, s: State) -> Iterator[Step]:
         if s.resolver_at >= len(s.log):
@@ -179,7 +265,8 @@ class World:
             if s.resolver_step == 0:
                 yield "resolver publishes", self._emitted(s, version, entry, takes)._replace(resolver_step=1)
             else:
-                yield "resolver moves the ledger", s._replace(ledger=after, resolver_step=2)
+                moves = version > self.of(s).version
+                yield "resolver moves the ledger", s._replace(ledger=after if moves else s.ledger, resolver_step=2)
         elif s.resolver_step == 0:
             takes, after = self.fold(s.ledger, version, entry)
             yield "resolver moves the ledger too early", s._replace(ledger=after, resolver_step=1)
@@ -213,16 +300,23 @@ class World:
     def apply_legacy(self, s: State, resolved: Resolved) -> State:
         if not guards.ledger_moves(s.legacy_version, resolved.version):
             return s
+        if resolved.content == UNUSABLE:
+            lost = Entry("refresh", UNUSABLE, NO_ROW, NO_ROW, (), resolved.version, incomplete=True)
+            return s._replace(unsent=(*s.unsent, lost))
         moved = s._replace(legacy_version=max(resolved.version, s.legacy_version))
         if resolved.origin != "producer":
             return moved
         if resolved.content == REFUSED:
-            position = self.ledgers[s.ledger].legacy_position
-            refresh = Entry("refresh", s.row.content, s.row, s.row, position, resolved.version)
-            return moved._replace(unsent=(*s.unsent, refresh))
+            refresh = _refresh(s, Reading(self.of(s).legacy_position, moved.legacy_version))
+            return moved._replace(unsent=(*s.unsent, refresh._replace(rejects=resolved.version)))
+        if resolved.content == SWALLOWED:
+            return moved._replace(rounds_left=ROUNDS)
         after = NO_ROW if resolved.content == GONE else Row(resolved.content, resolved.version)
-        unchanged = s.row == after == NO_ROW
-        return moved._replace(row=after, captured=s.captured if unchanged else (*s.captured, (s.row, after)))
+        if resolved.content == STRIPPED:
+            moved, after = moved._replace(rounds_left=ROUNDS), Row(STRIPPED, None)
+        if resolved.content == CHANGED:
+            moved, after = moved._replace(rounds_left=ROUNDS), Row("^changed", resolved.version)
+        return moved._replace(row=after, captured=_captured(s, after))
 
     def apply_vector(self, s: State, resolved: Resolved) -> State:
         stored = _stored(s.point)
@@ -241,6 +335,32 @@ class World:
             yield "backfill inserts where no point is", s._replace(point=point, backfill=(*s.backfill, "done"))
 
 
+def _captured(s: State, after: Row) -> tuple[tuple[Row, Row, bool], ...]:
+    """Return what capture will see once the row is `after`; of no row before and after it sees nothing."""
+    return s.captured if s.row == after == NO_ROW else (*s.captured, (s.row, after, False))
+
+
+def _refresh(s: State, read: Reading) -> Entry:
+    return Entry("refresh", s.row.content, s.row, s.row, read.position, done=read.done, evidence=read.evidence)
+
+
+def _differs(s: State) -> bool:
+    return s.row.content != (s.point.content if s.point else GONE)
+
+
+DAMAGES: dict[str, Callable[[LedgerState], LedgerState]] = {
+    "emptied": lambda _: LedgerState(),
+    "pending": lambda ledger: replace(ledger, pending=not ledger.pending),
+    "removed": lambda ledger: replace(ledger, removed=not ledger.removed),
+    "refresh": lambda ledger: replace(ledger, refresh=not ledger.refresh),
+    "written": lambda ledger: replace(ledger, written=HIGH),
+    "version": lambda ledger: replace(ledger, version=HIGH),
+    "position": lambda ledger: replace(ledger, legacy_position=(9, 9)),
+    "producer positions": lambda ledger: replace(ledger, producer_positions=((0, 9, 9),)),
+}
+"""Damages of one column of the ledger, by name. Others: "slot", "legacy version", "point version"."""
+
+
 def _committed(s: State, role: str) -> State:
     return s._replace(legacy_at=s.legacy_at + 1) if role == "legacy" else s._replace(vector_at=s.vector_at + 1)
 
@@ -250,15 +370,29 @@ def _stored(point: Point | None) -> tuple[StoredChunk, ...]:
 
 
 def start(
-    submits: tuple[str, ...], direct: tuple[str, ...], row: Row, crashes: int, rewinds: int, repairs: int = 0
+    submits: tuple[str, ...],
+    direct: tuple[str, ...],
+    row: Row,
+    crashes: int,
+    rewinds: int,
+    repairs: int = 0,
+    *,
+    damages: tuple[str, ...] = (),
+    archive: Row = NO_ROW,
 ) -> State:
     """Return the state before anything happened."""
-    return State(
+    nothing = State(
         submits, direct, rewinds, crashes, repairs, (), row, (), 0, 0, (), 0, 0, (), 0, 0, 0, 0, None, (), None, (), ()
     )
+    return nothing._replace(damages_left=damages, archive=archive)
 
 
-FAULTS = ("rewinds", "not committed", "pauses with it", "crashes", "for a repair")
+FAULTS = ("rewinds", "not committed", "pauses with it", "crashes", "for a repair", "is lost")
+
+
+def is_fault(name: str) -> bool:
+    """Say whether a step need not happen."""
+    return name.endswith(FAULTS) or name.startswith("damage")
 
 
 def explore(world: World, first: State) -> tuple[int, list[str] | None]:
@@ -269,9 +403,10 @@ def explore(world: World, first: State) -> tuple[int, list[str] | None]:
         s = queue.popleft()
         finished = True
         for name, after in world.steps(s):
-            if not name.endswith(FAULTS):
+            if not is_fault(name):
                 finished = False
-            if s.point is not None and (after.point is None or after.point.version < s.point.version):
+            down = s.point is not None and (after.point is None or after.point.version < s.point.version)
+            if down and s.point is not None and s.point.version != HIGH:
                 return len(seen), [*history(seen, s), name, "the stored version went down"]
             if after not in seen:
                 seen[after] = (s, name)

@@ -14,7 +14,25 @@ from itertools import product
 import pytest
 
 from domain import fold, guards, points
-from tests.exploration.model import GONE, NO_ROW, REFUSED, Row, State, World, explore, start
+from domain.fold import LedgerState
+from tests.exploration import model
+from tests.exploration.model import (
+    ARCHIVE,
+    CHANGED,
+    DAMAGES,
+    GONE,
+    NO_ROW,
+    REFUSED,
+    RESTORE,
+    STRIPPED,
+    SWALLOWED,
+    UNUSABLE,
+    Row,
+    State,
+    World,
+    explore,
+    start,
+)
 
 FULL = os.environ.get("CROSSFADE_EXPLORE") == "full"
 
@@ -33,6 +51,29 @@ def beginnings() -> Iterator[State]:
     for s, d, repairs in product([(), ("A",), ("A", REFUSED)], direct[:3], (0, 1)):
         if FULL or len(s) + len(d) + repairs < 5:
             yield start(s, d, NO_ROW, 0, 0, repairs)
+    yield from beyond_the_protocol()
+
+
+def beyond_the_protocol() -> Iterator[State]:
+    """What databases and operators do: lost slots, rows that come back from an archive, triggers, damage."""
+    foreign = Row("z", 7 << 40)
+    submits: list[tuple[str, ...]] = [(), ("A",), ("A", GONE)]
+    # A row that was archived, its own or another's, is inserted again or put over the row that is there.
+    for s, row, archive in product(submits, (NO_ROW, Row("o", None)), (NO_ROW, foreign)):
+        direct = (ARCHIVE, RESTORE) if archive == NO_ROW else (RESTORE,)
+        yield start(s, direct, row, 0, 0, archive=archive)
+        yield start(s, ("x", ARCHIVE, RESTORE) if FULL else (ARCHIVE, RESTORE), row, 0, 0, damages=("slot",))
+    for s, d in product([("A",), ("A", GONE)], [(), (GONE,), ("x",)]):
+        yield start(s, d, NO_ROW, 0, 0, 1, damages=("slot",))
+        yield start(s, d, NO_ROW, 0, 1, damages=("slot",))
+    # A change that a trigger swallows, strips or changes, or that never came to the table.
+    for last, d in product((SWALLOWED, STRIPPED, CHANGED, UNUSABLE), [(), ("x",), (GONE,)]):
+        yield start((last,), d, Row("o", None), 1, 0)
+        yield start(("A", last), d, NO_ROW, 0, 0)
+    # One column of the ledger or of a point is damaged at any moment.
+    for name in (*DAMAGES, "legacy version", "point version"):
+        for s, d in product([("A",), ("A", GONE)], [("x",), (GONE,)]):
+            yield start(s, d, NO_ROW, 0, 0, damages=(name,))
 
 
 def visit(first: State) -> tuple[int, list[str] | None]:
@@ -70,12 +111,23 @@ def nothing(*_: object) -> tuple[int, ...]:
     return ()
 
 
+def none(*_: object) -> dict[str, tuple[int, int]]:
+    return {}
+
+
+def unchanged(ledger: LedgerState, _: object) -> LedgerState:
+    return ledger
+
+
 BROKEN: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "position": [(fold, "producer_delivered_again", never), (fold, "captured_delivered_again", never)],
     "echo": [(fold, "is_echo", never)],
     "pending": [(fold, "is_pending", never)],
     "refresh": [(fold, "refresh_is_outdated", never)],
     "unawaited": [(fold, "is_unawaited", never)],
+    "ends": [(fold, "wait_is_ended", never)],
+    "disproved": [(fold, "_without_disproved", unchanged)],
+    "impossible versions": [(model, "impossible_versions", none)],
     "tombstone": [(points, "tombstones_for", nothing)],
     "ledger-guard": [(guards, "ledger_moves", always)],
     "vector-guard": [(guards, "vector_moves", always)],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from domain.fold import LedgerState, Verdict, fold
-from schemas.documents import DocumentChanged
+from schemas.documents import DocumentChanged, Evidence
 
 AT = 100
 """The version of the entry that is folded."""
@@ -71,10 +71,12 @@ CASES: list[tuple[str, LedgerState, DocumentChanged, Verdict, dict[str, Any]]] =
     ("the echo of an older write ends nothing", PENDING, captured(11, 30, 40), ECHO, {"legacy_position": (1, 1, 11)}),
     ("an echo of an older write that nobody awaits has the row read again", SETTLED, captured(11, 30, 40), AGAIN,
      {"refresh": True, "legacy_position": (1, 1, 11)}),
-    ("an echo of the last write after its snapshot row is no news", SETTLED, captured(11, 40, 50), ECHO,
-     {"legacy_position": (1, 1, 11)}),
-    ("an echo before the captured deletion is no news", REMOVED, captured(11, 30, 40), ECHO,
-     {"legacy_position": (1, 1, 11)}),
+    ("an echo of the last write that nobody awaits has the row read again", SETTLED, captured(11, 40, 50), AGAIN,
+     {"refresh": True, "legacy_position": (1, 1, 11)}),
+    ("a row that comes back with its version is read again", SETTLED, captured(11, None, 50), AGAIN,
+     {"refresh": True, "legacy_position": (1, 1, 11)}),
+    ("a row that comes back with its version after a producer's deletion is read again", REMOVED,
+     captured(11, None, 40), AGAIN, {"refresh": True, "legacy_position": (1, 1, 11)}),
     ("a write that keeps the version is the application's", SETTLED, captured(11, 50, 50), TAKES,
      {"legacy_position": (1, 1, 11)}),
     ("a row without a version is the application's", SETTLED, captured(11), TAKES, {"legacy_position": (1, 1, 11)}),
@@ -98,8 +100,8 @@ CASES: list[tuple[str, LedgerState, DocumentChanged, Verdict, dict[str, Any]]] =
      snapshot(5, 50, position=(2, 0, 5)), TAKES, {"pending": False, "legacy_position": (2, 0, 5)}),
     ("a snapshot row of another version is overtaken", PENDING, snapshot(5, 40, position=(2, 0, 5)), OVERTAKEN,
      {"legacy_position": (2, 0, 5)}),
-    ("a snapshot row that carries a version is of the removed row", REMOVED, snapshot(5, 40, position=(2, 0, 5)),
-     GONE, {"legacy_position": (2, 0, 5)}),
+    ("a snapshot row that carries a version may be of the removed row: it is read again", REMOVED,
+     snapshot(5, 40, position=(2, 0, 5)), AGAIN, {"refresh": True, "legacy_position": (2, 0, 5)}),
     # incomplete
     ("a row that is not whole is read again", SETTLED, captured(11, incomplete=True), AGAIN,
      {"refresh": True, "legacy_position": (1, 1, 11)}),
@@ -109,7 +111,12 @@ CASES: list[tuple[str, LedgerState, DocumentChanged, Verdict, dict[str, Any]]] =
     ("a refresh at the folded position takes effect", replace(SETTLED, refresh=True), refresh((1, 1, 10)), TAKES,
      {"refresh": False}),
     ("a refresh of an unknown document takes effect", EMPTY, refresh(), TAKES, {}),
-    ("a refresh of a removed document's row ends removed", REMOVED, refresh((1, 1, 10)), TAKES, {"removed": False}),
+    ("a refresh of a removed document's row ends removed", REMOVED, refresh((1, 1, 10), done=50), TAKES,
+     {"removed": False}),
+    ("a refresh of a row that a deletion under way will remove is overtaken", REMOVED, refresh((1, 1, 10), done=49),
+     OVERTAKEN, {}),
+    ("a refresh before a deletion under way from another position is answered by another", REMOVED,
+     refresh((1, 1, 9), done=49), AGAIN, {"refresh": True}),
     ("a refresh from another position is answered by another", SETTLED, refresh((1, 1, 9)), AGAIN, {"refresh": True}),
     ("a refresh before the awaited write is overtaken", PENDING, refresh((1, 1, 10), after_version=40), OVERTAKEN, {}),
     ("a refresh that saw the awaited write does not end the wait for its echo", PENDING,
@@ -122,6 +129,27 @@ CASES: list[tuple[str, LedgerState, DocumentChanged, Verdict, dict[str, Any]]] =
     ("the refusal of an older write is overtaken", PENDING, refresh((1, 1, 10), rejects=40), OVERTAKEN, {}),
     ("a refusal from another position has the row read again", PENDING, refresh((1, 1, 9), rejects=50), AGAIN,
      {"pending": False, "refresh": True}),
+    ("a write that was lost on the way to the table ends pending, and the row is read", PENDING,
+     refresh(rejects=50, incomplete=True), AGAIN, {"pending": False, "refresh": True}),
+    ("a deletion that was lost on the way to the table ends removed, and the row is read", REMOVED,
+     refresh(rejects=50, incomplete=True), AGAIN, {"removed": False, "refresh": True}),
+    # repair
+    ("a repair ends the wait that it saw", PENDING, refresh((1, 1, 10), evidence=Evidence(ends=50)), TAKES,
+     {"pending": False}),
+    ("a repair ends the wait that it saw, and reads the row again where it moved", PENDING,
+     refresh((1, 1, 9), evidence=Evidence(ends=50)), AGAIN, {"pending": False, "refresh": True}),
+    ("a repair does not end the wait for a later write", PENDING, refresh((1, 1, 10), evidence=Evidence(ends=40)),
+     OVERTAKEN, {}),
+    ("a repair ends the wait for a deletion that never came", REMOVED,
+     refresh((1, 1, 10), evidence=Evidence(ends=50)), TAKES, {"removed": False}),
+    ("a position that cannot be is forgotten, and the row is read again", SETTLED,
+     refresh((1, 1, 10), evidence=Evidence(position=(1, 1, 10))), AGAIN, {"refresh": True, "legacy_position": ()}),
+    ("a position that moved since it was read is kept", SETTLED,
+     refresh((1, 1, 9), evidence=Evidence(position=(1, 1, 9))), AGAIN, {"refresh": True}),
+    ("a producer's position that cannot be is forgotten", SETTLED,
+     refresh((1, 1, 10), evidence=Evidence(producers=((0, 1, 7),))), TAKES, {"producer_positions": ()}),
+    ("a producer's position that moved since it was read is kept", SETTLED,
+     refresh((1, 1, 10), evidence=Evidence(producers=((0, 1, 6),))), TAKES, {}),
 ]  # fmt: skip
 
 

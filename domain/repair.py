@@ -1,0 +1,61 @@
+"""What a repair can prove of a document's ledger row: values that no history brings about.
+
+The row is read first and the ends after it, so what lies beyond an end was never written by crossfade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from domain.keys import EPOCH_SHIFT
+from domain.ledger import LedgerRow
+from schemas.documents import Evidence, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where everything ends that a ledger row has positions in.
+
+    `newest` is the version of the last entry in the document's partition of the log, `position` the end of the
+    database's log (empty: unknown), `submitted` the end offset of each partition of the submitted topic.
+    """
+
+    newest: int
+    position: Position
+    submitted: Mapping[int, int]
+
+
+def impossible_versions(row: LedgerRow, ends: Ends, row_version: int | None = None) -> dict[str, tuple[int, int]]:
+    """Return by column the version that cannot be and the one to put in its place; nothing else is touched.
+
+    `row_version` is that of the table's row: the legacy writer came at least so far.
+    """
+    reached = row_version if row_version is not None and 0 < row_version <= ends.newest else 0
+    columns = {
+        "version": (row.state.version, 0),
+        "legacy_version": (row.legacy_version, reached),
+        "vector_version": (row.vector_version, 0),
+    }
+    return {name: (held, instead) for name, (held, instead) in columns.items() if held > ends.newest}
+
+
+def evidence_of(row: LedgerRow, ends: Ends, waited: int | None = None) -> Evidence | None:
+    """Return what a refresh is to say of the row, None where there is nothing.
+
+    `waited` is the producer's version whose wait is ended: it was seen before everything under way had passed.
+    """
+    state = row.state
+    beyond = bool(ends.position) and state.legacy_position > ends.position
+    evidence = Evidence(
+        ends=waited if waited == state.written else None,
+        position=state.legacy_position if beyond else (),
+        producers=tuple(p for p in state.producer_positions if _is_beyond(p, ends)),
+    )
+    return None if evidence == Evidence() else evidence
+
+
+def _is_beyond(position: tuple[int, int, int], ends: Ends) -> bool:
+    partition, epoch, offset = position
+    newest_epoch = (ends.newest + 1) >> EPOCH_SHIFT
+    return epoch > newest_epoch or (epoch == newest_epoch and offset >= ends.submitted.get(partition, 0))
