@@ -286,10 +286,11 @@ class VectorStore(Protocol):
         """
         ...
 
-    async def forget(self, collection: str, ids: bytes, above: int) -> None:
-        """Remove those points of packed ids whose version is above `above`.
+    async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
+        """Remove those points of packed ids whose version is above `above`, and others that name the document.
 
-        Only for versions that no history brings about (`domain.repair`), which would block every write for ever.
+        Only for what no history brings about (`domain.repair`): versions that would block every write for ever, and
+        points that no write of the document would reach.
         """
         ...
 

@@ -19,13 +19,15 @@ from schemas.content import Content, content_hash
 from schemas.documents import DocumentChanged
 
 Constraint = Callable[[str, Content], str | None]
+Trigger = Callable[[LegacyRow], LegacyRow | None]
 
 
 class MemoryLegacy:
     """Rows and ledger of one collection. `captured` grows with every change of a row, ours and the application's.
 
     `images` has the rows before and after each of those changes, as a database's log has them. `constraint` stands for
-    the database's own: it returns why a row is refused, or None.
+    the database's own: it returns why a row is refused, or None. `trigger` stands for one before crossfade's upserts:
+    it returns the row to store instead, or None to store none.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class MemoryLegacy:
         *,
         key_kinds: Sequence[Kind] | None = None,
         constraint: Constraint = lambda _id, _content: None,
+        trigger: Trigger = lambda row: row,
         source_epoch: int = 1,
     ) -> None:
         self.name = name
         self.description = description
         self.key_kinds = tuple(key_kinds or [Kind.TEXT] * len(description.key))
         self.constraint = constraint
+        self.trigger = trigger
         self.source_epoch = source_epoch
         self.stored: dict[str, LegacyRow] = {}
         self.ledger_rows: dict[str, LedgerRow] = {}
@@ -128,7 +132,9 @@ class MemoryTable:
             return LegacyOutcome(LegacyVerdict.REFUSED, refusal)
         store.ledger_rows[change.id] = replace(row, legacy_version=change.version)
         if change.written is not None and change.content is not None:
-            store.put(LegacyRow(change.id, change.written, store.normal(change.content)))
+            kept = store.trigger(LegacyRow(change.id, change.written, store.normal(change.content)))
+            if kept is not None:
+                store.put(kept)
         elif change.written is not None:
             store.drop(change.id)
         return LegacyOutcome(LegacyVerdict.APPLIED)

@@ -47,6 +47,14 @@ class _Collection:
     points: dict[str, _Point] = field(default_factory=dict)
     chunks: dict[str, dict[int, str]] = field(default_factory=dict)
 
+    def remove(self, name: str) -> None:
+        """Remove a point, whichever document it names."""
+        point = self.points.pop(name, None)
+        if point is not None:
+            chunks = self.chunks[point.document_id]
+            for number in [number for number, other in chunks.items() if other == name]:
+                del chunks[number]
+
 
 class MemoryVectorStore:
     """Collections as dictionaries of points. Vectors are kept at length 1, as Qdrant keeps those of cosine distance."""
@@ -87,6 +95,7 @@ class MemoryVectorStore:
                 name = point_id(collection, document.id, chunk)
                 before = known.points.get(name)
                 if vector_moves((before.mark,) if before else (), document.version):
+                    known.remove(name)
                     known.points[name] = _point(document, chunk)
                     known.chunks.setdefault(document.id, {})[chunk] = name
 
@@ -102,16 +111,14 @@ class MemoryVectorStore:
                     known.points[name] = _point(document, chunk)
                     known.chunks.setdefault(document.id, {})[chunk] = name
 
-    async def forget(self, collection: str, ids: bytes, above: int) -> None:
-        """Remove points whose version is above `above`."""
+    async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
+        """Remove points of a version above `above`, and others of the document."""
         known = self._of(collection)
-        for name in map(str, unpacked_ids(ids)):
-            point = known.points.get(name)
-            if point is not None and point.mark.version > above:
-                del known.points[name]
-                chunks = known.chunks.get(point.document_id, {})
-                for number in [number for number, other in chunks.items() if other == name]:
-                    del chunks[number]
+        own = set(map(str, unpacked_ids(ids)))
+        beyond = {name for name in own if name in known.points and known.points[name].mark.version > above}
+        misplaced = set(known.chunks.get(document_id, {}).values()) - own
+        for name in beyond | misplaced:
+            known.remove(name)
 
     async def begin_bulk(self, collection: str) -> int | None:
         """Do nothing."""

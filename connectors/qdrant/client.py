@@ -88,9 +88,9 @@ class HostedVectorStore:
                 check_metadata(document)
             await self._call(wire.Insert(collection, batch_of(collection, part)))
 
-    async def forget(self, collection: str, ids: bytes, above: int) -> None:
-        """Remove points whose version is above `above`."""
-        await self._call(wire.Forget(collection, ids, above))
+    async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
+        """Remove points of a version above `above`, and others of the document."""
+        await self._call(wire.Forget(collection, document_id, ids, above))
 
     async def begin_bulk(self, collection: str) -> int | None:
         """Do nothing: the host builds no index while points are inserted, nor for half a minute after."""

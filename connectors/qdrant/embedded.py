@@ -137,10 +137,10 @@ class EmbeddedVectorStore:
         if shard.unflushed >= FLUSH_POINTS:
             shard.flush()
 
-    async def forget(self, collection: str, ids: bytes, above: int) -> None:
-        """Remove points whose version is above `above`, and keep that on disk at once."""
+    async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
+        """Remove points of a version above `above`, and others of the document; keep that on disk at once."""
         async with self._writing:
-            self._of(collection).forget(ids, above)
+            self._of(collection).forget(document_id, ids, above)
             self._of(collection).flush()  # the journal does not know of removals
 
     async def begin_bulk(self, collection: str) -> int | None:

@@ -117,7 +117,7 @@ class EngineHost:
             case wire.Insert():
                 await store.insert_points(request.collection, request.points)
             case wire.Forget():
-                await store.forget(request.collection, request.ids, request.above)
+                await store.forget(request.collection, request.document_id, request.ids, request.above)
             case wire.Prepare():
                 await store.prepare(request.collection, request.dimension, request.metadata, request.storage)
             case wire.EndBulk():

@@ -42,6 +42,7 @@ from connectors.qdrant.server_requests import (
     LIVE,
     RESCORED,
     filter_of,
+    forgotten,
     operations_of,
     parts_of,
     quantization_of,
@@ -206,11 +207,9 @@ class ServerVectorStore:
         if not done:
             raise StoreUnavailable(f"Qdrant did not complete the insertion of {len(batch.names)} points in time")
 
-    async def forget(self, collection: str, ids: bytes, above: int) -> None:
-        """Remove points whose version is above `above`."""
-        named: list[models.ExtendedPointId] = [_named(one) for one in unpacked_ids(ids)]
-        beyond = models.FieldCondition(key="version", range=models.Range(gt=float(above)))
-        only = models.Filter(must=[models.HasIdCondition(has_id=named), beyond])
+    async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
+        """Remove points of a version above `above`, and others of the document."""
+        only = forgotten(document_id, [_named(one) for one in unpacked_ids(ids)], above)
         with mapped(f"removing points of {collection}"):
             result = await self._client.delete(collection, models.FilterSelector(filter=only), wait=True)
         check_results([result], 1)

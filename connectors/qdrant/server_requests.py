@@ -61,6 +61,14 @@ def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperati
     )
 
 
+def forgotten(document_id: str, ids: Sequence[models.ExtendedPointId], above: int) -> models.Filter:
+    """Return which points `VectorStore.forget` removes."""
+    own = models.HasIdCondition(has_id=list(ids))
+    beyond = models.FieldCondition(key="version", range=models.Range(gt=float(above)))
+    named = models.FieldCondition(key="document_id", match=models.MatchValue(value=document_id))
+    return models.Filter(should=[models.Filter(must=[own, beyond]), models.Filter(must=[named], must_not=[own])])
+
+
 def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
     """Return the filter of a search: live points of the tenant, equality with metadata (null: null or absent)."""
     must: list[models.Condition] = [models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant))]

@@ -201,11 +201,22 @@ class Shard:
                 self._engine.update(edge.UpdateOperation.upsert_points(points))
         self._count(batch.names)
 
-    def forget(self, ids: bytes, above: int) -> None:
-        """Remove those points of packed ids whose version is above `above`."""
+    def forget(self, document_id: str, ids: bytes, above: int) -> None:
+        """Remove those points of packed ids whose version is above `above`, and others that name the document."""
+        own = unpacked_ids(ids)
+        names = edge.Filter(must=[edge.FieldCondition("document_id", match=edge.MatchAny([document_id]))])
+        gone: list[edge.PointId] = []
         with mapped(f"removing points of {self.collection}"):
-            held = self._engine.retrieve([*unpacked_ids(ids)], ["version"], False)
-            gone = [record.id for record in held if _number(record.payload or {}) > above]
+            held = self._engine.retrieve([*own], ["version"], False)
+            gone += [record.id for record in held if _number(record.payload or {}) > above]
+            offset: edge.PointId | None = None
+            while True:
+                page, offset = self._engine.scroll(
+                    edge.ScrollRequest(offset, POINTS_A_PAGE, names, with_payload=False, with_vector=False)
+                )
+                gone += [record.id for record in page if parse_point_id(str(record.id)) not in own]
+                if offset is None:
+                    break
             if gone:
                 self._engine.update(edge.UpdateOperation.delete_points(gone))
         self._count([str(one) for one in gone])

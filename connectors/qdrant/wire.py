@@ -57,6 +57,7 @@ class Forget(msgspec.Struct, frozen=True, tag="forget"):
     """Call of `VectorStore.forget`."""
 
     collection: str
+    document_id: str
     ids: bytes
     above: int
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from domain.fold import LedgerState
 from domain.keys import packed_id, point_id
 from domain.ledger import LedgerRow
-from domain.points import StoredChunk
+from domain.points import StoredChunk, tombstones_for
 from domain.repair import Ends, evidence_of, impossible_versions
 from operations.verification.stores import Stores
 from schemas.documents import Evidence
@@ -22,6 +22,7 @@ EndsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Ends]]]
 Waits = Mapping[str, int]
 """By document the producer's version that its ledger row waited for, when that was seen."""
 _PAGE = 1000
+_MOST_CHUNKS = 100_000
 _CHUNKS = 8  # whose points are looked up by their ids, also where none names the document any more
 
 
@@ -34,11 +35,13 @@ async def waits(stores: Stores, ids: Collection[str]) -> dict[str, int]:
 async def put_back(stores: Stores, ids: Sequence[str], ends_of: EndsOf, waited: Waits) -> dict[str, Evidence | None]:
     """Put back what no history brings about; return what the refresh of each document is to say of its ledger row."""
     rows = await stores.ledger.read(ids)
-    points = {one: packed_ids(stores.name, one, rows.get(one)) for one in ids}
-    held = await stores.vectors.points(stores.name, b"".join(points.values()))
+    named = await stores.vectors.stored(stores.name, ids)
+    own = {one: packed_ids(stores.name, one, rows.get(one), named.get(one, ())) for one in ids}
+    held = await stores.vectors.points(stores.name, b"".join(own.values()))
     ends = await ends_of(ids)
-    for one in _strange(ids, held, ends):
-        await stores.vectors.forget(stores.name, points[one], ends[one].newest)
+    misplaced = [one for one in ids if len(named.get(one, ())) > len(held.get(one, ()))]
+    for one in dict.fromkeys([*misplaced, *_strange(ids, held, ends)]):
+        await stores.vectors.forget(stores.name, one, own[one], ends[one].newest)
     evidence: dict[str, Evidence | None] = {}
     for one, row in rows.items():
         impossible = impossible_versions(row, ends[one])
@@ -74,10 +77,11 @@ async def unsound(stores: Stores, ends_of: EndsOf, passed: Callable[[], Awaitabl
     return found
 
 
-def packed_ids(collection: str, document_id: str, row: LedgerRow | None) -> bytes:
-    """Return the ids of the points that a document may have, as far as its ledger row tells."""
-    chunks = max(_CHUNKS, (row.chunk_count or 0) + 1 if row else 0)
-    return b"".join(packed_id(point_id(collection, document_id, number)) for number in range(min(chunks, _PAGE)))
+def packed_ids(collection: str, document_id: str, row: LedgerRow | None, named: Sequence[StoredChunk]) -> bytes:
+    """Return the ids of the points that a document may have, as far as its ledger row and its points tell."""
+    ended = max((*tombstones_for(0, named), row.chunk_count or 0 if row else 0))
+    chunks = min(max(_CHUNKS, ended + 1), _MOST_CHUNKS)
+    return b"".join(packed_id(point_id(collection, document_id, number)) for number in range(chunks))
 
 
 def _strange(ids: Sequence[str], held: Mapping[str, Sequence[StoredChunk]], ends: Mapping[str, Ends]) -> Sequence[str]:

@@ -57,23 +57,29 @@ def beginnings() -> Iterator[State]:
 def beyond_the_protocol() -> Iterator[State]:
     """What databases and operators do: lost slots, rows that come back from an archive, triggers, damage."""
     foreign = Row("z", 7 << 40)
-    submits: list[tuple[str, ...]] = [(), ("A",), ("A", GONE)]
     # A row that was archived, its own or another's, is inserted again or put over the row that is there.
-    for s, row, archive in product(submits, (NO_ROW, Row("o", None)), (NO_ROW, foreign)):
-        direct = (ARCHIVE, RESTORE) if archive == NO_ROW else (RESTORE,)
-        yield start(s, direct, row, 0, 0, archive=archive)
-        yield start(s, ("x", ARCHIVE, RESTORE) if FULL else (ARCHIVE, RESTORE), row, 0, 0, damages=("slot",))
-    for s, d in product([("A",), ("A", GONE)], [(), (GONE,), ("x",)]):
-        yield start(s, d, NO_ROW, 0, 0, 1, damages=("slot",))
-        yield start(s, d, NO_ROW, 0, 1, damages=("slot",))
+    for row in (NO_ROW, Row("o", None)):
+        yield start(("A",), (RESTORE,), row, 0, 0, archive=foreign)
+        for s, damages in product([(), ("A",), ("A", GONE)], [(), ("slot",)]):
+            yield start(s, (ARCHIVE, RESTORE), row, 0, 0, damages=damages)
+    yield start((GONE,), (RESTORE,), Row("o", 5), 0, 0, archive=foreign)
+    for d in ((), (GONE,), ("x",)):
+        yield start(("A",), d, NO_ROW, 0, 0, damages=("slot",))
+        yield start(
+            ("A", GONE), (*d, *(["y"] if FULL else [])), NO_ROW, 0, 0, damages=("slot",) if FULL or not d else ()
+        )
+    yield start(("A",), (GONE,), NO_ROW, 0, 0, 1, damages=("slot",) if FULL else ())
     # A change that a trigger swallows, strips or changes, or that never came to the table.
-    for last, d in product((SWALLOWED, STRIPPED, CHANGED, UNUSABLE), [(), ("x",), (GONE,)]):
-        yield start((last,), d, Row("o", None), 1, 0)
-        yield start(("A", last), d, NO_ROW, 0, 0)
+    for last in (SWALLOWED, STRIPPED, CHANGED, UNUSABLE):
+        yield start((last,), ("x",), Row("o", None), 0, 0)
+        yield start((last,), (GONE,), Row("o", None), 1 if FULL else 0, 0)
+        yield start(("A", last), (), NO_ROW, 0, 0)
     # One column of the ledger or of a point is damaged at any moment.
     for name in (*DAMAGES, "legacy version", "point version"):
-        for s, d in product([("A",), ("A", GONE)], [("x",), (GONE,)]):
-            yield start(s, d, NO_ROW, 0, 0, damages=(name,))
+        yield start(("A",), ("x",), NO_ROW, 0, 0, damages=(name,))
+        yield start(("A",), (GONE,), NO_ROW, 0, 0, damages=(name,))
+        if FULL:
+            yield start(("A", GONE), ("x",), NO_ROW, 0, 0, damages=(name,))
 
 
 def visit(first: State) -> tuple[int, list[str] | None]:

@@ -110,9 +110,44 @@ class Land(NamedTuple):
 
 
 class Verify(NamedTuple):
-    """The verifier has rows read again."""
+    """The verifier has rows read again; with `ends` it ends the waits that it sees, at whatever moment."""
 
     documents: tuple[str, ...]
+    ends: bool = False
+
+
+class Archive(NamedTuple):
+    """An application's transaction deletes a row and keeps a copy of it, version and all."""
+
+    document: str
+
+
+class Restore(NamedTuple):
+    """An application inserts a copy that it kept, or one of another document's row, over whatever is there."""
+
+    document: str
+    source: str
+
+
+class LoseSlot(NamedTuple):
+    """Capture loses its place in a database's log, and begins again with a snapshot in a new source epoch."""
+
+    collection: str
+
+
+class Trigger(NamedTuple):
+    """From now on a trigger does something with what the legacy writer writes; `kind` is one of `TRIGGERS`."""
+
+    collection: str
+    kind: str
+
+
+class Damage(NamedTuple):
+    """Somebody sets a column of a document's ledger row or a field of its points to something else."""
+
+    document: str
+    column: str
+    number: int
 
 
 Action = (
@@ -129,4 +164,12 @@ Action = (
     | Rewind
     | Land
     | Verify
+    | Archive
+    | Restore
+    | LoseSlot
+    | Trigger
+    | Damage
 )
+HARM = (LoseSlot, Trigger, Damage)
+"""After these nobody promises that both stores become equal by themselves, but that two repairs make them equal."""
+TRIGGERS = ("none", "swallows", "strips the version", "changes")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from tests.simulation import actions as act
+from tests.simulation.harm import COLUMNS
 from tests.simulation.loop import Fault
 from tests.simulation.places import DOCUMENTS
 from tests.simulation.ports import NO_VECTOR, POISON
@@ -29,7 +30,9 @@ class Temper:
     weights: tuple[int, ...]
 
 
-KINDS = ("step", "submit", "write", "capture", "commit", "zombie", "fate", "capture again", "verify", "land")
+KINDS = ("step", "submit", "write", "capture", "commit", "zombie", "fate", "capture again", "verify", "land", "harm")
+HARMED = 4
+"""Of so many seeds one has a history beyond the protocol: lost slots, triggers, damage."""
 
 
 class Generator:
@@ -48,7 +51,10 @@ class Generator:
             # What refuses for good leaves documents apart until they are repaired: only some histories have it.
             0.0 if chance.random() < 0.6 else 0.3,
             ROLES if chance.random() < 0.6 else (chance.choice(ROLES),),
-            (60, 7, 7, 12, 8, 0 if calm else 8, 0 if calm else fates, 0 if calm else 3, 3, 0 if calm else 3),
+            (
+                *(60, 7, 7, 12, 8, 0 if calm else 8, 0 if calm else fates, 0 if calm else 3, 3, 0 if calm else 3),
+                3 if seed % HARMED == 1 else 0,
+            ),
         )
 
     def first_rows(self) -> act.Write:
@@ -70,7 +76,8 @@ class Generator:
             "zombie": lambda: act.Zombie(chance.randrange(8), chance.randrange(1, 6), self.fault()[0]),
             "fate": self.fate,
             "capture again": lambda: act.CaptureAgain(self.collection(), chance.choice((0, 0, 3))),
-            "verify": lambda: act.Verify((self.document(),)),
+            "verify": lambda: act.Verify((self.document(),), chance.random() < 0.5),
+            "harm": self.harm,
             "land": lambda: act.Land(chance.randrange(4)),
         }
         return made[kind]()
@@ -102,7 +109,20 @@ class Generator:
         partition = chance.randrange(2) if chance.random() < 0.3 else None
         return act.Submit(self.document(), body, form, partition)
 
-    def write(self) -> act.Write:
+    def harm(self) -> act.Action:
+        chance, kind = self.random, self.random.choice(("slot", "trigger", "damage", "damage", "damage"))
+        if kind == "slot":
+            return act.LoseSlot(self.collection())
+        if kind == "trigger":
+            return act.Trigger(self.collection(), chance.choice(act.TRIGGERS))
+        return act.Damage(self.document(), chance.choice(COLUMNS), chance.randrange(1000))
+
+    def write(self) -> act.Write | act.Archive | act.Restore:
+        luck = self.random.random()
+        if luck < 0.08:
+            return act.Archive(self.document())
+        if luck < 0.2:
+            return act.Restore(self.document(), self.document())
         count = self.random.choice((1, 1, 1, 2, 3))
         return act.Write(tuple((self.document(), self.update()) for _ in range(count)))
 

@@ -86,6 +86,13 @@ class Group:
         ends = {topic: self.bus.end_offsets(topic) for topic in self.topics}
         return sum(ends[topic][partition] - offset for (topic, partition), offset in self.committed.items())
 
+    def read_instead(self, topic: str, other: str) -> None:
+        """Read another topic from its beginning, and no longer this one."""
+        self.topics = [other if name == topic else name for name in self.topics]
+        kept = {place: offset for place, offset in self.committed.items() if place[0] != topic}
+        self.committed = kept | {(other, p): 0 for p in sorted(self.bus.end_offsets(other))}
+        self.generation += 1
+
     def rewind(self, back: int) -> None:
         """Put every partition back by some records: they are delivered again."""
         self.generation += 1

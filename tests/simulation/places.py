@@ -14,14 +14,18 @@ import orjson
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from domain.legacy import LegacyRow, TableDescription
+from domain.positions import mariadb_end, postgres_end
 from domain.values import Kind
 from schemas.content import Content
+from schemas.documents import Position
 from schemas.records import Outgoing
 from schemas.settings import Collection, EmbeddingColumn, Kafka, Settings, Worker
 from tests.simulation.ports import POISON
 from topics.captures import Capture
 
 PARTITIONS = 2
+SOURCE_EPOCHS = 3
+"""So often, less one, a table's slot may be lost."""
 UNAVAILABLE = "__debezium_unavailable_value"
 SETTINGS = Settings(
     kafka=Kafka(partitions=PARTITIONS, max_text_bytes=200),
@@ -44,12 +48,17 @@ SETTINGS = Settings(
         ),
     },
 )
-CAPTURES = {name: Capture(1, f"capture.{name}", name, each.table) for name, each in SETTINGS.collections.items()}
 DESCRIPTIONS = {
     "docs": TableDescription(("id",), ("title", "body"), {"year": Kind.INTEGER}, "tenant", None),
     "notes": TableDescription(("id",), ("body",), {}, None, "vector"),
 }
 DOCUMENTS = ("docs/a", "docs/b", "docs/c", "docs/d", "notes/1", "notes/2", "notes/3")
+
+
+def capture_in(name: str, source_epoch: int) -> Capture:
+    """Return under which names a collection is captured in a source epoch."""
+    suffix = "" if source_epoch == 1 else f".e{source_epoch}"
+    return Capture(source_epoch, f"capture.{name}{suffix}", f"{name}{suffix}", SETTINGS.collections[name].table)
 
 
 def refuses(_: str, content: Content) -> str | None:
@@ -66,9 +75,10 @@ def legacy_of(name: str) -> MemoryLegacy:
 class Connector:
     """Debezium's connector of one table: a snapshot first, then the changes, each at least once."""
 
-    def __init__(self, legacy: MemoryLegacy, bus: MemoryBus) -> None:
+    def __init__(self, legacy: MemoryLegacy, bus: MemoryBus, source_epoch: int = 1) -> None:
         self.legacy = legacy
-        self._capture = CAPTURES[legacy.name]
+        self.source_epoch = source_epoch
+        self._capture = capture_in(legacy.name, source_epoch)
         self.topic = self._capture.topic
         self._postgres = SETTINGS.collections[legacy.name].connector == "postgres"
         self._bus = bus
@@ -82,6 +92,14 @@ class Connector:
     def behind(self) -> bool:
         """Whether there is something that was not published and saved."""
         return self._saved < len(self)
+
+    @property
+    def end(self) -> Position:
+        """A position that no change until now is above."""
+        at = 100 * len(self.legacy.images)
+        if self._postgres:
+            return postgres_end(1000 + at, self.source_epoch)
+        return mariadb_end(f"bin.{1 + at // 1000:06d}", at % 1000 + 5, self.source_epoch)
 
     def publish(self, count: int, holes: int, saved: bool) -> None:
         """Publish the next changes. Two bits of `holes` for each say how its row is left incomplete."""

@@ -9,14 +9,15 @@ from hashlib import blake2b
 
 from agents.batch import CollectionPorts
 from agents.wiring import RoleName
-from connectors.memory.legacy import MemoryBulk
 from domain.comparison import Difference
 from operations.verification.looking import look_locked
-from operations.verification.stores import Stores
 from operations.verification.telling import Teller
+from operations.verification.unsound import unsound, waits
 from tests.simulation import actions as act
+from tests.simulation.harm import trigger_of
 from tests.simulation.history import Generator
 from tests.simulation.loop import Fault, Violation, at_once, running
+from tests.simulation.places import DOCUMENTS
 from tests.simulation.settled import apart, check_counts, check_fold, check_stores, in_qdrant, unembeddable
 from tests.simulation.world import BUFFER, MOST_POINTS, NAMES, World
 
@@ -53,6 +54,9 @@ def run(first_rows: act.Write, actions: Sequence[act.Action]) -> Outcome:
                 world.do(action)
                 outcome.done += 1
             finish(world)
+            if world.watch.harmed:
+                recover(world)
+                return outcome
             outcome.ends = check(world)
             redeliver(world)
             check(world)
@@ -134,11 +138,58 @@ def repair(world: World) -> None:
     check_stores(world.watch, unembeddable(world.watch))
 
 
+def recover(world: World) -> None:
+    """Repair twice what was lost or damaged; after that both stores hold the same, and go on doing so by themselves."""
+    for legacy in world.legacy.values():
+        legacy.trigger = trigger_of("none")
+    rows = {name: dict(legacy.stored) for name, legacy in world.legacy.items()}
+    for _ in range(2):
+        for name in world.collections:
+            repair_all(world, name)
+        drain(world)
+    if rows != {name: legacy.stored for name, legacy in world.legacy.items()}:
+        raise Violation("6: a repair changed the table")
+    check_stores(world.watch, unembeddable(world.watch))
+    live_on(world)
+
+
+def repair_all(world: World, name: str) -> None:
+    """Repair a collection as `crossfade verify --repair` does at rest: what differs, then the ledger."""
+    stores = world.stores(name)
+    ends_of = world.ends_of(name)
+    teller = Teller(stores, world.bus, world.around, repair=True, ends_of=ends_of)
+    ids = sorted({*world.legacy[name].stored, *in_qdrant(world.vectors, name)})
+    found = list(at_once(look_locked(stores, ids)).differences.values())
+    at_once(teller.tell(found, at_once(waits(stores, [one.id for one in found]))))
+    left = at_once(unsound(stores, ends_of, _passed))
+    at_once(teller.refresh(list(left), left))
+
+
+async def _passed() -> bool:
+    return True
+
+
+def live_on(world: World) -> None:
+    """Have the application and a producer change every document once more: nothing that was harmed may hide it."""
+    for at, document in enumerate(DOCUMENTS):
+        world.do(act.Write(((document, act.Body(f"written {at}")),)))
+    drain(world)
+    check_stores(world.watch, set())
+    for at, document in enumerate(DOCUMENTS):
+        world.do(act.Submit(document, act.Body(f"submitted {at}") if at % 3 else None))
+    drain(world)
+    check_stores(world.watch, set())
+    for at, document in enumerate(DOCUMENTS):
+        name, _, document_id = document.partition("/")
+        row = world.legacy[name].stored.get(document_id)
+        if (row.content.text["body"] if row else None) != (f"submitted {at}" if at % 3 else None):
+            raise Violation(f"1: {document} was submitted after the repair, and the table does not have it")
+
+
 def differing(world: World, ports: CollectionPorts, *, repaired: bool) -> list[Difference]:
     """Look at every document of a collection as the verifier does at its second look, and have it tell what differs."""
-    legacy = world.legacy[ports.name]
-    stores = Stores(ports.name, ports.table, MemoryBulk(legacy), ports.ledger, ports.vectors, ports.embedder.dimension)
-    ids = sorted({*legacy.stored, *in_qdrant(ports.vectors, ports.name)})
+    stores = world.stores(ports.name)
+    ids = sorted({*world.legacy[ports.name].stored, *in_qdrant(ports.vectors, ports.name)})
     found = list(at_once(look_locked(stores, ids)).differences.values())
     at_once(Teller(stores, world.bus, world.around, repair=repaired).tell(found))
     return found

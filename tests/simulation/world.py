@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from struct import pack
 from typing import Any, cast
@@ -23,15 +24,20 @@ from agents.wiring import ROLES, WIRING, RoleName
 from agents.worker import Worker
 from connectors.kafka.bus import AiokafkaBus
 from connectors.memory.bus import MemoryBus
-from connectors.memory.legacy import MemoryLedger, MemoryTable
+from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryTable
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.telemetry import Telemetry
+from domain.legacy import LegacyRow
+from operations.verification.stores import Stores
+from operations.verification.telling import Teller
+from operations.verification.unsound import EndsOf, waits
 from schemas.content import Content
 from schemas.records import Outgoing, Received
 from tests.simulation import actions as act
+from tests.simulation.harm import damage, ends_of, trigger_of
 from tests.simulation.kafka import Group, SimApp
 from tests.simulation.loop import Fault, Process, Violation, at_once
-from tests.simulation.places import CAPTURES, DOCUMENTS, PARTITIONS, SETTINGS, Connector, legacy_of
+from tests.simulation.places import DOCUMENTS, PARTITIONS, SETTINGS, SOURCE_EPOCHS, Connector, capture_in, legacy_of
 from tests.simulation.ports import Port, SimEmbedder, Trouble
 from tests.simulation.watch import Watch
 from topics.catalogue import SUBMITTED
@@ -61,7 +67,8 @@ class World:
     def __init__(self, first_rows: act.Write, trace: list[str]) -> None:
         self.now_ms = START_MS
         self.trace = trace
-        of_capture = [t for each in CAPTURES.values() for t in captured_topics(SETTINGS.kafka, [each], mariadb=False)]
+        captures = [capture_in(name, epoch) for name in SETTINGS.collections for epoch in range(1, SOURCE_EPOCHS + 1)]
+        of_capture = [t for each in captures for t in captured_topics(SETTINGS.kafka, [each], mariadb=False)]
         every = (*desired_topics(SETTINGS), *of_capture)
         self.bus = SimBus({t.name: t.partitions for t in every}, clock_ms=self.clock)
         self.vectors, self.embedder = MemoryVectorStore(), SimEmbedder()
@@ -84,6 +91,7 @@ class World:
         }
         self.live: dict[str, tuple[SimApp, Process]] = {}
         self.zombies: list[Process] = []
+        self.archived: dict[str, LegacyRow] = {}
         self.started = self.submitted = 0
         self._patches = ExitStack()
 
@@ -116,7 +124,7 @@ class World:
             cast(Any, Port(self.vectors, "vectors", trouble, name)),
             cast(Any, Port(self.embedder, "embedder", trouble, name)),
             cast(Any, None),  # searches are the query agent's, which writes nothing
-            capture=CAPTURES[name],
+            capture=capture_in(name, 1),
         )
 
     # Processes
@@ -179,10 +187,55 @@ class World:
             case act.Land(number):
                 if label := self.trouble.land(number):
                     self.trace.append(f"late: {label}")
-            case act.Verify(documents):
-                self._verify(documents)
+            case act.Verify(documents, ends):
+                self._verify(documents, ends)
+            case act.Archive() | act.Restore():
+                self._archive(action)
+            case act.LoseSlot() | act.Trigger() | act.Damage():
+                self._harm(action)
             case _:
                 self._fate(action)
+
+    def _archive(self, action: act.Archive | act.Restore) -> None:
+        name, _, document_id = action.document.partition("/")
+        legacy = self.legacy[name]
+        if isinstance(action, act.Archive):
+            row = legacy.stored.get(document_id)
+            if row is not None:
+                self.archived[action.document] = row
+                legacy.delete_directly(document_id)
+            return
+        other, _, other_id = action.source.partition("/")
+        row = self.archived.get(action.source) or (legacy.stored.get(other_id) if other == name else None)
+        if row is not None and other == name:
+            legacy.put(replace(row, id=document_id))
+
+    def _harm(self, action: act.LoseSlot | act.Trigger | act.Damage) -> None:
+        self.watch.harmed = True
+        match action:
+            case act.LoseSlot(name):
+                self._lose_slot(name)
+            case act.Trigger(name, kind):
+                self.legacy[name].trigger = trigger_of(kind)
+            case act.Damage(document, column, number):
+                name, _, document_id = document.partition("/")
+                damage(self.legacy[name], self.vectors, document_id, column, number)
+
+    def _lose_slot(self, name: str) -> None:
+        """Do as `crossfade recapture` does: a new source epoch has a connector and a topic of its own."""
+        ports = self.collections[name]
+        epoch = ports.source_epoch + 1
+        if epoch > SOURCE_EPOCHS:
+            return
+        before, self.collections[name] = self.connectors[name].topic, replace(ports, capture=capture_in(name, epoch))
+        self.legacy[name].images.clear()
+        self.connectors[name] = Connector(self.legacy[name], self.bus, epoch)
+        self.groups["capture"].read_instead(before, self.connectors[name].topic)
+        self.crash("capture")
+
+    def ends_of(self, name: str) -> EndsOf:
+        """Return what tells a repair of a collection where everything ends."""
+        return ends_of(self.bus, self.legacy[name], self.connectors[name], self.around.epoch)
 
     def _fate(self, action: act.Crash | act.Replace | act.Rebalance | act.Commit | act.Rewind) -> None:
         role = cast(RoleName, action.role)
@@ -207,7 +260,7 @@ class World:
         if self.zombies:
             self.zombies[number % len(self.zombies)].step(points, fault)
 
-    def _verify(self, documents: Sequence[str]) -> None:
+    def _verify(self, documents: Sequence[str], ends: bool) -> None:
         by_name: dict[str, list[str]] = {}
         for document in documents:
             name, _, document_id = document.partition("/")
@@ -215,11 +268,23 @@ class World:
         bus = cast(Any, Port(self.bus, "bus", self.trouble))
         for name, ids in by_name.items():
             self.started += 1
-            entries = append_refreshes(
-                self.collections[name], ids, bus=bus, around=self.around, source="crossfade/verifier"
-            )
-            self.zombies.append(Process(f"verifier#{self.started}", entries, self.trace))
+            repair = self._ending(name, ids, bus) if ends else self._reading(name, ids, bus)
+            self.zombies.append(Process(f"verifier#{self.started}", repair, self.trace))
             self.zombies[-1].go()
+
+    async def _reading(self, name: str, ids: list[str], bus: Any) -> None:
+        await append_refreshes(self.collections[name], ids, bus=bus, around=self.around, source="crossfade/verifier")
+
+    async def _ending(self, name: str, ids: list[str], bus: Any) -> None:
+        stores = self.stores(name)
+        waited = await waits(stores, ids)
+        await Teller(stores, bus, self.around, repair=True, ends_of=self.ends_of(name)).refresh(ids, waited)
+
+    def stores(self, name: str) -> Stores:
+        """Return a collection as the verifier sees it."""
+        ports = self.collections[name]
+        bulk = MemoryBulk(self.legacy[name])
+        return Stores(name, ports.table, bulk, ports.ledger, ports.vectors, ports.embedder.dimension)
 
     def _write(self, action: act.Write) -> None:
         for document, body in action.changes:
