@@ -113,3 +113,23 @@ async def test_empty_calls_do_nothing(ports: Ports) -> None:
     await ports.ledger.vectors_written([])
     await ports.ledger.refusals_told({})
     assert await ports.ledger.read([]) == {}
+
+
+async def test_the_rows_are_paged_in_the_order_of_their_ids(ports: Ports) -> None:
+    ids = ["a", "A", "b ", "b", "ä", "1"]
+    await ports.ledger.folded({one: LedgerRow(STATE) for one in ids})
+    first = await ports.ledger.page("", 4)
+    assert list(first) == sorted(ids)[:4]
+    assert list(await ports.ledger.page(list(first)[-1], 4)) == sorted(ids)[4:]
+    assert await ports.ledger.page("ä", 4) == {}
+
+
+async def test_versions_are_put_back_only_where_they_are_still_what_was_read(ports: Ports) -> None:
+    await ports.table.apply([upsert("a", 7)])
+    await ports.ledger.folded({"a": LedgerRow(LedgerState(version=9, written=3))})
+    await ports.ledger.vectors_written([VectorMark("a", 8, "hash", 1, "model")])
+    await ports.ledger.put_back("a", {"version": (9, 0), "legacy_version": (6, 0), "vector_version": (8, 2)})
+    row = (await ports.ledger.read(["a"]))["a"]
+    assert (row.state.version, row.state.written, row.legacy_version, row.vector_version) == (0, 3, 7, 2)
+    await ports.ledger.folded({"a": LedgerRow(LedgerState(version=1))})
+    assert (await ports.ledger.read(["a"]))["a"].state == LedgerState(version=1)

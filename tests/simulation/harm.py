@@ -50,13 +50,15 @@ def damage(legacy: MemoryLegacy, vectors: MemoryVectorStore, document_id: str, c
         row = legacy.ledger_rows.get(document_id, LedgerRow())
         if name in STATE:
             producers = ((number % PARTITIONS, 1, 10**6 if number % 2 else 0),)
-            other = producers if name == "producer_positions" else _other(getattr(row.state, name), number)
-            state = replace(row.state, **{name: other})
+            other: Any = producers if name == "producer_positions" else _other(getattr(row.state, name), number)
+            changes: dict[str, Any] = {name: other}
+            state = replace(row.state, **changes)
             legacy.ledger_rows[document_id] = replace(row, state=state)
         else:
             before = getattr(row, name)
-            other = number % 50 if name == "chunk_count" and before is None else _other(before, number)
-            legacy.ledger_rows[document_id] = replace(row, **{name: other})
+            given = number % 50 if name == "chunk_count" and before is None else _other(before, number)
+            fields: dict[str, Any] = {name: given}
+            legacy.ledger_rows[document_id] = replace(row, **fields)
     else:
         _damage_point(vectors, legacy.name, document_id, name, number)
 
