@@ -210,9 +210,10 @@ class ServerVectorStore:
     async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
         """Remove points of a version above `above`, and others of the document."""
         only = forgotten(document_id, [_named(one) for one in unpacked_ids(ids)], above)
+        removal = models.DeleteOperation(delete=models.FilterSelector(filter=only))
         with mapped(f"removing points of {collection}"):
-            result = await self._client.delete(collection, models.FilterSelector(filter=only), wait=True)
-        check_results([result], 1)
+            results = await self._client.batch_update_points(collection, [removal], wait=True)
+        check_results(results, 1)
 
     async def begin_bulk(self, collection: str) -> int | None:
         """Switch the server's indexing off; return the threshold (kB of vectors) that it had, None where it was off."""

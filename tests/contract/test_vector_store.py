@@ -375,3 +375,19 @@ async def test_nothing_asked_is_nothing_done(store: VectorStore, name: str) -> N
     await store.write(name, [document("a", 1, [])])
     assert await store.count(name) == 0
     assert (await store.scan_ids(name, None, 5)).next is None
+
+
+async def test_versions_that_cannot_be_and_points_out_of_place_are_forgotten(store: VectorStore, name: str) -> None:
+    await store.write(name, [document("a", 5, [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)]), document("b", 9, [], [0])])
+    await store.write(name, [document("a", 2**50, [(1, 0, 0, 0), (0, 1, 0, 0)])])
+    first, second = (packed_id(point_id(name, "a", number)) for number in (0, 1))
+    b = packed_id(point_id(name, "b", 0))
+    # The third point of a is none of its own here: nothing that a's writes would reach.
+    await store.forget(name, "a", first + second, 8)
+    await store.forget(name, "b", b, 9)
+    assert [(p.chunk, p.version) for p in (await store.stored(name, ["a"])).get("a", [])] == []
+    assert [(p.version, p.deleted) for p in (await store.stored(name, ["b"]))["b"]] == [(9, True)]
+    await store.write(name, [document("a", 8, [(0, 1, 0, 0)])])
+    assert [(p.chunk, p.version) for p in (await store.stored(name, ["a"]))["a"]] == [(0, 8)]
+    await store.forget(name, "b", b, 8)
+    assert await store.stored(name, ["b"]) == {}
