@@ -22,6 +22,7 @@ from tests.flow.worker_process import WorkerProcess, mend, settings_of
 TABLES = (
     *(Table("docs", connector, create, rows=document_rows(50)) for connector, create in DOCUMENTS.items()),
     *(Table("checked", connector, create, rows=document_rows(40)) for connector, create in DOCUMENTS.items()),
+    *(Table("repaired", connector, create, rows=document_rows(40)) for connector, create in DOCUMENTS.items()),
     *(Table("inspected", connector, create, rows=document_rows(12)) for connector, create in DOCUMENTS.items()),
     *(
         Table("filled", connector, create, DOCUMENT_LINES + 'fill = "backfill"\n', document_rows(400))
