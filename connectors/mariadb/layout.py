@@ -9,6 +9,7 @@ from typing import Any
 
 from connectors.errors import Misconfigured
 from connectors.mariadb.pool import Session
+from connectors.mariadb.table_checks import UNREADABLE, uncapturable
 from connectors.sql_layout import HIGHEST_SIGNED, HIGHEST_UNSIGNED, Column, Layout
 from domain.legacy import ColumnDetails
 from domain.values import Kind, canonical
@@ -144,4 +145,6 @@ async def read_layout(session: Session, name: str, collection: Collection, datab
         raise Misconfigured(f"{name}: there is no table {schema}.{table}")
     layout = Layout(name, collection, schema, table, columns)
     _ = layout.description
+    for why, _ in await uncapturable(session, schema, table):
+        raise Misconfigured(f"{name}: {why}: {UNREADABLE}; run crossfade config check")
     return layout

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from connectors.mariadb.pool import Session
+from connectors.mariadb.pool import Session, quoted
 from connectors.sql_checks import error, warning
 from domain.legacy import Finding
 from schemas.settings import Collection
@@ -35,6 +32,21 @@ SELECT COUNT(*) AS partitions FROM information_schema.PARTITIONS
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND PARTITION_NAME IS NOT NULL
 """
 
+_VERSIONED = "SELECT TABLE_TYPE AS type FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+
+_HASHED = """
+SELECT INDEX_NAME AS name, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARATOR '\n') AS columns
+FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND INDEX_TYPE = 'HASH'
+GROUP BY INDEX_NAME
+"""
+
+_COMPRESSED = """
+SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS
+WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_TYPE LIKE '%%COMPRESSED%%'
+"""
+
+UNREADABLE = "capture cannot read its rows in the binary log"
+
 _CHANGING = {"CASCADE", "SET NULL", "SET DEFAULT"}
 
 
@@ -43,10 +55,6 @@ def kind_findings(name: str, table: str, reference: str, engine: str | None, kin
     if kind in _NO_TABLE:
         return [error(name, f"{table} is {_NO_TABLE[kind]}", NAME_A_TABLE)]
     findings = []
-    if kind == "SYSTEM VERSIONED":
-        text = "the table is system-versioned: capture cannot read its rows in the binary log"
-        mend = f"-- ALTER TABLE {reference} DROP SYSTEM VERSIONING, which forgets the history"
-        findings.append(error(name, text, mend))
     if engine != "InnoDB":
         message = f"the table's engine is {engine}: it has no transactions"
         findings.append(error(name, message, f"ALTER TABLE {reference} ENGINE=InnoDB"))
@@ -86,10 +94,24 @@ async def unlogged_findings(
     return findings
 
 
-def compressed_findings(name: str, raw: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return an error for compressed columns, configured or not: the binary log has them in a form of its own."""
-    found = [column for column, row in raw.items() if "compressed" in str(row["sql_type"]).lower()]
-    if not found:
-        return []
-    text = f"column {', '.join(found)} is COMPRESSED: capture cannot read the table's rows in the binary log"
-    return [error(name, text, "-- ALTER TABLE … MODIFY the column without COMPRESSED, which rewrites the table")]
+async def uncapturable(session: Session, schema: str, table: str) -> list[tuple[str, str]]:
+    """Return why rows of the table are in the binary log in a form that capture cannot read, and what helps.
+
+    The connector of a table ends at such a row, and with it the capture of every other table that it reads.
+    """
+    reference, found = quoted(schema, table), []
+    if (await session.fetch(_VERSIONED, (schema, table)))[0]["type"] == "SYSTEM VERSIONED":
+        remedy = f"-- ALTER TABLE {reference} DROP SYSTEM VERSIONING, which forgets the history"
+        found.append(("the table is system-versioned", remedy))
+    for row in await session.fetch(_HASHED, (schema, table)):
+        columns = str(row["columns"]).replace("\n", ", ")
+        what = f"the unique index {row['name']} over column {columns} is one of hashes, which are a hidden column"
+        remedy = (
+            f"-- make the columns of {row['name']} short enough for an index (3,072 bytes), or index a part of them"
+        )
+        found.append((what, remedy))
+    compressed = [row["name"] for row in await session.fetch(_COMPRESSED, (schema, table))]
+    if compressed:
+        remedy = f"-- ALTER TABLE {reference} MODIFY the column without COMPRESSED, which rewrites the table"
+        found.append((f"column {', '.join(compressed)} is COMPRESSED", remedy))
+    return found

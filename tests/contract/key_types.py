@@ -68,8 +68,7 @@ _JOINED_EDGES = (" ", "a", "'", "\\", "%2F", "/", "0", "00", "007", "null", "日
 class KeyType:
     """A type of a key column. `refused` are words of why `config check` does not take it.
 
-    `before` makes what it needs; `unique` is one that cannot be in a primary key; one like others is `rare`: only long
-    runs take it.
+    `before` makes what it needs; one like others is `rare`: only long runs take it.
     """
 
     name: str
@@ -78,7 +77,6 @@ class KeyType:
     draw: Draw | None = None
     refused: str | None = None
     before: tuple[str, ...] = ()
-    unique: bool = False
     rare: bool = False
 
 
@@ -156,12 +154,12 @@ def _mariadb() -> list[KeyType]:
           for charset in ("utf8mb3", "ucs2", "utf32", "sjis", "big5")),
         KeyType("varchar(30) ascii", "varchar(30) CHARACTER SET ascii COLLATE ascii_bin",
                 _edges("a", "A", "'", "/", quote=escaped), digits),
-        KeyType("text", "text CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin", every, words, unique=True),
-        KeyType("varchar(3000)", "varchar(3000) COLLATE utf8mb4_nopad_bin", every, words, unique=True, rare=True),
         KeyType("auto_increment", "bigint AUTO_INCREMENT UNIQUE", ("1",), _integers(2, 2**40)),
     ]  # fmt: skip
     refused = [
         KeyType("enum", "enum('zebra','apple','mango')", refused="ordered by the numbers of its labels"),
+        KeyType("text", "text", refused="is one of hashes"),
+        KeyType("varchar(3000)", "varchar(3000) COLLATE utf8mb4_nopad_bin", refused="is one of hashes"),
         KeyType("char without padding", "char(9) COLLATE utf8mb4_nopad_bin", refused="ordered with the blanks"),
         *(KeyType(kind, kind, refused=_KINDS) for kind in (
             "float", "double", "decimal(20,5)", "boolean", "bit(1)", "bit(8)", "set('a','b')", "date", "time",

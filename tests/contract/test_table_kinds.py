@@ -10,7 +10,8 @@ from connectors.errors import Misconfigured
 from connectors.legacy_connector import apply_mend, check_legacy, open_legacy
 from domain.legacy import Finding
 from operations.stack.layout import StackAddresses
-from tests.contract.legacy_places import Place, content, fresh_place, upsert
+from schemas.settings import Connector
+from tests.contract.legacy_places import DATABASES, Place, content, fresh_place, upsert
 
 pytestmark = pytest.mark.stack
 COLUMNS = "id bigint PRIMARY KEY, body text, crossfade_version bigint"
@@ -212,3 +213,38 @@ async def test_a_partitioned_table_of_mariadb_works_and_is_warned_of(stack: Stac
             assert (await legacy.bulk.coverage([(None, "99"), ("99", None)])).outside == 0
         finally:
             await legacy.close()
+
+
+@pytest.mark.parametrize("connector", DATABASES)
+async def test_a_key_that_no_index_has_in_its_order_works_and_is_warned_of(
+    stack: StackAddresses, connector: Connector
+) -> None:
+    async with fresh_place(connector, stack) as place:
+        await place.execute(
+            "CREATE TABLE {t} (a int NOT NULL, b int NOT NULL, body text, crossfade_version bigint, "
+            "PRIMARY KEY (a, b))",
+            "INSERT INTO {t} (a, b, body) VALUES (1, 9, 'x'), (2, 8, 'x'), (3, 7, 'x')",
+        )
+        slow = "no index has the key's columns in their order"
+        assert slow not in told(await check(place, key=("a", "b")), "warning")
+        assert slow in told(await check(place, key=("b", "a")), "warning")
+        legacy = await open_legacy("documents", place.collection(**(PLAIN | {"key": ("b", "a")})), place.dsn)
+        try:
+            assert [row.id for row in await legacy.bulk.scan_range("7/3", None, 10)] == ["8/2", "9/1"]
+        finally:
+            await legacy.close()
+
+
+async def test_an_index_that_includes_more_columns_is_the_keys_and_one_of_some_rows_is_not(
+    stack: StackAddresses,
+) -> None:
+    async with fresh_place("postgres", stack) as place:
+        await place.execute(
+            "CREATE TABLE {t} (a int NOT NULL, b int NOT NULL, c int NOT NULL, body text, crossfade_version bigint, "
+            "PRIMARY KEY (a) INCLUDE (b), UNIQUE (c) DEFERRABLE)",
+            "CREATE UNIQUE INDEX ON {t} (b) WHERE b > 0",
+            FULL,
+        )
+        assert told(await check(place, key=("a",)), "error") == ""
+        for column in ("b", "c"):
+            assert "neither the primary key nor unique" in told(await check(place, key=(column,)), "error")

@@ -1,0 +1,126 @@
+"""A row has one id, whether a snapshot, live capture or SQL reads it, for every type that a key may have."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from connectors.debezium import decode_capture
+from connectors.kafka.headers import received
+from connectors.legacy_connector import open_legacy
+from operations.connectors_api import ConnectClient, capture_topics, mariadb_connector, postgres_connector
+from operations.stack.layout import StackAddresses
+from schemas.settings import Collection, Connector
+from tests.contract.key_types import KEY_TYPES, KeyType
+from tests.contract.legacy_places import DATABASES, Place, fresh_place
+from tests.stack.test_capture import provide
+
+pytestmark = pytest.mark.stack
+_BOUND_S = 90.0
+DRAWN = 12
+
+
+@asynccontextmanager
+async def captured(place: Place, stack: StackAddresses, tables: list[str]) -> AsyncIterator[None]:
+    """Capture tables of the place into topics named after it."""
+    name, full = place.schema, [f"{place.schema}.{table}" for table in tables]
+    await provide(stack, capture_topics(name, full))
+    config = (
+        postgres_connector(name, place.dsn, name, full, slot=name, publication=name)
+        if place.connector == "postgres"
+        else mariadb_connector(name, place.dsn, name, full, bootstrap_servers=stack.kafka)
+    )
+    async with ConnectClient(stack.connect) as client:
+        try:
+            await client.put_config(name, config)
+            await client.wait_running(name, _BOUND_S)
+            yield
+        finally:
+            await client.delete_with_offsets(name)
+            if place.connector == "postgres":
+                await place.execute(f"DROP PUBLICATION IF EXISTS {name}")
+                slots = f"FROM pg_replication_slots WHERE slot_name = '{name}'"
+                async with asyncio.timeout(_BOUND_S):
+                    while await place.fetch(f"SELECT 1 {slots}"):
+                        await place.fetch(f"SELECT pg_drop_replication_slot(slot_name) {slots} AND NOT active")
+                        await asyncio.sleep(0.1)
+
+
+def rows(kind: KeyType, table: str, values: list[str], connector: Connector) -> str:
+    conflict = "ON CONFLICT DO NOTHING" if connector == "postgres" else "ON DUPLICATE KEY UPDATE w = w"
+    listed = ", ".join(f"({value}, 'w/1 %', 'body')" for value in values)
+    return f"INSERT INTO {table} (k, w, body) VALUES {listed} {conflict}"
+
+
+async def make(place: Place, kinds: list[KeyType]) -> dict[str, tuple[KeyType, list[str]]]:
+    """Make a table of each type, with half of its rows; return what to insert later."""
+    made: dict[str, tuple[KeyType, list[str]]] = {}
+    done: set[str] = set()
+    for number, kind in enumerate(kinds):
+        table = f"key{number}"
+        before = [each.replace("{s}", place.schema) for each in kind.before if each not in done]
+        done.update(kind.before)
+        await place.execute(
+            *before,
+            f"CREATE TABLE {place.schema}.{table} (k {kind.declared.replace('{s}', place.schema)} NOT NULL, "
+            f"w varchar(20) NOT NULL, body text, crossfade_version bigint, PRIMARY KEY (w, k))",
+        )
+        if place.connector == "postgres":
+            await place.execute(f"ALTER TABLE {place.schema}.{table} REPLICA IDENTITY FULL")
+        assert kind.draw is not None
+        chance = random.Random(kind.name)
+        values = [*kind.edges, *(kind.draw(chance) for _ in range(DRAWN))]
+        await place.execute(rows(kind, f"{place.schema}.{table}", values[::2], place.connector))
+        made[table] = (kind, values[1::2])
+    return made
+
+
+async def ids_of(stack: StackAddresses, place: Place, table: str, source: Collection) -> tuple[set[str], set[str]]:
+    """Return the ids of a table's rows by SQL, and by capture."""
+    legacy = await open_legacy("documents", source, place.dsn)
+    try:
+        read = set(await legacy.bulk.ids(None, None))
+        description = legacy.table.description
+    finally:
+        await legacy.close()
+    consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    told: set[str] = set()
+    try:
+        consumer.assign([TopicPartition(f"{place.schema}.{place.schema}.{table}", 0)])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_BOUND_S):
+                for _ in range(len(read)):
+                    changed = decode_capture(received(await consumer.getone()), "documents", source, description, 1)
+                    assert changed is not None
+                    told.add(changed.id)
+    finally:
+        await consumer.stop()
+    return read, told
+
+
+@pytest.mark.parametrize("rare", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("connector", DATABASES)
+async def test_an_id_is_the_same_whichever_way_its_row_comes(
+    stack: StackAddresses, connector: Connector, *, rare: bool
+) -> None:
+    kinds = [kind for kind in KEY_TYPES[connector] if kind.refused is None and kind.rare == rare]
+    wrong: dict[str, tuple[list[str], list[str]]] = {}
+    async with fresh_place(connector, stack) as place:
+        made = await make(place, kinds)
+        async with captured(place, stack, list(made)):
+            for table, (kind, later) in made.items():
+                await place.execute(rows(kind, f"{place.schema}.{table}", later, connector))
+            for table, (kind, _) in made.items():
+                source = place.collection(
+                    table=f"{place.schema}.{table}", key=("w", "k"), text=("body",), metadata=(), tenant=None
+                )
+                read, told = await ids_of(stack, place, table, source)
+                if read != told:
+                    wrong[kind.name] = (sorted(read - told), sorted(told - read))
+    assert wrong == {}
