@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+import orjson
+
 from agents.batch import CollectionPorts, Collections, Message, Surroundings, collection_of
 from connectors.errors import CrossfadeError, EmbeddingFailed, Refused
 from connectors.ports import Bus, SearchBackend, SearchRequest
 from connectors.telemetry import client_span, database_span, embeddings_span
 from domain.breaker import Breaker
+from domain.filters import canonical_filter
 from domain.halts import Halt
 from domain.routing import RULES_VERSION, Decision, decide
-from schemas.cloudevents import decode, encode
+from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import Event
 from schemas.queries import Backend, Hit, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
@@ -27,6 +30,7 @@ from schemas.settings import Routing
 from topics.catalogue import ANSWERED, DECIDED
 
 SOURCE = "crossfade/query"
+MAX_QUERY_ID = 128
 
 
 class Tell(Protocol):
@@ -113,12 +117,19 @@ async def answer(
     breakers: Breakers,
     stopped: Callable[[str], Halt | None] = in_service,
 ) -> None:
-    """Answer one question. Raises InvalidEvent for one that cannot be read; a failing backend only degrades it.
+    """Answer one question; a failing backend only degrades the answer.
+
+    Raises InvalidEvent for one that cannot be read, and for one whose filter no document could ever match.
 
     Of a collection that is `stopped`, Qdrant may lack changes: it is asked where the table cannot answer.
     """
     query, attributes = decode(message.record, QueryAsked)
     ports = collection_of(collections, query.collection)
+    try:
+        wanted = canonical_filter(ports.table.description, query.filter)
+    except ValueError as error:
+        raise InvalidEvent(str(error)) from None
+    query = query.model_copy(update={"filter": wanted})
     started = time.perf_counter()
     decision = _decision(query, ports, breakers, stopped(query.collection))
     search = _Search(ports, query, message)
@@ -148,12 +159,24 @@ async def answer(
 
 
 def refused_question(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
-    """Return the answer to a question that cannot be read: its error, under its record's key."""
-    query_id = (message.record.key or b"").decode("utf-8", "replace")
+    """Return the answer to a question that is refused: its error, under its id, else under its record's key."""
+    query_id = _query_id(message) or (message.record.key or b"").decode("utf-8", "replace")
     if not query_id:
         return []
-    answered = QueryAnswered(query_id=query_id, hits=(), served_by=None, degraded=True, error=str(error)[:1000])
+    answered = QueryAnswered(
+        query_id=query_id, hits=(), served_by=None, degraded=True, error=str(error)[:1000], refused=True
+    )
     return [_record(message, answered, ANSWERED, query_id, query_id, around)]
+
+
+def _query_id(message: Message) -> str | None:
+    """Return the id in a question, however wrong the rest of it is."""
+    try:
+        value = orjson.loads(message.record.value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    query_id = value.get("id") if isinstance(value, dict) else None
+    return query_id if isinstance(query_id, str) and 0 < len(query_id) <= MAX_QUERY_ID else None
 
 
 def _decision(query: QueryAsked, ports: CollectionPorts, breakers: Breakers, halt: Halt | None) -> Decision:

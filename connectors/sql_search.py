@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from connectors.errors import Refused
 from connectors.sql_layout import VERSION_COLUMN, Layout
 from connectors.sql_values import Row, row_content, row_key, sql_text
+from domain.filters import canonical_filter, matches
 from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
@@ -13,16 +17,18 @@ HIT_CHARACTERS = 2000
 MAX_ID_CHARACTERS = 512
 
 
-def filter_text(layout: Layout, name: str, value: Scalar) -> str | None:
-    """Return a filter's value as text of its column's kind. Raises Refused for another column or another kind."""
-    kind = layout.description.metadata.get(name)
-    if kind is None:
-        known = ", ".join(layout.description.metadata) or "none"
-        raise Refused(f"filter: {name} is not metadata of the collection; there are {known}")
+def wanted_of(layout: Layout, wanted: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return a filter in canonical form. Raises Refused for another column, another kind, another label."""
     try:
-        return sql_text(kind, value)
+        return canonical_filter(layout.description, wanted)
     except ValueError as error:
-        raise Refused(f"filter: {name}: {error}") from None
+        raise Refused(str(error)) from None
+
+
+def hits_of(layout: Layout, records: Iterable[Any], wanted: Mapping[str, Scalar]) -> list[Hit]:
+    """Return found rows as hits; those that a database takes for equal though they are not are left out."""
+    found = (hit_of(layout, record, float(record["score"])) for record in records)
+    return [hit for hit in found if hit is not None and matches(hit.metadata, wanted)]
 
 
 def tenant_exists(layout: Layout, tenant: str) -> bool:

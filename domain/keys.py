@@ -14,7 +14,8 @@ POINT_ID_BYTES = 16
 ID_CHARACTERS = 512
 EPOCH_SHIFT = 40
 FIRST_EPOCH = 1
-LAST_EPOCH = 2 ** (53 - EPOCH_SHIFT) - 1
+# Qdrant reads a version in a condition as a float with one decimal: ten times the highest must be exact, too.
+LAST_EPOCH = 2 ** (49 - EPOCH_SHIFT) - 1
 
 
 def document_key(collection: str, document_id: str) -> str:
@@ -106,7 +107,7 @@ def _hashed(collection: str, document_id: str, chunk: int) -> bytes:
 
 
 def version_of(epoch: int, offset: int) -> int:
-    """Return the version of a log entry, below 2^53 because Qdrant's range conditions are floats.
+    """Return the version of a log entry, below 2^49 because Qdrant's range conditions are floats.
 
     `epoch` counts from 1, so that 0 is lower than every version (the backfill writes 0).
     """

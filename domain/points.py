@@ -138,7 +138,8 @@ def vector_checksums(vectors: Sequence[bytes]) -> list[float]:
     # Not by BLAS, whose threads would wait for each other where the cores are busy.
     lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
     along = np.einsum("ij,j->i", values, _direction(values.shape[1]), dtype=np.float64)
-    checksums: list[float] = (along / np.where(lengths == 0, 1, lengths)).tolist()
+    # So few digits every reader of JSON gives back as they were written.
+    checksums: list[float] = np.round(along / np.where(lengths == 0, 1, lengths), 9).tolist()
     return checksums
 
 

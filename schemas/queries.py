@@ -43,7 +43,10 @@ class Hit(BaseModel):
 
 
 class QueryAnswered(Event):
-    """The answer to a question. `error` is set, and `hits` empty, where no backend could answer."""
+    """The answer to a question. `error` is set, and `hits` empty, where no backend could answer.
+
+    `refused`: no backend was asked, because the question itself is wrong; it is a dead letter.
+    """
 
     ce_type: ClassVar[str] = "crossfade.query.answered.v1"
 
@@ -52,6 +55,7 @@ class QueryAnswered(Event):
     served_by: Backend | None
     degraded: bool = False
     error: str | None = None
+    refused: bool = False
     timings_ms: dict[str, float] = {}
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from connectors.mariadb.expressions import given, read_list
 from connectors.mariadb.pool import Pool, quoted
 from connectors.ports import SearchRequest
 from connectors.sql_layout import Layout
-from connectors.sql_search import filter_text, hit_of, tenant_exists, tenant_is_text
+from connectors.sql_search import hits_of, tenant_exists, tenant_is_text, wanted_of
+from connectors.sql_values import sql_text
 from domain.values import Kind
+from schemas.content import Scalar
 from schemas.queries import Hit
 
 SEARCH_TIMEOUT_S = 10  # the server's own bound: a question that was given up must not go on there
@@ -29,7 +32,8 @@ class MariadbTextSearch:
 
     async def search(self, request: SearchRequest) -> list[Hit]:
         """See `SearchBackend.search`. Raises Misconfigured where the table has no such FULLTEXT index."""
-        where, values = conditions(self._layout, request)
+        wanted = wanted_of(self._layout, request.filter)
+        where, values = conditions(self._layout, request.tenant, wanted)
         if not tenant_exists(self._layout, request.tenant):
             return []
         statement = (
@@ -40,31 +44,39 @@ class MariadbTextSearch:
         )
         async with self._pool.session() as session:
             records = await session.fetch(statement, [request.text, request.text, *values, request.limit])
-        found = (hit_of(self._layout, record, float(record["score"])) for record in records)
-        return [hit for hit in found if hit is not None]
+        return hits_of(self._layout, records, wanted)
 
 
-def conditions(layout: Layout, request: SearchRequest) -> tuple[str, list[Any]]:
-    """Return the conditions on tenant and metadata, with leading AND, and their values."""
+def conditions(layout: Layout, tenant: str, wanted: Mapping[str, Scalar]) -> tuple[str, list[Any]]:
+    """Return the conditions on tenant and metadata (in canonical form), with leading AND, and their values.
+
+    Those on metadata may let more rows through than are equal, never fewer.
+    """
     parts: list[str] = []
     values: list[Any] = []
-    for name, value in request.filter.items():
-        text = filter_text(layout, name, value)
+    for name, value in wanted.items():
+        text = sql_text(layout.description.metadata[name], value)
         if text is None:
             parts.append(f"t.{quoted(name)} IS NULL")
         else:
             _equal(layout, name, text, parts, values)
-    tenant = layout.collection.tenant
-    if tenant is not None and request.tenant != "default":
-        _equal(layout, tenant, request.tenant, parts, values)
-    elif tenant is not None and tenant_is_text(layout):
-        same: list[str] = []
-        _equal(layout, tenant, "default", same, values)
-        column = f"t.{quoted(tenant)}"
-        parts.append(f"(({same[0]}) OR {column} IS NULL OR {column} = '')")
-    elif tenant is not None:
-        parts.append(f"t.{quoted(tenant)} IS NULL")
+    column = layout.collection.tenant
+    if column is not None:
+        _tenant(layout, column, tenant, parts, values)
     return "".join(f" AND {part}" for part in parts), values
+
+
+def _tenant(layout: Layout, name: str, tenant: str, parts: list[str], values: list[Any]) -> None:
+    """The default tenant's rows are also those without a tenant. Blanks are none: most collations ignore them."""
+    column = f"t.{quoted(name)}"
+    if tenant != "default":
+        _equal(layout, name, tenant, parts, values)
+    elif tenant_is_text(layout):
+        same: list[str] = []
+        _equal(layout, name, tenant, same, values)
+        parts.append(f"(({same[0]}) OR {column} IS NULL OR ({column} = '' AND LENGTH({column}) = 0))")
+    else:
+        parts.append(f"{column} IS NULL")
 
 
 def _equal(layout: Layout, name: str, text: str, parts: list[str], values: list[Any]) -> None:

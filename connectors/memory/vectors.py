@@ -17,12 +17,12 @@ from connectors.qdrant.points import (
     best_hits,
     check_document,
     check_vector,
-    matches,
     metadata_indexes,
     metadata_path,
     payload_of,
 )
 from connectors.qdrant.reading import by_document, stored_chunk
+from domain.filters import matches
 from domain.guards import vector_moves
 from domain.keys import packed_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from connectors.errors import Refused
 from connectors.ports import SearchRequest
 from connectors.postgres.expressions import document_vector, literal, read_list
 from connectors.postgres.pool import Pool, Session, quoted
-from connectors.sql_layout import Layout
-from connectors.sql_search import filter_text, hit_of, tenant_exists, tenant_is_text
-from connectors.sql_values import embedding_value
+from connectors.sql_layout import HIGHEST_SIGNED, Column, Layout
+from connectors.sql_search import hits_of, tenant_exists, tenant_is_text, wanted_of
+from connectors.sql_values import embedding_value, sql_text
+from domain.values import Kind
+from schemas.content import Scalar
 from schemas.queries import Hit
 
 # Ranking reads a row's text again; more than this many matches are not ranked but cut, in the table's own order.
@@ -58,16 +60,17 @@ class PostgresTextSearch:
 
     async def search(self, request: SearchRequest) -> list[Hit]:
         """See `SearchBackend.search`. A score is a rank; of those that do not hold all words, a share of the lowest."""
-        where, values = conditions(self._layout, request)
+        wanted = wanted_of(self._layout, request.filter)
+        where, values = conditions(self._layout, request.tenant, wanted)
         if not tenant_exists(self._layout, request.tenant):
             return []
         text = request.text.replace("\x00", " ")
+        strict, lenient = (s.format(**self._names, where=where) for s in (_STRICT, _LENIENT))
         async with self._pool.session() as session:
-            strict, lenient = (s.format(**self._names, where=where) for s in (_STRICT, _LENIENT))
-            found = _hits(self._layout, await session.fetch(strict, text, request.limit, *values))
+            found = hits_of(self._layout, await session.fetch(strict, text, request.limit, *values), wanted)
             if len(found) >= request.limit:
                 return found
-            more = _hits(self._layout, await session.fetch(lenient, text, request.limit, *values))
+            more = hits_of(self._layout, await session.fetch(lenient, text, request.limit, *values), wanted)
         return filled(found, more)[: request.limit]
 
 
@@ -102,13 +105,14 @@ class PostgresVectorSearch:
         """See `SearchBackend.search`. Raises Refused without a vector, or with one of another dimension."""
         if request.vector is None:
             raise Refused("a vector search needs a vector")
-        where, values = conditions(self._layout, request)
+        wanted = wanted_of(self._layout, request.filter)
+        where, values = conditions(self._layout, request.tenant, wanted)
         if not tenant_exists(self._layout, request.tenant):
             return []
         sql = _NEAREST.format(**self._names, where=where)
         async with self._pool.session() as session:
             given = embedding_value("pgvector", request.vector)
-            return _hits(self._layout, await session.fetch(sql, given, request.limit, *values))
+            return hits_of(self._layout, await session.fetch(sql, given, request.limit, *values), wanted)
 
 
 def filled(first: list[Hit], second: list[Hit]) -> list[Hit]:
@@ -121,22 +125,21 @@ def filled(first: list[Hit], second: list[Hit]) -> list[Hit]:
     return first + [hit.model_copy(update={"score": hit.score * share}) for hit in more]
 
 
-def conditions(layout: Layout, request: SearchRequest) -> tuple[str, list[Any]]:
-    """Return the conditions on tenant and metadata, with leading AND, and their values from parameter 3 on."""
+def conditions(layout: Layout, tenant: str, wanted: Mapping[str, Scalar]) -> tuple[str, list[Any]]:
+    """Return the conditions on tenant and metadata (in canonical form), with leading AND, and their values.
+
+    The values are parameters from number 3 on. A value that the column cannot hold equals none of its rows.
+    """
     parts: list[str] = []
     values: list[Any] = []
-    for name, value in request.filter.items():
-        text = filter_text(layout, name, value)
-        column = layout.columns[name]
+    for name, value in wanted.items():
+        text = sql_text(layout.description.metadata[name], value)
         if text is None:
             parts.append(f"t.{quoted(name)} IS NULL")
-            continue
-        values.append(text)
-        as_type = "jsonb" if column.sql_type == "json" else column.sql_type if column.binary else "text"
-        cast = f"::{as_type}" if as_type != column.sql_type else ""
-        parts.append(f"t.{quoted(name)}{cast} = ${len(values) + 2}::text::{as_type}")
+        else:
+            parts.append(_same(layout.columns[name], text, values))
     if layout.collection.tenant is not None:
-        parts.append(_tenant(layout, layout.collection.tenant, request.tenant, values))
+        parts.append(_tenant(layout, layout.collection.tenant, tenant, values))
     return "".join(f" AND {part}" for part in parts), values
 
 
@@ -145,11 +148,40 @@ def _tenant(layout: Layout, name: str, tenant: str, values: list[Any]) -> str:
     column = f"t.{quoted(name)}"
     if tenant == "default" and not tenant_is_text(layout):
         return f"{column} IS NULL"
-    values.append(tenant)
-    as_type = layout.columns[name].sql_type if layout.columns[name].binary else "text"
-    cast = f"::{as_type}" if as_type != layout.columns[name].sql_type else ""
-    same = f"{column}{cast} = ${len(values) + 2}::text::{as_type}"
-    return f"({same} OR {column} IS NULL OR {column}{cast} = '')" if tenant == "default" else same
+    same = _same(layout.columns[name], tenant, values)
+    return f"(({same}) OR {column} IS NULL OR octet_length({column}::text) = 0)" if tenant == "default" else same
+
+
+def _same(column: Column, text: str, values: list[Any]) -> str:
+    """Text is compared character by character, whatever the collation; the comparison before is for an index."""
+    if not can_hold(column, text):
+        return "FALSE"
+    values.append(text)
+    name, given = f"t.{quoted(column.name)}", f"${len(values) + 2}::text"
+    if column.details is not None and column.details.labels is not None:
+        return f"{name}::text = {given}"
+    if column.kind is Kind.INTEGER:  # in a wide type: the column's own would refuse a number beyond it
+        return f"{name} = {given}::bigint"
+    if column.kind is Kind.TEXT and not column.binary:
+        return f'{name} = {given}::{column.sql_type} AND {name}::text COLLATE "C" = {given}'
+    if column.sql_type == "json":
+        return f"{name}::jsonb = {given}::jsonb"
+    return f"{name} = {given}::{column.sql_type}"
+
+
+def can_hold(column: Column, text: str) -> bool:
+    """Say whether a canonical value is within the bounds of PostgreSQL's type, so that it may be cast to it."""
+    if column.kind is Kind.INTEGER:
+        return int(text) <= HIGHEST_SIGNED
+    if column.kind is Kind.TIME:
+        return len(text) == len("24:00:00.000000") and text <= "24:00:00.000000"
+    if column.kind not in {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ} or text.endswith("infinity"):
+        return "\x00" not in text
+    year, month, rest = text.split("-", 2)
+    if int(year) == 0 or month == "00" or rest.startswith("00"):
+        return False
+    last = 4713 if text.endswith(" BC") else 5_874_897 if column.kind is Kind.DATE else 294_276
+    return int(year) <= last
 
 
 def _names(layout: Layout) -> dict[str, str]:
@@ -167,8 +199,3 @@ def _names(layout: Layout) -> dict[str, str]:
         "ranked": str(RANKED),
         "lexemes": str(MAX_LEXEMES),
     }
-
-
-def _hits(layout: Layout, records: Sequence[Any]) -> list[Hit]:
-    found = (hit_of(layout, record, float(record["score"])) for record in records)
-    return [hit for hit in found if hit is not None]

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import qdrant_edge as edge
 
 from connectors.ports import Storage
-from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, IndexKind, is_number, metadata_path
+from connectors.qdrant.floats import bounds
+from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, IndexKind, metadata_path
+from domain.filters import is_number
 from schemas.content import Scalar
 
 RESCORED = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
@@ -36,8 +38,9 @@ def quantization_of(storage: Storage) -> Quantization | None:
 def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> edge.Filter:
     """Return the filter of a search: the tenant, and equality with metadata (null: null or absent).
 
-    A boolean only narrows to what is there and is no number: the binding turns one to match into a number
-    (qdrant-edge-py 0.9.0), so the caller compares.
+    A number only narrows to those next to it, as Qdrant may read it otherwise: the caller compares. A boolean
+    only narrows to what is there and is no number, as the binding turns one to match into a number (qdrant-edge-py
+    0.9.0): the caller compares, too.
     """
     must: list[edge.ConditionType] = [edge.FieldCondition("tenant", match=edge.MatchValue(tenant))]
     must_not: list[edge.ConditionType] = []
@@ -52,10 +55,11 @@ def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> edge.Filter:
         elif isinstance(value, str):
             must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
         elif is_number(value) and abs(value) <= EXACT_FLOAT:
-            same = edge.RangeFloat(gte=float(value), lte=float(value))
-            must.append(edge.FieldCondition(path, range=same))
+            least, most = bounds(float(value))
+            must.append(edge.FieldCondition(path, range=edge.RangeFloat(gte=least, lte=most)))
         elif isinstance(value, int):
             must.append(edge.FieldCondition(path, match=edge.MatchValue(value)))
         else:
-            must.append(edge.FieldCondition(path, range=edge.RangeFloat(gte=value, lte=value)))
+            least, most = bounds(value)
+            must.append(edge.FieldCondition(path, range=edge.RangeFloat(gte=least, lte=most)))
     return edge.Filter(must=must, must_not=must_not or None)

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from connectors.errors import Refused
+from connectors.qdrant.floats import EXACT, exact_metadata, exact_texts
+from domain.filters import matches
 from domain.keys import point_id
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, DocumentPoints, payload_checksum
 from domain.values import Kind
@@ -24,8 +26,8 @@ log = logging.getLogger(__name__)
 
 VECTOR: Final = "dense"
 MARK_FIELDS: Final = ["document_id", "tenant", "chunk", "version", "content_hash", "deleted", "model"]
-CONTENT_FIELDS: Final = [*MARK_FIELDS, "text", "metadata", CHECKSUM, VECTOR_CHECKSUM]
-HIT_FIELDS: Final = ["document_id", "chunk", "version", "text", "metadata"]
+CONTENT_FIELDS: Final = [*MARK_FIELDS, "text", "metadata", EXACT, CHECKSUM, VECTOR_CHECKSUM]
+HIT_FIELDS: Final = ["document_id", "chunk", "version", "text", "metadata", EXACT]
 IDS_A_REQUEST: Final = 1000
 POINTS_A_PAGE: Final = 1000
 EXACT_FLOAT: Final = 2**53
@@ -69,6 +71,9 @@ def payload_of(document: DocumentPoints, chunk: int) -> dict[str, Any]:
         "model": document.model,
     }
     payload[CHECKSUM] = payload_checksum(payload)
+    exact = exact_texts(document.metadata) if live else None
+    if exact:
+        payload[EXACT] = exact
     payload[VECTOR_CHECKSUM] = document.chunks[chunk].vector_checksum if live else None
     return payload
 
@@ -148,23 +153,6 @@ def metadata_indexes(metadata: Mapping[str, Kind]) -> dict[str, IndexKind]:
     return {path: kind for path, kind in kinds.items() if kind is not None}
 
 
-def is_number(value: Scalar) -> bool:
-    """Say whether a filter value is compared as a number; a boolean is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def matches(metadata: object, wanted: Mapping[str, Scalar]) -> bool:
-    """Say whether metadata equals a filter: null means null or absent, 1 equals 1.0, and a boolean equals no number."""
-    known = metadata if isinstance(metadata, Mapping) else {}
-    return all(_equal(known.get(name), value) for name, value in wanted.items())
-
-
-def _equal(stored: Scalar, wanted: Scalar) -> bool:
-    if is_number(stored) and is_number(wanted):
-        return stored == wanted
-    return type(stored) is type(wanted) and stored == wanted
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """A point that a search returned."""
@@ -204,7 +192,7 @@ def _hit(point: Found) -> Hit | None:
             chunk=payload["chunk"],
             score=point.score,
             text=payload.get("text") or "",
-            metadata=payload.get("metadata") or {},
+            metadata=exact_metadata(payload) or {},
             version=payload.get("version"),
         )
     except (KeyError, ValueError) as error:  # the verifier tells which
@@ -223,7 +211,7 @@ async def search_documents(
     points = limit * _OVERSAMPLING
     while True:
         found = await ask(points)
-        hits = best_hits([point for point in found if matches(point.payload.get("metadata"), wanted)])
+        hits = best_hits([point for point in found if matches(exact_metadata(point.payload), wanted)])
         if len(hits) >= limit or len(found) < points or points >= _MOST_POINTS_SEARCHED:
             return hits[:limit]
         points = min(points * 4, _MOST_POINTS_SEARCHED)

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from connectors.ports import NAMELESS
+from connectors.qdrant.floats import EXACT, exact_metadata
 from connectors.qdrant.points import CONTENT_FIELDS, MARK_FIELDS, VECTOR
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, StoredChunk
 
 T = TypeVar("T")
 # Checksums may be absent: points of an older release have none.
-_MARKS, _CONTENT = frozenset(MARK_FIELDS), frozenset(CONTENT_FIELDS) - {CHECKSUM, VECTOR_CHECKSUM}
+_MARKS, _CONTENT = frozenset(MARK_FIELDS), frozenset(CONTENT_FIELDS) - {CHECKSUM, VECTOR_CHECKSUM, EXACT}
 
 
 def _vector_bytes(values: object) -> bytes | None:
@@ -36,6 +37,8 @@ def _floats_of(dimension: int) -> Struct:
 def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content: bool = False) -> StoredChunk:
     """Return a stored point from its payload."""
     fields = dict(payload)
+    if EXACT in fields:
+        fields["metadata"] = exact_metadata(fields)
     if content and fields.get("deleted") is not True:
         fields["vector"] = _vector_bytes(vectors)
     whole = fields.keys() >= _CONTENT and fields["metadata"] is not None if content else fields.keys() >= _MARKS

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from qdrant_client import models
 
 from connectors.ports import Storage
+from connectors.qdrant.floats import bounds
 from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, VECTOR, IndexKind, floats, metadata_path, payload_of
 from connectors.slices import slices
 from domain.keys import point_id
@@ -70,7 +71,10 @@ def forgotten(document_id: str, ids: Sequence[models.ExtendedPointId], above: in
 
 
 def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
-    """Return the filter of a search: live points of the tenant, equality with metadata (null: null or absent)."""
+    """Return the filter of a search: live points of the tenant, equality with metadata (null: null or absent).
+
+    A number only narrows to those next to it, as Qdrant may read it otherwise: the caller compares.
+    """
     must: list[models.Condition] = [models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant))]
     for name, value in wanted.items():
         path = metadata_path(name)
@@ -79,7 +83,8 @@ def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
         elif isinstance(value, str | bool) or (isinstance(value, int) and abs(value) > EXACT_FLOAT):
             must.append(models.FieldCondition(key=path, match=models.MatchValue(value=value)))
         else:
-            must.append(models.FieldCondition(key=path, range=models.Range(gte=float(value), lte=float(value))))
+            least, most = bounds(float(value))
+            must.append(models.FieldCondition(key=path, range=models.Range(gte=least, lte=most)))
     return models.Filter(must=must, must_not=LIVE.must_not)
 
 

@@ -13,7 +13,7 @@ import shutil
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import qdrant_edge as edge
 
@@ -22,6 +22,7 @@ from connectors.ports import IN_MEMORY, IdPage, SearchRequest, Storage
 from connectors.qdrant.engine_errors import mapped
 from connectors.qdrant.engine_requests import INDEX_TYPES, RESCORED, filter_of, quantization_of
 from connectors.qdrant.files import Description, describe, description_of, generation_folder
+from connectors.qdrant.floats import EXACT, exact_metadata
 from connectors.qdrant.journal import Entry, Inserted, Journal, Written
 from connectors.qdrant.points import (
     HIT_FIELDS,
@@ -225,7 +226,7 @@ class Shard:
         """Take points over from another generation as they are there, whatever is here."""
         with mapped(f"taking over points of {self.collection}"):
             points = [
-                edge.Point(record.id, record.vector or {}, record.payload)
+                edge.Point(record.id, record.vector or {}, _exact(record.payload))
                 for record in source._engine.retrieve(list(names), True, True)
             ]
             self._engine.update(edge.UpdateOperation.upsert_points(points))
@@ -347,6 +348,11 @@ def _number(payload: dict[str, object]) -> float:
     """Return a version that may be no integer, as a server's condition would see it."""
     version = payload.get("version")
     return version if isinstance(version, int | float) else -1
+
+
+def _exact(payload: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a payload as it was written: what is read of its floats would move once more."""
+    return {**payload, "metadata": exact_metadata(payload)} if payload and EXACT in payload else payload
 
 
 def _floats(vector: bytes) -> list[float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import ValidationError
 
 from connectors.kafka.bus import AiokafkaBus
 from operations.asking import Asker
@@ -26,6 +27,8 @@ from operations.context import (
     told,
 )
 from operations.errors import CommandError
+from schemas.cloudevents import explain
+from schemas.content import Scalar
 from schemas.queries import Backend, QueryAnswered, QueryAsked
 
 _PREVIEW_CHARACTERS = 100
@@ -44,6 +47,9 @@ def ask(
         str | None, typer.Option("--route", help=f"Force a backend: {' or '.join(get_args(Backend))}.")
     ] = None,
     tenant: Annotated[str, typer.Option("--tenant", help="Whose documents.")] = "default",
+    wanted: Annotated[
+        list[str] | None, typer.Option("--filter", help="column=value: only documents with that metadata; repeatable.")
+    ] = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for the answer.")] = 15.0,
     config: ConfigOption = None,
     home: HomeOption = None,
@@ -60,21 +66,42 @@ def ask(
             )
         context = load(config, home)
         _ = context.bootstrap
-        query = QueryAsked(
-            id=uuid.uuid4().hex,
+        query = _question(
             collection=context.collection(collection),
             tenant=tenant,
             text=text,
             limit=limit,
-            route=cast("Backend | None", route),
+            filter=_filter(wanted or []),
+            route=route,
         )
     answered = run(_answer(context, query, timeout_s))
+    if answered.refused and not json:
+        with told():
+            raise CommandError(f"The question was refused: {answered.error}.", exit_code=WRONG_USE)
     if json:
         print_json(answered.model_dump(mode="json"))
     else:
         _print(answered)
     if answered.error:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(WRONG_USE if answered.refused else FAILED)
+
+
+def _question(**fields: Any) -> QueryAsked:
+    try:
+        return QueryAsked(id=uuid.uuid4().hex, **fields)
+    except ValidationError as error:
+        raise CommandError(f"That is no question: {explain(error)}.", "See: crossfade ask --help", WRONG_USE) from None
+
+
+def _filter(wanted: list[str]) -> dict[str, Scalar]:
+    """Return the filter of `column=value` arguments; a value that is JSON's null, without quotes, is NULL."""
+    found: dict[str, Scalar] = {}
+    for one in wanted:
+        name, sign, value = one.partition("=")
+        if not sign or not name:
+            raise CommandError(f"{one!r} is no filter.", "Give --filter column=value.", WRONG_USE)
+        found[name] = None if value == "null" else value
+    return found
 
 
 async def _answer(context: Context, query: QueryAsked, timeout_s: float) -> QueryAnswered:

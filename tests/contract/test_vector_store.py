@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from msgspec import structs
 from connectors.errors import Misconfigured, Refused
 from connectors.ports import Storage, VectorStore
 from connectors.qdrant import server
-from domain.keys import packed_id, point_id
+from domain.keys import EPOCH_SHIFT, LAST_EPOCH, packed_id, point_id, version_of
 from domain.points import (
     VECTOR_CHECKSUM_ERROR,
     PointChunk,
@@ -138,8 +139,8 @@ async def test_an_older_or_equal_version_changes_nothing(store: VectorStore, nam
     assert (await store.stored(name, ["a"]))["a"][0].version == 6
 
 
-async def test_versions_next_to_two_to_the_53_are_told_apart(store: VectorStore, name: str) -> None:
-    top = 2**53 - 1
+async def test_versions_next_to_the_highest_are_told_apart(store: VectorStore, name: str) -> None:
+    top = version_of(LAST_EPOCH, 2**EPOCH_SHIFT - 1)
     await store.write(name, [document("a", top - 1, [(1, 0, 0, 0)])])
     await store.write(name, [document("a", top, [(0, 1, 0, 0)])])
     await store.write(name, [document("a", top - 1, [(0, 0, 1, 0)])])
@@ -202,6 +203,31 @@ async def test_a_tenant_never_sees_another_tenants_documents(store: VectorStore,
     assert [hit.document_id for hit in await store.search(name, question(1, 0, 0, 0, tenant="one"))] == ["a"]
     assert await store.search(name, question(1, 0, 0, 0)) == []
     assert await store.count(name) == 2
+
+
+def floats_of(seed: int, count: int) -> list[float]:
+    rng = random.Random(seed)
+    near = [rng.uniform(-180, 180) for _ in range(count)] + [
+        rng.random() * 10 ** rng.randrange(-5, 6) for _ in range(count)
+    ]
+    far = [rng.uniform(-1, 1) * 10.0 ** rng.randrange(-300, 300) for _ in range(count // 4)]
+    return [*near, *far, 5e-324, 1.7976931348623157e308, 0.1, 0.30000000000000004, 1e22, 0.0, 3.0]
+
+
+async def test_a_float_is_given_back_as_it_was_written_and_found_by_it(store: VectorStore, name: str) -> None:
+    floats = dict(enumerate(floats_of(1, 100)))
+    await store.prepare(name, DIMENSION, {"f": Kind.FLOAT})
+    written = [document(f"d{n}", 1, metadata={"f": value, "t": "x"}) for n, value in floats.items()]
+    await store.write(name, written[::2])
+    await store.insert(name, written[1::2])
+    stored = await store.stored(name, [f"d{n}" for n in floats], content=True)
+    for n, value in floats.items():
+        (chunk,) = stored[f"d{n}"]
+        assert chunk.metadata == {"f": value, "t": "x"}
+        assert chunk.checksum == payload_checksum({**structs.asdict(chunk), "document_id": f"d{n}"})
+    for n in list(floats)[::20]:
+        (hit,) = await store.search(name, question(1, 0, 0, 0, wanted={"f": floats[n]}))
+        assert (hit.document_id, hit.metadata["f"]) == (f"d{n}", floats[n])
 
 
 VALUES: dict[str, Scalar] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,24 @@ from qdrant_client import AsyncQdrantClient, models
 VERSION = "1.16.0"
 
 
+def as_qdrant_reads(text: str) -> float:
+    """Return what serde_json makes of a number with a fraction or an exponent: its digits by a power of ten."""
+    digits, _, power = text.lower().partition("e")
+    whole, _, fraction = digits.lstrip("-").partition(".")
+    exponent = int(power or 0) - len(fraction)
+    value = float(int(whole + fraction))
+    while exponent < -308:
+        value, exponent = value / 1e308, exponent + 308
+    value = value * float(f"1e{exponent}") if exponent >= 0 else value / float(f"1e{-exponent}")
+    return -value if text.startswith("-") else value
+
+
 class OlderServer:
     """An empty store. `client` is for all that needs no imitation.
 
     An upsert that names no vector leaves the vector that a point has, as servers before July 2026 do with points of an
-    indexed segment (https://github.com/qdrant/qdrant/pull/9734). The optimizer's threshold is kept and told.
+    indexed segment (https://github.com/qdrant/qdrant/pull/9734). Floats of a payload are
+    read from JSON as Qdrant reads them. The optimizer's threshold is kept and told.
     """
 
     def __init__(self) -> None:
@@ -40,6 +54,8 @@ class OlderServer:
         bare = [point.id for point in points if not point.vector]
         known = await self.client.retrieve(collection, bare, with_payload=False, with_vectors=True) if bare else []
         kept: Mapping[Any, Any] = {record.id: record.vector for record in known}
+        for point in points:
+            point.payload = json.loads(json.dumps(point.payload), parse_float=as_qdrant_reads)
         whole = [point.model_copy(update={"vector": point.vector or kept.get(point.id) or {}}) for point in points]
         return await self.client.upsert(collection, whole, update_filter=only)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from qdrant_client import models
 
-from tests.gateways.older_server import VERSION, OlderServer
+from tests.gateways.older_server import VERSION, OlderServer, as_qdrant_reads
 
 _Call = Callable[[str, bytes], Awaitable[Any]]
 
@@ -31,6 +32,11 @@ async def rest_gateway() -> AsyncIterator[int]:
         await store.client.close()
 
 
+def read(body: bytes) -> Any:
+    """Return a request as Qdrant's JSON reader takes it."""
+    return json.loads(body, parse_float=as_qdrant_reads)
+
+
 class _Rest:
     """What is asked of a collection, by its name and the body of the request."""
 
@@ -41,35 +47,35 @@ class _Rest:
         return models.CollectionExistence(exists=await self._client.collection_exists(name))
 
     async def create(self, name: str, body: bytes) -> bool:
-        return await self._client.create_collection(name, models.CreateCollection.model_validate_json(body).vectors)
+        return await self._client.create_collection(name, models.CreateCollection.model_validate(read(body)).vectors)
 
     async def collection(self, name: str, _: bytes) -> models.CollectionInfo:
         return await self._store.collection(name)
 
     async def change(self, name: str, body: bytes) -> bool:
-        wanted = models.UpdateCollection.model_validate_json(body).optimizers_config
+        wanted = models.UpdateCollection.model_validate(read(body)).optimizers_config
         await self._store.index_from(name, wanted.indexing_threshold if wanted else None)
         return True
 
     async def index(self, name: str, body: bytes) -> models.UpdateResult:
-        models.CreateFieldIndex.model_validate_json(body)
+        models.CreateFieldIndex.model_validate(read(body))
         await self._client.get_collection(name)  # local mode has no index
         return models.UpdateResult(status=models.UpdateStatus.COMPLETED)
 
     async def upsert(self, name: str, body: bytes) -> models.UpdateResult:
-        wanted = models.PointsList.model_validate_json(body)
+        wanted = models.PointsList.model_validate(read(body))
         return await self._store.upsert(name, wanted.points, wanted.update_filter)
 
     async def update(self, name: str, body: bytes) -> list[models.UpdateResult]:
-        return await self._store.update(name, models.UpdateOperations.model_validate_json(body).operations)
+        return await self._store.update(name, models.UpdateOperations.model_validate(read(body)).operations)
 
     async def points(self, name: str, body: bytes) -> list[models.Record]:
-        asked = models.PointRequest.model_validate_json(body)
+        asked = models.PointRequest.model_validate(read(body))
         with_payload, with_vectors = asked.with_payload or False, asked.with_vector or False
         return await self._client.retrieve(name, asked.ids, with_payload=with_payload, with_vectors=with_vectors)
 
     async def scroll(self, name: str, body: bytes) -> models.ScrollResult:
-        asked = models.ScrollRequest.model_validate_json(body)
+        asked = models.ScrollRequest.model_validate(read(body))
         found, following = await self._client.scroll(
             name,
             asked.filter,
@@ -81,7 +87,7 @@ class _Rest:
         return models.ScrollResult(points=found, next_page_offset=following)
 
     async def query(self, name: str, body: bytes) -> models.QueryResponse:
-        asked = models.QueryRequest.model_validate_json(body)
+        asked = models.QueryRequest.model_validate(read(body))
         return await self._client.query_points(
             name,
             asked.query,
@@ -92,7 +98,7 @@ class _Rest:
         )
 
     async def count(self, name: str, body: bytes) -> models.CountResult:
-        return await self._client.count(name, models.CountRequest.model_validate_json(body).filter)
+        return await self._client.count(name, models.CountRequest.model_validate(read(body)).filter)
 
 
 async def _version(_: web.Request) -> web.Response:

@@ -18,12 +18,13 @@ from connectors.memory.legacy import Constraint, MemoryLedger, MemoryLegacy, Mem
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus, Ledger, LegacyTable, SearchBackend, SearchRequest, VectorStore
 from connectors.telemetry import Telemetry, Trace
+from domain.filters import matches
 from domain.keys import document_key
 from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
 from schemas.cloudevents import decode, encode
-from schemas.content import Content, content_hash
+from schemas.content import Content, Scalar, content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, EmbeddedChunk, Event
 from schemas.queries import Hit, Phase
 from schemas.records import Outgoing, Received
@@ -146,7 +147,11 @@ class RowSearch:
 
     async def search(self, request: SearchRequest) -> list[Hit]:
         words = request.text.split()
-        rows = [row for row in self.legacy.stored.values() if any(word in row.content.full_text() for word in words)]
+        rows = [
+            row
+            for row in self.legacy.stored.values()
+            if any(word in row.content.full_text() for word in words) and matches(row.content.metadata, request.filter)
+        ]
         return [
             Hit(document_id=row.id, chunk=0, score=1.0, text=row.content.full_text(), version=row.version)
             for row in rows[: request.limit]
@@ -252,11 +257,11 @@ class World:
         )
         return self.put(EMBEDDED, event, document_key(event.collection, document_id))
 
-    async def store(self, document_id: str, version: int, *texts: str) -> None:
+    async def store(self, document_id: str, version: int, *texts: str, **metadata: Scalar) -> None:
         """Put points into the vector store, as if an earlier version had been written."""
         vectors = await HashingEmbedder(dimension=8).embed_documents(texts)
         chunks = chunks_of(texts, vectors)
-        points = DocumentPoints(document_id, version, "default", "h", self.embedder.model_key, {}, chunks, ())
+        points = DocumentPoints(document_id, version, "default", "h", self.embedder.model_key, metadata, chunks, ())
         await self.vectors.write(NAME, [points])
 
     async def points(self, document_id: str) -> list[tuple[int, int, str | None]]:

@@ -186,16 +186,31 @@ async def test_what_the_question_is_to_blame_for_opens_no_circuit(error: Excepti
     asked = await asking(breaker_failures=1, breaker_cooldown_s=3600)
     asked.world.journal.fail(QDRANT, error)
     asked.world.journal.fail(LEGACY, error)
-    answered = await asked.ask(filter={"colour": "red"})
+    answered = await asked.ask(filter={"year": 2020})
     assert answered.error == f"qdrant: {error}; legacy: {error}"
     assert asked.breakers.available(NAME) == {"legacy": True, "qdrant": True}
     assert (await asked.ask()).served_by == "qdrant"
 
 
-async def test_a_filter_that_one_backend_refuses_is_asked_of_the_other() -> None:
-    asked = await asking()
-    answered = await asked.ask(filter={'a"b': 1})
-    assert (answered.served_by, answered.degraded) == ("legacy", True)
+@pytest.mark.parametrize("phase", ["dual_write", "primary"])
+@pytest.mark.parametrize("wanted", [{"colour": "red"}, {"colour": None}, {'a"b': 1}, {"year": "last"}, {"year": 1.5}])
+async def test_a_filter_that_no_document_could_match_is_refused_before_any_backend_is_asked(
+    phase: Phase, wanted: dict[str, Any]
+) -> None:
+    asked = await asking(phase)
+    with pytest.raises(InvalidEvent, match=r"^filter: "):
+        await asked.ask(filter=wanted)
+    assert asked.searches() == []
+
+
+@pytest.mark.parametrize("phase", ["dual_write", "primary"])
+async def test_a_filter_reaches_every_backend_in_the_columns_own_form(phase: Phase) -> None:
+    asked = await asking(phase)
+    await asked.world.store("2", 5, "wing", year=2020)
+    asked.world.legacy.write_directly("2", content("wing", year=2020))
+    for year in ("2020", 2020.0, 2020):
+        answered = await asked.ask(filter={"year": year})
+        assert [hit.document_id for hit in answered.hits] == ["2"]
 
 
 async def test_a_deadline_that_passed_is_answered_at_once_without_asking() -> None:
@@ -258,6 +273,15 @@ async def test_a_question_that_cannot_be_read_is_the_callers_to_give_up_with_an_
     await asked.world.bus.publish([record])
     (answered,) = asked.world.bus.events(ANSWERED, QueryAnswered)
     assert (answered.query_id, answered.hits, answered.error) == ("q9", (), str(refused.value))
+
+
+async def test_a_refused_question_is_answered_under_its_own_id_whatever_its_records_key() -> None:
+    asked = await asking()
+    message = asked.world.bus.add(Outgoing(ASKED, b"user 7", b'{"id":"q9","text":""}'))
+    (record,) = refused_question(message, InvalidEvent("text: too short"), asked.world.around)
+    await asked.world.bus.publish([record])
+    (answered,) = asked.world.bus.events(ANSWERED, QueryAnswered)
+    assert (answered.query_id, answered.refused, answered.error) == ("q9", True, "text: too short")
 
 
 async def test_an_unknown_collection_is_an_invalid_question() -> None:

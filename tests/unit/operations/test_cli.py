@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -79,6 +80,10 @@ CONFIG = '[kafka]\nbootstrap = "127.0.0.1:1"\n' + "".join(
         ("worker --roles writer", 2, "There is no role writer"),
         ("worker --roles ,", 2, "No role is named"),
         ("ask q --route sql", 2, "There is no backend 'sql'"),
+        ("ask '' --config one.toml", 2, "That is no question: text: String should have at least 1 character"),
+        ("ask --tenant '' q --config one.toml", 2, "That is no question: tenant: String should have at least 1"),
+        (f"ask {'q' * 8193} --config one.toml", 2, "text: String should have at most 8192 characters"),
+        ("ask q --filter open --config one.toml", 2, "'open' is no filter"),
         ("ask q --config two.toml", 2, "Which collection?"),
         ("ask q --config two.toml --collection third", 2, "Configured in two.toml: first, second"),
         ("ask q", 1, "No Kafka brokers are known"),
@@ -103,8 +108,9 @@ def test_a_mistake_ends_with_its_exit_code_and_a_sentence_on_stderr(
     tmp_path: Path, arguments: str, code: int, said: str
 ) -> None:
     (tmp_path / "two.toml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "one.toml").write_text(CONFIG.partition("[collections.second]")[0], encoding="utf-8")
     (tmp_path / "wrong.jsonl").write_text('{"collection": "first", "id": "1", "delete": true}\n{}\n', encoding="utf-8")
-    result = CliRunner().invoke(tree.app, arguments.split())
+    result = CliRunner().invoke(tree.app, shlex.split(arguments))
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
