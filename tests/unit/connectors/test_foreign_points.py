@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from connectors.ports import NAMELESS
 from connectors.qdrant import wire
 from connectors.qdrant.embedded import EmbeddedVectorStore
-from connectors.qdrant.points import CONTENT_FIELDS, Found, best_hits, matches, payload_of
+from connectors.qdrant.points import CONTENT_FIELDS, Found, best_hits, payload_of
 from connectors.qdrant.reading import stored_chunk
 from domain.comparison import LegacyFacts, compare
+from domain.filters import matches
 from domain.keys import packed_id, point_id
 from domain.points import StoredChunk
 from tests.contract.vector_stores import DIMENSION, document, question, vector
