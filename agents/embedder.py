@@ -145,8 +145,7 @@ async def _pieces(
         else:
             to_cut[event.id] = text
     for part in slices(list(to_cut), map(len, to_cut.values()), _SLICE_CHARACTERS):
-        pieces.update(zip(part, await ports.embedder.chunked([to_cut[i] for i in part]), strict=True))
-        progress()
+        pieces.update(zip(part, await ports.embedder.chunked([to_cut[i] for i in part], progress), strict=True))
     return pieces
 
 

@@ -5,7 +5,7 @@ Vectors are little-endian float32 bytes of the collection's dimension, everywher
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -343,10 +343,11 @@ class Embedder(Protocol):
         """Length of every vector."""
         ...
 
-    async def chunked(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+    async def chunked(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[tuple[str, ...]]:
         """Return each text in pieces that the model reads whole, at least one; long texts never hold up the loop.
 
-        Raises EmbeddingFailed for a text that is not valid Unicode.
+        `progress` is called while long texts are cut, from any thread. Raises EmbeddingFailed for a text
+        that is not valid Unicode.
         """
         ...
 

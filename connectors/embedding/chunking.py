@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from semantic_text_splitter import TextSplitter
 from tokenizers import Tokenizer
 
 from connectors.errors import EmbeddingFailed, Misconfigured
 
+# A megabyte takes ten seconds of one core: a longer text is cut section by section, so that its progress is seen.
+_SECTION_CHARACTERS = 32 * 1024
+_SECTION_WINDOWS = 64
+# Where a section ends, the best first, in its last quarter.
+_ENDS = ("\n\n", "\n", ". ", " ")
 # Below this a chunk holds no sentence, and one rare character may already take several tokens.
 MINIMUM_TOKENS = 8
 
@@ -23,7 +30,8 @@ class Chunker:
     """Chunks of at most `max_tokens` tokens, special tokens not counted; neighbours share up to `overlap_tokens`.
 
     Safe to use from several threads; the compiled splitter lets other threads run. Without overlap the chunks hold
-    every character of the text in order, except white space at their ends.
+    every character of the text in order, except white space at their ends. Between two sections of a long text nothing
+    is shared.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> None:
@@ -34,6 +42,7 @@ class Chunker:
         self.max_tokens = max_tokens
         self.overlap_tokens = overlap_tokens
         self._tokenizer = tokenizer
+        self._section = max(_SECTION_CHARACTERS, _SECTION_WINDOWS * max_tokens)
         self._splitter = TextSplitter.from_huggingface_tokenizer(tokenizer, max_tokens, overlap=overlap_tokens)
 
     def tokens(self, text: str) -> int:
@@ -43,15 +52,31 @@ class Chunker:
         except (TypeError, UnicodeError) as error:
             raise EmbeddingFailed("the text is not valid Unicode (a lone surrogate)") from error
 
-    def chunks(self, text: str) -> tuple[str, ...]:
-        """Return the chunks, at least one: a text without content gives one empty chunk."""
+    def chunks(self, text: str, progress: Callable[[], None] = lambda: None) -> tuple[str, ...]:
+        """Return the chunks, at least one: a text without content gives one empty chunk.
+
+        `progress` is called after each section of a long text.
+        """
         stripped = text.strip()
-        if self.tokens(stripped) <= self.max_tokens:
+        if len(stripped) <= self._section and self.tokens(stripped) <= self.max_tokens:
             return (stripped,)
         pieces: list[str] = []
-        for chunk in self._splitter.chunks(stripped):
-            pieces += self._fitting(chunk)
-        return tuple(pieces)
+        for section in self._sections(stripped):
+            self.tokens(section)  # refuses what is not valid Unicode
+            for chunk in self._splitter.chunks(section):
+                pieces += self._fitting(chunk)
+            progress()
+        return tuple(pieces) or ("",)
+
+    def _sections(self, text: str) -> Iterator[str]:
+        begin = 0
+        while len(text) - begin > self._section:
+            latest = begin + self._section
+            found = ((text.rfind(mark, latest - self._section // 4, latest), mark) for mark in _ENDS)
+            end = next((at + len(mark) for at, mark in found if at >= 0), latest)
+            yield text[begin:end]
+            begin = end
+        yield text[begin:]
 
     def _fitting(self, chunk: str) -> list[str]:
         # The splitter assumes that a longer text has more tokens, which a tokenizer that merges need not obey.

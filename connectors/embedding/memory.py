@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -61,9 +61,11 @@ class HashingEmbedder:
                 break
         return tuple(pieces)
 
-    async def chunked(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+    async def chunked(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[tuple[str, ...]]:
         """Return the chunks of each text; words are found at 20 MB/s, so no thread is worth its way."""
-        return [self.chunks(text) for text in texts]
+        found = [self.chunks(text) for text in texts]
+        progress()
+        return found
 
     async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
         """Return one vector for each text. Raises EmbeddingUnavailable when closed."""

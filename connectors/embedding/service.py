@@ -69,14 +69,15 @@ class EmbeddingService:
         """
         return self._chunker.chunks(text)
 
-    async def chunked(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+    async def chunked(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[tuple[str, ...]]:
         """Return the chunks of each text, computed beside the event loop unless all of them are a few lines together.
 
+        `progress` is called while long texts are cut, from another thread.
         Raises EmbeddingFailed for a text that is not valid Unicode.
         """
         if sum(map(len, texts)) <= _CUT_ON_LOOP_CHARACTERS:
             return [self._chunker.chunks(text) for text in texts]
-        return await asyncio.to_thread(lambda: [self._chunker.chunks(text) for text in texts])
+        return await asyncio.to_thread(lambda: [self._chunker.chunks(text, progress) for text in texts])
 
     async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
         """Return one vector for each text; waits while the queue is full.

@@ -92,3 +92,14 @@ def test_a_chunking_that_cannot_work_is_refused(limit: int, overlap: int) -> Non
 def test_a_lone_surrogate_is_a_failure_of_this_text() -> None:
     with pytest.raises(EmbeddingFailed):
         Chunker(TOKENIZER, 20, 0).chunks("\ud800")
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\n", ". ", " ", ""])
+def test_a_long_text_is_cut_section_by_section_with_progress_and_nothing_is_lost(end: str) -> None:
+    text = end.join(f"w{number}" for number in range(12_000))
+    seen: list[None] = []
+    chunker = Chunker(TOKENIZER, 254, 0)
+    chunks = chunker.chunks(text, lambda: seen.append(None))
+    assert len(seen) >= len(text) // (32 * 1024)
+    assert all(chunker.tokens(chunk) <= 254 for chunk in chunks)
+    assert "".join(map(without_white_space, chunks)) == without_white_space(text)

@@ -196,7 +196,7 @@ async def test_the_loop_goes_on_while_a_long_text_is_cut(monkeypatch: pytest.Mon
     _, _, service = opened()
     cutting, seen = threading.Event(), threading.Event()
 
-    def slow(_: Chunker, text: str) -> tuple[str, ...]:
+    def slow(_: Chunker, text: str, progress: Any) -> tuple[str, ...]:
         cutting.set()
         assert seen.wait(PATIENCE_S)  # set by the loop, which must be free for it
         return (text,)
