@@ -20,20 +20,23 @@ from topics.catalogue import SUBMITTED
 SOURCE = "crossfade/submit"
 STANDARD_INPUT = "-"
 _RECORDS_AT_ONCE = 500
+_BYTES_AT_ONCE = 8 * 1024 * 1024
 _WRONG_USE = 2
 
 
 def batches(file: Path) -> Iterator[list[Outgoing]]:
-    """Yield the documents of a file, one JSON object a line, as records, up to 500 at a time.
+    """Yield the documents of a file, one JSON object a line, as records, up to 500 or some megabytes at a time.
 
     Raises CommandError, naming the line, at the first that is no document; the batches before it were yielded.
     """
     batch: list[Outgoing] = []
+    size = 0
     for number, line in _lines(file):
         batch.append(submission_record(number, line))
-        if len(batch) == _RECORDS_AT_ONCE:
+        size += len(line)
+        if len(batch) == _RECORDS_AT_ONCE or size >= _BYTES_AT_ONCE:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
 

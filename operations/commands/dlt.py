@@ -30,9 +30,12 @@ from operations.errors import CommandError
 from operations.replay_marks import ReplayMarks
 from schemas.cloudevents import timestamp
 from schemas.dead_letters import SUFFIX, DeadLetter
+from schemas.records import size_of
 
 _PREVIEW_BYTES = 400
 _LISTED = 20
+# Of the newest letters of one topic, which are kept until they are printed; older ones are found by their offset.
+_SHOWN_BYTES = 64 * 1024 * 1024
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be used, with their errors.")
 
@@ -213,10 +216,13 @@ async def _shown(
     found: list[tuple[DeadLetter, bool]] = []
     for name in topics:
         newest: list[tuple[DeadLetter, bool]] = []
+        size = 0
         async for letter in letters(context.bootstrap, name):
             if selection.takes(letter.letter):
                 newest.append((letter, _is_replayed(letter, marks)))
-                del newest[:-limit]
+                size += size_of(letter.original)
+                while len(newest) > limit or (size > _SHOWN_BYTES and len(newest) > 1):
+                    size -= size_of(newest.pop(0)[0].original)
         found += newest
     return found
 

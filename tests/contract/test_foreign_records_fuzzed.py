@@ -51,7 +51,7 @@ def record(chance: random.Random) -> tuple[Record, str]:
     odd: list[tuple[str, bytes | None]] = chance.choice(
         [[], [("ce_id", b"e1")], [("twice", b"1"), ("twice", None)], [(f"h{n}", bytes(9)) for n in range(300)]]
     )
-    mode = [("content-type", b"application/cloudevents+json; charset=utf-8")]
+    mode: list[tuple[str, bytes | None]] = [("content-type", b"application/cloudevents+json; charset=utf-8")]
     used: list[Record] = [
         (b"docs/1", event(chance), odd),
         (None, event(chance), odd),
@@ -105,7 +105,8 @@ class Foreign:
             self.expected[message.partition(), message.offset()] = "aborted" if aborted else becomes
 
         partition = self.chance.randrange(PARTITIONS)
-        producer.produce(self.topic, value, key, partition=partition, headers=headers, on_delivery=done)
+        named: list[tuple[str, str | bytes | None]] = [*headers]
+        producer.produce(self.topic, value, key, partition=partition, headers=named, on_delivery=done)
         producer.poll(0)
 
     def plain(self, count: int) -> None:
@@ -191,8 +192,8 @@ async def test_each_record_is_used_or_a_dead_letter_or_aborted(
         _, partition, offset = (entry.header("ce_id") or "").split("/")
         found[(int(partition), int(offset)), "used"] += 1
     for letter in await letters_of(kafka, topic):
-        for offset in range(letter.offset - max(1, letter.unread) + 1, letter.offset + 1):
-            found[(letter.partition, offset), "letter"] += 1
+        for at in range(letter.offset - max(1, letter.unread) + 1, letter.offset + 1):
+            found[(letter.partition, at), "letter"] += 1
     expected = Counter({(place, becomes): 1 for place, becomes in foreign.expected.items() if becomes != "aborted"})
     assert len(foreign.expected) >= count
     assert found - expected == Counter()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agents.batches import acknowledge, batches, received
+from agents.faust_transport import Held
+from connectors.kafka.reading import PASSED_OVER
 from schemas.records import Received
 from tests.unit.agents.streams import TOPIC, FakeMessage, FakeStream
 
@@ -120,3 +122,25 @@ def test_a_message_becomes_a_plain_record(headers: Any, expected: tuple[tuple[st
 def test_a_message_without_a_time_or_a_value_is_a_record_all_the_same() -> None:
     record = received(FakeMessage(7, value=None, timestamp=None))
     assert (record.value, record.timestamp_ms) == (None, 0)
+
+
+async def test_a_batch_ends_with_the_record_that_reaches_its_bytes() -> None:
+    stream = FakeStream()
+    stream.add(*[FakeMessage(offset, value=b"x" * 40) for offset in range(7)])
+    taken = batches(stream, 10, 100)
+    assert [[record.offset for record in (await anext(taken))[1]] for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+async def test_what_stands_for_offsets_only_is_acknowledged_and_not_handled() -> None:
+    stream = FakeStream()
+    stream.add(FakeMessage(1), FakeMessage(2, value=cast(Any, PASSED_OVER)), FakeMessage(3))
+    events, records = await first(stream)
+    acknowledge(stream, events)
+    assert ([record.offset for record in records], stream.acknowledged) == ([1, 3], [1, 2, 3])
+
+
+def test_a_buffer_counts_the_bytes_of_what_still_waits() -> None:
+    held = Held()
+    for size in (5, 7, 11):
+        held.add(size)
+    assert [held.keep(count) for count in (3, 2, 2, 0)] == [23, 18, 18, 0]
