@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zlib import crc32
 
 from agents.batch import CollectionPorts
 from connectors.embedding.service import open_embedding
 from connectors.embedding.settings import EmbeddingSettings
-from connectors.errors import Misconfigured
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import AiokafkaBus
 from connectors.legacy_connector import LegacyConnector, open_legacy
@@ -39,7 +40,7 @@ class Opened:
     """Everything that agents and commands use; `close` gives it all back.
 
     `halts` are the collections that were found stopped, or had to be. One whose Qdrant collection does not fit its
-    model is opened as in phase `off`.
+    model is opened as in phase `off`. `away` are those that could not be opened, with what was seen of their databases.
     """
 
     settings: Settings
@@ -49,17 +50,76 @@ class Opened:
     epoch: int
     resources: AsyncExitStack
     halts: dict[str, Halt] = field(default_factory=dict)
+    opener: Opener | None = None
+    away: dict[str, str] = field(default_factory=dict)
 
     async def close(self) -> None:
         """Close every connection and engine, the last opened first."""
         await self.resources.aclose()
 
 
-async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened:
+@dataclass(slots=True)
+class Opener:
+    """Opens collections one by one: at the start, or later, when a database can be used again."""
+
+    settings: Settings
+    home: Path
+    progress: Progress
+    vectors: VectorStore
+    partitions: int
+    resources: AsyncExitStack
+    embedders: dict[tuple[str, int, int], Embedder] = field(default_factory=dict)
+
+    async def database(self, name: str) -> LegacyConnector:
+        """Open a collection's database, with crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
+        collection = self.settings.collections[name]
+        legacy = await open_legacy(name, collection, collection.dsn or "")
+        try:
+            await legacy.prepare()
+        except BaseException:
+            await legacy.close()
+            raise
+        self.resources.push_async_callback(legacy.close)
+        return legacy
+
+    async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, int, Halt | None]:
+        """Return what the agents use of a collection, the partition epoch of the log, and why it is stopped, if it is.
+
+        Raises Misconfigured where the log's number of partitions is not what it was, StoreUnavailable.
+        """
+        collection = self.settings.collections[name]
+        embedder = await self._embedder(collection)
+        epoch = await _epoch(legacy.ledger, self.partitions, name)
+        halt = await _halt(name, collection, legacy, self.vectors, embedder)
+        ports = CollectionPorts(
+            name,
+            collection if halt is None or halt.writes_qdrant else collection.model_copy(update={"phase": "off"}),
+            legacy.table,
+            legacy.ledger,
+            self.vectors,
+            embedder,
+            legacy.text_search,
+            legacy.vector_search,
+            await capture_of(legacy.ledger, self.settings.kafka, name, collection),
+        )
+        return ports, epoch, halt
+
+    async def _embedder(self, collection: Collection) -> Embedder:
+        key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
+        if key not in self.embedders:
+            wanted = EmbeddingSettings.of(self.settings.embedding, collection)
+            self.embedders[key] = await open_embedding(wanted, self.home / "models", self.progress)
+            self.resources.push_async_callback(self.embedders[key].close)
+        return self.embedders[key]
+
+
+async def open_all(settings: Settings, home: Path, progress: Progress, *, alone: bool = False) -> Opened:
     """Open bus, stores and models of every configured collection.
 
+    With `alone` a collection whose database cannot be used is left out, and is in `Opened.away` with what was seen.
+
     Raises Misconfigured where a table, a topic or the number of partitions is not what it was, StoreUnavailable where
-    one does not answer.
+    one does not answer, or no database can be used.
     """
     if not settings.collections:
         raise Misconfigured("no collection is configured")
@@ -70,31 +130,23 @@ async def open_all(settings: Settings, home: Path, progress: Progress) -> Opened
         partitions = await _log_partitions(settings)
         vectors = await open_vector_store(settings.qdrant, home)
         resources.push_async_callback(vectors.close)
-        embedders: dict[tuple[str, int, int], Embedder] = {}
-        collections: dict[str, CollectionPorts] = {}
-        halts: dict[str, Halt] = {}
-        epoch = FIRST_EPOCH
-        for name, collection in settings.collections.items():
-            embedder = await _embedder(settings, collection, embedders, home, progress, resources)
-            legacy = await open_legacy(name, collection, collection.dsn or "")
-            resources.push_async_callback(legacy.close)
-            await legacy.prepare()
-            epoch = await _epoch(legacy.ledger, partitions, name)
-            halt = await _halt(name, collection, legacy, vectors, embedder)
-            if halt is not None:
-                halts[name] = halt
-            collections[name] = CollectionPorts(
-                name,
-                collection if halt is None or halt.writes_qdrant else collection.model_copy(update={"phase": "off"}),
-                legacy.table,
-                legacy.ledger,
-                vectors,
-                embedder,
-                legacy.text_search,
-                legacy.vector_search,
-                await capture_of(legacy.ledger, settings.kafka, name, collection),
-            )
-        return Opened(settings, bus, vectors, collections, epoch, resources.pop_all(), halts)
+        opener = Opener(settings, home, progress, vectors, partitions, resources)
+        opened = Opened(settings, bus, vectors, {}, FIRST_EPOCH, resources, opener=opener)
+        # Together: one that is away takes its whole time limit.
+        found = await asyncio.gather(*(opener.database(n) for n in settings.collections), return_exceptions=True)
+        for name, legacy in zip(settings.collections, found, strict=True):
+            if isinstance(legacy, CrossfadeError) and alone:
+                opened.away[name] = str(legacy)
+            elif isinstance(legacy, BaseException):
+                raise legacy
+            else:
+                ports, epoch, halt = await opener.collection(name, legacy)
+                opened.collections[name] = ports
+                opened = replace(opened, epoch=epoch, halts=opened.halts | ({} if halt is None else {name: halt}))
+        if not opened.collections:
+            raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in opened.away.items()))
+        opener.resources = resources.pop_all()
+        return replace(opened, resources=opener.resources)
 
 
 async def capture_of(ledger: Ledger, kafka: Kafka, name: str, collection: Collection) -> Capture | None:
@@ -159,19 +211,3 @@ async def _epoch(ledger: Ledger, partitions: int, collection: str) -> int:
             "versions would go down. Restore the topic's number of partitions."
         )
     return await ledger.recorded(EPOCH) or FIRST_EPOCH
-
-
-async def _embedder(
-    settings: Settings,
-    collection: Collection,
-    embedders: dict[tuple[str, int, int], Embedder],
-    home: Path,
-    progress: Progress,
-    resources: AsyncExitStack,
-) -> Embedder:
-    key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
-    if key not in embedders:
-        wanted = EmbeddingSettings.of(settings.embedding, collection)
-        embedders[key] = await open_embedding(wanted, home / "models", progress)
-        resources.push_async_callback(embedders[key].close)
-    return embedders[key]

@@ -9,6 +9,7 @@ from connectors.debezium import ForeignChange, SchemaChanged, decode_capture
 from connectors.ports import Bus
 from domain.halts import Reason
 from domain.keys import document_key
+from domain.positions import StreamPlaces
 from schemas.cloudevents import InvalidEvent, encode
 from schemas.documents import DocumentChanged
 from schemas.records import Outgoing, Received
@@ -37,11 +38,13 @@ async def capture(
     bus: Bus,
     around: Surroundings,
     unreadable: Unreadable | None = None,
+    places: StreamPlaces | None = None,
 ) -> Failures:
     """Append every captured change to the log; `tables` maps capture topics to their collections.
 
     A change after which no other can be read either stops its collection by `unreadable`, and the batch with it; where
-    nobody stops it, it is a failure like one that is wrong by itself.
+    nobody stops it, it is a failure like one that is wrong by itself. So does a database's log that began again, by the
+    `places` seen before.
     """
     entries: list[Outgoing] = []
     failures: Failures = []
@@ -58,6 +61,10 @@ async def capture(
             continue
         if changed is None:
             continue
+        at = (record.topic, record.partition, changed.position, changed.occurred_at_ms)
+        if places is not None and unreadable is not None and places.went_back(*at):
+            said = f"a change came from {changed.position}, before what was captured already"
+            await unreadable(ports.name, Reason.SERVER, said)
         entries.append(
             encode(
                 changed,

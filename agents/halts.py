@@ -6,13 +6,14 @@ stopped a collection, an operator who mended it) is noticed by `follow`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 
 from agents.assembly import HALTED, SOURCE_EPOCH, capture_of
 from agents.batch import CollectionPorts
-from connectors.errors import TransientError
+from connectors.errors import CrossfadeError
 from connectors.telemetry import Telemetry
 from domain.halts import Halt, Reason
 from schemas.settings import Collection, Kafka
@@ -31,6 +32,7 @@ class Halts:
     configured: Mapping[str, Collection] = field(default_factory=dict)
     now: dict[str, Halt] = field(default_factory=dict)
     kafka: Kafka = field(default_factory=Kafka)
+    _away: dict[str, set[str]] = field(default_factory=dict)
 
     def of(self, name: str) -> Halt | None:
         """Return why a collection is stopped, None for one in service."""
@@ -43,12 +45,27 @@ class Halts:
     async def halt(self, name: str, reason: Reason, detail: str) -> None:
         """Stop a collection here and durably. Returns when it is recorded; raises StoreUnavailable."""
         found, had = Halt(name, reason, detail), self.now.get(name)
-        if had is not None and not had.captures and (found.passes or not had.passes):
+        if had is not None and not _gives_way(had, found):
             return  # the first reason is the one to fix
         if not found.passes:
             # Recorded first: what is only known here would be forgotten with this process.
             await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
         self._enter(found)
+
+    def away(self, name: str, who: str, detail: str) -> None:
+        """Note that a store of a collection cannot be used, as `who` sees it; it passes when nobody sees that."""
+        self._away.setdefault(name, set()).add(who)
+        had, found = self.now.get(name), Halt(name, Reason.UNREACHABLE, detail)
+        if had is None or (had.reason is not found.reason and _gives_way(had, found)):
+            self._enter(found)
+
+    def back(self, name: str, who: str) -> None:
+        """End what `away` noted for the same `who`."""
+        left = self._away.get(name, set())
+        left.discard(who)
+        had = self.now.get(name)
+        if not left and had is not None and had.reason is Reason.UNREACHABLE:
+            self._leave(name)
 
     def release(self, name: str) -> None:
         """End a stop that passes, when its cause has gone; any other is left to what is recorded."""
@@ -57,21 +74,23 @@ class Halts:
 
     async def follow(self) -> bool:
         """Read what is recorded; say whether anything changed. A database that does not answer changes nothing."""
-        changed = False
-        for name, ports in list(self.collections.items()):
-            try:
-                number = await ports.ledger.recorded(f"{HALTED}.{name}") or 0
-                epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
-                capture = ports.capture
-                if epoch is not None and (capture is None or capture.epoch != epoch):
-                    capture = await capture_of(ports.ledger, self.kafka, name, ports.settings)
-            except TransientError:
-                continue
-            if capture != ports.capture:
-                self.collections[name] = replace(self.collections[name], capture=capture)
-                changed = True
-            changed = self._follow(name, number) or changed
-        return changed
+        # Together: one that is away takes its whole time limit.
+        return any(await asyncio.gather(*(self._follow_one(name) for name in list(self.collections))))
+
+    async def _follow_one(self, name: str) -> bool:
+        ports = self.collections[name]
+        try:
+            number = await ports.ledger.recorded(f"{HALTED}.{name}") or 0
+            epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+            capture = ports.capture
+            if epoch is not None and (capture is None or capture.epoch != epoch):
+                capture = await capture_of(ports.ledger, self.kafka, name, ports.settings)
+        except CrossfadeError:
+            return False
+        changed = capture != ports.capture
+        if changed:
+            self.collections[name] = replace(self.collections[name], capture=capture)
+        return self._follow(name, number) or changed
 
     def _follow(self, name: str, number: int) -> bool:
         had = self.now.get(name)
@@ -100,3 +119,8 @@ class Halts:
         if settings is not None and ports is not None:
             phase = settings.phase if halt is None or halt.writes_qdrant else "off"
             self.collections[name] = replace(ports, settings=settings.model_copy(update={"phase": phase}))
+
+
+def _gives_way(had: Halt, found: Halt) -> bool:
+    """Say whether a stop takes the place of another: one with a command that of one without, or of a recapture."""
+    return not found.passes and (had.passes or had.captures)

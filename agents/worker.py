@@ -32,6 +32,7 @@ from connectors.errors import CrossfadeError
 from connectors.kafka.tail import group_lag
 from connectors.telemetry import Telemetry
 from domain.halts import Reason
+from domain.positions import StreamPlaces
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Outgoing
 from topics.catalogue import group_of
@@ -66,6 +67,7 @@ class Worker:
         self._runners: list[Runner] = []
         self._healths: dict[RoleName, RoleHealth] = {}
         self._captured: tuple[str, ...] = ()
+        self._places = StreamPlaces()
         self._changed = asyncio.Event()
         self._started = False
         self.halts = halts or Halts(opened.collections, telemetry, kafka=opened.settings.kafka)
@@ -120,7 +122,7 @@ class Worker:
         question = partial(answer, breakers=breakers, stopped=self.halts.of, **ports)
         handlers: dict[RoleName, Handler] = {
             "intake": partial(intake, **ports),
-            "capture": partial(captured, unreadable=self._unreadable),
+            "capture": partial(captured, unreadable=self._unreadable, places=self._places),
             "resolver": partial(resolve, **ports),
             "legacy": partial(write_legacy, **ports),
             "embedder": partial(embed, progress=health.progressed, **ports),

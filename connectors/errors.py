@@ -7,10 +7,13 @@ CrossfadeError
 └── PermanentError          the same call will fail again: the record goes to the dead-letter topic
     ├── Refused             the store refuses this content (a constraint, a type, a size)
     ├── Misconfigured       a table, column, collection or dimension is not what the configuration says
+    ├── RecordsExpired      records of a topic that were still to be read are no longer kept
     └── EmbeddingFailed     no usable vector for this text (NaN, wrong dimension)
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class CrossfadeError(Exception):
@@ -43,6 +46,14 @@ class Refused(PermanentError):
 
 class Misconfigured(PermanentError):
     """What is there is not what the configuration says."""
+
+
+class RecordsExpired(PermanentError):
+    """Records that were still to be read are no longer kept; `kept` is the first offset of each such partition."""
+
+    def __init__(self, message: str, kept: Mapping[tuple[str, int], int]) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 class EmbeddingFailed(PermanentError):

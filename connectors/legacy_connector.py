@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from connectors import mariadb, postgres
 from connectors.mariadb.checks import check_mariadb
+from connectors.mariadb.source import INNODB, mariadb_facts, statements_since
 from connectors.postgres.checks import check_postgres
+from connectors.postgres.source import postgres_facts
 from connectors.sql_connector import LegacyConnector
 from domain.legacy import Finding
+from domain.sources import SourceFacts, SourceIdentity, replaced_by
 from schemas.settings import Collection
 
-__all__ = ["LegacyConnector", "apply_mend", "check_legacy", "open_legacy"]
+__all__ = ["LegacyConnector", "apply_mend", "check_legacy", "open_legacy", "source_facts"]
 
 
 async def open_legacy(name: str, collection: Collection, dsn: str) -> LegacyConnector:
@@ -45,3 +49,23 @@ async def apply_mend(dsn: str, findings: Sequence[Finding]) -> list[str]:
     else:
         await postgres.execute_all(dsn, once)
     return once
+
+
+async def source_facts(
+    kind: str, dsn: str, table: str, publication: str, recorded: SourceIdentity | None = None
+) -> SourceFacts:
+    """Return what identifies a database and a table of it, named with its schema.
+
+    A MariaDB table that was only altered or rebuilt since it was `recorded` has the identity that it had then.
+    Raises Misconfigured, StoreUnavailable.
+    """
+    if kind == "postgres":
+        return await postgres_facts(dsn, table, publication)
+    facts = await mariadb_facts(dsn, table)
+    if recorded is None or facts.table in {None, recorded.table} or facts.end < recorded.end:
+        return facts
+    statements = await statements_since(dsn, recorded.place, table.partition(".")[2])
+    fate = None if statements is None else replaced_by(statements, table)
+    # InnoDB's numbers change by statements alone; a time also when a file is touched.
+    touched = statements is not None and not (recorded.table.startswith(INNODB) and str(facts.table).startswith(INNODB))
+    return replace(facts, altered=fate == "" or (fate is None and touched))

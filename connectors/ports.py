@@ -73,6 +73,10 @@ class Ledger(Protocol):
         """Record such a number."""
         ...
 
+    async def advance(self, name: str) -> int:
+        """Raise a recorded number by one, the first time to 1, in one step; return it."""
+        ...
+
     async def identity(self, name: str) -> str | None:
         """Return a recorded identity (of a topic, server, table or collection), None where none is recorded."""
         ...

@@ -37,14 +37,14 @@ _SAID = {
     Reason.TOPIC_REPLACED: "a topic that its versions depend on was deleted and created again",
     Reason.POINTS_REPLACED: "its Qdrant collection is not the one that was written",
     Reason.CONNECTOR: "its connector failed",
-    Reason.UNREACHABLE: "its database cannot be used",
+    Reason.UNREACHABLE: "a store that it needs cannot be used",
     Reason.FOREIGN_CHANGE: "a captured change came from another database than its own",
 }
 _MEND = {
     Reason.CAPTURE_LOST: "crossfade recapture {name}",
     Reason.UNREADABLE: "crossfade config check, then: crossfade recapture {name}",
     Reason.MODEL: "set its model back or give the collection another name, then: crossfade recapture {name}",
-    Reason.TABLE: "crossfade config check --apply, then start the worker again",
+    Reason.TABLE: "crossfade config check --apply; the collection comes back by itself",
     Reason.RECAPTURING: "crossfade recapture {name}",
     Reason.SERVER: "crossfade recapture {name}",
     Reason.TABLE_REPLACED: "crossfade config check, then: crossfade recapture {name}",
@@ -83,8 +83,11 @@ class Halt:
 
     @property
     def captures(self) -> bool:
-        """Whether captured changes are taken nevertheless: the new snapshot, before the collection is proved equal."""
-        return self.reason is Reason.RECAPTURING
+        """Whether captured changes are taken nevertheless.
+
+        The new snapshot is, before the collection is proved equal; and what was captured of a database that is away.
+        """
+        return self.reason in {Reason.RECAPTURING, Reason.UNREACHABLE}
 
     @property
     def writes_qdrant(self) -> bool:

@@ -8,6 +8,7 @@ taken again after the database log was lost) makes every later position higher. 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -51,3 +52,25 @@ def is_snapshot(source: Mapping[str, Any]) -> bool:
 
 def _stage(source: Mapping[str, Any]) -> int:
     return _SNAPSHOT if is_snapshot(source) else _STREAM
+
+
+@dataclass(slots=True)
+class StreamPlaces:
+    """The highest position and the latest time of what was captured, for each partition of capture's topics.
+
+    A connector that starts again delivers again what was delivered before: lower positions, of times that were seen. A
+    change of a lower position that happened later than everything seen is of a log that began again: the server was
+    replaced, restored or reset. By its position it would count as a second delivery.
+    """
+
+    _highest: dict[tuple[str, int], tuple[Position, int]] = field(default_factory=dict)
+
+    def went_back(self, topic: str, partition: int, position: Position, occurred_at_ms: int) -> bool:
+        """Note a captured change; say whether the database's log went back before it."""
+        if len(position) < 2 or position[1] != _STREAM:  # a snapshot row is at no place of the stream
+            return False
+        highest, latest_ms = self._highest.get((topic, partition), ((), occurred_at_ms))
+        if position < highest and occurred_at_ms > latest_ms:
+            return True
+        self._highest[topic, partition] = max(position, highest), max(occurred_at_ms, latest_ms)
+        return False

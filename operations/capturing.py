@@ -11,6 +11,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agents.assembly import LOG_PARTITIONS, SOURCE_EPOCH, Opened
@@ -20,9 +21,11 @@ from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.admin import existing_topics, partition_counts, provision, topic_names
 from connectors.ports import Ledger
 from connectors.postgres.slots import slot_state
+from connectors.postgres.source import failover_slots
 from domain.halts import Reason
 from operations.captures import assign_captures, conflicts, databases_of
 from operations.connectors_api import (
+    SLOT_FAILOVER,
     SNAPSHOT_MODE,
     ConnectClient,
     ConnectorStatus,
@@ -30,6 +33,7 @@ from operations.connectors_api import (
     postgres_connector,
 )
 from operations.errors import CommandError
+from operations.source_watch import SourceWatch, published_counts
 from schemas.settings import Kafka
 from topics.captures import Capture
 from topics.catalogue import LOG
@@ -102,9 +106,11 @@ async def prepare_capture(opened: Opened, halts: Halts, progress: Progress) -> N
     for halt in conflicts(opened.collections, databases):
         await halts.halt(halt.collection, halt.reason, halt.detail)
     async with connect_client(opened.settings.kafka) as client:
+        watch = SourceWatch(opened.bus, client, await published_counts(opened.settings.kafka))
         for group in groups(opened.collections):
+            await watch.look(group, halts)
             status = await client.status(group.connector)
-            if await halt_lost(group, status, halts):
+            if not _watched(group, halts) or await halt_lost(group, status, halts):
                 continue
             await make_connector(client, opened.settings.kafka, group, keep=True)
             try:
@@ -132,6 +138,8 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
     """
     await make_topics(kafka, group)
     config = _config(kafka, group, snapshot_all=not keep)
+    if group.kind == "postgres" and await failover_slots(group.dsn):
+        config[SLOT_FAILOVER] = "true"
     current = await client.config(group.connector) if keep else {}
     if current.get("topic.prefix") == config["topic.prefix"]:
         # Whether there is a snapshot was said when the connector was made; it may be reading it still.
@@ -197,19 +205,19 @@ async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None
     """
     watched: dict[str, _Restarts] = defaultdict(_Restarts)
     async with connect_client(opened.settings.kafka) as client:
+        watch = SourceWatch(opened.bus, client)
         while True:
-            try:
-                await _same_partitions(opened)
-                for group in groups(opened.collections):
-                    if any((halt := halts.of(p.name)) is None or halt.captures for p in group.members):
-                        await _guard(client, group, halts, watched[group.connector])
-                    if any(halts.of(p.name) is not None for p in group.members):
-                        changed()
-            except Misconfigured:
-                raise
-            except (CrossfadeError, CommandError) as error:
-                log.warning("capture is not watched now: %s", error)
+            await _same_partitions(opened)
+            await asyncio.gather(
+                *(_guard(client, g, halts, watch, watched[g.connector]) for g in groups(opened.collections))
+            )
+            if halts.now:
+                changed()
             await asyncio.sleep(GUARD_S)
+
+
+def _watched(group: Group, halts: Halts) -> bool:
+    return any((halt := halts.of(ports.name)) is None or halt.captures or halt.passes for ports in group.members)
 
 
 @dataclass(slots=True)
@@ -221,7 +229,18 @@ class _Restarts:
     noted: int = 0
 
 
-async def _guard(client: ConnectClient, group: Group, halts: Halts, restarts: _Restarts) -> None:
+async def _guard(client: ConnectClient, group: Group, halts: Halts, watch: SourceWatch, restarts: _Restarts) -> None:
+    """Watch one connector and its database; whatever is wrong with them is nothing to the others."""
+    try:
+        if _watched(group, halts):
+            await watch.look(group, halts)
+        if _watched(group, halts):
+            await _guard_connector(client, group, halts, restarts)
+    except (CrossfadeError, CommandError) as error:
+        log.warning("the connector %s is not watched now: %s", group.connector, error)
+
+
+async def _guard_connector(client: ConnectClient, group: Group, halts: Halts, restarts: _Restarts) -> None:
     status = await client.status(group.connector)
     if await halt_lost(group, status, halts):
         return
@@ -247,8 +266,13 @@ async def _note_capturing(group: Group, restarts: _Restarts) -> None:
 
 
 async def _same_partitions(opened: Opened) -> None:
-    counts = await partition_counts(opened.settings.kafka.bootstrap or "", [LOG])
-    for ports in opened.collections.values():
-        recorded = await ports.ledger.recorded(LOG_PARTITIONS)
+    """Raise Misconfigured where the log has another number of partitions; who does not answer is asked again later."""
+    counts: dict[str, int] = {}
+    with suppress(CrossfadeError):
+        counts = await partition_counts(opened.settings.kafka.bootstrap or "", [LOG])
+    for ports in list(opened.collections.values()):
+        recorded = None
+        with suppress(CrossfadeError):
+            recorded = await ports.ledger.recorded(LOG_PARTITIONS)
         if LOG in counts and recorded is not None and counts[LOG] != recorded:
             raise Misconfigured(f"{LOG} has {counts[LOG]} partitions and had {recorded}: no version can be trusted")

@@ -16,6 +16,8 @@ import httpx
 from operations.errors import CommandError
 
 SNAPSHOT_MODE = "snapshot.mode"
+# Debezium makes its slot with it; PostgreSQL knows it from 17 on.
+SLOT_FAILOVER = "slot.failover"
 SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_needed"]
 ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
 

@@ -22,6 +22,7 @@ from operations.captures import Database, databases_of, next_epoch
 from operations.capturing import CONNECTOR_BOUND_S, Group, connect_client, groups, make_connector, make_topics
 from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
+from operations.source_watch import published_counts, record_source
 from operations.verification.collection import Wanted, verify_collection
 from operations.verification.result import Bounds
 from schemas.settings import Settings
@@ -95,7 +96,10 @@ async def _begin(
         if ports.capture is not None:
             await record_capture(ports.ledger, name, ports.capture)
         await ports.ledger.record(f"{HALTED}.{name}", Reason.RECAPTURING)
+    published = await published_counts(kafka)
     for group in new:
+        for ports in group.members:
+            await record_source(group, ports, published)
         await make_connector(client, kafka, group)
         progress(f"{', '.join(left)}: source epoch {epoch}, connector {group.connector}")
     for group in old:

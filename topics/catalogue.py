@@ -132,3 +132,8 @@ def dead_letter_topic(topic: str) -> str:
 def group_of(role: str) -> str:
     """Return the consumer group of a role."""
     return GROUP_PREFIX + role
+
+
+def parked_group_of(role: str, collection: str) -> str:
+    """Return the consumer group whose offsets say where a role goes on with a collection that it parked."""
+    return f"{group_of(role)}.parked.{collection}"

@@ -30,6 +30,8 @@ DEAD_LETTER_RETENTION_MS = 30 * DAY_MS
 CAPTURE_RETENTION_MS = 7 * DAY_MS
 # Which dead letters were replayed. A consumer group's commits would be forgotten after a week, long before the letters.
 REPLAYED = "crossfade.dead-letters.replayed.v1"
+# The newest count of each collection's source, which shows a database that was restored from a backup.
+SOURCES_SEEN = "crossfade.sources.seen.v1"
 _RETENTION, _CLEANUP, _SIZE, _IN_SYNC = "retention.ms", "cleanup.policy", "max.message.bytes", "min.insync.replicas"
 CONFIG_KEYS = (_RETENTION, _CLEANUP, _SIZE, _IN_SYNC)
 
@@ -129,7 +131,8 @@ def desired_topics(settings: Settings, existing: Iterable[str] = ()) -> tuple[De
         found.append(_catalogued(topic, kafka))
         if topic.dead_letters:
             found.append(_dead_letters(topic.name, kafka, topic.readers))
-    found.append(_replayed(kafka))
+    found.append(_compacted(REPLAYED, kafka, "the replay of dead letters"))
+    found.append(_compacted(SOURCES_SEEN, kafka, "the watch of the databases"))
     found.extend(_captured_already(kafka, name) for name in sorted(existing) if is_of_capture(kafka, name))
     return tuple(found)
 
@@ -319,9 +322,9 @@ def _dead_letters(source: str, kafka: Kafka, readers: Sequence[str]) -> DesiredT
     )
 
 
-def _replayed(kafka: Kafka) -> DesiredTopic:
+def _compacted(name: str, kafka: Kafka, made_for: str) -> DesiredTopic:
     config = _config(kafka, FOR_EVER, SMALL_RECORD_BYTES, "compact")
-    return DesiredTopic(REPLAYED, 1, kafka.replication, config, Widening.ORDER, "the replay of dead letters")
+    return DesiredTopic(name, 1, kafka.replication, config, Widening.ORDER, made_for)
 
 
 def _captured(name: str, kafka: Kafka, table: str) -> DesiredTopic:

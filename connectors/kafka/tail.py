@@ -16,7 +16,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 
-from connectors.errors import Misconfigured, StoreUnavailable
+from connectors.errors import Misconfigured, RecordsExpired, StoreUnavailable
 from connectors.kafka.admin import admin_client, partition_counts
 from connectors.kafka.errors import mapped
 from connectors.kafka.headers import received
@@ -67,6 +67,51 @@ async def read_topic(
             raise mapped(error, topic) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records that were read again, and the next offset of each partition after them."""
+
+    records: list[Received]
+    following: Mapping[tuple[str, int], int]
+
+
+@asynccontextmanager
+async def read_again(
+    bootstrap: str, starts: Mapping[tuple[str, int], int], *, limit: int = _POLL_RECORDS, timeout_s: float = _TIMEOUT_S
+) -> AsyncIterator[AsyncIterator[Chunk]]:
+    """Read partitions, each from its offset, in chunks of up to `limit` records; it follows for ever.
+
+    A chunk may be empty: where nothing comes, and where there is nothing to be shown at an offset. Raises
+    RecordsExpired where an offset is no longer kept, StoreUnavailable.
+    """
+    async with _consumer(bootstrap, timeout_s) as consumer:
+        places = {TopicPartition(*place): offset for place, offset in starts.items()}
+        try:
+            consumer.assign(list(places))
+            async with asyncio.timeout(timeout_s):
+                begins = await consumer.beginning_offsets(list(places))
+        except (KafkaError, TimeoutError) as error:
+            raise mapped(error, bootstrap) from error
+        gone = {(at.topic, at.partition): begins[at] for at, offset in places.items() if offset < begins[at]}
+        if gone:
+            raise RecordsExpired(
+                f"records of {', '.join(f'{t}/{p}' for t, p in sorted(gone))} are no longer kept", gone
+            )
+        for at, offset in places.items():
+            consumer.seek(at, offset)
+        yield _chunks(consumer, list(places), limit)
+
+
+async def _chunks(consumer: AIOKafkaConsumer, places: list[TopicPartition], limit: int) -> AsyncIterator[Chunk]:
+    while True:
+        try:
+            batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=limit)
+            following = {(at.topic, at.partition): await consumer.position(at) for at in places}
+        except KafkaError as error:
+            raise mapped(error, places[0].topic) from error
+        yield Chunk([received(record) for batch in batches.values() for record in batch], following)
+
+
 async def end_offsets(
     bootstrap: str, topics: Iterable[str], *, timeout_s: float = _TIMEOUT_S
 ) -> dict[str, dict[int, int]]:
@@ -113,15 +158,24 @@ async def committed_offsets(bootstrap: str, group: str, *, timeout_s: float = _T
         return await group_offsets(admin, group)
 
 
-async def group_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[tuple[str, int], int]:
-    """Return a group's committed offsets over a client that is connected; waits for the group's coordinator."""
+async def group_offsets(
+    admin: AIOKafkaAdminClient, group: str, metadata: str | None = None
+) -> dict[tuple[str, int], int]:
+    """Return a group's committed offsets over a client that is connected; waits for the group's coordinator.
+
+    With `metadata` only those that were committed with it.
+    """
     while True:
         try:
             commits = await admin.list_consumer_group_offsets(group)
             break
         except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
             await asyncio.sleep(_COORDINATOR_WAIT_S)
-    return {(at.topic, at.partition): found.offset for at, found in commits.items() if found.offset >= 0}
+    return {
+        (at.topic, at.partition): found.offset
+        for at, found in commits.items()
+        if found.offset >= 0 and metadata in {None, found.metadata}
+    }
 
 
 async def _bounds(bootstrap: str, topics: Iterable[str], timeout_s: float) -> dict[str, dict[int, tuple[int, int]]]:

@@ -157,6 +157,16 @@ class MariadbLedger:
         """See `Ledger.record`."""
         await self._set_value(self._meta, name, value)
 
+    async def advance(self, name: str) -> int:
+        """See `Ledger.advance`."""
+        statement = (
+            f"INSERT INTO {self._meta} (name, value) VALUES (%s, LAST_INSERT_ID(1)) "  # noqa: S608 - quoted
+            "ON DUPLICATE KEY UPDATE value = LAST_INSERT_ID(value + 1)"
+        )
+        async with self._pool.session() as session:
+            await session.execute(statement, (name,))
+            return int((await session.fetch("SELECT LAST_INSERT_ID() AS number"))[0]["number"])
+
     async def identity(self, name: str) -> str | None:
         """See `Ledger.identity`."""
         value = await self._value(self._identities, name)

@@ -273,6 +273,11 @@ class MemoryLedger:
         """See `Ledger.record`."""
         self._store.recorded[name] = value
 
+    async def advance(self, name: str) -> int:
+        """See `Ledger.advance`."""
+        self._store.recorded[name] = self._store.recorded.get(name, 0) + 1
+        return self._store.recorded[name]
+
     async def identity(self, name: str) -> str | None:
         """See `Ledger.identity`."""
         return self._store.identities.get(name)

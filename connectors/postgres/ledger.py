@@ -174,6 +174,15 @@ class PostgresLedger:
         """See `Ledger.record`."""
         await self._set_value(self._meta, name, value)
 
+    async def advance(self, name: str) -> int:
+        """See `Ledger.advance`."""
+        statement = (
+            f"INSERT INTO {self._meta} AS m (name, value) VALUES ($1, 1) "  # noqa: S608 - a quoted identifier
+            "ON CONFLICT (name) DO UPDATE SET value = m.value + 1 RETURNING value"
+        )
+        async with self._pool.session() as session:
+            return int(await session.fetchval(statement, name))
+
     async def identity(self, name: str) -> str | None:
         """See `Ledger.identity`."""
         value = await self._value(self._identities, name)

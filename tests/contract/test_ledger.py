@@ -133,3 +133,9 @@ async def test_versions_are_put_back_only_where_they_are_still_what_was_read(por
     assert (row.state.version, row.state.written, row.legacy_version, row.vector_version) == (0, 3, 7, 2)
     await ports.ledger.folded({"a": LedgerRow(LedgerState(version=1))})
     assert (await ports.ledger.read(["a"]))["a"].state == LedgerState(version=1)
+
+
+async def test_a_count_is_raised_in_one_step_by_each_of_those_who_raise_it_together(ports: Ports) -> None:
+    raised = await asyncio.gather(*(ports.ledger.advance("count") for _ in range(10)))
+    assert sorted(raised) == list(range(1, 11))
+    assert await ports.ledger.recorded("count") == 10

@@ -79,6 +79,12 @@ class Closing:
         self.config.write_text("".join(text))
         await mend(settings_of(self.config, self.home))
 
+    async def reconnect(self) -> None:
+        """Connect to PostgreSQL again, after it was stopped."""
+        for table in self.tables.values():
+            if table.connector == "postgres":
+                table.connection = await Connection.open("postgres", str(self.addresses.postgres))
+
     async def page(self, path: str = "readyz") -> tuple[int, dict[str, Any]]:
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(f"http://127.0.0.1:{self.worker.port}/{path}")

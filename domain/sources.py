@@ -1,0 +1,187 @@
+"""What identifies the database and the table of a collection, and what another identity means: facts in, finding out.
+
+What is recorded lies in the database itself, and goes back with it when a backup is restored. So two facts are kept
+outside of it: how far Kafka Connect has read, and a count that the database and Kafka advance together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from domain.halts import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """A database and a table as they are now.
+
+    `server` names the server and its history (PostgreSQL: system identifier, timeline, database; MariaDB: server id).
+    `table` is None where there is none of that name. `end` is the end of the database's log, `gtids` the sequence
+    number of each of its replication domains, `place` the end as the server writes it. `published` is whether capture's
+    publication contains the table, None where there is no publication. `altered`: the table has another id because it
+    was altered or rebuilt, as the database's log shows.
+    """
+
+    server: Mapping[str, str]
+    table: str | None
+    end: tuple[int, ...]
+    gtids: Mapping[str, int] = field(default_factory=dict)
+    published: bool | None = None
+    place: str = ""
+    altered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIdentity:
+    """What was recorded of a collection's database and table for a capture; `end` and `gtids` as last seen."""
+
+    capture: str
+    server: Mapping[str, str]
+    table: str
+    end: tuple[int, ...]
+    gtids: Mapping[str, int] = field(default_factory=dict)
+    place: str = ""
+
+    def encode(self) -> str:
+        """Return it as JSON text."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return orjson.dumps(fields).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> SourceIdentity:
+        """Return the identity in a text. Raises ValueError for one that `encode` did not write."""
+        try:
+            read = orjson.loads(text)
+            return cls(**{**read, "end": tuple(read["end"])})
+        except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+            raise ValueError(f"not a recorded identity: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What Kafka knows of a source: how far its connector has read, and the highest count that was published."""
+
+    read: tuple[int, ...] = ()
+    gtids: Mapping[str, int] = field(default_factory=dict)
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChange:
+    """Why a collection cannot go on with its database as it is."""
+
+    reason: Reason
+    detail: str
+
+
+def source_change(
+    recorded: SourceIdentity, now: SourceFacts, outside: Outside, count: int | None = None
+) -> SourceChange | None:
+    """Say what changed since the identity was recorded, None where all is as it was.
+
+    `count` is the database's own, None where it was not asked. A database whose log ends before what was seen of it, or
+    whose count is behind the one that Kafka has, is an earlier state of itself: a backup, or a copy that was promoted.
+    """
+    for name, value in recorded.server.items():
+        if name in now.server and now.server[name] != value:
+            return SourceChange(Reason.SERVER, f"the {name} is {now.server[name]} and was {value}")
+    back = _went_back(recorded, now, outside, count)
+    if back is not None:
+        return SourceChange(Reason.SERVER, back)
+    if now.table is None:
+        return SourceChange(Reason.TABLE_REPLACED, "there is no table of its name")
+    if now.table != recorded.table and not now.altered:
+        return SourceChange(Reason.TABLE_REPLACED, f"the table's id is {now.table} and was {recorded.table}")
+    if now.published is False:
+        return SourceChange(Reason.TABLE_REPLACED, "capture's publication does not contain the table")
+    return None
+
+
+def _went_back(recorded: SourceIdentity, now: SourceFacts, outside: Outside, count: int | None) -> str | None:
+    if now.end < recorded.end:
+        return f"its log ends at {now.place or now.end}, before what was seen of it ({recorded.place or recorded.end})"
+    if now.end < outside.read:
+        return f"its log ends at {now.place or now.end}, before what capture has read of it {tuple(outside.read)}"
+    for seen in (recorded.gtids, outside.gtids):
+        for domain, number in seen.items():
+            if now.gtids.get(domain, 0) < number:
+                return f"its GTIDs of domain {domain} end at {now.gtids.get(domain, 0)}, and {number} was seen"
+    if count is not None and outside.count > count:
+        return f"it is an earlier state of itself: its count is {count}, and {outside.count} was published"
+    return None
+
+
+def gtid_numbers(gtids: str) -> dict[str, int]:
+    """Return the sequence number of each domain in a MariaDB GTID position (`domain-server-number`, with commas)."""
+    found: dict[str, int] = {}
+    for one in gtids.split(","):
+        domain, _, rest = one.strip().partition("-")
+        number = rest.rpartition("-")[2]
+        if domain and number.isdigit():
+            found[domain] = max(found.get(domain, 0), int(number))
+    return found
+
+
+def binlog_number(file: str) -> int:
+    """Return the number of a binary log's file (`binlog.000120`: 120). Raises ValueError where it has none."""
+    number = file.rpartition(".")[2]
+    if not number.isdigit():
+        raise ValueError(f"{file!r} has no number")
+    return int(number)
+
+
+def lsn_number(lsn: str) -> int:
+    """Return a PostgreSQL log sequence number (`16/B374D848`) as an integer."""
+    high, _, low = lsn.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+_USE = re.compile(r"\s*use (\S+)\s*;", re.IGNORECASE)
+_WORD = re.compile(r"[^\s,();=]+")
+_VERBS = frozenset({"rename", "drop", "create", "truncate", "alter", "optimize", "repair", "analyze"})
+_BEFORE_NAMES = frozenset({"or", "replace", "temporary", "table", "tables", "if", "not", "exists"})
+
+
+def replaced_by(statements: Sequence[str], table: str) -> str | None:
+    """Return what put another table, or other rows, in the place of `database.table`, of statements of a binary log.
+
+    The empty text where statements only altered or rebuilt it (`ALTER TABLE`, `OPTIMIZE TABLE`), None where none
+    concerned it.
+    """
+    fate = None
+    for statement in statements:
+        words, names = _words(statement.lower().replace("`", ""))
+        verb = next((word for word in words if word in _VERBS), None)
+        if verb is None or table.lower() not in names:
+            continue
+        found = _replaces(verb, words[words.index(verb) + 1 :], names, table.lower())
+        if found:
+            return found
+        fate = ""
+    return fate
+
+
+def _words(statement: str) -> tuple[list[str], list[str]]:
+    """Return the words of a statement, and those that may name a table, with their database."""
+    used = _USE.match(statement)
+    database, words = used[1] if used else "", _WORD.findall(statement[used.end() :] if used else statement)
+    verb = next((n for n, word in enumerate(words) if word in _VERBS), len(words))
+    names = [word for word in words[verb + 1 :] if word not in _BEFORE_NAMES]
+    return words, [name if "." in name else f"{database}.{name}" for name in names]
+
+
+def _replaces(verb: str, rest: Sequence[str], names: Sequence[str], table: str) -> str | None:
+    of_tables = any(word in {"table", "tables"} for word in rest[:4]) or verb == "truncate"
+    named = table in (names[:1] if verb in {"create", "truncate"} else names)
+    if verb in {"rename", "drop", "create", "truncate"} and of_tables and named:
+        return f"{verb.upper()} TABLE"
+    if verb != "alter":
+        return None
+    renamed = [rest[n + 1] for n, word in enumerate(rest[:-1]) if word == "rename"]
+    if any(word not in {"column", "index", "key"} for word in renamed):
+        return "ALTER TABLE ... RENAME"
+    return "ALTER TABLE ... PARTITION" if "partition" in rest and {"drop", "truncate", "exchange"} & set(rest) else None
