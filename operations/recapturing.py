@@ -22,6 +22,7 @@ from operations.captures import Database, databases_of, next_epoch
 from operations.capturing import CONNECTOR_BOUND_S, Group, connect_client, groups, make_connector, make_topics
 from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
+from operations.preparing import check_tables
 from operations.source_watch import published_counts, record_source
 from operations.verification.collection import Wanted, verify_collection
 from operations.verification.result import Bounds
@@ -52,8 +53,11 @@ class Recaptured:
 async def recapture(settings: Settings, home: Path, names: Sequence[str], progress: Progress) -> list[Recaptured]:
     """Capture collections anew; returns when each is proved equal and in service again.
 
-    Raises CommandError where a connector fails, no worker runs, or the stores do not become equal.
+    Raises CommandError where a table is not as it must be, a connector fails, no worker runs, or the stores do not
+    become equal.
     """
+    chosen = {name: each for name, each in settings.collections.items() if name in names}
+    await check_tables(settings.model_copy(update={"collections": chosen}), progress, mend=False)
     opened = await open_all(settings, home, progress)
     try:
         for name in names:

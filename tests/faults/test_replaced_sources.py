@@ -13,6 +13,7 @@ import pytest
 from operations.stack.layout import StackAddresses
 from operations.stack.stack import LocalStack
 from tests.faults.closing import Closing, closing
+from tests.flow.worker_process import mend, settings_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 CHANGED = (
@@ -77,6 +78,9 @@ async def test_tables_that_are_swapped_by_rename_stop_alone_and_come_back_equal(
         await ground.is_stopped(a="table_replaced", m="table_replaced")
     await ground.tables["b"].execute(CHANGED[2])
     await ground.same("b")
+    code, _ = await ground.command("recapture", ground.tables["a"].name)
+    assert code == 2, "the new table has no REPLICA IDENTITY FULL"
+    await mend(settings_of(ground.config, ground.home))
     await ground.recapture("a", "m")
     await ground.is_stopped()
     for purpose in ("a", "b", "m", "n"):
