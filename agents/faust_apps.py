@@ -14,7 +14,7 @@ from typing import Any
 
 import faust
 
-from agents.batch import Message
+from agents.batch import Batch, Message
 from agents.batches import acknowledge, batches, received
 from agents.faust_transport import PromptTransport, RawSchema
 from agents.runner import Runner
@@ -81,8 +81,15 @@ def make_app(role: str, kafka: Kafka, data: Path, bounds: Bounds) -> Any:
     return app
 
 
-def add_batch_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, bounds: Bounds) -> None:
-    """Add the agent of a role that handles whole batches, one after the other."""
+def add_batch_agent(
+    app: Any,
+    topics: Sequence[str],
+    runner: Runner,
+    telemetry: Telemetry,
+    bounds: Bounds,
+    run: Callable[[Batch], Awaitable[None]] | None = None,
+) -> None:
+    """Add the agent of a role that handles whole batches, one after the other: by `run`, else by its runner."""
     group = app.conf.id
     before_commit = f"{runner.role}.before_commit"
 
@@ -91,7 +98,7 @@ def add_batch_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: 
             messages = [Message(record, telemetry.received(record, group)) for record in records]
             try:
                 if messages:
-                    await runner.run(messages)
+                    await (run or runner.run)(messages)
             finally:
                 for message in messages:
                     message.trace.finish()

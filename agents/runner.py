@@ -12,11 +12,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import InitVar, dataclass, field
+from functools import partial
 
 import stamina
 
 from agents.batch import Batch, Failure, Failures, Message, Surroundings
-from connectors.errors import CrossfadeError, Refused, StoreUnavailable, TransientError
+from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.ports import Bus
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import SUFFIX, dead_letter
@@ -38,11 +39,11 @@ async def _nothing_to_note(_: Failure) -> None:
     return None
 
 
-def _again(error: Exception) -> bool | float:
+def _again(waited_for: tuple[type[CrossfadeError], ...], error: Exception) -> bool | float:
     """Say whether to try again, or after how many seconds where the store says so; never longer than a minute."""
     if isinstance(error, StoreUnavailable) and error.retry_after_s > 0:
         return min(error.retry_after_s, RETRY_AFTER_MAX_S)
-    return isinstance(error, TransientError)
+    return isinstance(error, waited_for)
 
 
 @dataclass(slots=True)
@@ -81,7 +82,8 @@ class Runner:
 
     `gives_up`: what fails with a transient error up to the limit becomes a dead letter. A role that does not give up
     waits instead, as for a store that does not answer: what it did of a change cannot be taken back, and a change that
-    it left out would be missed by those after it.
+    it left out would be missed by those after it. `waits_for_rights`: a store that refuses the role itself (a
+    password, a right, a table that is missing) is waited for like one that does not answer.
     `told` is called when the dead letter of a failure is published; called or not, the message is not lost. `kept` is
     the health to keep up to date, for a handler that tells of its progress too.
     """
@@ -94,6 +96,7 @@ class Runner:
     retry: Retry = Retry()
     told: Told = _nothing_to_note
     gives_up: bool = True
+    waits_for_rights: bool = False
     kept: InitVar[RoleHealth | None] = None
     health: RoleHealth = field(init=False)
 
@@ -130,10 +133,11 @@ class Runner:
             await self._give_up(failure)
 
     async def _try(self, call: Callable[[], Awaitable[Failures]]) -> Failures:
+        waited_for = (TransientError, Misconfigured) if self.waits_for_rights else (TransientError,)
         while True:
             try:
                 async for attempt in stamina.retry_context(
-                    on=_again,
+                    on=partial(_again, waited_for),
                     attempts=self.retry.attempts,
                     timeout=None,
                     wait_initial=self.retry.wait_initial_s,
@@ -144,15 +148,15 @@ class Runner:
                             self.around.telemetry.retried(self.role)
                         try:
                             failures = await call()
-                        except TransientError as error:
+                        except waited_for as error:
                             self.health.waiting_for = f"{type(error).__name__}: {error}"
                             raise
                         # Progress: what comes next in this batch is measured from here, and waits for nothing yet.
                         self.health.waiting_for = None
                         self.health.busy_since_s = time.monotonic()
                         return failures
-            except TransientError as error:
-                if self.gives_up and not isinstance(error, StoreUnavailable):
+            except waited_for as error:
+                if self.gives_up and not isinstance(error, StoreUnavailable | Misconfigured):
                     raise
                 log.warning("%s waits: %s", self.role, error)
 

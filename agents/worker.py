@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,9 @@ from agents.halts import Halts
 from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
 from agents.legacy_writer import lost_write, refusal_told, write_legacy
+from agents.laned import LANED, PARKING, lanes_of
+from agents.lanes import Lanes
+from agents.legacy_writer import refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
 from agents.resolver import dead_letter_told, resolve
@@ -31,7 +34,7 @@ from agents.wiring import WIRING, RoleName
 from connectors.errors import CrossfadeError
 from connectors.kafka.tail import group_lag
 from connectors.telemetry import Telemetry
-from domain.halts import Reason
+from domain.halts import Halt, Reason
 from domain.positions import StreamPlaces
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Outgoing
@@ -68,6 +71,8 @@ class Worker:
         self._healths: dict[RoleName, RoleHealth] = {}
         self._captured: tuple[str, ...] = ()
         self._places = StreamPlaces()
+        self._lanes: list[Lanes] = []
+        self._stops: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._started = False
         self.halts = halts or Halts(opened.collections, telemetry, kafka=opened.settings.kafka)
@@ -84,32 +89,61 @@ class Worker:
         topics = reads or tuple(tables)
         if not topics:
             return None
-        runner = Runner(
-            role,
-            self._handler(role, tables, health),
-            self._lost(role),
-            self._opened.bus,
-            self._around,
-            Retry(bounds.retry_attempts, bounds.retry_max_s),
-            gives_up=role in GIVING_UP,
-            kept=health,
-        )
-        if role == "legacy":
-            runner.told = partial(refusal_told, collections=self._opened.collections)
-        if role == "resolver":
-            runner.told = partial(dead_letter_told, collections=self._opened.collections, around=self._around)
+        handler = self._handler(role, tables, health)
+        runner = self._runner(role, handler, health)
         of_batch = Bounds(bounds.batch, bounds.batch_bytes, bounds.batch_interval_ms / 1000)
         app = make_app(role, self._settings.kafka, self._home / "faust", of_batch)
         if role == "query":
             in_flight = Bounds(bounds.queries_in_flight, bounds.batch_bytes)
             add_concurrent_agent(app, topics, runner, self._telemetry, in_flight)
         else:
-            add_batch_agent(app, topics, runner, self._telemetry, of_batch)
+            add_batch_agent(app, topics, runner, self._telemetry, of_batch, self._laned(role, app, handler, health))
         self._apps.append(app)
         self._runners.append(runner)
         if role == "capture":
             self._captured = topics
         return app
+
+    def _runner(self, role: RoleName, handler: Handler, health: RoleHealth) -> Runner:
+        bounds = self._settings.worker
+        runner = Runner(
+            role,
+            handler,
+            self._lost(role),
+            self._opened.bus,
+            self._around,
+            Retry(bounds.retry_attempts, bounds.retry_max_s),
+            gives_up=role in GIVING_UP,
+            waits_for_rights=role in PARKING,
+            kept=health,
+        )
+        if role == "legacy":
+            runner.told = partial(refusal_told, collections=self._opened.collections)
+        if role == "resolver":
+            runner.told = partial(dead_letter_told, collections=self._opened.collections, around=self._around)
+        return runner
+
+    def _laned(
+        self, role: RoleName, app: Any, handler: Handler, health: RoleHealth
+    ) -> Callable[[Batch], Awaitable[None]] | None:
+        """Return what handles the batches of a role in lanes, None for one without."""
+        if role not in LANED:
+            return None
+        opened, halts, runner = self._opened, self.halts, partial(self._runner, role, handler)
+        lanes = lanes_of(role, app, health, runner, opened, halts, self._telemetry, self._expired)
+        self._lanes.append(lanes)
+        return lanes.run
+
+    def _expired(self, name: str, detail: str) -> None:
+        """Stop a collection that was away for longer than its records are kept."""
+        task = asyncio.create_task(self.halts.halt(name, Reason.CAPTURE_LOST, detail))
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+
+    def _stopped(self, name: str) -> Halt | None:
+        """Return why Qdrant may lack changes of a collection; not that its database is away, when it alone answers."""
+        halt = self.halts.of(name)
+        return None if halt is not None and halt.reason is Reason.UNREACHABLE else halt
 
     def _handler(self, role: RoleName, tables: Mapping[str, CollectionPorts], health: RoleHealth) -> Handler:
         ports: dict[str, Any] = {
@@ -119,7 +153,7 @@ class Worker:
         }
         captured = partial(capture, tables=tables, bus=self._opened.bus, around=self._around)
         breakers = Breakers(self._settings.routing, self._standing.tell)
-        question = partial(answer, breakers=breakers, stopped=self.halts.of, **ports)
+        question = partial(answer, breakers=breakers, stopped=self._stopped, **ports)
         handlers: dict[RoleName, Handler] = {
             "intake": partial(intake, **ports),
             "capture": partial(captured, unreadable=self._unreadable, places=self._places),
@@ -219,7 +253,8 @@ class Worker:
             self._started = True
             ready(self.port)
             look = self._standing.look(healths, self.halts.now)
-            tasks = {asyncio.create_task(each) for each in (self._watch(), self._end(), self._follow(), look)}
+            work = (self._watch(), self._end(), self._follow(), look, *(lanes.watch() for lanes in self._lanes))
+            tasks = {asyncio.create_task(each) for each in work}
             stopping = asyncio.create_task(stop.wait())
             done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if done != {stopping}:
@@ -233,6 +268,7 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await stop_apps(self._apps, bounds.drain_s)
+            await asyncio.gather(*(lanes.close() for lanes in self._lanes))
             await site.cleanup()
 
     async def _end(self) -> None:
@@ -254,6 +290,10 @@ class Worker:
             await asyncio.sleep(stall_s / 4)
             if not awake.looks(time.monotonic(), stall_s / 4):
                 watches.clear()
+            for lanes in self._lanes:
+                if time.monotonic() - awake.since_s > stall_s and (why := lanes.stuck(stall_s, time.monotonic())):
+                    log.error(why)
+                    return
             for app, runner in list(zip(self._apps, self._runners, strict=False)):
                 watch = watches.setdefault(runner, CommitWatch(runner.health, time.monotonic()))
                 stuck = f"{runner.role} is stuck in one batch for more than {stall_s:.0f} s"
