@@ -1,0 +1,116 @@
+"""Opens the collections that can be used, and each of the others by itself, as soon as it can be.
+
+One whose database is away, refuses the role, or lacks its table is stopped alone; nothing is asked of its operator but
+to fix the cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from agents.assembly import Opened
+from agents.halts import Halts
+from connectors.errors import CrossfadeError, Misconfigured
+from domain.halts import Halt, Reason
+from operations.capturing import prepare_capture
+from operations.errors import CommandError
+from operations.preparing import table_mistakes
+from schemas.settings import Settings
+
+Progress = Callable[[str], None]
+# Who says that a collection is away, where it could not be opened.
+START = "start"
+PAUSE_S = 1.0
+PAUSE_MAX_S = 30.0
+log = logging.getLogger("crossfade.worker")
+
+
+async def tables_found(settings: Settings, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the collections whose tables are not as they must be, and those whose databases cannot be used, with why.
+
+    All are asked together: one that is away takes its whole time limit.
+    """
+    names = list(settings.collections)
+    found = await asyncio.gather(*(_mistakes(settings, name, progress) for name in names), return_exceptions=True)
+    mistakes: dict[str, str] = {}
+    away: dict[str, str] = {}
+    for name, each in zip(names, found, strict=True):
+        if isinstance(each, CrossfadeError):
+            away[name] = str(each)
+        elif isinstance(each, BaseException):
+            raise each
+        else:
+            mistakes |= each
+    return mistakes, away
+
+
+async def _mistakes(settings: Settings, name: str, progress: Progress) -> dict[str, str]:
+    alone = settings.model_copy(update={"collections": {name: settings.collections[name]}})
+    return await table_mistakes(alone, progress, mend=False)
+
+
+async def bring_back(
+    settings: Settings, opened: Opened, halts: Halts, captures: bool, changed: Callable[[], None], progress: Progress
+) -> None:
+    """Open each collection that could not be opened, when it can be; returns when none is left."""
+    left = [name for name in settings.collections if name not in opened.collections]
+    await asyncio.gather(*(_bring_back(settings, opened, halts, name, captures, changed, progress) for name in left))
+
+
+async def _bring_back(
+    settings: Settings,
+    opened: Opened,
+    halts: Halts,
+    name: str,
+    captures: bool,
+    changed: Callable[[], None],
+    progress: Progress,
+) -> None:
+    pause_s = PAUSE_S
+    while True:
+        await asyncio.sleep(pause_s)
+        pause_s = min(PAUSE_MAX_S, 2 * pause_s)
+        try:
+            mistakes = await _mistakes(settings, name, progress)
+            if not mistakes:
+                await _open(opened, halts, name, captures, progress)
+                break
+            halts.known(Halt(name, Reason.TABLE, mistakes[name]), again=False)
+        except (CrossfadeError, CommandError) as error:
+            log.warning("collection %s cannot be opened yet: %s", name, error)
+    changed()
+
+
+async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progress: Progress) -> None:
+    """Open a collection and its capture; only then do the agents know it."""
+    if opened.opener is None:
+        raise Misconfigured("these collections were opened without what opens another")
+    legacy = await opened.opener.database(name)
+    ports, epoch, halt = await opened.opener.collection(name, legacy)
+    if epoch != opened.epoch:
+        raise Misconfigured(f"its versions are of partition epoch {epoch}, the worker's of {opened.epoch}: restart it")
+    with_it = replace(opened, collections={**opened.collections, name: ports})
+    if captures and halt is None:
+        await prepare_capture(with_it, halts, progress, only=(name,))
+    halts.release(name)
+    halts.back(name, START)
+    opened.collections[name] = with_it.collections[name]
+    if halt is not None:
+        halts.known(halt)
+    progress(f"{name} is opened")
+
+
+def stop_those(halts: Halts, mistakes: dict[str, str], away: dict[str, str]) -> None:
+    """Note what keeps collections from being opened."""
+    for name, why in mistakes.items():
+        halts.known(Halt(name, Reason.TABLE, why))
+    for name, why in away.items():
+        halts.away(name, START, why)
+
+
+def usable(settings: Settings, *without: dict[str, str]) -> Sequence[str]:
+    """Return the collections that none of the findings names."""
+    return [name for name in settings.collections if not any(name in each for each in without)]
