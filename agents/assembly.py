@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,10 +113,11 @@ class Opener:
         return self.embedders[key]
 
 
-async def open_all(settings: Settings, home: Path, progress: Progress, *, alone: bool = False) -> Opened:
+async def open_all(settings: Settings, home: Path, progress: Progress, *, names: Sequence[str] | None = None) -> Opened:
     """Open bus, stores and models of every configured collection.
 
-    With `alone` a collection whose database cannot be used is left out, and is in `Opened.away` with what was seen.
+    With `names` only those are opened; one whose database cannot be used is left out, too, and is in `Opened.away` with
+    what was seen.
 
     Raises Misconfigured where a table, a topic or the number of partitions is not what it was, StoreUnavailable where
     one does not answer, or no database can be used.
@@ -133,9 +134,10 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, alone:
         opener = Opener(settings, home, progress, vectors, partitions, resources)
         opened = Opened(settings, bus, vectors, {}, FIRST_EPOCH, resources, opener=opener)
         # Together: one that is away takes its whole time limit.
-        found = await asyncio.gather(*(opener.database(n) for n in settings.collections), return_exceptions=True)
-        for name, legacy in zip(settings.collections, found, strict=True):
-            if isinstance(legacy, CrossfadeError) and alone:
+        wanted = list(settings.collections) if names is None else names
+        found = await asyncio.gather(*(opener.database(n) for n in wanted), return_exceptions=True)
+        for name, legacy in zip(wanted, found, strict=True):
+            if isinstance(legacy, CrossfadeError) and names is not None:
                 opened.away[name] = str(legacy)
             elif isinstance(legacy, BaseException):
                 raise legacy

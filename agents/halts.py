@@ -40,7 +40,8 @@ class Halts:
 
     def known(self, halt: Halt) -> None:
         """Note a stop that is not to be recorded: it is found again at every start, until it is mended."""
-        self._enter(halt)
+        if self.now.get(halt.collection) != halt:
+            self._enter(halt)
 
     async def halt(self, name: str, reason: Reason, detail: str) -> None:
         """Stop a collection here and durably. Returns when it is recorded; raises StoreUnavailable."""

@@ -39,7 +39,7 @@ async def _nothing_to_note(_: Failure) -> None:
     return None
 
 
-def _again(waited_for: tuple[type[CrossfadeError], ...], error: Exception) -> bool | float:
+def _again(error: Exception, waited_for: tuple[type[CrossfadeError], ...] = (TransientError,)) -> bool | float:
     """Say whether to try again, or after how many seconds where the store says so; never longer than a minute."""
     if isinstance(error, StoreUnavailable) and error.retry_after_s > 0:
         return min(error.retry_after_s, RETRY_AFTER_MAX_S)
@@ -137,7 +137,7 @@ class Runner:
         while True:
             try:
                 async for attempt in stamina.retry_context(
-                    on=partial(_again, waited_for),
+                    on=partial(_again, waited_for=waited_for),
                     attempts=self.retry.attempts,
                     timeout=None,
                     wait_initial=self.retry.wait_initial_s,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -45,6 +45,8 @@ Progress = Callable[[str], None]
 CAPTURING = "capturing"
 CONNECTOR_BOUND_S = 90.0
 GUARD_S = 5.0
+# Who says that a collection is away, where its database cannot be watched.
+GUARD = "guard"
 _RESTART_MAX_S = 300.0
 _TABLE_LISTS = frozenset({"table.include.list", "database.include.list"})
 
@@ -95,8 +97,12 @@ def groups(collections: Mapping[str, CollectionPorts]) -> list[Group]:
     ]
 
 
-async def prepare_capture(opened: Opened, halts: Halts, progress: Progress) -> None:
-    """Make the connector of every group run; stop the collections of one that lost its place in the database's log.
+async def prepare_capture(
+    opened: Opened, halts: Halts, progress: Progress, only: Collection[str] | None = None
+) -> None:
+    """Make the connector of every group run, with `only` of those with one of the named collections.
+
+    Stops the collections of one that lost its place in the database's log, or whose database or table is another one.
 
     Raises CommandError where a connector fails for another reason.
     """
@@ -108,6 +114,8 @@ async def prepare_capture(opened: Opened, halts: Halts, progress: Progress) -> N
     async with connect_client(opened.settings.kafka) as client:
         watch = SourceWatch(opened.bus, client, await published_counts(opened.settings.kafka))
         for group in groups(opened.collections):
+            if only is not None and not any(ports.name in only for ports in group.members):
+                continue
             await watch.look(group, halts)
             status = await client.status(group.connector)
             if not _watched(group, halts) or await halt_lost(group, status, halts):
@@ -234,9 +242,14 @@ async def _guard(client: ConnectClient, group: Group, halts: Halts, watch: Sourc
     try:
         if _watched(group, halts):
             await watch.look(group, halts)
+        for ports in group.members:
+            halts.back(ports.name, GUARD)
         if _watched(group, halts):
             await _guard_connector(client, group, halts, restarts)
-    except (CrossfadeError, CommandError) as error:
+    except CrossfadeError as error:
+        for ports in group.members:
+            halts.away(ports.name, GUARD, str(error))
+    except CommandError as error:
         log.warning("the connector %s is not watched now: %s", group.connector, error)
 
 

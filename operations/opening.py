@@ -78,7 +78,7 @@ async def _bring_back(
             if not mistakes:
                 await _open(opened, halts, name, captures, progress)
                 break
-            halts.known(Halt(name, Reason.TABLE, mistakes[name]), again=False)
+            halts.known(Halt(name, Reason.TABLE, mistakes[name]))
         except (CrossfadeError, CommandError) as error:
             log.warning("collection %s cannot be opened yet: %s", name, error)
     changed()

@@ -23,13 +23,13 @@ from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.failpoints import FILE, arm, rearm
 from connectors.garbage import collect_rarely
 from connectors.telemetry import Telemetry
-from domain.halts import Halt, Reason
 from operations.capturing import guard_capture, prepare_capture
 from operations.connectors_api import ConnectUnreachable
 from operations.context import WRONG_USE
 from operations.errors import CommandError
 from operations.observability import set_up, shut_down
-from operations.preparing import check_tables, prepare_topics, table_mistakes
+from operations.opening import bring_back, stop_those, tables_found, usable
+from operations.preparing import check_tables, prepare_topics
 from operations.stack.layout import write_private
 from schemas.settings import Settings
 
@@ -107,8 +107,14 @@ async def _run(
 
     try:
         worker = Worker(opened, roles, home, telemetry, halts)
-        guard = _guarded(opened, worker, stop) if "capture" in roles else None
-        healthy = await worker.run(stop, ready, partial(_end_within, settings.worker.drain_s + _END_BOUND_S))
+        captures = "capture" in roles
+        guard = _guarded(opened, worker, stop) if captures else None
+        back = asyncio.create_task(bring_back(settings, opened, halts, captures, worker.changed, progress))
+        try:
+            healthy = await worker.run(stop, ready, partial(_end_within, settings.worker.drain_s + _END_BOUND_S))
+        finally:
+            back.cancel()
+            await asyncio.gather(back, return_exceptions=True)
         if guard is not None:
             await _end(guard)
     finally:
@@ -164,16 +170,19 @@ async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:
 async def _prepared(
     settings: Settings, home: Path, roles: Sequence[RoleName], telemetry: Telemetry, progress: Progress
 ) -> tuple[Opened, Halts]:
-    mistakes = await table_mistakes(settings, progress, mend=False)
+    mistakes, away = await tables_found(settings, progress)
     if len(mistakes) == len(settings.collections):
         await check_tables(settings, progress, mend=False)  # says what is wrong: there is nothing to go on with
     await prepare_topics(settings, progress)
-    sound = {name: each for name, each in settings.collections.items() if name not in mistakes}
-    opened = await open_all(settings.model_copy(update={"collections": sound}), home, progress)
+    names = usable(settings, mistakes, away)
+    if not names:
+        raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in {**away, **mistakes}.items()))
+    opened = await open_all(settings, home, progress, names=names)
     try:
-        halts = Halts(opened.collections, telemetry, sound, kafka=settings.kafka)
-        for halt in (*opened.halts.values(), *(Halt(name, Reason.TABLE, said) for name, said in mistakes.items())):
+        halts = Halts(opened.collections, telemetry, settings.collections, kafka=settings.kafka)
+        for halt in opened.halts.values():
             halts.known(halt)
+        stop_those(halts, mistakes, {**away, **opened.away})
         if "capture" in roles:
             await prepare_capture(opened, halts, progress)
     except BaseException:

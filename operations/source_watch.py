@@ -151,7 +151,9 @@ class SourceWatch:
         known = recorded or SourceIdentity(group.connector, {}, facts.table or "", ())
         if recorded is None:
             facts = replace(facts, published=None)  # of a capture that begins; its connector is not made yet
-        change = source_change(known, facts, replace(_read(group.kind, offset), count=self.published.get(name, 0)), count)
+        change = source_change(
+            known, facts, replace(_read(group.kind, offset), count=self.published.get(name, 0)), count
+        )
         if change is not None:
             await halts.halt(name, change.reason, change.detail)
             return
