@@ -19,10 +19,9 @@ from agents.faust_apps import Bounds, add_batch_agent, add_concurrent_agent, mak
 from agents.halts import Halts
 from agents.health import is_stuck, serve_health
 from agents.intake import intake, refused_submission
-from agents.legacy_writer import lost_write, refusal_told, write_legacy
 from agents.laned import LANED, PARKING, lanes_of
 from agents.lanes import Lanes
-from agents.legacy_writer import refusal_told, write_legacy
+from agents.legacy_writer import lost_write, refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
 from agents.resolver import dead_letter_told, resolve
