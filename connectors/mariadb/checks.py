@@ -31,7 +31,7 @@ MIN_PACKET_BYTES = 16 * 1024 * 1024
 _SERVER = """
 SELECT @@log_bin AS log_bin, @@global.binlog_format AS binlog_format, @@global.binlog_row_image AS binlog_row_image,
        @@global.binlog_row_metadata AS binlog_row_metadata, @@global.max_allowed_packet AS max_allowed_packet,
-       @@global.read_only AS read_only
+       @@global.read_only AS read_only, @@global.sql_mode AS sql_mode
 """
 
 _UNIQUE = """
@@ -110,6 +110,10 @@ async def _server(session: Session) -> list[Finding]:
         if server[variable] != wanted:
             message = f"{variable} is {server[variable]}, capture needs {wanted}; set it in my.cnf too"
             findings.append(error("MariaDB", message, f"SET GLOBAL {variable} = '{wanted}'"))
+    if "ALLOW_INVALID_DATES" in str(server["sql_mode"]):
+        message = "sql_mode has ALLOW_INVALID_DATES: a date such as 2015-02-31 in the binary log ends capture"
+        mend = "SET GLOBAL sql_mode = REPLACE(@@global.sql_mode, 'ALLOW_INVALID_DATES', '')"
+        findings.append(error("MariaDB", message, mend))
     if int(server["max_allowed_packet"]) < MIN_PACKET_BYTES:
         message = f"max_allowed_packet is {server['max_allowed_packet']} bytes: long documents would be refused"
         findings.append(warning("MariaDB", message, f"SET GLOBAL max_allowed_packet = {MIN_PACKET_BYTES}"))

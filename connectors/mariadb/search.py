@@ -33,9 +33,9 @@ class MariadbTextSearch:
     async def search(self, request: SearchRequest) -> list[Hit]:
         """See `SearchBackend.search`. Raises Misconfigured where the table has no such FULLTEXT index."""
         wanted = wanted_of(self._layout, request.filter)
-        where, values = conditions(self._layout, request.tenant, wanted)
         if not tenant_exists(self._layout, request.tenant):
             return []
+        where, values = conditions(self._layout, request.tenant, wanted)
         statement = (
             f"SET STATEMENT max_statement_time = {SEARCH_TIMEOUT_S} FOR "  # noqa: S608 - quoted identifiers
             f"SELECT {read_list(self._layout)}, {self._match} AS score "

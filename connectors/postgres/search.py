@@ -61,9 +61,9 @@ class PostgresTextSearch:
     async def search(self, request: SearchRequest) -> list[Hit]:
         """See `SearchBackend.search`. A score is a rank; of those that do not hold all words, a share of the lowest."""
         wanted = wanted_of(self._layout, request.filter)
-        where, values = conditions(self._layout, request.tenant, wanted)
         if not tenant_exists(self._layout, request.tenant):
             return []
+        where, values = conditions(self._layout, request.tenant, wanted)
         text = request.text.replace("\x00", " ")
         strict, lenient = (s.format(**self._names, where=where) for s in (_STRICT, _LENIENT))
         async with self._pool.session() as session:
@@ -106,9 +106,9 @@ class PostgresVectorSearch:
         if request.vector is None:
             raise Refused("a vector search needs a vector")
         wanted = wanted_of(self._layout, request.filter)
-        where, values = conditions(self._layout, request.tenant, wanted)
         if not tenant_exists(self._layout, request.tenant):
             return []
+        where, values = conditions(self._layout, request.tenant, wanted)
         sql = _NEAREST.format(**self._names, where=where)
         async with self._pool.session() as session:
             given = embedding_value("pgvector", request.vector)
