@@ -18,8 +18,10 @@ from connectors.ports import Bus
 from connectors.slices import slices
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
+from domain.legacy import is_partial
 from domain.points import given_by, reusable_vectors
 from schemas.cloudevents import InvalidEvent, encode
+from schemas.content import content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, EmbeddedChunk
 from schemas.records import Outgoing
 from topics.catalogue import EMBEDDED
@@ -81,9 +83,11 @@ async def _pass_on(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings, progress: Callable[[], None]
 ) -> Failures:
     newest = newest_of(items)
-    overtaken = [item for item in items if newest[item[1].id][1].version != item[1].version]
+    # A version without some columns: the row as it is after the write comes behind it, with a higher version.
+    current = [item for item in newest.values() if not _waits_for_the_row(ports, item[1])]
+    versions = {event.id: event.version for _, event in current}
+    overtaken = [item for item in items if versions.get(item[1].id) != item[1].version]
     await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
-    current = list(newest.values())
     pieces = await _pieces(ports, current, progress)
     vectors, given = await _given_or_stored(ports, current, pieces)
     failures: Failures = []
@@ -105,6 +109,12 @@ async def _pass_on(
         )
         progress()
     return failures
+
+
+def _waits_for_the_row(ports: CollectionPorts, event: DocumentResolved) -> bool:
+    """Say whether only the table knows the document. A vector that the table has no column for stays with its text."""
+    kept = ports.settings.embedding is None and _given(ports, event) is not None
+    return is_partial(ports.table.description, event.omitted) and not kept
 
 
 async def _embed(
@@ -228,7 +238,7 @@ def _event(
             origin=event.origin,
             deleted=event.deleted,
             tenant=content.tenant if content else "default",
-            content_hash=event.content_hash,
+            content_hash=event.content_hash or (content_hash(content) if content else None),
             metadata=content.metadata if content else {},
             model=given_by(model) if given else model,
             chunks=tuple(EmbeddedChunk(text=text, vector=vectors[number]) for number, text in enumerate(texts)),

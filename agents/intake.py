@@ -8,7 +8,8 @@ from __future__ import annotations
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from connectors.ports import Bus
 from domain.keys import document_key, parse_key, split_key
-from domain.submission import content_of
+from domain.legacy import is_partial
+from domain.submission import content_of, omitted_by
 from schemas.cloudevents import InvalidEvent, decode, encode, unwrap
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, DocumentSubmitted, DocumentWritten
@@ -46,6 +47,7 @@ def _entry(message: Message, collections: Collections, around: Surroundings) -> 
         submitted, attributes = decode(record, DocumentSubmitted)
         ports = collection_of(collections, submitted.collection)
         _check_id(ports, submitted.id)
+        omitted = omitted_by(submitted, ports.settings, ports.table.description)
         content = content_of(
             submitted,
             ports.settings,
@@ -59,7 +61,8 @@ def _entry(message: Message, collections: Collections, around: Surroundings) -> 
             id=submitted.id,
             origin="producer",
             content=content,
-            content_hash=content_hash(content),
+            content_hash=None if is_partial(ports.table.description, omitted) else content_hash(content),
+            omitted=omitted,
             position=(around.epoch, record.partition, record.offset),
             cause=attributes.id,
             occurred_at_ms=record.timestamp_ms,

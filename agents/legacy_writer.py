@@ -1,6 +1,7 @@
 """Legacy writer: documents.resolved → the legacy table. Writes producers' changes; others only move the ledger.
 
-A change that the table refuses goes to the dead-letter topic, and a refresh entry brings Qdrant back to the row.
+A change that the table refuses goes to the dead-letter topic, and a refresh entry brings Qdrant back to the row. So
+does one where the row holds something else than was sent: what a trigger made of it, what a producer left to the row.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.keys import document_key
-from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict
+from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict, TableDescription, is_partial, row_differs
 from schemas.cloudevents import decode, encode
 from schemas.documents import DocumentChanged, DocumentResolved
 from schemas.records import Outgoing
@@ -47,89 +48,115 @@ async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, arou
 async def _write(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings
 ) -> tuple[list[Outgoing], Failures]:
-    latest = {i: event for i, (_, event) in newest_of(item for item in items if item[1].origin == "producer").items()}
     passing("legacy.before_write")
     verdicts = await _apply(ports, items)
     passing("legacy.after_write")
-    held = await _held(ports, [event for event in latest.values() if verdicts[event.id] == _LATE])
+    late = [e for _, e in items if e.origin == "producer" and verdicts.get(_at(e)) == _LATE]
+    verdicts |= await _held(ports, late)
     outcomes: list[Outgoing] = []
-    refusals: dict[str, tuple[Item, str]] = {}
+    refusals: dict[tuple[str, int], tuple[Item, str]] = {}
+    followed: list[Item] = []
     for message, event in items:
         if event.origin != "producer":
             continue
-        outcome = verdicts[event.id]
-        if latest[event.id].version != event.version:
-            outcomes.append(written(message, event, "legacy", "superseded", around))
-        elif outcome.verdict is LegacyVerdict.APPLIED or event.id in held:
+        outcome = verdicts.get(_at(event), _LATE)
+        if outcome.verdict is LegacyVerdict.APPLIED:
             outcomes.append(written(message, event, "legacy", "applied", around))
         elif outcome.verdict is LegacyVerdict.REFUSED or outcome.unconfirmed:
-            refusals[event.id] = ((message, event), outcome.reason or "refused before; told again after a restart")
+            reason = outcome.reason or "refused before; told again after a restart"
+            refusals[_at(event)] = ((message, event), reason)
         else:
             outcomes.append(written(message, event, "legacy", "superseded", around))
-    await _refresh_refused(ports, refusals, bus, around)
+        if outcome.differs or _at(event) in refusals:
+            followed.append((message, event))
+    await _follow(ports, newest_of(followed), bus, around)
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]
 
 
-async def _held(ports: CollectionPorts, late: Sequence[DocumentResolved]) -> set[str]:
-    """Return which of the versions that came too late are what the table holds.
+def _at(event: DocumentResolved) -> tuple[str, int]:
+    return event.id, event.version
+
+
+async def _held(ports: CollectionPorts, late: Sequence[DocumentResolved]) -> dict[tuple[str, int], LegacyOutcome]:
+    """Return as applied which of the versions that came too late are what the table holds.
 
     They were applied, and the worker ended before it told: a second delivery tells it, and does not call it superseded.
     """
     if not late:
-        return set()
-    ids = [event.id for event in late]
+        return {}
+    ids = list(dict.fromkeys(event.id for event in late))
     rows, ledger = await ports.table.rows(ids), await ports.ledger.read(ids)
-    held: set[str] = set()
+    held: dict[tuple[str, int], LegacyOutcome] = {}
     for event in late:
         row, known = rows.get(event.id), ledger.get(event.id)
-        gone = event.deleted and row is None and known is not None and known.legacy_version == event.version
-        if gone or (row is not None and row.version == event.version):
-            held.add(event.id)
+        if event.deleted and row is None and known is not None and known.legacy_version == event.version:
+            held[_at(event)] = LegacyOutcome(LegacyVerdict.APPLIED)
+        elif row is not None and row.version == event.version:
+            differs = row_differs(ports.table.description, _change(event), row)
+            held[_at(event)] = LegacyOutcome(LegacyVerdict.APPLIED, differs=differs)
     return held
 
 
-async def _apply(ports: CollectionPorts, items: Sequence[Item]) -> dict[str, LegacyOutcome]:
-    """Bring the versions into the table; return what became of the newest producer's version of each document."""
-    writes, moves = _changes(items)
+async def _apply(ports: CollectionPorts, items: Sequence[Item]) -> dict[tuple[str, int], LegacyOutcome]:
+    """Bring the versions into the table; return what became of each producer's version that still counts."""
     system, table = ports.settings.connector, ports.settings.table
     producers = [message.trace for message, event in items if event.origin == "producer"]
     others = [message.trace for message, event in items if event.origin != "producer"]
+    verdicts: dict[tuple[str, int], LegacyOutcome] = {}
     with (
         client_span(producers, *database_span(system, "upsert", table)),
         client_span(others, *database_span(system, "update", LEDGER_TABLE)),
     ):
-        verdicts = dict(zip(writes, await ports.table.apply(list(writes.values())), strict=True))
-        if moves:
-            await ports.table.apply(moves)
+        for changes in _rounds(ports.table.description, items):
+            outcomes = await ports.table.apply(changes)
+            verdicts |= {(c.id, c.version): o for c, o in zip(changes, outcomes, strict=True) if c.written is not None}
     return verdicts
 
 
-def _changes(items: Sequence[Item]) -> tuple[dict[str, LegacyChange], list[LegacyChange]]:
-    """Return the first change of each document, and the moves of the ledger that must come after it.
+def _rounds(table: TableDescription, items: Sequence[Item]) -> list[list[LegacyChange]]:
+    """Return what is brought into the table one after the other: in a round each document has one change at most.
 
-    A producer's version and a later one are never merged: a second delivery may bring together what the first did not,
-    and the later version would carry the producer's content over what the application wrote in between.
+    Of a producer's versions only the newest that names every column counts, and those behind it that do not. They are
+    never merged, neither with each other nor with a later version of another origin: a second delivery may bring
+    together what the first did not, and would carry content over what the application wrote in between.
     """
-    newest = newest_of(item for item in items if item[1].origin == "producer")
-    others = newest_of(item for item in items if item[1].origin != "producer")
-    writes = {i: LegacyChange(i, event.version, event.version, event.content) for i, (_, event) in newest.items()}
-    moves = {i: LegacyChange(i, event.version, None) for i, (_, event) in others.items()}
-    later = [change for i, change in moves.items() if i in writes and change.version > writes[i].version]
-    return moves | writes, later
+    rounds: list[dict[str, LegacyChange]] = [{}]
+    chains: dict[str, list[LegacyChange]] = {}
+    producers = {_at(event): event for _, event in items if event.origin == "producer"}
+    for _, event in sorted(producers.items()):
+        chain = chains.setdefault(event.id, [])
+        if not is_partial(table, event.omitted):
+            chain.clear()
+        chain.append(_change(event))
+    for document_id, (_, event) in newest_of(item for item in items if item[1].origin != "producer").items():
+        chain = chains.setdefault(document_id, [])
+        if not chain or chain[-1].version < event.version:
+            chain.append(LegacyChange(document_id, event.version, None))
+    for document_id, chain in chains.items():
+        for number, change in enumerate(chain):
+            if number == len(rounds):
+                rounds.append({})
+            rounds[number][document_id] = change
+    return [list(each.values()) for each in rounds if each]
 
 
-async def _refresh_refused(
-    ports: CollectionPorts, refusals: dict[str, tuple[Item, str]], bus: Bus, around: Surroundings
-) -> None:
-    rejects = {document_id: event.version for document_id, ((_, event), _) in refusals.items()}
+def _change(event: DocumentResolved) -> LegacyChange:
+    return LegacyChange(event.id, event.version, event.version, event.content, frozenset(event.omitted))
+
+
+async def _follow(ports: CollectionPorts, followed: dict[str, Item], bus: Bus, around: Surroundings) -> None:
+    """Bring Qdrant to the rows of versions that the table refused, or holds otherwise than they were sent.
+
+    The refresh ends the wait for the version's echo. One that comes all the same has the row read again.
+    """
     await append_refreshes(
         ports,
-        list(refusals),
+        list(followed),
         bus=bus,
         around=around,
         source=SOURCE,
-        rejects=rejects,
-        traceparents={document_id: message.trace.sent(LOG) for document_id, ((message, _), _) in refusals.items()},
+        rejects={document_id: event.version for document_id, (_, event) in followed.items()},
+        traceparents={document_id: message.trace.sent(LOG) for document_id, (message, _) in followed.items()},
     )
 
 

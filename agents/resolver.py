@@ -103,6 +103,7 @@ def _decision(message: Message, entry: DocumentChanged, version: int, around: Su
             deleted=entry.deleted,
             content=entry.content,
             content_hash=entry.content_hash,
+            omitted=entry.omitted,
             cause=entry.cause,
             occurred_at_ms=entry.occurred_at_ms,
         ),

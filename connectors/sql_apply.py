@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from connectors.errors import Misconfigured, Refused
 from connectors.sql_layout import Layout
-from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict
+from domain.legacy import (
+    LegacyChange,
+    LegacyOutcome,
+    LegacyRow,
+    LegacyVerdict,
+    TableDescription,
+    is_partial,
+    keeps_embedding,
+    row_differs,
+)
 
 APPLIED = LegacyOutcome(LegacyVerdict.APPLIED)
+DIFFERS = LegacyOutcome(LegacyVerdict.APPLIED, differs=True)
+NOT_SEEN = (
+    "after the write there is no row of this id with this version: the type of the key, a trigger, a rule or a policy "
+    "changes or drops it, or a key or unique value that counts as the same belongs to another row"
+)
+NOT_GONE = "after the deletion the row is still there: a trigger, a rule or a policy keeps it"
 
 
 class GuardedWriter(Protocol):
@@ -22,6 +37,38 @@ class GuardedWriter(Protocol):
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
         ...
+
+
+class Shape(NamedTuple):
+    """What changes have in common that one statement can write: their columns, and what becomes of an embedding."""
+
+    columns: tuple[str, ...]
+    partial: bool
+    keeps_embedding: bool
+
+
+def by_shape(layout: Layout, changes: Sequence[LegacyChange]) -> dict[Shape, list[LegacyChange]]:
+    """Return the upserts by shape."""
+    found: dict[Shape, list[LegacyChange]] = {}
+    table = layout.description
+    for change in changes:
+        columns = layout.written_columns(change)
+        shape = Shape(columns, is_partial(table, change.omitted), keeps_embedding(table, change))
+        found.setdefault(shape, []).append(change)
+    return found
+
+
+def seen(
+    table: TableDescription, changes: Sequence[LegacyChange], rows: Mapping[str, LegacyRow]
+) -> dict[str, LegacyOutcome]:
+    """Return the outcomes of upserts whose rows were read back. Raises Refused where one is not there as written."""
+    outcomes: dict[str, LegacyOutcome] = {}
+    for change in changes:
+        row = rows.get(change.id)
+        if row is None or row.version != change.written:
+            raise Refused(NOT_SEEN)
+        outcomes[change.id] = DIFFERS if row_differs(table, change, row) else APPLIED
+    return outcomes
 
 
 async def apply_changes(writer: GuardedWriter, layout: Layout, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:

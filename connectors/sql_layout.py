@@ -153,8 +153,26 @@ class Layout:
     def _tenant_is_text(self) -> bool:
         return self.collection.tenant is None or self._kind(self.collection.tenant) is Kind.TEXT
 
-    def row_values(self, change: LegacyChange) -> list[str | bytes | int | None]:
-        """Return the values of `write_columns` for an upsert that `refusal` found nothing wrong with."""
+    def written_columns(self, change: LegacyChange) -> tuple[str, ...]:
+        """Return those of `write_columns` that an upsert sets: without the omitted ones, but with an embedding.
+
+        An embedding that was omitted is left out only where the text is, too: another text makes it NULL.
+        """
+        if not change.omitted:
+            return self.write_columns
+        kept = set(change.omitted)
+        if self.description.embedding is not None and not kept.issuperset(self.description.text):
+            kept.discard(self.description.embedding)
+        return tuple(name for name in self.write_columns if name not in kept)
+
+    def row_values(self, change: LegacyChange, columns: Sequence[str]) -> list[str | bytes | int | None]:
+        """Return the values of `columns` for an upsert that `refusal` found nothing wrong with."""
+        values = self._row_values(change)
+        if len(columns) == len(values):
+            return values
+        return [value for name, value in zip(self.write_columns, values, strict=True) if name in columns]
+
+    def _row_values(self, change: LegacyChange) -> list[str | bytes | int | None]:
         content, key = change.content, self.key_values(change.id)
         if content is None or key is None:
             raise ValueError("not an upsert of this table")

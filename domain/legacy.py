@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -57,13 +57,41 @@ class LegacyChange:
     """A resolved version for the legacy writer.
 
     `version` is what the ledger moves to. `written` is the producer's version to put into the row (content None deletes
-    the row), or None where the change came from the table itself and only the ledger moves.
+    the row), or None where the change came from the table itself and only the ledger moves. The columns in `omitted`
+    keep what the row holds, those of a new row get their defaults; see `keeps_embedding` for an embedding.
     """
 
     id: str
     version: int
     written: int | None
     content: Content | None = None
+    omitted: frozenset[str] = frozenset()
+
+
+def is_partial(table: TableDescription, omitted: Collection[str]) -> bool:
+    """Say whether a change without some columns leaves the document's text, metadata or tenant to the row.
+
+    An embedding that was left out does not: the vector is computed.
+    """
+    return any(name != table.embedding for name in omitted)
+
+
+def keeps_embedding(table: TableDescription, change: LegacyChange) -> bool:
+    """Say whether a row keeps its embedding as long as its text stays as it is; with another text it becomes NULL."""
+    return table.embedding is not None and table.embedding in change.omitted
+
+
+def row_differs(table: TableDescription, change: LegacyChange, row: LegacyRow) -> bool:
+    """Say whether a row holds something else than a change brought to it, or more, in canonical form."""
+    sent, held = change.content, row.content
+    if sent is None or is_partial(table, change.omitted):
+        return True
+    return (
+        (table.tenant is not None and sent.tenant != held.tenant)
+        or any((sent.text.get(name) or None) != (held.text.get(name) or None) for name in table.text)
+        or any(sent.metadata.get(name) != held.metadata.get(name) for name in table.metadata)
+        or (table.embedding is not None and sent.embedding != held.embedding)
+    )
 
 
 class LegacyVerdict(Enum):
@@ -76,11 +104,15 @@ class LegacyVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LegacyOutcome:
-    """`reason`: the database's message where it refused. `unconfirmed`: this refusal is still to be told."""
+    """`reason`: the database's message where it refused. `unconfirmed`: this refusal is still to be told.
+
+    `differs`: the row was read back and holds something else than the change brought, or more: Qdrant must follow it.
+    """
 
     verdict: LegacyVerdict
     reason: str | None = None
     unconfirmed: bool = False
+    differs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def content_of(
     dimension: int,
     max_text_bytes: int,
 ) -> Content:
-    """Return the content of a submission in canonical form.
+    """Return the content of a submission in canonical form, without the columns that it leaves out (`omitted_by`).
 
     An embedding of another model is left out, so that the vector is computed. Raises InvalidEvent for anything that the
     collection has no place for.
@@ -35,6 +35,10 @@ def content_of(
     if size > max_text_bytes:
         raise InvalidEvent(f"text: {size} bytes, the limit is {max_text_bytes}")
     embedding = _embedding(submitted, model_names, dimension)
+    left = [name for name in omitted_by(submitted, collection, table) if name in (*table.text, table.tenant)]
+    if embedding is not None and table.embedding is None and left:
+        names = ", ".join(left)
+        raise InvalidEvent(f"embedding: the table has no column for it, so give text and tenant, too: {names} left out")
     return Content(
         tenant=submitted.tenant,
         text=text,
@@ -42,6 +46,16 @@ def content_of(
         embedding=embedding,
         embedding_model=model_names[-1] if embedding is not None else None,
     )
+
+
+def omitted_by(submitted: DocumentSubmitted, collection: Collection, table: TableDescription) -> tuple[str, ...]:
+    """Return the columns that a submission leaves out, so that they keep what the row holds."""
+    named = {*submitted.metadata, *(collection.text if isinstance(submitted.text, str) else submitted.text)}
+    given = submitted.model_fields_set
+    optional = (("tenant", table.tenant), ("embedding", table.embedding))
+    left = [name for name in (*table.text, *table.metadata) if name not in named]
+    left += [column for name, column in optional if column is not None and name not in given]
+    return tuple(dict.fromkeys(left))
 
 
 def _text(submitted: DocumentSubmitted, collection: Collection) -> dict[str, str | None]:
@@ -53,7 +67,7 @@ def _text(submitted: DocumentSubmitted, collection: Collection) -> dict[str, str
     unknown = sorted(set(submitted.text) - set(columns))
     if unknown:
         raise InvalidEvent(f"text: no text column {', '.join(unknown)}; there are {', '.join(columns)}")
-    return {column: submitted.text.get(column) for column in columns}
+    return {column: submitted.text[column] for column in columns if column in submitted.text}
 
 
 def _metadata(submitted: DocumentSubmitted, table: TableDescription) -> dict[str, Scalar]:
@@ -63,8 +77,10 @@ def _metadata(submitted: DocumentSubmitted, table: TableDescription) -> dict[str
         raise InvalidEvent(f"metadata: no metadata column {', '.join(unknown)}; there are {names}")
     found: dict[str, Scalar] = {}
     for name, kind in table.metadata.items():
+        if name not in submitted.metadata:
+            continue
         try:
-            found[name] = canonical(kind, submitted.metadata.get(name))
+            found[name] = canonical(kind, submitted.metadata[name])
         except ValueError as error:
             raise InvalidEvent(f"metadata.{name}: {error}") from error
     return found

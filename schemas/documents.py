@@ -27,7 +27,9 @@ class DocumentSubmitted(Event):
     """A producer's wish that a document be as given. A record without a value wishes that it be deleted.
 
     `text` is a string for a collection with one text column, else an object of its text columns. `embedding` is kept
-    as it is when `embedding_model` (when given) names the collection's model and the dimension fits.
+    as it is when `embedding_model` (when given) names the collection's model and the dimension fits. What the event
+    leaves out keeps the value of the row (a new row: the default of the column), null sets NULL; an embedding that is
+    left out is kept as long as the text is the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,7 +38,7 @@ class DocumentSubmitted(Event):
     collection: CollectionName
     id: DocumentId
     tenant: Tenant = "default"
-    text: str | dict[str, str | None]
+    text: str | dict[str, str | None] = {}
     metadata: dict[str, Scalar] = {}
     embedding: list[float] | None = None
     embedding_model: str | None = None
@@ -63,6 +65,7 @@ class DocumentChanged(Event):
     `domain.positions`; refresh: the ledger's legacy position as read before the row, as is `done`, its legacy version.
     `content` is None for a deletion, for our own echo and for an incomplete row. `rejects` names the producer version
     that the legacy store refused, or that went to the dead-letter topic before it.
+    `omitted` are the columns that a producer's event leaves to the row: its content is without them.
     """
 
     ce_type: ClassVar[str] = "crossfade.document.changed.v1"
@@ -73,6 +76,7 @@ class DocumentChanged(Event):
     deleted: bool = False
     content: Content | None = None
     content_hash: str | None = None
+    omitted: tuple[str, ...] = ()
     before_version: int | None = None
     after_version: int | None = None
     snapshot: bool = False
@@ -86,7 +90,10 @@ class DocumentChanged(Event):
 
 
 class DocumentResolved(Event):
-    """A decision of the resolver: this version of the document takes effect in every store."""
+    """A decision of the resolver: this version of the document takes effect in every store.
+
+    With `omitted` columns of the content only the table can say what the document is: Qdrant waits for the row.
+    """
 
     ce_type: ClassVar[str] = "crossfade.document.resolved.v1"
 
@@ -97,6 +104,7 @@ class DocumentResolved(Event):
     deleted: bool = False
     content: Content | None = None
     content_hash: str | None = None
+    omitted: tuple[str, ...] = ()
     cause: str = ""
     occurred_at_ms: int = 0
 

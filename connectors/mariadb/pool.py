@@ -258,6 +258,8 @@ class Pool:
             else:
                 return connection
         connection = await aiomysql.connect(**self._arguments)
+        if not self._connected:
+            await _require_strict(connection)
         self._connected = True
         return connection
 
@@ -278,6 +280,16 @@ class Pool:
                 await connection.ensure_closed()
             except _DRIVER_ERRORS:
                 connection.close()
+
+
+async def _require_strict(connection: Any) -> None:
+    """Raise Misconfigured where a proxy did not let the session's mode pass: values would be clipped and rounded."""
+    async with connection.cursor() as cursor:
+        await cursor.execute("SELECT @@session.sql_mode")
+        modes = (await cursor.fetchone() or ("",))[0]
+    if "STRICT_ALL_TABLES" not in str(modes).split(","):
+        connection.close()
+        raise Misconfigured("sql_mode of the session is not strict, though it was set: connect without the proxy")
 
 
 async def execute_all(dsn: str, statements: Sequence[str]) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from connectors.errors import Refused
 from connectors.mariadb.checks import check_layout
-from connectors.mariadb.expressions import given, key_condition, key_list, kinds_written, read_list
+from connectors.mariadb.expressions import Given, given, key_condition, key_list, kinds_written, read_list
 from connectors.mariadb.pool import Pool, Session, places, quoted
 from connectors.slices import slices
-from connectors.sql_apply import APPLIED, apply_changes
+from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
 from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
@@ -30,9 +30,11 @@ class MariadbTable:
         self._ledger = quoted(layout.schema, LEDGER_TABLE)
         self._table = quoted(layout.schema, layout.table)
         self._read = read_list(layout)
-        self._kinds = kinds_written(layout)
+        self._kinds = dict(zip(layout.write_columns, kinds_written(layout), strict=True))
         raw = self._form == "float32"
-        self._places = ["UNHEX(%s)" if raw and n == self.description.embedding else "%s" for n in layout.write_columns]
+        self._places = {
+            name: "UNHEX(%s)" if raw and name == self.description.embedding else "%s" for name in layout.write_columns
+        }
         self._key = key_list(layout)
 
     async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
@@ -44,9 +46,9 @@ class MariadbTable:
         async with self._pool.transaction() as session:
             outcomes = await self._guard(session, changes)
             moved = [change for change in changes if outcomes[change.id] is APPLIED and change.written is not None]
-            upserts = [change for change in moved if change.content is not None]
-            for part in slices(upserts, map(content_bytes, upserts), STATEMENT_BYTES):
-                await self._upsert(session, part)
+            for shape, upserts in by_shape(self._layout, [c for c in moved if c.content is not None]).items():
+                for part in slices(upserts, map(content_bytes, upserts), STATEMENT_BYTES):
+                    outcomes |= await self._upsert(session, shape, part)
             await self._delete(session, [change.id for change in moved if change.content is None])
         return outcomes
 
@@ -85,32 +87,77 @@ class MariadbTable:
             await session.execute(move, [value for c in moved for value in (name, c.id, c.version)])
         return outcomes
 
-    async def _upsert(self, session: Session, changes: Sequence[LegacyChange]) -> None:
-        """Raises Refused where a row of another key took the values: an upsert follows every unique index there is."""
-        columns = [quoted(name) for name in self._layout.write_columns]
-        one = f"({', '.join(self._places)})"
-        sets = ", ".join(f"{name} = VALUES({name})" for name in columns[len(self._layout.collection.key) :])
-        statement = f"INSERT INTO {self._table} ({', '.join(columns)}) VALUES "  # noqa: S608 - quoted
+    async def _upsert(
+        self, session: Session, shape: Shape, changes: Sequence[LegacyChange]
+    ) -> dict[str, LegacyOutcome]:
+        """Write, and read back what the rows hold now. Raises Refused where one is not there as it was written.
+
+        An upsert follows every unique index there is, so it may have written to the row of another key.
+        """
+        ids, missing = [change.id for change in changes], list(changes)
+        if shape.partial:
+            # Of an existing row only the named columns are set; an insertion would want those without a default, too.
+            there = await self._exact(session, ids)
+            missing = [change for change in changes if change.id not in there]
+            for change in changes:
+                if change.id in there:
+                    await self._update(session, shape, change)
+        if missing:
+            await self._insert(session, shape, missing)
+        rows = map(self._row, await self._at(session, ids, self._read))
+        return seen(self.description, changes, {row.id: row for row in rows})
+
+    async def _insert(self, session: Session, shape: Shape, changes: Sequence[LegacyChange]) -> None:
+        columns = [quoted(name) for name in shape.columns]
+        one = f"({', '.join(self._places[name] for name in shape.columns)})"
+        new = {name: (f"VALUES({quoted(name)})", ()) for name in shape.columns}
+        sets, _ = self._sets(shape, new)
+        statement = f"INSERT INTO {self._table} ({', '.join(columns)}) VALUES "  # noqa: S608 - a quoted identifier
         statement += ", ".join([one] * len(changes)) + f" ON DUPLICATE KEY UPDATE {sets}"
-        values = [
-            given(kind, value)
-            for change in changes
-            for kind, value in zip(self._kinds, self._layout.row_values(change), strict=True)
-        ]
-        await session.execute(statement, values)
-        rows = await self._at(session, [change.id for change in changes], f"{self._key}, t.{VERSION_COLUMN}")
-        written = {row_key(self.description, row): row[VERSION_COLUMN] for row in rows}
-        if any(written.get(change.id) != str(change.written) for change in changes):
-            raise Refused("1062: the key, or a unique value, belongs to another row (by the column's collation)")
+        await session.execute(statement, [value for change in changes for value in self._values(shape, change)])
+
+    async def _update(self, session: Session, shape: Shape, change: LegacyChange) -> None:
+        values = zip(shape.columns, self._values(shape, change), strict=True)
+        sets, given_ = self._sets(shape, {name: (self._places[name], (value,)) for name, value in values})
+        condition, key = key_condition(self._layout, [self._layout.key_values(change.id) or ()])
+        await session.execute(f"UPDATE {self._table} t SET {sets} WHERE {condition}", [*given_, *key])  # noqa: S608
+
+    def _values(self, shape: Shape, change: LegacyChange) -> list[Given]:
+        values = zip(shape.columns, self._layout.row_values(change, shape.columns), strict=True)
+        return [given(self._kinds[name], value) for name, value in values]
+
+    def _sets(self, shape: Shape, new: Mapping[str, tuple[str, tuple[Given, ...]]]) -> tuple[str, list[Given]]:
+        """Return the assignments of new values, and their parameters.
+
+        An embedding that was left out stays while the text does. It comes first: MariaDB assigns in this order, and
+        what was assigned is what a later expression sees.
+        """
+        embedding, key = self.description.embedding, self._layout.collection.key
+        assigned: list[tuple[str, str, tuple[Given, ...]]] = []
+        if shape.keeps_embedding and embedding is not None and embedding in new:
+            texts = [name for name in self.description.text if name in new]
+            same = " AND ".join(f"BINARY {quoted(name)} <=> BINARY {new[name][0]}" for name in texts)
+            parameters = tuple(value for name in texts for value in new[name][1])
+            assigned.append((embedding, f"IF({same}, {quoted(embedding)}, NULL)", parameters))
+        done = {embedding} if assigned else set()
+        assigned += [(name, *new[name]) for name in new if name not in key and name not in done]
+        sets = ", ".join(f"{quoted(name)} = {value}" for name, value, _ in assigned)
+        return sets, [value for _, _, parameters in assigned for value in parameters]
 
     async def _delete(self, session: Session, ids: Sequence[str]) -> None:
-        """Only rows of exactly these ids: under most collations other keys are equal to them too."""
-        rows = await self._at(session, ids, self._key, " FOR UPDATE")
-        exact = {row_key(self.description, row) for row in rows} & set(ids)
+        """Delete rows of exactly these ids. Raises Refused where one is still there."""
+        exact = await self._exact(session, ids)
         keys = [key for key in map(self._layout.key_values, sorted(exact)) if key is not None]
         if keys:
             condition, values = key_condition(self._layout, keys)
             await session.execute(f"DELETE t FROM {self._table} t WHERE {condition}", values)
+            if await self._exact(session, ids):
+                raise Refused(NOT_GONE)
+
+    async def _exact(self, session: Session, ids: Sequence[str]) -> set[str]:
+        """Lock the rows of exactly these ids and return which there are: to most collations other keys are equal."""
+        rows = await self._at(session, ids, self._key, " FOR UPDATE")
+        return {row_key(self.description, row) for row in rows} & set(ids)
 
     async def _at(self, session: Session, ids: Sequence[str], what: str, lock: str = "") -> list[dict[str, Any]]:
         keys = [key for key in map(self._layout.key_values, dict.fromkeys(ids)) if key is not None]

@@ -9,11 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from connectors.errors import Refused
+from connectors.sql_apply import NOT_SEEN
 from connectors.sql_layout import HIGHEST_SIGNED, canonical_key, content_refusal
 from domain.fold import is_echo
 from domain.guards import ledger_moves
 from domain.ledger import LedgerRow, VectorMark
-from domain.legacy import Coverage, Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
+from domain.legacy import (
+    Coverage,
+    Finding,
+    LegacyChange,
+    LegacyOutcome,
+    LegacyRow,
+    LegacyVerdict,
+    TableDescription,
+    keeps_embedding,
+    row_differs,
+)
 from domain.values import Kind, canonical
 from schemas.content import Content, content_hash
 from schemas.documents import DocumentChanged
@@ -27,7 +38,7 @@ class MemoryLegacy:
 
     `images` has the rows before and after each of those changes, as a database's log has them. `constraint` stands for
     the database's own: it returns why a row is refused, or None. `trigger` stands for one before crossfade's upserts:
-    it returns the row to store instead, or None to store none.
+    it returns the row to store instead, or None to store none, which is a refusal.
     """
 
     def __init__(
@@ -132,12 +143,33 @@ class MemoryTable:
             return LegacyOutcome(LegacyVerdict.REFUSED, refusal)
         store.ledger_rows[change.id] = replace(row, legacy_version=change.version)
         if change.written is not None and change.content is not None:
-            kept = store.trigger(LegacyRow(change.id, change.written, store.normal(change.content)))
-            if kept is not None:
-                store.put(kept)
-        elif change.written is not None:
+            held = store.trigger(LegacyRow(change.id, change.written, self._merged(change, change.content)))
+            if held is None or held.version != change.written:
+                store.ledger_rows[change.id] = replace(
+                    row, legacy_version=change.version, refused_version=change.version
+                )
+                return LegacyOutcome(LegacyVerdict.REFUSED, NOT_SEEN)
+            store.put(held)
+            return LegacyOutcome(LegacyVerdict.APPLIED, differs=row_differs(self.description, change, held))
+        if change.written is not None:
             store.drop(change.id)
         return LegacyOutcome(LegacyVerdict.APPLIED)
+
+    def _merged(self, change: LegacyChange, content: Content) -> Content:
+        """Return what the row becomes: what the change left out is the row's, or NULL."""
+        table, old = self.description, self._store.stored.get(change.id)
+        held = old.content if old else self._store.normal(Content(text={}))
+        texts = {name: value for name, value in content.text.items() if name not in change.omitted}
+        metadata = {name: value for name, value in content.metadata.items() if name not in change.omitted}
+        merged = Content(
+            tenant=held.tenant if table.tenant in change.omitted else content.tenant,
+            text={**held.text, **texts},
+            metadata={**held.metadata, **metadata},
+            embedding=content.embedding,
+        )
+        if keeps_embedding(table, change) and merged.text == held.text:
+            merged = merged.model_copy(update={"embedding": held.embedding})
+        return self._store.normal(merged)
 
     def _refusal(self, change: LegacyChange) -> str | None:
         if change.written is None or change.content is None:
@@ -145,7 +177,7 @@ class MemoryTable:
         if self._store.key_of(change.id) is None:
             return f"the id is not a key of the table ({', '.join(self.description.key)})"
         refusal = content_refusal(self.description, change.content)
-        return refusal or self._store.constraint(change.id, self._store.normal(change.content))
+        return refusal or self._store.constraint(change.id, self._merged(change, change.content))
 
     async def rows(self, ids: Sequence[str]) -> dict[str, LegacyRow]:
         """See `LegacyTable.rows`."""

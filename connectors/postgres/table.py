@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from connectors.errors import Refused
 from connectors.postgres.checks import check_layout
 from connectors.postgres.expressions import KEY_TYPES, read_list, selected
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.slices import slices
-from connectors.sql_apply import APPLIED, apply_changes
+from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
 from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
@@ -59,17 +60,41 @@ class PostgresTable:
         async with self._pool.transaction() as session:
             guarded = await session.fetch(self._guard, self._layout.name, ids, [c.version for c in changes])
             moved = {record["document_id"] for record in guarded}
+            outcomes = dict.fromkeys(moved, APPLIED)
             ours = [change for change in changes if change.id in moved and change.written is not None]
-            upserts = [change for change in ours if change.content is not None]
-            for part in slices(upserts, map(content_bytes, upserts), STATEMENT_BYTES):
-                rows = [self._layout.row_values(change) for change in part]
-                await session.execute(self._sql.upsert, *(list(column) for column in zip(*rows, strict=True)))
-            keys = [self._layout.key_values(change.id) for change in ours if change.content is None]
-            deleted = [key for key in keys if key is not None]
-            if deleted:
-                await session.execute(self._sql.delete, *_columns(deleted))
+            for shape, upserts in by_shape(self._layout, [c for c in ours if c.content is not None]).items():
+                for part in slices(upserts, map(content_bytes, upserts), STATEMENT_BYTES):
+                    outcomes |= await self._upsert(session, shape, part)
+            await self._delete(session, [change.id for change in ours if change.content is None])
             late = await self._superseded(session, [change for change in changes if change.id not in moved])
-        return dict.fromkeys(moved, APPLIED) | late
+        return outcomes | late
+
+    async def _upsert(
+        self, session: Session, shape: Shape, changes: Sequence[LegacyChange]
+    ) -> dict[str, LegacyOutcome]:
+        """Write, and read back what the rows hold now. Raises Refused where one is not there as it was written."""
+        values = {change.id: self._layout.row_values(change, shape.columns) for change in changes}
+        missing = list(values)
+        if shape.partial:
+            # Of an existing row only the named columns are set; an insertion would want those without a default, too.
+            found = await session.fetch(self._sql.update(shape), *_arrays(list(values.values())))
+            there = {row_key(self.description, record) for record in found}
+            missing = [one for one in values if one not in there]
+        if missing:
+            await session.execute(self._sql.upsert(shape), *_arrays([values[one] for one in missing]))
+        keys = self._keys([change.id for change in changes])
+        rows = map(self._row, await session.fetch(self._sql.seen, *_columns(keys)))
+        return seen(self.description, changes, {row.id: row for row in rows})
+
+    async def _delete(self, session: Session, ids: Sequence[str]) -> None:
+        """Delete rows. Raises Refused where one is still there."""
+        keys = self._keys(ids)
+        if not keys:
+            return
+        await session.execute(self._sql.delete, *_columns(keys))
+        left = await session.fetch(self._sql.existing, *_columns(keys))
+        if {row_key(self.description, record) for record in left} & set(ids):
+            raise Refused(NOT_GONE)
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
@@ -129,37 +154,67 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
+def _arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 class Statements:
     """The SQL of one table. Identifiers are quoted, values are parameters."""
 
     def __init__(self, layout: Layout) -> None:
-        table = quoted(layout.schema, layout.table)
-        key = [quoted(name) for name in layout.collection.key]
+        self._layout = layout
+        self._table = table = quoted(layout.schema, layout.table)
+        self._key = key = [quoted(name) for name in layout.collection.key]
         types = [KEY_TYPES[kind] for kind in layout.key_kinds]
         read = read_list(layout)
         arrays = ", ".join(f"${n}::text[]" for n in range(1, len(key) + 1))
         names = ", ".join(f"k{n}" for n in range(len(key)))
         same = " AND ".join(f"t.{name} = u.k{n}::{types[n]}" for n, name in enumerate(key))
+        self._same = " AND ".join(f"t.{name} = u.c{n}::{types[n]}" for n, name in enumerate(key))
         given = f"unnest({arrays}) AS u({names})"
-        self.rows = f"SELECT {read} FROM {table} t JOIN {given} ON {same} FOR SHARE OF t"  # noqa: S608 - quoted
-        keys = ", ".join(selected(layout.columns[name]) for name in layout.collection.key)
-        self.existing = f"SELECT {keys} FROM {table} t JOIN {given} ON {same}"  # noqa: S608 - quoted
+        self.seen = f"SELECT {read} FROM {table} t JOIN {given} ON {same}"  # noqa: S608 - quoted
+        self.rows = f"{self.seen} FOR SHARE OF t"
+        self._keys = ", ".join(selected(layout.columns[name]) for name in layout.collection.key)
+        self.existing = f"SELECT {self._keys} FROM {table} t JOIN {given} ON {same}"  # noqa: S608 - quoted
         self.delete = f"DELETE FROM {table} t USING {given} WHERE {same}"  # noqa: S608 - quoted
-        self.upsert = _upsert(layout, table, key)
+        self._upserts: dict[Shape, str] = {}
 
+    def upsert(self, shape: Shape) -> str:
+        """An identity column that is always generated is overridden: the producer's key is the row's key."""
+        known = self._upserts.get(shape)
+        if known is None:
+            names = [quoted(name) for name in shape.columns]
+            values, source = self._given(shape)
+            sets = self._sets(shape, {name: f"excluded.{quoted(name)}" for name in shape.columns})
+            known = self._upserts[shape] = (
+                f"INSERT INTO {self._table} AS t ({', '.join(names)}) OVERRIDING SYSTEM VALUE "  # noqa: S608 - quoted
+                f"SELECT {', '.join(values)} FROM {source} ON CONFLICT ({', '.join(self._key)}) DO UPDATE SET {sets}"
+            )
+        return known
 
-def _upsert(layout: Layout, table: str, key: list[str]) -> str:
-    """An identity column that is always generated is overridden: the producer's key is the row's key."""
-    columns = [layout.columns[name] for name in layout.write_columns]
-    names = [quoted(column.name) for column in columns]
-    arrays, values = [], []
-    for number, column in enumerate(columns):
-        element = "bigint" if column.name == VERSION_COLUMN else "bytea" if column.sql_type == "bytea" else "text"
-        arrays.append(f"${number + 1}::{element}[]")
-        values.append(f"u.c{number}::{column.sql_type}")
-    aliases = ", ".join(f"c{n}" for n in range(len(columns)))
-    sets = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
-    return (
-        f"INSERT INTO {table} ({', '.join(names)}) OVERRIDING SYSTEM VALUE SELECT {', '.join(values)} "  # noqa: S608 - quoted
-        f"FROM unnest({', '.join(arrays)}) AS u({aliases}) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
-    )
+    def update(self, shape: Shape) -> str:
+        """Of rows that are there only the given columns are set; their keys come back."""
+        values, source = self._given(shape)
+        sets = self._sets(shape, dict(zip(shape.columns, values, strict=True)))
+        return f"UPDATE {self._table} t SET {sets} FROM {source} WHERE {self._same} RETURNING {self._keys}"  # noqa: S608
+
+    def _sets(self, shape: Shape, new: Mapping[str, str]) -> str:
+        """Return the assignments of the new values. An embedding that was left out stays while the text does."""
+        description, embedding = self._layout.description, self._layout.description.embedding
+        if shape.keeps_embedding and embedding is not None and embedding in new:
+            same = " AND ".join(
+                f't.{quoted(name)}::text COLLATE "C" IS NOT DISTINCT FROM ({new[name]})::text COLLATE "C"'
+                for name in description.text
+                if name in new
+            )
+            new = {**new, embedding: f"CASE WHEN {same} THEN t.{quoted(embedding)} END"}
+        key = self._layout.collection.key
+        return ", ".join(f"{quoted(name)} = {value}" for name, value in new.items() if name not in key)
+
+    def _given(self, shape: Shape) -> tuple[list[str], str]:
+        arrays, values = [], []
+        for number, column in enumerate(self._layout.columns[name] for name in shape.columns):
+            element = "bigint" if column.name == VERSION_COLUMN else "bytea" if column.sql_type == "bytea" else "text"
+            arrays.append(f"${number + 1}::{element}[]")
+            values.append(f"u.c{number}::{column.sql_type}")
+        return values, f"unnest({', '.join(arrays)}) AS u({', '.join(f'c{n}' for n in range(len(values)))})"

@@ -32,6 +32,8 @@ SWALLOWED, STRIPPED, CHANGED = "~", "%", "^"
 """A producer's changes that a trigger swallows, keeps without its version, or changes."""
 ARCHIVE, RESTORE = "<", ">"
 """The application deletes the row and keeps a copy, version and all; or puts the copy back."""
+OTHERWISE = "*"
+"""Behind a producer's content: the row that is read back is without this sign, so that the writer follows it."""
 EPOCH = 1
 HIGH = version_of(EPOCH, 1 << 20)
 ROUNDS = 2
@@ -312,6 +314,12 @@ class World:
         if resolved.content == SWALLOWED:
             return moved._replace(rounds_left=ROUNDS)
         after = NO_ROW if resolved.content == GONE else Row(resolved.content, resolved.version)
+        if resolved.content.endswith(OTHERWISE):
+            after = Row(resolved.content.rstrip(OTHERWISE), resolved.version)
+            reading = Reading(self.of(s).legacy_position, moved.legacy_version)
+            written = moved._replace(row=after, captured=_captured(s, after))
+            refresh = _refresh(written, reading)._replace(rejects=resolved.version)
+            return written._replace(unsent=(*s.unsent, refresh))
         if resolved.content == STRIPPED:
             moved, after = moved._replace(rounds_left=ROUNDS), Row(STRIPPED, None)
         if resolved.content == CHANGED:

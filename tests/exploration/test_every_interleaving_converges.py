@@ -22,6 +22,7 @@ from tests.exploration.model import (
     DAMAGES,
     GONE,
     NO_ROW,
+    OTHERWISE,
     REFUSED,
     RESTORE,
     STRIPPED,
@@ -51,6 +52,13 @@ def beginnings() -> Iterator[State]:
     for s, d, repairs in product([(), ("A",), ("A", REFUSED)], direct[:3], (0, 1)):
         if FULL or len(s) + len(d) + repairs < 5:
             yield start(s, d, NO_ROW, 0, 0, repairs)
+    # A row that is not as it was sent, because of a trigger or of columns that the producer left out.
+    other = "A" + OTHERWISE
+    more: list[tuple[str, ...]] = [(other, "B"), ("B", other)] if FULL else []
+    for s, d in [((other,), direct[1]), ((other, GONE), ()), *product(more, direct[:2])]:
+        yield start(s, d, Row("o", None), 0, 0)
+    for d, (crashes, rewinds) in product(direct if FULL else direct[:1], faults):
+        yield start((other,), d, NO_ROW, crashes, rewinds)
     yield from beyond_the_protocol()
 
 

@@ -64,7 +64,7 @@ async def test_a_structured_cloudevent_is_read_as_a_binary_one() -> None:
         "id": "e7",
         "source": "shop",
         "type": DocumentSubmitted.ce_type,
-        "data": {"collection": NAME, "id": "1", "text": "body"},
+        "data": {"collection": NAME, "id": "1", "text": "body", "metadata": {"year": None}},
     }
     message = raw(world, orjson.dumps(envelope), content_type="application/cloudevents+json")
     assert await intake([message], **world.handled) == []

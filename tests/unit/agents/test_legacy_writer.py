@@ -162,6 +162,44 @@ async def test_a_refused_change_fails_and_has_the_row_read_again_before_anything
     assert world.steps() == [APPLY, "ledger.read", "table.rows", REFRESH, TELL]
 
 
+async def test_a_row_that_is_not_as_it_was_sent_is_applied_and_read_again() -> None:
+    world = World()
+    world.legacy.trigger = lambda row: replace(row, content=content(row.content.full_text().strip()))
+    batch = [world.resolved("1", 5, " trimmed "), world.resolved("2", 6, "as it was")]
+    assert await write_legacy(batch, **world.handled) == []
+    assert world.outcomes() == [("1", 5, "applied"), ("2", 6, "applied")]
+    (refresh,) = world.bus.events(LOG, DocumentChanged)
+    assert (refresh.origin, refresh.id, refresh.rejects) == ("refresh", "1", 5)
+    assert refresh.content == content("trimmed")
+    # A worker that ended before the entry was out: the second delivery brings it.
+    await write_legacy(batch, **world.handled)
+    assert [entry.rejects for entry in world.bus.events(LOG, DocumentChanged)] == [5, 5]
+
+
+async def test_versions_that_leave_columns_out_are_written_one_after_the_other_over_the_row() -> None:
+    world = World()
+    await write_legacy([world.resolved("1", 4, content=content("kept", year=1999))], **world.handled)
+    without = {"content": content("new", year=None).model_copy(update={"metadata": {}}), "omitted": ("year",)}
+    text = {"content": content("x", year=2001).model_copy(update={"text": {}}), "omitted": ("body",)}
+    batch = [world.resolved("1", 6, **text), world.resolved("1", 5, **without), world.resolved("2", 7, **without)]
+    assert await write_legacy(batch, **world.handled) == []
+    assert world.legacy.stored["1"].content == content("new", year=2001)
+    assert world.legacy.stored["2"].content == content("new", year=None)
+    assert [(entry.id, entry.rejects) for entry in world.bus.events(LOG, DocumentChanged)] == [("1", 6), ("2", 7)]
+    await write_legacy([*batch, world.resolved("1", 9, content=content("full"))], **world.handled)
+    assert world.legacy.stored["1"].content == content("full")
+
+
+async def test_a_second_delivery_of_versions_that_leave_columns_out_does_not_write_over_the_application() -> None:
+    world = World()
+    first = world.resolved("1", 5, content=content("first", year=1))
+    await write_legacy([first], **world.handled)
+    world.legacy.write_directly("1", content("the application's", year=1))
+    year = {"content": content("x", year=2).model_copy(update={"text": {}}), "omitted": ("body",)}
+    await write_legacy([first, world.resolved("1", 6, **year)], **world.handled)
+    assert world.legacy.stored["1"].content == content("the application's", year=2)
+
+
 async def test_a_version_superseded_in_its_batch_is_not_refused() -> None:
     world = World(constraint=no_poison)
     assert await write_legacy([world.resolved("1", 5, "poison"), world.resolved("1", 6, "b")], **world.handled) == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domain.legacy import TableDescription
-from domain.submission import content_of
+from domain.submission import content_of, omitted_by
 from domain.values import Kind
 from schemas.cloudevents import InvalidEvent
 from schemas.content import Content
@@ -35,9 +35,29 @@ def test_a_string_is_the_text_of_the_one_column_and_metadata_is_canonical() -> N
     )
 
 
-def test_columns_that_were_not_given_are_null() -> None:
-    assert content().metadata == {"year": None, "rating": None}
-    assert content(TWO, text={"body": "b"}).text == {"title": None, "body": "b"}
+def omitted(collection: Collection, vector: str | None = None, **fields: Any) -> tuple[str, ...]:
+    submitted = DocumentSubmitted(**({"collection": "docs", "id": "1"} | fields))
+    metadata = METADATA if collection is ONE else {}
+    table = TableDescription(collection.key, collection.text, metadata, collection.tenant, vector)
+    return omitted_by(submitted, collection, table)
+
+
+def test_columns_that_were_not_given_are_left_to_the_row_and_null_is_null() -> None:
+    assert (content().metadata, omitted(ONE, text="a")) == ({}, ("year", "rating"))
+    assert content(metadata={"year": None}).metadata == {"year": None}
+    assert omitted(ONE, text="a", metadata={"year": None, "rating": 1}) == ()
+    assert content(TWO, text={"body": "b"}).text == {"body": "b"}
+    assert omitted(TWO, text={"body": None}, tenant="s") == ("title",)
+    assert omitted(TWO, text={"title": None, "body": "b"}) == ("shop",)
+    assert omitted(ONE) == ("body", "year", "rating")
+    assert omitted(ONE, "vector", text="a", metadata={"year": 1, "rating": 1}) == ("vector",)
+    assert omitted(ONE, "vector", text="a", metadata={"year": 1, "rating": 1}, embedding=None) == ()
+
+
+def test_an_embedding_without_a_column_needs_text_and_tenant() -> None:
+    with pytest.raises(InvalidEvent, match="give text and tenant, too: title, shop left out"):
+        content(TWO, text={"body": "b"}, embedding=[1.0, 2.0, 3.0])
+    assert content(embedding=[1.0, 2.0, 3.0]).embedding
 
 
 def test_text_columns_stand_in_the_order_of_the_collection() -> None:
