@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from agents.batch import Failure
@@ -179,8 +181,11 @@ async def test_a_row_that_is_not_as_it_was_sent_is_applied_and_read_again() -> N
 async def test_versions_that_leave_columns_out_are_written_one_after_the_other_over_the_row() -> None:
     world = World()
     await write_legacy([world.resolved("1", 4, content=content("kept", year=1999))], **world.handled)
-    without = {"content": content("new", year=None).model_copy(update={"metadata": {}}), "omitted": ("year",)}
-    text = {"content": content("x", year=2001).model_copy(update={"text": {}}), "omitted": ("body",)}
+    without: dict[str, Any] = {
+        "content": content("new", year=None).model_copy(update={"metadata": {}}),
+        "omitted": ("year",),
+    }
+    text: dict[str, Any] = {"content": content("x", year=2001).model_copy(update={"text": {}}), "omitted": ("body",)}
     batch = [world.resolved("1", 6, **text), world.resolved("1", 5, **without), world.resolved("2", 7, **without)]
     assert await write_legacy(batch, **world.handled) == []
     assert world.legacy.stored["1"].content == content("new", year=2001)
@@ -195,7 +200,7 @@ async def test_a_second_delivery_of_versions_that_leave_columns_out_does_not_wri
     first = world.resolved("1", 5, content=content("first", year=1))
     await write_legacy([first], **world.handled)
     world.legacy.write_directly("1", content("the application's", year=1))
-    year = {"content": content("x", year=2).model_copy(update={"text": {}}), "omitted": ("body",)}
+    year: dict[str, Any] = {"content": content("x", year=2).model_copy(update={"text": {}}), "omitted": ("body",)}
     await write_legacy([first, world.resolved("1", 6, **year)], **world.handled)
     assert world.legacy.stored["1"].content == content("the application's", year=2)
 
