@@ -317,9 +317,8 @@ class World:
         if resolved.content.endswith(OTHERWISE):
             after = Row(resolved.content.rstrip(OTHERWISE), resolved.version)
             reading = Reading(self.of(s).legacy_position, moved.legacy_version)
-            written = moved._replace(row=after, captured=_captured(s, after))
-            refresh = _refresh(written, reading)._replace(rejects=resolved.version)
-            return written._replace(unsent=(*s.unsent, refresh))
+            refresh = _refresh(s._replace(row=after), reading)._replace(rejects=resolved.version)
+            moved = moved._replace(unsent=(*s.unsent, refresh))
         if resolved.content == STRIPPED:
             moved, after = moved._replace(rounds_left=ROUNDS), Row(STRIPPED, None)
         if resolved.content == CHANGED:
