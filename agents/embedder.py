@@ -134,7 +134,7 @@ async def _embed(
         with client_span(traces, *embeddings_span(ports.settings.model, ports.embedder.dimension)):
             for start in range(0, len(missing), _SLICE_CHUNKS):
                 part = [chunk for chunk in missing[start : start + _SLICE_CHUNKS] if chunk[0] not in failed]
-                await _compute(ports, part, pieces, vectors, failed)
+                await _compute(ports, part, pieces, vectors, failed, progress)
                 progress()
         around.telemetry.embedded(ports.name, sum(document_id not in failed for document_id, _ in missing))
     return failed
@@ -202,9 +202,10 @@ async def _compute(
     pieces: dict[str, tuple[str, ...]],
     vectors: dict[str, dict[int, bytes]],
     failures: dict[str, Exception],
+    progress: Callable[[], None],
 ) -> None:
     try:
-        computed = await ports.embedder.embed_documents([pieces[i][number] for i, number in missing])
+        computed = await ports.embedder.embed_documents([pieces[i][number] for i, number in missing], progress)
         for (document_id, number), vector in zip(missing, computed, strict=True):
             vectors[document_id][number] = vector
     except EmbeddingFailed:
@@ -212,7 +213,9 @@ async def _compute(
         for document_id in dict.fromkeys(document_id for document_id, _ in missing):
             numbers = [number for i, number in missing if i == document_id]
             try:
-                own = await ports.embedder.embed_documents([pieces[document_id][number] for number in numbers])
+                own = await ports.embedder.embed_documents(
+                    [pieces[document_id][number] for number in numbers], progress
+                )
                 vectors[document_id].update(zip(numbers, own, strict=True))
             except EmbeddingFailed as error:
                 failures[document_id] = error

@@ -355,8 +355,11 @@ class Embedder(Protocol):
         """
         ...
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
-        """Return one vector for each text. Raises EmbeddingFailed, EmbeddingUnavailable."""
+    async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
+        """Return one vector for each text; `progress` is called as they come.
+
+        Raises EmbeddingFailed, EmbeddingUnavailable.
+        """
         ...
 
     async def embed_query(self, text: str) -> bytes:

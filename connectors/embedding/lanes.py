@@ -45,15 +45,17 @@ class DocumentLane:
         """Texts that wait and are not being computed."""
         return len(self._queue)
 
-    async def embed(self, texts: Sequence[str]) -> list[bytes]:
+    async def embed(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
         """Return the vector of each text. Raises EmbeddingFailed when one has none, EmbeddingUnavailable.
 
-        A caller that is cancelled takes its waiting texts with it.
+        `progress` is called for each vector when it is there. A caller that is cancelled takes its waiting texts with
+        it.
         """
         vectors: list[asyncio.Future[bytes]] = []
         try:
             for text in texts:
                 vectors.append(await self._enter(text))
+                vectors[-1].add_done_callback(lambda done: None if done.cancelled() else progress())
             return [await self._bounded(vector) for vector in vectors]
         finally:
             for vector in vectors:

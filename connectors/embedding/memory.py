@@ -67,11 +67,13 @@ class HashingEmbedder:
         progress()
         return found
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
+    async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
         """Return one vector for each text. Raises EmbeddingUnavailable when closed."""
         self._refuse_when_closed()
         self.documents_embedded += len(texts)
-        return [self._vector(text) for text in texts]
+        vectors = [self._vector(text) for text in texts]
+        progress()
+        return vectors
 
     async def embed_query(self, text: str) -> bytes:
         """Return the vector of a question. Raises EmbeddingUnavailable when closed."""

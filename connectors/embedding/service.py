@@ -79,14 +79,14 @@ class EmbeddingService:
             return [self._chunker.chunks(text) for text in texts]
         return await asyncio.to_thread(lambda: [self._chunker.chunks(text, progress) for text in texts])
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
-        """Return one vector for each text; waits while the queue is full.
+    async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
+        """Return one vector for each text; waits while the queue is full. `progress` is called as vectors come.
 
         Raises EmbeddingFailed when one of the texts has no usable vector (also a text longer than the model's window:
         nothing is cut), EmbeddingUnavailable when the service is closed or out of time.
         """
         prompt = self._description.document_prompt
-        return await self._lanes.documents.embed([prompt + text for text in texts] if prompt else texts)
+        return await self._lanes.documents.embed([prompt + text for text in texts] if prompt else texts, progress)
 
     async def embed_query(self, text: str) -> bytes:
         """Return the vector of a question, never waiting behind documents. Raises as `embed_documents` does.

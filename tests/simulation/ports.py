@@ -128,7 +128,7 @@ class SimEmbedder(HashingEmbedder):
     def __init__(self) -> None:
         super().__init__(dimension=8, chunk_words=3)
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
+    async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
         if any(NO_VECTOR in text for text in texts):
             raise EmbeddingFailed("no usable vector")
         return [self.vector(text) for text in texts]

@@ -131,11 +131,11 @@ class CountingEmbedder(HashingEmbedder):
     def texts(self) -> list[str]:
         return [text for call in self.calls for text in call]
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
+    async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
         self.calls.append(list(texts))
         if any("poison" in text for text in texts):
             raise EmbeddingFailed("no usable vector")
-        return await super().embed_documents(texts)
+        return await super().embed_documents(texts, progress)
 
 
 @dataclass

@@ -208,3 +208,15 @@ async def test_the_loop_goes_on_while_a_long_text_is_cut(monkeypatch: pytest.Mon
     seen.set()
     assert await waiting == [(long,)]
     await service.close()
+
+
+async def test_progress_is_seen_for_each_vector_and_not_at_the_end_of_a_call_only() -> None:
+    documents, _, service = opened(batch_size=2)
+    seen: list[bool] = []
+    waiting = asyncio.create_task(service.embed_documents(["a", "bb", "ccc"], lambda: seen.append(waiting.done())))
+    await asyncio.sleep(0)
+    assert seen == []
+    documents.gate.set()
+    assert await waiting == [expected("a"), expected("bb"), expected("ccc")]
+    assert seen == [False] * 3
+    await service.close()

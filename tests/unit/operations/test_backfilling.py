@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,10 +49,10 @@ class Bulk(MemoryBulk):
 class Choosy(HashingEmbedder):
     """Does not take one text."""
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[bytes]:
+    async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
         if any("poison" in text for text in texts):
             raise EmbeddingFailed("not this one")
-        return await super().embed_documents(texts)
+        return await super().embed_documents(texts, progress)
 
 
 @dataclass
