@@ -65,6 +65,14 @@ class Ledger(Protocol):
         """
         ...
 
+    async def forget_undelivered(self) -> int:
+        """Forget which producers' changes were folded, of documents whose newest one is not in the table yet.
+
+        For decisions that are lost: nothing waits for them any more, and a change that is delivered again takes effect.
+        Returns how many documents there are.
+        """
+        ...
+
     async def recorded(self, name: str) -> int | None:
         """Return a number recorded for the whole installation in this database (partition epoch and count)."""
         ...
@@ -82,7 +90,7 @@ class Ledger(Protocol):
         ...
 
     async def set_identity(self, name: str, value: str) -> None:
-        """Record an identity, at most 1,000 characters."""
+        """Record an identity: a name of at most 128 characters, a value of at most 1,000."""
         ...
 
 

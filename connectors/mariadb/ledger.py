@@ -148,6 +148,18 @@ class MariadbLedger:
                     )
                     await session.execute(statement, (instead, self._collection, document_id, held))
 
+    async def forget_undelivered(self) -> int:
+        """See `Ledger.forget_undelivered`."""
+        where = f"FROM {self._ledger} WHERE collection = %s AND written > legacy_version"
+        statement = (
+            f"UPDATE {self._ledger} SET pending = 0, removed = 0, producer_positions = '[]' "  # noqa: S608 - quoted
+            "WHERE collection = %s AND written > legacy_version"
+        )
+        async with self._pool.session() as session:
+            found = await session.fetch(f"SELECT COUNT(*) AS number {where}", (self._collection,))
+            await session.execute(statement, (self._collection,))
+        return int(found[0]["number"])
+
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
         value = await self._value(self._meta, name)

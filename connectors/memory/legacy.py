@@ -297,6 +297,14 @@ class MemoryLedger:
             vector_version=of("vector_version", row.vector_version),
         )
 
+    async def forget_undelivered(self) -> int:
+        """See `Ledger.forget_undelivered`."""
+        found = {i: row for i, row in self._store.ledger_rows.items() if row.state.written > row.legacy_version}
+        for one, row in found.items():
+            state = replace(row.state, pending=False, removed=False, producer_positions=())
+            self._store.ledger_rows[one] = replace(row, state=state)
+        return len(found)
+
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
         return self._store.recorded.get(name)

@@ -77,6 +77,14 @@ UPDATE {ledger} SET refused_version = 0, updated_at = now()
 WHERE collection = $1 AND document_id = $2 AND refused_version = $3
 """
 
+_FORGET = """
+WITH undelivered AS (
+    UPDATE {ledger} SET pending = false, removed = false, producer_positions = '[]', updated_at = now()
+    WHERE collection = $1 AND written > legacy_version RETURNING 1
+)
+SELECT count(*) FROM undelivered
+"""
+
 
 class PostgresLedger:
     """`Ledger` of one collection. Statements take their documents in the order of their ids, so none deadlocks."""
@@ -91,8 +99,8 @@ class PostgresLedger:
         self._prepare = _PREPARE.format(**names)
         self._page = _PAGE.format(**names)
         self._put_back = {name: _PUT_BACK.format(column=name, **names) for name in VERSION_COLUMNS}
-        self._read, self._folded, self._vectors, self._told = (
-            statement.format(**names) for statement in (_READ, _FOLDED, _VECTORS, _TOLD)
+        self._read, self._folded, self._vectors, self._told, self._forget = (
+            statement.format(**names) for statement in (_READ, _FOLDED, _VECTORS, _TOLD, _FORGET)
         )
 
     async def prepare(self) -> None:
@@ -164,6 +172,11 @@ class PostgresLedger:
         async with self._pool.transaction() as session:
             for name, (held, instead) in versions.items():
                 await session.execute(self._put_back[name], self._collection, document_id, held, instead)
+
+    async def forget_undelivered(self) -> int:
+        """See `Ledger.forget_undelivered`."""
+        async with self._pool.session() as session:
+            return int(await session.fetchval(self._forget, self._collection) or 0)
 
     async def recorded(self, name: str) -> int | None:
         """See `Ledger.recorded`."""

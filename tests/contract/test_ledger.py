@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -139,3 +140,15 @@ async def test_a_count_is_raised_in_one_step_by_each_of_those_who_raise_it_toget
     raised = await asyncio.gather(*(ports.ledger.advance("count") for _ in range(10)))
     assert sorted(raised) == list(range(1, 11))
     assert await ports.ledger.recorded("count") == 10
+
+
+async def test_what_did_not_reach_the_table_is_taken_when_it_is_delivered_again(ports: Ports) -> None:
+    await ports.table.apply([upsert("there", 3), upsert("behind", 3)])
+    for name, written in {"there": 3, "behind": 5}.items():
+        state = replace(STATE, version=9, written=written)
+        await ports.ledger.folded({name: LedgerRow(state)})
+    assert await ports.ledger.forget_undelivered() == 1
+    rows = await ports.ledger.read(["there", "behind"])
+    assert rows["there"].state == replace(STATE, version=9, written=3)
+    forgotten = replace(STATE, version=9, written=5, pending=False, removed=False, producer_positions=())
+    assert rows["behind"].state == forgotten

@@ -1,0 +1,118 @@
+"""What is recorded of topics and epochs in the legacy databases, and the epochs that hold now.
+
+Every database has a record of its own, so that a collection is never compared with what another one has seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+
+from agents.batch import CollectionPorts
+from connectors.errors import TransientError
+from connectors.ports import Ledger
+from domain.keys import FIRST_EPOCH
+from domain.topics import Offsets, TopicMark
+
+EPOCH = "documents.log.epoch"
+PRODUCER_EPOCH = "documents.submitted.epoch"
+# Topics that were found replaced and are not adopted yet, one a line: what was found may not be seen again.
+REPLACED = "topics.replaced"
+_NAME_LENGTH = 90
+_PARTITIONS_A_VALUE = 60
+_ENDS = "ends"
+
+
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """The partition epoch of the log, and that of the submitted topic, which producers' positions begin with."""
+
+    version: int = FIRST_EPOCH
+    producer: int = FIRST_EPOCH
+
+
+async def epochs_of(ledgers: Iterable[Ledger]) -> Epochs:
+    """Return the epochs that hold: the highest that any database has, for an adoption may have been cut short."""
+    found = Epochs()
+    for ledger in ledgers:
+        version, producer = await ledger.recorded(EPOCH), await ledger.recorded(PRODUCER_EPOCH)
+        found = Epochs(max(found.version, version or 0), max(found.producer, producer or 0))
+    return found
+
+
+def databases(collections: Mapping[str, CollectionPorts]) -> list[list[CollectionPorts]]:
+    """Return the collections by the tables that hold their records."""
+    found: dict[tuple[str, str, str], list[CollectionPorts]] = {}
+    for ports in collections.values():
+        schema = ports.settings.table.rpartition(".")[0]
+        found.setdefault((ports.settings.connector, ports.settings.dsn or "", schema), []).append(ports)
+    return list(found.values())
+
+
+async def reachable_epochs(collections: Mapping[str, CollectionPorts], known: Epochs) -> Epochs:
+    """Return the epochs of those databases that answer; never lower ones than those known."""
+    found = known
+    for ports, *_ in databases(collections):
+        try:
+            read = await epochs_of([ports.ledger])
+        except TransientError:
+            continue
+        found = Epochs(max(found.version, read.version), max(found.producer, read.producer))
+    return found
+
+
+async def recorded_mark(ledger: Ledger, topic: str, roles: Sequence[str]) -> TopicMark | None:
+    """Return what is recorded of a topic and of how far roles have read it, None where nothing is."""
+    identity = await ledger.identity(f"topic.{_short(topic)}")
+    if identity is None:
+        return None
+    cluster, _, topic_id = identity.partition("/")
+    read = {role: await _offsets(ledger, f"read.{role}", topic) for role in roles}
+    return TopicMark(cluster, topic_id, await _offsets(ledger, _ENDS, topic), read)
+
+
+async def record_mark(ledger: Ledger, topic: str, mark: TopicMark, had: TopicMark | None = None) -> None:
+    """Record a topic; what `had` has already is not written again."""
+    for role, offsets in mark.read.items():
+        if had is None or had.read.get(role) != offsets:
+            await _record_offsets(ledger, f"read.{role}", topic, offsets)
+    if had is None or had.ends != mark.ends:
+        await _record_offsets(ledger, _ENDS, topic, mark.ends)
+    if had is None or (had.cluster, had.topic) != (mark.cluster, mark.topic):
+        await ledger.set_identity(f"topic.{_short(topic)}", f"{mark.cluster}/{mark.topic}")
+
+
+async def found_replaced(ledger: Ledger) -> set[str]:
+    """Return the topics that were found replaced in a database and not adopted yet."""
+    return set((await ledger.identity(REPLACED) or "").split())
+
+
+async def note_replaced(ledger: Ledger, topics: Iterable[str]) -> None:
+    """Add to the topics that were found replaced."""
+    have = await found_replaced(ledger)
+    if not have >= set(topics):
+        await ledger.set_identity(REPLACED, " ".join(sorted({*have, *topics})))
+
+
+async def _offsets(ledger: Ledger, kind: str, topic: str) -> Offsets:
+    found: dict[int, int] = {}
+    part = 0
+    while value := await ledger.identity(f"{kind}.{_short(topic)}.{part}"):
+        found |= {int(at): int(offset) for at, offset in json.loads(value)}
+        part += 1
+    return found
+
+
+async def _record_offsets(ledger: Ledger, kind: str, topic: str, offsets: Offsets) -> None:
+    listed = [[at, offsets[at]] for at in sorted(offsets)]
+    parts = [listed[start : start + _PARTITIONS_A_VALUE] for start in range(0, len(listed), _PARTITIONS_A_VALUE)]
+    # The empty last part ends the list, where it was longer before.
+    for number, part in enumerate([*parts, []]):
+        value = json.dumps(part, separators=(",", ":")) if part else ""
+        await ledger.set_identity(f"{kind}.{_short(topic)}.{number}", value)
+
+
+def _short(topic: str) -> str:
+    return topic if len(topic) <= _NAME_LENGTH else sha1(topic.encode(), usedforsecurity=False).hexdigest()
