@@ -10,6 +10,7 @@ from pathlib import Path
 from zlib import crc32
 
 from agents.batch import CollectionPorts
+from agents.identities import EPOCH, Epochs, epochs_of
 from connectors.embedding.service import open_embedding
 from connectors.embedding.settings import EmbeddingSettings
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
@@ -26,7 +27,6 @@ from topics.catalogue import CATALOGUE, LOG
 from topics.provisioning import captured_table
 
 LOG_PARTITIONS = "documents.log.partitions"
-EPOCH = "documents.log.epoch"
 # Recorded for each collection, as `NAME.collection`; the names of its capture as `capture.NAME.eEPOCH`.
 SOURCE_EPOCH = "source_epoch"
 CAPTURE = "capture"
@@ -47,7 +47,7 @@ class Opened:
     bus: AiokafkaBus
     vectors: VectorStore
     collections: dict[str, CollectionPorts]
-    epoch: int
+    epochs: Epochs
     resources: AsyncExitStack
     halts: dict[str, Halt] = field(default_factory=dict)
     opener: Opener | None = None
@@ -82,14 +82,14 @@ class Opener:
         self.resources.push_async_callback(legacy.close)
         return legacy
 
-    async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, int, Halt | None]:
-        """Return what the agents use of a collection, the partition epoch of the log, and why it is stopped, if it is.
+    async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, Halt | None]:
+        """Return what the agents use of a collection, and why it is stopped, if it is.
 
         Raises Misconfigured where the log's number of partitions is not what it was, StoreUnavailable.
         """
         collection = self.settings.collections[name]
         embedder = await self._embedder(collection)
-        epoch = await _epoch(legacy.ledger, self.partitions, name)
+        await _check_partitions(legacy.ledger, self.partitions, name)
         halt = await _halt(name, collection, legacy, self.vectors, embedder)
         ports = CollectionPorts(
             name,
@@ -102,7 +102,7 @@ class Opener:
             legacy.vector_search,
             await capture_of(legacy.ledger, self.settings.kafka, name, collection),
         )
-        return ports, epoch, halt
+        return ports, halt
 
     async def _embedder(self, collection: Collection) -> Embedder:
         key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
@@ -132,7 +132,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
         vectors = await open_vector_store(settings.qdrant, home)
         resources.push_async_callback(vectors.close)
         opener = Opener(settings, home, progress, vectors, partitions, resources)
-        opened = Opened(settings, bus, vectors, {}, FIRST_EPOCH, resources, opener=opener)
+        opened = Opened(settings, bus, vectors, {}, Epochs(), resources, opener=opener)
         # Together: one that is away takes its whole time limit.
         wanted = list(settings.collections) if names is None else names
         found = await asyncio.gather(*(opener.database(n) for n in wanted), return_exceptions=True)
@@ -142,13 +142,14 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
             elif isinstance(legacy, BaseException):
                 raise legacy
             else:
-                ports, epoch, halt = await opener.collection(name, legacy)
+                ports, halt = await opener.collection(name, legacy)
                 opened.collections[name] = ports
-                opened = replace(opened, epoch=epoch, halts=opened.halts | ({} if halt is None else {name: halt}))
+                opened = replace(opened, halts=opened.halts | ({} if halt is None else {name: halt}))
         if not opened.collections:
             raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in opened.away.items()))
         opener.resources = resources.pop_all()
-        return replace(opened, resources=opener.resources)
+        epochs = await epochs_of([ports.ledger for ports in opened.collections.values()])
+        return replace(opened, epochs=epochs, resources=opener.resources)
 
 
 async def capture_of(ledger: Ledger, kafka: Kafka, name: str, collection: Collection) -> Capture | None:
@@ -201,15 +202,14 @@ async def _log_partitions(settings: Settings) -> int:
     return counts[LOG]
 
 
-async def _epoch(ledger: Ledger, partitions: int, collection: str) -> int:
+async def _check_partitions(ledger: Ledger, partitions: int, collection: str) -> None:
     recorded = await ledger.recorded(LOG_PARTITIONS)
     if recorded is None:
         await ledger.record(EPOCH, FIRST_EPOCH)
         await ledger.record(LOG_PARTITIONS, partitions)
-        return FIRST_EPOCH
-    if recorded != partitions:
+    elif recorded != partitions:
         raise Misconfigured(
             f"{LOG} has {partitions} partitions, the ledger of {collection!r} was written with {recorded}: "
-            "versions would go down. Restore the topic's number of partitions."
+            "versions would go down. Restore the topic's number of partitions; where the topic was made again so, run: "
+            "crossfade topics adopt"
         )
-    return await ledger.recorded(EPOCH) or FIRST_EPOCH

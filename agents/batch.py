@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from connectors.ports import Embedder, Ledger, LegacyTable, SearchBackend, VectorStore
 from connectors.telemetry import Telemetry, Trace
+from domain.keys import FIRST_EPOCH
 from domain.phases import PHASES, PhaseRules
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Received
@@ -76,7 +77,7 @@ def collection_of(collections: Collections, name: str) -> CollectionPorts:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every handler may need beside its ports: a clock, the partition epoch of the log, counters, and bounds.
+    """What every handler may need beside its ports: a clock, the epochs of log and submitted, counters, and bounds.
 
     `kafka` has the limits of records, by topic.
     """
@@ -86,3 +87,4 @@ class Surroundings:
     telemetry: Telemetry
     max_text_bytes: int = 1024 * 1024
     kafka: Kafka = field(default_factory=Kafka)
+    producer_epoch: int = FIRST_EPOCH

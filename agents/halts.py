@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from agents.assembly import HALTED, SOURCE_EPOCH, capture_of
 from agents.batch import CollectionPorts
+from agents.identities import databases, found_replaced
 from connectors.errors import CrossfadeError
 from connectors.telemetry import Telemetry
 from domain.halts import Halt, Reason
@@ -24,7 +25,8 @@ log = logging.getLogger("crossfade.collections")
 @dataclass(slots=True)
 class Halts:
     """`collections` are changed in place: one that was captured anew has a higher source epoch, and one whose points
-    are of another model behaves as in phase `off`. `configured` are their settings as they were read.
+    are of another model behaves as in phase `off`. `configured` are their settings as they were read. `replaced` are
+    topics of all collections that are not what they were: no role takes a record until they are adopted.
     """
 
     collections: MutableMapping[str, CollectionPorts]
@@ -33,6 +35,7 @@ class Halts:
     now: dict[str, Halt] = field(default_factory=dict)
     kafka: Kafka = field(default_factory=Kafka)
     _away: dict[str, set[str]] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
 
     def of(self, name: str) -> Halt | None:
         """Return why a collection is stopped, None for one in service."""
@@ -76,7 +79,18 @@ class Halts:
     async def follow(self) -> bool:
         """Read what is recorded; say whether anything changed. A database that does not answer changes nothing."""
         # Together: one that is away takes its whole time limit.
-        return any(await asyncio.gather(*(self._follow_one(name) for name in list(self.collections))))
+        changed = any(await asyncio.gather(*(self._follow_one(name) for name in list(self.collections))))
+        return await self._follow_topics() or changed
+
+    async def _follow_topics(self) -> bool:
+        found: set[str] = set()
+        for ports, *_ in databases(self.collections):
+            try:
+                found |= await found_replaced(ports.ledger)
+            except CrossfadeError:
+                found |= self.replaced
+        changed, self.replaced = found != self.replaced, found
+        return changed
 
     async def _follow_one(self, name: str) -> bool:
         ports = self.collections[name]

@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
+from typing import Protocol, TypeVar
 
-from agents.batch import CollectionPorts
 from connectors.errors import TransientError
 from connectors.ports import Ledger
 from domain.keys import FIRST_EPOCH
 from domain.topics import Offsets, TopicMark
+from schemas.settings import Collection
+from topics.captures import Capture
 
 EPOCH = "documents.log.epoch"
 PRODUCER_EPOCH = "documents.submitted.epoch"
@@ -23,6 +25,33 @@ REPLACED = "topics.replaced"
 _NAME_LENGTH = 90
 _PARTITIONS_A_VALUE = 60
 _ENDS = "ends"
+
+
+class Recorded(Protocol):
+    """What is asked of a collection here."""
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        ...
+
+    @property
+    def settings(self) -> Collection:
+        """Its settings."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its ledger."""
+        ...
+
+    @property
+    def capture(self) -> Capture | None:
+        """The names that it is captured under, None where it never was."""
+        ...
+
+
+R = TypeVar("R", bound=Recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +71,16 @@ async def epochs_of(ledgers: Iterable[Ledger]) -> Epochs:
     return found
 
 
-def databases(collections: Mapping[str, CollectionPorts]) -> list[list[CollectionPorts]]:
+def databases(collections: Mapping[str, R]) -> list[list[R]]:
     """Return the collections by the tables that hold their records."""
-    found: dict[tuple[str, str, str], list[CollectionPorts]] = {}
+    found: dict[tuple[str, str, str], list[R]] = {}
     for ports in collections.values():
         schema = ports.settings.table.rpartition(".")[0]
         found.setdefault((ports.settings.connector, ports.settings.dsn or "", schema), []).append(ports)
     return list(found.values())
 
 
-async def reachable_epochs(collections: Mapping[str, CollectionPorts], known: Epochs) -> Epochs:
+async def reachable_epochs(collections: Mapping[str, R], known: Epochs) -> Epochs:
     """Return the epochs of those databases that answer; never lower ones than those known."""
     found = known
     for ports, *_ in databases(collections):

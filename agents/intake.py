@@ -63,7 +63,7 @@ def _entry(message: Message, collections: Collections, around: Surroundings) -> 
             content=content,
             content_hash=None if is_partial(ports.table.description, omitted) else content_hash(content),
             omitted=omitted,
-            position=(around.epoch, record.partition, record.offset),
+            position=(around.producer_epoch, record.partition, record.offset),
             cause=attributes.id,
             occurred_at_ms=record.timestamp_ms,
         )
@@ -90,7 +90,7 @@ def _deletion(message: Message, collections: Collections, cause: str, around: Su
         id=document_id,
         origin="producer",
         deleted=True,
-        position=(around.epoch, record.partition, record.offset),
+        position=(around.producer_epoch, record.partition, record.offset),
         cause=cause,
         occurred_at_ms=record.timestamp_ms,
     )

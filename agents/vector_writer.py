@@ -6,7 +6,7 @@ handled in order, what it sees can only be overtaken by a writer that was itself
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failures, Message, Surroundings
 from agents.grouping import by_collection
@@ -24,12 +24,22 @@ from schemas.records import Outgoing
 Item = tuple[Message, DocumentEmbedded]
 
 
-async def write_vectors(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+Noted = Callable[[str, Sequence[VectorMark]], None]
+"""Told of what a collection of Qdrant holds now, by its name."""
+
+
+def _nobody(name: str, marks: Sequence[VectorMark]) -> None:
+    """Note nothing."""
+
+
+async def write_vectors(
+    batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings, noted: Noted = _nobody
+) -> Failures:
     """Write the newest version of each document; older ones are superseded."""
     work, failures = by_collection(batch, collections, DocumentEmbedded, _check)
     outcomes: list[Outgoing] = []
     for name, items in work.items():
-        outcomes += await _write(collections[name], items, around)
+        outcomes += await _write(collections[name], items, around, noted)
     await bus.publish(outcomes)
     return failures
 
@@ -44,7 +54,7 @@ def _check(ports: CollectionPorts, event: DocumentEmbedded) -> None:
         raise InvalidEvent(f"embedded by {event.model!r}, the collection's model is {ports.embedder.model_key!r}")
 
 
-async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surroundings) -> list[Outgoing]:
+async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surroundings, noted: Noted) -> list[Outgoing]:
     newest: dict[str, DocumentEmbedded] = {}
     widest: dict[str, int] = {}
     for _, event in items:
@@ -62,9 +72,9 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surround
     # Also what is stored already: a crash between the write and the ledger, or before the outcome was told, is mended
     # by the second delivery.
     held = [event for event in newest.values() if event.version >= newest_version(stored.get(event.id, ()))]
-    await ports.ledger.vectors_written(
-        [VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model) for event in held]
-    )
+    marks = [VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model) for event in held]
+    await ports.ledger.vectors_written(marks)
+    noted(ports.name, marks)
     passing("vector.before_told")
     applied = {(event.id, event.version) for event in held}
     return [

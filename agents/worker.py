@@ -18,6 +18,7 @@ from agents.embedder import embed
 from agents.faust_apps import Bounds, add_batch_agent, add_concurrent_agent, make_app, start_apps, stop_apps
 from agents.halts import Halts
 from agents.health import is_stuck, serve_health
+from agents.identities import reachable_epochs
 from agents.intake import intake, refused_submission
 from agents.laned import LANED, PARKING, lanes_of
 from agents.lanes import Lanes
@@ -30,6 +31,7 @@ from agents.standing import Standing
 from agents.vector_writer import write_vectors
 from agents.watchdog import Awake, CommitWatch
 from agents.wiring import WIRING, RoleName
+from agents.witnesses import Written
 from connectors.errors import CrossfadeError
 from connectors.kafka.tail import group_lag
 from connectors.telemetry import Telemetry
@@ -61,8 +63,8 @@ class Worker:
         self._opened = opened
         self._settings = opened.settings
         self._telemetry = telemetry
-        kafka = opened.settings.kafka
-        self._around = Surroundings(now_ms, opened.epoch, telemetry, kafka.max_text_bytes, kafka)
+        self._epochs = opened.epochs
+        self._around = self._surroundings()
         self._standing = Standing(opened.bus, self._around)
         self._home = home
         self._apps: list[Any] = []
@@ -76,9 +78,18 @@ class Worker:
         self._started = False
         self.halts = halts or Halts(opened.collections, telemetry, kafka=opened.settings.kafka)
         self.port = 0
-        for role in WIRING:
-            if role.name in roles:
+        self.written = Written()
+        self._roles = [role for role in WIRING if role.name in roles]
+        self._suspended = bool(self.halts.replaced)
+        for role in self._roles:
+            if self._suspended and role.name != "query":
+                self._note_suspended(role.name)
+            else:
                 self._add(role.name, role.reads)
+
+    def _surroundings(self) -> Surroundings:
+        epochs, kafka = self._epochs, self._settings.kafka
+        return Surroundings(now_ms, epochs.version, self._telemetry, kafka.max_text_bytes, kafka, epochs.producer)
 
     def _add(self, role: RoleName, reads: tuple[str, ...]) -> Any:
         """Make the application of a role; nothing is made for capture without a collection in service."""
@@ -159,7 +170,7 @@ class Worker:
             "resolver": partial(resolve, **ports),
             "legacy": partial(write_legacy, **ports),
             "embedder": partial(embed, progress=health.progressed, **ports),
-            "vector": partial(write_vectors, **ports),
+            "vector": partial(write_vectors, noted=self.written.note, **ports),
             "query": self._one_question(question),
         }
         return handlers[role]
@@ -189,7 +200,9 @@ class Worker:
                 await asyncio.wait_for(self._changed.wait(), FOLLOW_S)
             self._changed.clear()
             await self.halts.follow()
-            if "capture" in self._healths and tuple(self._tables()) != self._captured:
+            if bool(self.halts.replaced) != self._suspended:
+                await (self._resume() if self._suspended else self._suspend())
+            if not self._suspended and "capture" in self._healths and tuple(self._tables()) != self._captured:
                 await self._capture_anew()
 
     async def _capture_anew(self) -> None:
@@ -205,6 +218,37 @@ class Worker:
         if app is not None:
             await start_apps([app])
         log.info("capture takes %d collections", len(self._captured))
+
+    async def _suspend(self) -> None:
+        """Stop every role that takes records from topics that may be others; questions are still answered."""
+        self._suspended = True
+        left = [app for app in self._apps if app.conf.id != group_of("query")]
+        self._apps[:] = [app for app in self._apps if app not in left]
+        self._runners[:] = [runner for runner in self._runners if runner.role == "query"]
+        self._captured = ()
+        await stop_apps(left, self._settings.worker.drain_s)
+        for role in self._roles:
+            if role.name != "query":
+                self._note_suspended(role.name)
+        log.error("no record is taken: %s; run: crossfade topics adopt", ", ".join(sorted(self.halts.replaced)))
+
+    def _note_suspended(self, role: RoleName) -> None:
+        health = self._healths.setdefault(role, RoleHealth(role))
+        health.busy_since_s = None
+        health.waiting_for = "a topic was replaced; run: crossfade topics adopt"
+
+    async def _resume(self) -> None:
+        """Go on, with the epochs that the adoption left."""
+        self._epochs = await reachable_epochs(self._opened.collections, self._epochs)
+        self._around = self._surroundings()
+        self._suspended = False
+        begun = []
+        for role in self._roles:
+            if role.name != "query":
+                self._healths[role.name].waiting_for = None
+                begun.append(self._add(role.name, role.reads))
+        await start_apps([app for app in begun if app is not None])
+        log.info("the roles go on, with %s", self._epochs)
 
     @staticmethod
     def _one_question(call: Callable[[Message], Any]) -> Handler:

@@ -3,6 +3,7 @@
 CrossfadeError
 ├── TransientError          the same call may succeed later: retried with backoff, up to a limit
 │   ├── StoreUnavailable    nobody answers, or not now (overloaded, no replica, no space): retried without a limit
+│   │   └── CollectionMissing  a collection of points is not there (deleted): who watches it makes it again
 │   └── EmbeddingUnavailable  the model's queue or engine is closed or out of time
 └── PermanentError          the same call will fail again: the record goes to the dead-letter topic
     ├── Refused             the store refuses this content (a constraint, a type, a size)
@@ -30,6 +31,10 @@ class StoreUnavailable(TransientError):
     def __init__(self, *arguments: object, retry_after_s: float = 0.0) -> None:
         super().__init__(*arguments)
         self.retry_after_s = retry_after_s
+
+
+class CollectionMissing(StoreUnavailable):
+    """A collection of points is not there: who watches it makes it again, and what is for it waits."""
 
 
 class EmbeddingUnavailable(TransientError):

@@ -34,8 +34,8 @@ _SAID = {
     Reason.RECAPTURING: "it is being captured anew, or that was interrupted",
     Reason.SERVER: "its database server is not the one that was recorded",
     Reason.TABLE_REPLACED: "its table was dropped, renamed or created again",
-    Reason.TOPIC_REPLACED: "a topic that its versions depend on was deleted and created again",
-    Reason.POINTS_REPLACED: "its Qdrant collection is not the one that was written",
+    Reason.TOPIC_REPLACED: "a topic that its changes go through is not the one that it was, or lost unread records",
+    Reason.POINTS_REPLACED: "its points in Qdrant are not those that were written, or changes were lost on the way",
     Reason.CONNECTOR: "its connector failed",
     Reason.UNREACHABLE: "a store that it needs cannot be used",
     Reason.FOREIGN_CHANGE: "a captured change came from another database than its own",
@@ -85,9 +85,10 @@ class Halt:
     def captures(self) -> bool:
         """Whether captured changes are taken nevertheless.
 
-        The new snapshot is, before the collection is proved equal; and what was captured of a database that is away.
+        The new snapshot is, before the collection is proved equal; what was captured of a database that is away; and all
+        where capture lost nothing and only Qdrant may differ.
         """
-        return self.reason in {Reason.RECAPTURING, Reason.UNREACHABLE}
+        return self.reason in {Reason.RECAPTURING, Reason.UNREACHABLE, Reason.POINTS_REPLACED}
 
     @property
     def writes_qdrant(self) -> bool:

@@ -106,18 +106,16 @@ class Adoption:
 def adoption(submitted: bool, log: bool, resolved: bool, embedded: bool) -> Adoption:
     """Return what follows from the replacement of these topics.
 
-    Where entries of the log or decisions may be lost, intake and capture read their topics again: what was folded is
-    known by its position, and passed over. Every reader of a topic that was replaced begins with its first record: all
-    of it was written since, or is a copy whose changes are known by their positions, too.
+    Where entries of the log may be lost, intake and capture read their topics again, and where decisions may be, intake
+    does: what was folded is known by its position, and passed over. Every reader of a topic that was replaced begins
+    with its first record: all of it was written since, or is a copy whose changes are known by their positions, too.
     """
     again = log or resolved
     restart: set[str] = set()
     if submitted or again:
         restart.add("intake")
-    if again:
-        restart.add("capture")
     if log:
-        restart.add("resolver")
+        restart |= {"capture", "resolver"}
     if resolved:
         restart |= {"legacy", "embedder"}
     if embedded:

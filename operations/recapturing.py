@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agents.assembly import HALTED, Opened, open_all, record_capture
+from agents.witnesses import record_witnesses
 from connectors.kafka.admin import topic_names
 from connectors.kafka.tail import committed_offsets, end_offsets
 from connectors.postgres.slots import drop_slot
@@ -77,11 +78,18 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
 async def _begin(
     client: ConnectClient, opened: Opened, database: Database, names: Sequence[str], progress: Progress
 ) -> None:
-    """Put collections of one database into a new source epoch, unless an interrupted run did so."""
-    left = [name for name in names if not await _was_begun(client, opened, name)]
+    """Put collections of one database into a new source epoch, unless an interrupted run did so.
+
+    Nor where capture lost nothing: what Qdrant lacks is found by comparing.
+    """
+    begun = [name for name in names if await _was_begun(client, opened, name)]
+    captured = [name for name in names if await _only_points(opened, name)]
+    if begun:
+        progress(f"{', '.join(begun)}: going on with the snapshot that was begun")
+    if captured:
+        progress(f"{', '.join(captured)}: capture lost nothing, so every point is compared and no snapshot taken")
+    left = [name for name in names if name not in {*begun, *captured}]
     if not left:
-        if names:
-            progress(f"{', '.join(names)}: going on with the snapshot that was begun")
         return
     kafka, old = opened.settings.kafka, groups(opened.collections)
     neighbours = {name: opened.collections[name] for name in database.members}
@@ -117,6 +125,10 @@ async def _was_begun(client: ConnectClient, opened: Opened, name: str) -> bool:
         return False
     (group,) = groups({name: ports})
     return (await client.status(group.connector)).running
+
+
+async def _only_points(opened: Opened, name: str) -> bool:
+    return await opened.collections[name].ledger.recorded(f"{HALTED}.{name}") == Reason.POINTS_REPLACED
 
 
 async def _leave(client: ConnectClient, opened: Opened, group: Group, left: Sequence[str], progress: Progress) -> None:
@@ -163,6 +175,7 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
             f"{name}: the stores are not equal after {_ROUNDS} repairs; the collection stays stopped.",
             f"See what differs: crossfade verify {name}",
         )
+    await record_witnesses(ports.ledger, name, ())
     await ports.ledger.record(f"{HALTED}.{name}", 0)
     progress(f"{name}: {run.legacy_documents} documents, both stores equal; it is in service again")
     return Recaptured(name, ports.source_epoch, run.legacy_documents, repaired, time.monotonic() - started)

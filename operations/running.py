@@ -29,8 +29,10 @@ from operations.context import WRONG_USE
 from operations.errors import CommandError
 from operations.observability import set_up, shut_down
 from operations.opening import bring_back, stop_those, tables_found, usable
+from operations.point_watch import compare_points, watch_points
 from operations.preparing import check_tables, prepare_topics
 from operations.stack.layout import write_private
+from operations.topic_watch import compare_topics, watch_topics
 from schemas.settings import Settings
 
 Progress = Callable[[str], None]
@@ -108,14 +110,18 @@ async def _run(
     try:
         worker = Worker(opened, roles, home, telemetry, halts)
         captures = "capture" in roles
-        guard = _guarded(opened, worker, stop) if captures else None
+        guards = [_ending(watch_topics(opened.settings.kafka, worker.halts, worker.changed), stop)]
+        if captures:
+            guards.append(_ending(guard_capture(opened, worker.halts, worker.changed), stop))
+        if "vector" in roles:
+            guards.append(_ending(watch_points(worker.halts, worker.written, worker.changed), stop))
         back = asyncio.create_task(bring_back(settings, opened, halts, captures, worker.changed, progress))
         try:
             healthy = await worker.run(stop, ready, partial(_end_within, settings.worker.drain_s + _END_BOUND_S))
         finally:
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
-        if guard is not None:
+        for guard in guards:
             await _end(guard)
     finally:
         await opened.close()
@@ -124,9 +130,9 @@ async def _run(
     progress("worker drained and stopped")
 
 
-def _guarded(opened: Opened, worker: Worker, stop: asyncio.Event) -> asyncio.Task[None]:
-    """Watch capture beside the worker; where that ends by an error, the worker drains."""
-    guard = asyncio.create_task(guard_capture(opened, worker.halts, worker.changed))
+def _ending(watch: Coroutine[Any, Any, None], stop: asyncio.Event) -> asyncio.Task[None]:
+    """Watch something for as long as the worker runs; where that ends by an error, the worker drains."""
+    guard = asyncio.create_task(watch)
     guard.add_done_callback(lambda _: stop.set())
     return guard
 
@@ -183,6 +189,9 @@ async def _prepared(
         for halt in opened.halts.values():
             halts.known(halt)
         stop_those(halts, mistakes, {**away, **opened.away})
+        await compare_topics(settings.kafka, halts)
+        if "vector" in roles:
+            await compare_points(halts)
         if "capture" in roles:
             await prepare_capture(opened, halts, progress)
     except BaseException:

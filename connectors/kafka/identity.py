@@ -35,7 +35,7 @@ class TopicIdentity:
     topic: str
 
 
-class _Uuid(AbstractType[UUID]):
+class _Uuid(AbstractType[UUID]):  # type: ignore[misc]  # aiokafka ships no types
     @classmethod
     def encode(cls, value: UUID) -> bytes:
         return value.bytes
@@ -45,7 +45,7 @@ class _Uuid(AbstractType[UUID]):
         return UUID(bytes=data.read(_UUID_BYTES))
 
 
-class _MetadataResponse(Response):
+class _MetadataResponse(Response):  # type: ignore[misc]  # as above
     API_KEY = 3
     API_VERSION = 10
     SCHEMA = Schema(
@@ -91,7 +91,7 @@ class _MetadataResponse(Response):
     )
 
 
-class _MetadataRequest10(RequestStruct):
+class _MetadataRequest10(RequestStruct):  # type: ignore[misc]  # as above
     FLEXIBLE_VERSION = True
     API_KEY = 3
     API_VERSION = 10
@@ -108,11 +108,11 @@ class _MetadataRequest10(RequestStruct):
     )
 
 
-class _MetadataRequest(Request[_MetadataRequest10]):
+class _MetadataRequest(Request[_MetadataRequest10]):  # type: ignore[misc]  # as above
     API_KEY = 3
 
     def __init__(self, topics: Iterable[str]) -> None:
-        self._topics = [(UUID(int=0), name, {}) for name in topics]
+        self._topics: list[tuple[UUID, str, dict[int, bytes]]] = [(UUID(int=0), name, {}) for name in topics]
 
     def build(self, request_struct_class: type[_MetadataRequest10]) -> _MetadataRequest10:
         """Return the request; a topic that is not there is not made."""

@@ -22,6 +22,7 @@ from aiokafka.errors import (
 
 from connectors.errors import StoreUnavailable
 from connectors.kafka.errors import mapped
+from connectors.kafka.identity import TopicIdentity, topic_identities
 from connectors.kafka.reading import consumer as complete_consumer
 from connectors.kafka.tail import group_offsets
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
@@ -186,6 +187,11 @@ class KafkaLag:
                 reader._client.add_topic(topic)
             begins, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
             return {(at.topic, at.partition): (begins[at], ends[at]) for at in places}
+
+    async def identities(self, topics: Iterable[str]) -> dict[str, TopicIdentity]:
+        """Return what those of the topics that exist are beside their names. Makes none."""
+        async with self._clients() as (admin, _):
+            return await topic_identities(admin, topics)
 
     async def committed(self, group: str) -> dict[Place, int]:
         """See `Offsets.committed`."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import structs
 
-from connectors.errors import Misconfigured
+from connectors.errors import CollectionMissing, Misconfigured
 from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
 from connectors.qdrant.points import (
     Found,
@@ -181,7 +181,7 @@ class MemoryVectorStore:
 
     def _of(self, collection: str) -> _Collection:
         if collection not in self._collections:
-            raise Misconfigured(f"collection {collection} does not exist in the vector store")
+            raise CollectionMissing(f"collection {collection} does not exist in the vector store")
         return self._collections[collection]
 
 

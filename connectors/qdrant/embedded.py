@@ -79,6 +79,7 @@ class EmbeddedVectorStore:
         """Create what is absent: the collection, and the indexes of its payload and metadata."""
         indexes = metadata_indexes(metadata)
         self._check_open()
+        self._give_up_replaced(collection)
         if not (self._folder / collection / "collection.json").exists():
             self._shards[collection] = Shard.create(collection, self._folder / collection, dimension, storage)
         known = self._of(collection).description.dimension
@@ -208,8 +209,9 @@ class EmbeddedVectorStore:
 
     async def flush(self) -> None:
         """Bring everything to disk."""
-        for shard in list(self._shards.values()):
-            if shard.unflushed:
+        for collection, shard in list(self._shards.items()):
+            self._give_up_replaced(collection)
+            if collection in self._shards and shard.unflushed:
                 shard.flush()
                 await asyncio.sleep(0)
 
@@ -230,7 +232,16 @@ class EmbeddedVectorStore:
         if self._closed:
             raise StoreUnavailable("Qdrant's engine is closed")
 
+    def _give_up_replaced(self, collection: str) -> None:
+        """Forget files that are no longer those of the collection, so that the next call opens what is there."""
+        shard = self._shards.get(collection)
+        if shard is not None and shard.replaced():
+            log.error("%s: the files of the collection were deleted or replaced", collection)
+            del self._shards[collection]
+            shard.abandon()
+
     def _of(self, collection: str) -> Shard:
+        self._give_up_replaced(collection)
         shard = self._shards.get(collection)
         if shard is None:
             self._check_open()
@@ -242,7 +253,7 @@ class EmbeddedVectorStore:
             await asyncio.sleep(FLUSH_INTERVAL_S)
             try:
                 await self.flush()
-                for collection, shard in list(self._shards.items()):
+                for collection, shard in list(self._shards.items()):  # those that flushing has not given up
                     if time.monotonic() - shard.inserted_at_s < BULK_PAUSE_S:
                         continue  # a backfill is under way: it asks for the index when it ends
                     if self._optimise and optimising_is_due(shard.unoptimised, shard.size()):

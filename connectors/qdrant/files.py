@@ -71,6 +71,14 @@ def generation_folder(folder: Path, generation: int) -> Path:
     return folder / f"g{generation}"
 
 
+def folder_inode(folder: Path) -> int | None:
+    """Return the number of a folder in its file system, None where it is not there: another of its name has another."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
 def described_dimension(home: Path, collection: str) -> int | None:
     """Return the length of a collection's vectors, None where there is none. Raises Misconfigured for damaged files."""
     description = description_of(engine_folder(home) / collection)

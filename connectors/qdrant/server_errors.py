@@ -13,7 +13,14 @@ import httpx
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+from connectors.errors import (
+    CollectionMissing,
+    CrossfadeError,
+    Misconfigured,
+    Refused,
+    StoreUnavailable,
+    TransientError,
+)
 
 # What is wrong with a request has a status of its own (INVALID_ARGUMENT, 400). A limit, a login or a collection of
 # shards that cannot serve now is waited for.
@@ -55,6 +62,8 @@ _OF_THE_SERVER: Final = re.compile(
     r"|timed? ?out|timeout|deadline|rate limit|too many requests|overload|shutting down|cancelled|not ready|recover",
     re.IGNORECASE,
 )
+# By its words, too: what is not found may also be a point, or a path of another program.
+_NO_COLLECTION: Final = re.compile(r"collection [^ ]+ (does ?n.t exist|not found)", re.IGNORECASE)
 # A limit that this request alone is beyond: in parts it may pass, as it is it never will.
 _TOO_LARGE: Final = re.compile(
     r"larger than (max|rate limiter|capacity)|message larger|length too large", re.IGNORECASE
@@ -68,6 +77,8 @@ def driver_error(error: Exception, doing: str) -> CrossfadeError | None:
     if kind is None:
         return None
     message = f"Qdrant, {doing}: {text[:_MESSAGE_LENGTH]}"
+    if kind is Misconfigured and _NO_COLLECTION.search(text):
+        return CollectionMissing(message)
     if kind is StoreUnavailable:
         return StoreUnavailable(message, retry_after_s=_retry_after_s(error))
     return kind(message)

@@ -17,11 +17,11 @@ from typing import Any, cast
 
 import qdrant_edge as edge
 
-from connectors.errors import Misconfigured, Refused, StoreUnavailable
+from connectors.errors import CollectionMissing, CrossfadeError, Refused, StoreUnavailable
 from connectors.ports import IN_MEMORY, IdPage, SearchRequest, Storage
 from connectors.qdrant.engine_errors import mapped
 from connectors.qdrant.engine_requests import INDEX_TYPES, RESCORED, filter_of, quantization_of
-from connectors.qdrant.files import Description, describe, description_of, generation_folder
+from connectors.qdrant.files import Description, describe, description_of, folder_inode, generation_folder
 from connectors.qdrant.floats import EXACT, exact_metadata
 from connectors.qdrant.journal import Entry, Inserted, Journal, Written
 from connectors.qdrant.points import (
@@ -72,6 +72,7 @@ class Shard:
         self.unflushed = 0
         self.inserted_at_s = -math.inf
         self._engine = engine
+        self._inode = folder_inode(self._generation)
         self.unoptimised = self.unindexed()
 
     @classmethod
@@ -104,10 +105,10 @@ class Shard:
 
     @classmethod
     def open(cls, collection: str, folder: Path) -> Shard:
-        """Open the collection. Raises Misconfigured where it does not exist."""
+        """Open the collection. Raises CollectionMissing where it does not exist."""
         description = description_of(folder)
         if description is None:
-            raise Misconfigured(f"collection {collection} does not exist in the vector store")
+            raise CollectionMissing(f"collection {collection} does not exist in the vector store")
         current = generation_folder(folder, description.generation)
         for other in folder.glob("g*"):
             if other != current:
@@ -132,6 +133,25 @@ class Shard:
         if number:
             log.info("%s: %d writes of the journal made once more", self.collection, number)
         self.flush()
+
+    @property
+    def _generation(self) -> Path:
+        return generation_folder(self.folder, self.description.generation)
+
+    def replaced(self) -> bool:
+        """Say whether its files were deleted, or others put in their place, while it is open."""
+        return folder_inode(self._generation) != self._inode
+
+    def abandon(self) -> None:
+        """Give up files that were replaced: whatever is there now is left as it is."""
+        journal, self.journal = self.journal, None
+        try:
+            if journal is not None:
+                journal.close()
+            with mapped(f"closing {self.collection}"):
+                self._engine.close()
+        except (CrossfadeError, OSError) as error:
+            log.warning("%s: its files were replaced, and what it had open does not close: %s", self.collection, error)
 
     def index(self, path: str, kind: IndexKind) -> None:
         """Build the index of a payload field, 7 µs a point; nothing where there is one of that kind already."""

@@ -21,6 +21,7 @@ from operations.context import (
     print_json,
     print_table,
     run,
+    say,
     told,
 )
 from topics.catalogue import DAY_MS, FOR_EVER
@@ -123,6 +124,62 @@ async def _apply(context: Context, *, yes: bool, dry_run: bool) -> tuple[Planned
         return planned, ()
     await apply_actions(context.bootstrap, todo)
     return planned, todo
+
+
+@app.command("adopt")
+def adopt_topics(
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only show what was replaced.")] = False,
+) -> None:
+    """Go on with topics that were deleted and created again, moved to another cluster, or lost unread records.
+
+    Raises the epochs, so that every change takes effect again, and has the roles read again what may have been missed.
+    Workers may run: they take nothing until it is done. Exit code 3: it waits for --yes; 1: nothing was replaced.
+    """
+    # It opens the databases, whose drivers take a while to import.
+    from operations.topic_adoption import opened  # noqa: PLC0415
+
+    with told():
+        context = load(config, home)
+
+    async def adopt() -> tuple[Any, Any]:
+        async with opened(context.settings) as adopter:
+            plan = await adopter.plan()
+            return plan, await adopter.carry_out(plan, say) if yes else None
+
+    plan, done = run(adopt())
+    document = {
+        "adopted": done is not None,
+        "replaced": dict(plan.replaced),
+        "version_epoch": plan.epochs.version,
+        "producer_epoch": plan.epochs.producer,
+        "read_again": sorted(plan.steps.restart),
+        "forgotten": done.forgotten if done else None,
+        "remedies": done.remedies if done else None,
+    }
+    if json:
+        print_json(document)
+    else:
+        for line in _adoption_said(plan, done):
+            print(line)
+    if done is None:
+        raise typer.Exit(DIFFERENCES)
+
+
+def _adoption_said(plan: Any, done: Any) -> list[str]:
+    lines = list(plan.replaced.values())
+    roles = ", ".join(sorted(plan.steps.restart))
+    epochs = f"epoch of the log {plan.epochs.version}, of producers' positions {plan.epochs.producer}"
+    if done is None:
+        return [*lines, f"To adopt: {epochs}; {roles} read their topics from the first record (needs --yes)."]
+    lines.append(f"Adopted: {epochs}; {roles} read their topics from the first record.")
+    if done.forgotten:
+        lines.append(
+            f"{amount(done.forgotten, 'document')} not in the table yet: taken again where submitted has them."
+        )
+    return [*lines, *(f"Now prove it equal: {remedy}" for remedy in done.remedies.values())]
 
 
 def _replicas_said(planned: Planned) -> list[str]:

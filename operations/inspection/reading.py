@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from agents.assembly import EPOCH, MODEL, capture_of
+from agents.assembly import MODEL, capture_of
+from agents.identities import Epochs, epochs_of
 from connectors.debezium import decode_capture
 from connectors.kafka.finding import Finder, finder
 from connectors.kafka.headers import partition_of
@@ -20,7 +21,7 @@ from connectors.qdrant import open_vector_store
 from connectors.sql_connector import LegacyConnector
 from connectors.sql_values import row_key
 from domain.fold import fold
-from domain.keys import EPOCH_SHIFT, FIRST_EPOCH, document_key, version_of
+from domain.keys import EPOCH_SHIFT, document_key, version_of
 from domain.ledger import LedgerRow
 from domain.legacy import TableDescription
 from domain.points import StoredChunk
@@ -60,7 +61,7 @@ class _Known:
 
     halt: Any = None
     capture: Capture | None = None
-    epoch: int = FIRST_EPOCH
+    epochs: Epochs = field(default_factory=Epochs)
     model: int | None = None
     description: TableDescription | None = None
     unread: dict[str, str] = field(default_factory=dict)
@@ -111,7 +112,7 @@ async def _standing(legacy: LegacyConnector, settings: Settings, name: str, know
     known.description = legacy.table.description
     known.halt = await recorded_halt(legacy.ledger, name)
     known.capture = await capture_of(legacy.ledger, settings.kafka, name, settings.collections[name])
-    known.epoch = await legacy.ledger.recorded(EPOCH) or FIRST_EPOCH
+    known.epochs = await epochs_of([legacy.ledger])
     known.model = await legacy.ledger.recorded(f"{MODEL}.{name}")
 
 
@@ -159,7 +160,7 @@ class _Kafka:
         first = max(begin, end - self._bounds.records)
         tail = await search.search({place: (first, end)}, self._is_ours, self._bounds.search_s)
         records = list(tail.records)
-        for offset in sorted(o for o in _named(stores, self._known.epoch) if begin <= o < first):
+        for offset in sorted(o for o in _named(stores, self._known.epochs.version) if begin <= o < first):
             records += (await search.search({place: (offset, offset + 1)}, self._is_ours, 2.0)).records
         cut = None
         if first > 0:
@@ -177,7 +178,7 @@ class _Kafka:
                 event, _ = decode(record, DocumentChanged)
             except InvalidEvent:
                 continue
-            version = version_of(self._known.epoch, record.offset)
+            version = version_of(self._known.epochs.version, record.offset)
             comes_to = None
             if state is not None and version > state.version:
                 verdict, state = fold(state, version, event)
@@ -211,12 +212,12 @@ class _Kafka:
         """Say whether the ledger has what a role does with a record."""
         try:
             if role == "intake":
-                at = (record.partition, self._known.epoch, record.offset)
+                at = (record.partition, self._known.epochs.producer, record.offset)
                 return any(one[0] == at[0] and one[1:] >= at[1:] for one in ledger.state.producer_positions)
             if role == "capture":
                 return self._is_captured(record, ledger)
             if role == "resolver":
-                return version_of(self._known.epoch, record.offset) <= ledger.state.version
+                return version_of(self._known.epochs.version, record.offset) <= ledger.state.version
             if role == "vector":
                 return decode(record, DocumentEmbedded)[0].version <= ledger.vector_version
             done = ledger.legacy_version if role == "legacy" else ledger.vector_version

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from connectors.errors import Misconfigured, Refused
+from connectors.errors import CollectionMissing, Misconfigured, Refused
 from connectors.ports import Storage, VectorStore
 from connectors.qdrant import server
 from domain.keys import EPOCH_SHIFT, LAST_EPOCH, packed_id, point_id, version_of
@@ -338,18 +338,20 @@ async def test_preparing_twice_is_preparing_once(store: VectorStore, name: str) 
         await store.prepare(name, 5)
 
 
-async def test_a_collection_that_does_not_exist_is_a_matter_of_configuration(store: VectorStore) -> None:
-    with pytest.raises(Misconfigured):
+async def test_a_collection_that_is_not_there_is_missing_and_no_content_is_refused(
+    store: VectorStore,
+) -> None:
+    with pytest.raises(CollectionMissing):
         await store.stored("absent", ["a"])
-    with pytest.raises(Misconfigured):
+    with pytest.raises(CollectionMissing):
         await store.write("absent", [document("a", 1)])
-    with pytest.raises(Misconfigured):
+    with pytest.raises(CollectionMissing):
         await store.search("absent", question(1, 0, 0, 0))
-    with pytest.raises(Misconfigured):
+    with pytest.raises(CollectionMissing):
         await store.count("absent")
-    with pytest.raises(Misconfigured):
+    with pytest.raises(CollectionMissing):
         await store.scan_ids("absent", None, 10)
-    with pytest.raises(Misconfigured):
+    with pytest.raises(CollectionMissing):
         await store.points("absent", packed_id(point_id("absent", "a", 0)))
 
 

@@ -85,6 +85,12 @@ class Closing:
             if table.connector == "postgres":
                 table.connection = await Connection.open("postgres", str(self.addresses.postgres))
 
+    async def recorded_epochs(self) -> tuple[int, int]:
+        """Return the epoch of the log and that of producers' positions, as recorded; 1 where they are not."""
+        found = await next(iter(self.tables.values())).connection.fetch("select name, value from crossfade_meta")
+        values = {str(name): int(value) for name, value in found}
+        return values.get("documents.log.epoch", 1), values.get("documents.submitted.epoch", 1)
+
     async def page(self, path: str = "readyz") -> tuple[int, dict[str, Any]]:
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(f"http://127.0.0.1:{self.worker.port}/{path}")

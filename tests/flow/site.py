@@ -151,7 +151,7 @@ class Store:
 
     async def verify(self, *, settle_s: float = 0.5) -> Verification:
         """Compare now, without waiting for what is under way; nothing is kept, and no vector computed again."""
-        around = Surroundings(now_ms, self.site.opened.epoch, Telemetry(tracing=False))
+        around = Surroundings(now_ms, self.site.opened.epochs.version, Telemetry(tracing=False))
         way = Way(Bounds(100, settle_s), at_rest, now_ms)
         async with open_stores(self.site.opened.settings, self.site.home, self.name) as stores:
             teller = Teller(stores, self.site.opened.bus, around, repair=False)

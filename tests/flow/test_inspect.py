@@ -90,7 +90,7 @@ async def test_what_capture_never_saw_is_missing_stale_or_a_ghost_and_the_reason
     assert code == 3
     assert f"{store.name}/row-1  stale" in said
     assert "Changed beside capture." in said
-    around = Surroundings(now_ms, store.site.opened.epoch, Telemetry(tracing=False))
+    around = Surroundings(now_ms, store.site.opened.epochs.version, Telemetry(tracing=False))
     repaired = ["unseen", "row-1", "row-2"]
     await append_refreshes(store.ports, repaired, bus=store.site.opened.bus, around=around, source="test")
     for document_id, expected in zip(repaired, ("equal", "equal", "absent"), strict=True):

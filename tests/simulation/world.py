@@ -19,6 +19,7 @@ import stamina
 
 from agents.assembly import Opened
 from agents.batch import CollectionPorts, Surroundings
+from agents.identities import Epochs
 from agents.refresh import append_refreshes
 from agents.wiring import ROLES, WIRING, RoleName
 from agents.worker import Worker
@@ -132,7 +133,7 @@ class World:
     def start(self, role: RoleName) -> None:
         """Begin a process of a role at the committed offsets."""
         bus = cast(AiokafkaBus, Port(self.bus, "bus", self.trouble))
-        opened = Opened(SETTINGS, bus, cast(Any, None), self.collections, 1, AsyncExitStack())
+        opened = Opened(SETTINGS, bus, cast(Any, None), self.collections, Epochs(), AsyncExitStack())
         worker = Worker(opened, [role], Path(), self.telemetry)
         app: SimApp = worker._apps[0]
         app.assign(self.groups[role])

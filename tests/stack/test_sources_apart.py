@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agents.assembly import Opened, capture_of
 from agents.batch import CollectionPorts
+from agents.identities import Epochs
 from connectors.database_identity import database_identity
 from connectors.debezium import ForeignChange, decode_capture
 from connectors.kafka.admin import topic_names
@@ -85,7 +86,9 @@ class Shop:
             capture = await capture_of(legacy.ledger, kafka, name, collection)
             rest = (NOTHING, NOTHING, NOTHING, NOTHING)
             ports[name] = CollectionPorts(name, collection, legacy.table, legacy.ledger, *rest, capture)
-        opened = Opened(Settings(kafka=kafka, collections=collections), NOTHING, NOTHING, ports, 1, AsyncExitStack())
+        opened = Opened(
+            Settings(kafka=kafka, collections=collections), NOTHING, NOTHING, ports, Epochs(), AsyncExitStack()
+        )
         databases = await databases_of(ports)
         await assign_captures(opened, databases, await topic_names(self.stack.kafka), lambda _: None)
         async with ConnectClient(self.stack.connect) as client:

@@ -12,6 +12,7 @@ import pytest
 
 import agents.worker
 from agents.assembly import Opened
+from agents.identities import Epochs
 from agents.runner import RoleHealth
 from agents.worker import Worker
 from schemas.settings import Settings
@@ -38,7 +39,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setattr(agents.worker, "END_POLL_S", 0.0)
     world = World()
     nothing: Any = None
-    opened = Opened(Settings(collections={}), nothing, world.vectors, {}, 1, AsyncExitStack())
+    opened = Opened(Settings(collections={}), nothing, world.vectors, {}, Epochs(), AsyncExitStack())
     made = Worker(opened, (), tmp_path, world.around.telemetry)
     made._apps.append(FakeApp())
     made._runners.append(SimpleNamespace(role="intake", health=RoleHealth("intake")))  # type: ignore[arg-type]  # its health is all that is read

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors.errors import Misconfigured, StoreUnavailable
+from connectors.errors import CollectionMissing, Misconfigured, StoreUnavailable
 from connectors.qdrant import embedded, optimise
 from connectors.qdrant.embedded import EmbeddedVectorStore
 from connectors.qdrant.files import copy_folder
@@ -70,7 +70,7 @@ async def test_a_creation_that_did_not_end_is_made_again(store: Store, tmp_path:
     await store.prepare("half", DIMENSION)
     again = await reopened(store, tmp_path)
     (tmp_path / "qdrant" / "half" / "collection.json").unlink()
-    with pytest.raises(Misconfigured):
+    with pytest.raises(CollectionMissing):
         await again.count("half")
     await again.prepare("half", DIMENSION)
     assert await again.count("half") == 0
@@ -242,3 +242,34 @@ def test_a_copy_keeps_content_and_holes(tmp_path: Path) -> None:
     for name in ("inner/sparse", "empty", "full"):
         assert (tmp_path / "target" / name).read_bytes() == (source / name).read_bytes()
     assert (tmp_path / "target" / "inner" / "sparse").stat().st_blocks * 512 < 1 << 20
+
+
+async def test_files_that_are_deleted_under_the_open_engine_are_missing_and_can_be_made_again(
+    store: Store, tmp_path: Path
+) -> None:
+    await store.prepare("gone", DIMENSION)
+    await store.write("gone", [document("a", 1)])
+    shutil.rmtree(tmp_path / "qdrant" / "gone")
+    with pytest.raises(CollectionMissing):
+        await store.write("gone", [document("b", 1)])
+    await store.flush()
+    await store.prepare("gone", DIMENSION)
+    await store.write("gone", [document("b", 1)])
+    assert await store.count("gone") == 1
+
+
+async def test_older_files_that_are_put_in_place_under_the_open_engine_are_what_is_read(
+    store: Store, tmp_path: Path
+) -> None:
+    folder, backup = tmp_path / "qdrant" / "old", tmp_path / "backup"
+    await store.prepare("old", DIMENSION)
+    await store.write("old", [document("a", 1)])
+    await store.flush()
+    shutil.copytree(folder, backup)
+    await store.write("old", [document("a", 2), document("b", 2)])
+    await store.flush()
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+    assert {i: [p.version for p in points] for i, points in (await store.stored("old", ["a", "b"])).items()} == {
+        "a": [1]
+    }

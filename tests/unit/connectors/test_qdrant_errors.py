@@ -15,7 +15,15 @@ from grpc.aio import AioRpcError, Metadata  # type: ignore[import-untyped]  # gr
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from connectors.errors import CrossfadeError, Misconfigured, PermanentError, Refused, StoreUnavailable, TransientError
+from connectors.errors import (
+    CollectionMissing,
+    CrossfadeError,
+    Misconfigured,
+    PermanentError,
+    Refused,
+    StoreUnavailable,
+    TransientError,
+)
 from connectors.qdrant import engine_errors, server_errors, wire
 from connectors.qdrant.server import ServerVectorStore
 from schemas.settings import Qdrant
@@ -67,7 +75,7 @@ def test_http_statuses_are_mapped(status: int, expected: type[CrossfadeError]) -
         (ConnectionRefusedError("refused"), StoreUnavailable),
         (TimeoutError(), StoreUnavailable),
         (RuntimeError("Client was closed"), StoreUnavailable),
-        (ValueError("Collection c not found"), Misconfigured),
+        (ValueError("Collection c not found"), CollectionMissing),
         (ValueError("Wrong vector"), Refused),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from agents.assembly import Opened, capture_of
 from agents.batch import CollectionPorts
+from agents.identities import Epochs
 from connectors.database_identity import DatabaseIdentity
 from connectors.memory.legacy import MemoryLedger, MemoryLegacy, MemoryTable
 from domain.halts import Reason
@@ -48,7 +49,7 @@ class Site:
         ports = {}
         for name, each, _ in collections:
             ports[name] = replace(each, capture=await capture_of(each.ledger, SETTINGS.kafka, name, each.settings))
-        opened = Opened(SETTINGS, NOTHING, NOTHING, ports, 1, AsyncExitStack())
+        opened = Opened(SETTINGS, NOTHING, NOTHING, ports, Epochs(), AsyncExitStack())
         await assign_captures(opened, databases(collections, roles or {}), self.topics, lambda _: None)
         self.opened = opened.collections
         found = {name: each.capture for name, each in opened.collections.items() if each.capture is not None}

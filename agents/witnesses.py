@@ -1,0 +1,60 @@
+"""Which points a Qdrant collection is known again by: those that this process wrote last, and some of all."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from connectors.ports import Ledger, VectorStore
+from domain.keys import packed_id, point_id
+from domain.ledger import VectorMark
+from domain.witnesses import RECENT, SAMPLED, Witness, as_text, from_text
+
+_NAME_LENGTH = 110
+
+
+@dataclass(slots=True)
+class Written:
+    """The points that were written last, by collection."""
+
+    last: dict[str, deque[Witness]] = field(default_factory=dict)
+
+    def note(self, name: str, marks: Sequence[VectorMark]) -> None:
+        """Note what the vector writer did: the first point of each document that has one."""
+        last = self.last.setdefault(name, deque(maxlen=RECENT))
+        for mark in marks[-RECENT:]:
+            if mark.chunk_count:
+                last.append(Witness(packed_id(point_id(name, mark.id, 0)), mark.version))
+
+
+async def sample(vectors: VectorStore, name: str) -> tuple[Witness, ...]:
+    """Return some points from anywhere in a collection, with their versions. Raises as the port does."""
+    ids = b""
+    for _ in range(SAMPLED):
+        ids += (await vectors.scan_ids(name, str(uuid4()), 1)).ids
+    if not ids:
+        ids = (await vectors.scan_ids(name, None, SAMPLED)).ids
+    return tuple(Witness(point, version) for point, version in (await versions(vectors, name, ids)).items())
+
+
+async def versions(vectors: VectorStore, name: str, ids: bytes) -> dict[bytes, int]:
+    """Return the versions of those points that are there, by their packed ids; those of others are left out."""
+    found = await vectors.points(name, ids)
+    return {
+        packed_id(point_id(name, document, one.chunk)): one.version
+        for document, points in found.items()
+        for one in points
+        if document
+    }
+
+
+async def recorded_witnesses(ledger: Ledger, name: str) -> tuple[Witness, ...]:
+    """Return what is recorded."""
+    return from_text(await ledger.identity(f"witnesses.{name}"[:_NAME_LENGTH]))
+
+
+async def record_witnesses(ledger: Ledger, name: str, witnesses: Sequence[Witness]) -> None:
+    """Record the points that a collection is to be known again by; none when it was made equal anew."""
+    await ledger.set_identity(f"witnesses.{name}"[:_NAME_LENGTH], as_text(witnesses))

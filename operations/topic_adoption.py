@@ -1,0 +1,222 @@
+"""Adopts topics that were replaced: raises the epochs, has the roles read what may have been missed, and goes on.
+
+Each step can be done again: what was cut short is begun from the front, with epochs that are higher once more. Nothing
+reads from the topics meanwhile, because the workers take part in the quarantine until its last step ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from agents.assembly import HALTED, LOG_PARTITIONS, capture_of
+from agents.identities import (
+    EPOCH,
+    PRODUCER_EPOCH,
+    REPLACED,
+    Epochs,
+    databases,
+    epochs_of,
+    found_replaced,
+    note_replaced,
+    record_mark,
+)
+from connectors.failpoints import passing
+from connectors.kafka.groups import left_alone, set_offsets
+from connectors.legacy_connector import open_legacy
+from connectors.ports import Ledger
+from domain.halts import Halt, Reason
+from domain.topics import Adoption, Replaced, TopicLook, TopicMark, adoption
+from operations.errors import CommandError
+from operations.topic_watch import READERS, TopicWatch, captured_through
+from schemas.settings import Collection, Settings
+from topics.captures import Capture
+from topics.catalogue import CATALOGUE, EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
+
+Progress = Callable[[str], None]
+# A worker leaves its groups within the time that it takes part in a quarantine, and drains; a killed one is thrown out.
+ALONE_S = 90.0
+_CAPTURE = "capture"
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What adoption uses of one collection."""
+
+    name: str
+    settings: Collection
+    ledger: Ledger
+    capture: Capture | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was replaced, and what follows from it."""
+
+    replaced: Mapping[str, str]
+    steps: Adoption
+    captured: frozenset[str]
+    epochs: Epochs
+
+
+@dataclass(slots=True)
+class Adopted:
+    """What was done. `remedies` are the commands that bring each collection that is still quarantined back."""
+
+    epochs: Epochs
+    forgotten: int = 0
+    remedies: dict[str, str] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Adopter]:
+    """Open the ledgers of every collection. Raises StoreUnavailable where a database or the brokers do not answer."""
+    async with AsyncExitStack() as resources:
+        books: dict[str, Book] = {}
+        for name, collection in settings.collections.items():
+            legacy = await open_legacy(name, collection, collection.dsn or "")
+            resources.push_async_callback(legacy.close)
+            await legacy.prepare()
+            capture = await capture_of(legacy.ledger, settings.kafka, name, collection)
+            books[name] = Book(name, collection, legacy.ledger, capture)
+        watch = TopicWatch(settings.kafka, books)
+        resources.push_async_callback(watch.close)
+        yield Adopter(settings, books, watch)
+
+
+@dataclass(slots=True)
+class Adopter:
+    """Plans an adoption and carries it out."""
+
+    settings: Settings
+    books: dict[str, Book]
+    watch: TopicWatch
+
+    async def plan(self) -> Plan:
+        """Return what is to be done. Raises CommandError where no topic was replaced, or one is missing."""
+        found = await self.watch.confirmed()
+        said = {topic: one.said for topic, one in found.items()}
+        for members in databases(self.books):
+            for topic in await found_replaced(members[0].ledger):
+                said.setdefault(topic, f"{topic} was found replaced before")
+        working = {topic for topic in said if topic in READERS}
+        if not working:
+            raise _nothing(self._captured(found))
+        await self._check_usable()
+        steps = adoption(SUBMITTED in working, LOG in working, RESOLVED in working, EMBEDDED in working)
+        epochs = await epochs_of([book.ledger for book in self.books.values()])
+        raised = Epochs(epochs.version + steps.version_epoch, epochs.producer + steps.producer_epoch)
+        return Plan(said, steps, frozenset(self._captured(found)), raised)
+
+    async def carry_out(self, plan: Plan, progress: Progress) -> Adopted:
+        """Do it. Raises CommandError where a worker goes on reading."""
+        await self._quarantine(plan)
+        await self._wait_alone(progress)
+        looks = await self._looks()
+        done = Adopted(plan.epochs)
+        passing("adoption.before_epochs")
+        for book in self.books.values():
+            await book.ledger.record(EPOCH, plan.epochs.version)
+            await book.ledger.record(PRODUCER_EPOCH, plan.epochs.producer)
+            await book.ledger.record(LOG_PARTITIONS, len(looks[LOG].bounds))
+            if plan.steps.forget:
+                done.forgotten += await book.ledger.forget_undelivered()
+        passing("adoption.before_offsets")
+        read = await self._restart(plan, looks)
+        passing("adoption.before_marks")
+        for members in databases(self.books):
+            readers = {**READERS, **self.watch.captured(members)}
+            for topic in readers.keys() & looks.keys() - plan.captured:
+                bounds = {at: end for at, (_, end) in looks[topic].bounds.items()}
+                positions = {**looks[topic].read, **read.get(topic, {})}
+                await record_mark(
+                    members[0].ledger, topic, TopicMark(looks[topic].cluster, looks[topic].topic, bounds, positions)
+                )
+        await self._release(plan, done)
+        return done
+
+    async def _check_usable(self) -> None:
+        looks = await self._looks()
+        missing = sorted(READERS.keys() - looks.keys())
+        if missing:
+            raise CommandError(
+                f"There is no topic {', '.join(missing)}.", "Make what is missing (crossfade topics apply), then adopt."
+            )
+        counts = {topic.name: len(looks[topic.name].bounds) for topic in CATALOGUE if topic.partitions == "log"}
+        if len(set(counts.values())) > 1:
+            raise CommandError(
+                f"The working topics must have one number of partitions, they have {counts}.",
+                "Delete what was made with another one, make it again (crossfade topics apply), then adopt.",
+            )
+
+    def _captured(self, found: Mapping[str, Replaced]) -> dict[str, list[str]]:
+        """Return the replaced topics of capture, with the collections that are captured through them."""
+        names: dict[str, list[str]] = {}
+        for name, book in self.books.items():
+            own = captured_through(book)
+            if own in found:
+                names.setdefault(own, []).append(name)
+        return names
+
+    async def _looks(self) -> dict[str, TopicLook]:
+        return await self.watch.look({**READERS, **self.watch.captured(self.books.values())})
+
+    async def _quarantine(self, plan: Plan) -> None:
+        for members in databases(self.books):
+            await note_replaced(members[0].ledger, plan.replaced.keys() & READERS.keys())
+        for name, book in self.books.items():
+            if not await book.ledger.recorded(f"{HALTED}.{name}"):
+                await book.ledger.record(f"{HALTED}.{name}", Reason.TOPIC_REPLACED)
+
+    async def _wait_alone(self, progress: Progress) -> None:
+        progress("waiting until the workers have left the topics")
+        groups = sorted({group_of(role) for roles in READERS.values() for role in roles} | {group_of(_CAPTURE)})
+        busy = await left_alone(self.settings.kafka.bootstrap or "", groups, ALONE_S)
+        if busy:
+            raise CommandError(
+                f"Something still reads as {', '.join(busy)}; nothing was changed.",
+                "Workers of this version leave by themselves. Stop the others, then adopt.",
+            )
+
+    async def _restart(self, plan: Plan, looks: Mapping[str, TopicLook]) -> dict[str, dict[str, dict[int, int]]]:
+        """Have the roles begin with the first record of their topics; return the positions, by topic and role."""
+        captured = self.watch.captured(self.books.values()).keys() & looks.keys()
+        found: dict[str, dict[str, dict[int, int]]] = {}
+        for role in sorted(plan.steps.restart):
+            topics = captured if role == _CAPTURE else [topic for topic, roles in READERS.items() if role in roles]
+            for topic in topics:
+                begins = {at: begin for at, (begin, _) in looks[topic].bounds.items()}
+                places = {(topic, at): begin for at, begin in begins.items()}
+                await set_offsets(self.settings.kafka.bootstrap or "", group_of(role), places)
+                found.setdefault(topic, {})[role] = begins
+        return found
+
+    async def _release(self, plan: Plan, done: Adopted) -> None:
+        """End the quarantine; what must be compared or captured again stays in one that says so."""
+        for name, book in self.books.items():
+            number = await book.ledger.recorded(f"{HALTED}.{name}") or 0
+            if number == Reason.TOPIC_REPLACED:
+                number = self._after(book, plan)
+                await book.ledger.record(f"{HALTED}.{name}", number)
+            if number:
+                done.remedies[name] = Halt(name, Reason(number)).mend
+        passing("adoption.before_release")
+        for members in databases(self.books):
+            await members[0].ledger.set_identity(REPLACED, "")
+
+    def _after(self, book: Book, plan: Plan) -> int:
+        own = captured_through(book)
+        if own in plan.captured:
+            return Reason.CAPTURE_LOST
+        return Reason.POINTS_REPLACED if plan.steps.behind else 0
+
+
+def _nothing(captured: Mapping[str, list[str]]) -> CommandError:
+    if not captured:
+        return CommandError("No topic was replaced: there is nothing to adopt.", "See them: crossfade topics list")
+    names = sorted({name for names in captured.values() for name in names})
+    return CommandError(
+        f"Only topics of capture were replaced: {', '.join(sorted(captured))}.",
+        f"What was lost in them is captured again by: crossfade recapture {' '.join(names)}",
+    )
