@@ -109,5 +109,17 @@ async def opened(kind: str) -> AsyncIterator[VectorStore]:
         shutil.rmtree(home)
 
 
+async def delete(store: VectorStore, name: str) -> None:
+    """Delete a collection behind crossfade's back."""
+    if isinstance(store, MemoryVectorStore):
+        del store._collections[name]
+    elif isinstance(store, ServerVectorStore):
+        await store._client.delete_collection(name)
+    else:
+        assert isinstance(store, EmbeddedVectorStore | HostedVectorStore)
+        folder = store._folder if isinstance(store, EmbeddedVectorStore) else store._socket.parent / "qdrant"
+        shutil.rmtree(folder / name)
+
+
 SERVERS = ["server grpc", "server rest"] if SERVER_URL else []
 KINDS = ["memory", "embedded", "hosted", "local mode", "grpc gateway", "rest gateway", *SERVERS]

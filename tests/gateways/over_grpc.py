@@ -69,6 +69,10 @@ class _Collections(CollectionsServicer):
         return grpc.CollectionOperationResponse(result=done)
 
     @_answered
+    async def Delete(self, request: grpc.DeleteCollection) -> grpc.CollectionOperationResponse:
+        return grpc.CollectionOperationResponse(result=await self._client.delete_collection(request.collection_name))
+
+    @_answered
     async def Get(self, request: grpc.GetCollectionInfoRequest) -> grpc.GetCollectionInfoResponse:
         found = RestToGrpc.convert_collection_info(await self._store.collection(request.collection_name))
         return grpc.GetCollectionInfoResponse(result=found)

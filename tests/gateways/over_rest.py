@@ -49,6 +49,9 @@ class _Rest:
     async def create(self, name: str, body: bytes) -> bool:
         return await self._client.create_collection(name, models.CreateCollection.model_validate(read(body)).vectors)
 
+    async def delete(self, name: str, _: bytes) -> bool:
+        return await self._client.delete_collection(name)
+
     async def collection(self, name: str, _: bytes) -> models.CollectionInfo:
         return await self._store.collection(name)
 
@@ -112,6 +115,7 @@ def _routes(rest: _Rest) -> list[web.RouteDef]:
         web.get(at + "/exists", _answered(rest.exists)),
         web.put(at, _answered(rest.create)),
         web.get(at, _answered(rest.collection)),
+        web.delete(at, _answered(rest.delete)),
         web.patch(at, _answered(rest.change)),
         web.put(at + "/index", _answered(rest.index)),
         web.put(at + "/points", _answered(rest.upsert)),

@@ -1,0 +1,123 @@
+"""A collection of points that is not the one that was written is found, over every adapter of `VectorStore`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from agents.halts import Halts
+from agents.witnesses import Written, record_witnesses
+from connectors.ports import VectorStore
+from domain.halts import Reason
+from domain.ledger import VectorMark
+from domain.points import DocumentPoints
+from operations import point_watch
+from operations.point_watch import PointWatch
+from tests.contract.vector_stores import DIMENSION, KINDS, delete, document, opened
+from tests.unit.agents.parts import NAME, CountingEmbedder, World
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[VectorStore]:
+    monkeypatch.setattr(point_watch, "_CONFIRM_S", 0.0)
+    async with opened(request.param) as made:
+        await made.prepare(NAME, DIMENSION)
+        yield made
+
+
+class FourNumbers(CountingEmbedder):
+    @property
+    def dimension(self) -> int:
+        return DIMENSION
+
+
+class Ground:
+    """A collection over the store, and watches of as many processes as a test wants."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self.store, self.world = store, World()
+        self.ports = replace(self.world.ports, vectors=store, embedder=FourNumbers())
+
+    def watch(self) -> PointWatch:
+        halts = Halts({NAME: self.ports}, self.world.around.telemetry, {NAME: self.ports.settings})
+        return PointWatch(halts, Written())
+
+    async def write(self, watch: PointWatch, *documents: DocumentPoints) -> None:
+        await self.store.write(NAME, documents)
+        watch.written.note(NAME, [VectorMark(d.id, d.version, None, len(d.chunks), "m") for d in documents])
+
+
+def reason(watch: PointWatch) -> Reason | None:
+    halt = watch.halts.of(NAME)
+    return None if halt is None else halt.reason
+
+
+async def test_the_same_collection_is_never_quarantined(store: VectorStore) -> None:
+    ground = Ground(store)
+    watch = ground.watch()
+    assert not await watch.look()
+    await ground.write(watch, *(document(f"d{n}", n + 1) for n in range(30)))
+    assert not await watch.look()
+    await ground.write(watch, document("d29", 50, vectors=()), document("d28", 51))
+    assert not await watch.look()
+    assert not await ground.watch().look()
+
+
+async def test_a_collection_deleted_under_a_worker_is_made_again_and_quarantined(store: VectorStore) -> None:
+    ground = Ground(store)
+    watch = ground.watch()
+    await ground.write(watch, document("a", 1), document("b", 2))
+    assert not await watch.look()
+    await delete(store, NAME)
+    assert await watch.look()
+    assert reason(watch) is Reason.POINTS_REPLACED
+    await ground.write(watch, document("c", 3))
+    assert await store.count(NAME) == 1
+    assert not await watch.look(), "it is quarantined once"
+
+
+async def test_a_collection_made_again_between_runs_is_found_by_the_next_process(store: VectorStore) -> None:
+    ground = Ground(store)
+    watch = ground.watch()
+    await ground.write(watch, *(document(f"d{n}", 0) for n in range(9)))
+    assert not await watch.look()
+    await delete(store, NAME)
+    await store.prepare(NAME, DIMENSION)
+    following = ground.watch()
+    assert await following.look()
+    assert reason(following) is Reason.POINTS_REPLACED
+
+
+async def test_an_older_state_and_another_collection_in_its_place_are_found(store: VectorStore) -> None:
+    ground = Ground(store)
+    watch = ground.watch()
+    old = [document(f"d{n}", n + 1) for n in range(30)]
+    await ground.write(watch, *old)
+    assert not await watch.look()
+    await ground.write(watch, document("d0", 90))
+    assert not await watch.look()
+    # As a snapshot from before the last change, or a copy of it behind an alias.
+    await delete(store, NAME)
+    await store.prepare(NAME, DIMENSION)
+    await store.write(NAME, old)
+    assert await watch.look()
+    assert reason(watch) is Reason.POINTS_REPLACED
+
+
+async def test_what_was_proved_equal_again_is_known_by_other_points(store: VectorStore) -> None:
+    ground = Ground(store)
+    watch = ground.watch()
+    await ground.write(watch, document("a", 1), document("b", 2))
+    assert not await watch.look()
+    await delete(store, NAME)
+    assert await watch.look()
+    # What a recapture does at its end; the documents are gone from the table meanwhile.
+    await record_witnesses(ground.ports.ledger, NAME, ())
+    await ground.ports.ledger.record(f"halted.{NAME}", 0)
+    assert not await watch.look()
+    await watch.halts.follow()
+    assert reason(watch) is None
+    assert not await watch.look()
+    assert not await ground.watch().look()
