@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from domain.keys import EPOCH_SHIFT
+from domain.keys import FIRST_EPOCH
 from domain.ledger import LedgerRow
 from schemas.documents import Evidence, Position
 
@@ -18,12 +18,14 @@ class Ends:
     """Where everything ends that a ledger row has positions in.
 
     `newest` is the version of the last entry in the document's partition of the log, `position` the end of the
-    database's log (empty: unknown), `submitted` the end offset of each partition of the submitted topic.
+    database's log (empty: unknown), `submitted` the end offset of each partition of the submitted topic, whose epoch is
+    `producer_epoch`.
     """
 
     newest: int
     position: Position
     submitted: Mapping[int, int]
+    producer_epoch: int = FIRST_EPOCH
 
 
 def impossible_versions(row: LedgerRow, ends: Ends, row_version: int | None = None) -> dict[str, tuple[int, int]]:
@@ -57,5 +59,4 @@ def evidence_of(row: LedgerRow, ends: Ends, waited: int | None = None) -> Eviden
 
 def _is_beyond(position: tuple[int, int, int], ends: Ends) -> bool:
     partition, epoch, offset = position
-    newest_epoch = (ends.newest + 1) >> EPOCH_SHIFT
-    return epoch > newest_epoch or (epoch == newest_epoch and offset >= ends.submitted.get(partition, 0))
+    return epoch > ends.producer_epoch or (epoch == ends.producer_epoch and offset >= ends.submitted.get(partition, 0))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from agents.assembly import EPOCH, capture_of
+from agents.assembly import capture_of
+from agents.identities import epochs_of
 from connectors.errors import Misconfigured
 from connectors.kafka.headers import partition_of
 from connectors.kafka.tail import end_offsets
-from domain.keys import FIRST_EPOCH, document_key, version_of
+from domain.keys import document_key, version_of
 from domain.repair import Ends
 from operations.capture_places import log_end
 from operations.verification.stores import Stores
@@ -21,9 +22,11 @@ async def ends_of(settings: Settings, stores: Stores, ids: Collection[str]) -> d
     """Return the ends for each document. Raises StoreUnavailable, Misconfigured where a topic is missing."""
     offsets = await end_offsets(settings.kafka.bootstrap or "", [LOG, SUBMITTED])
     log = offsets[LOG]
-    epoch = await stores.ledger.recorded(EPOCH) or FIRST_EPOCH
+    epochs = await epochs_of([stores.ledger])
     position = await _position(settings, stores)
-    return {one: Ends(_newest(stores.name, one, epoch, log), position, offsets[SUBMITTED]) for one in ids}
+    submitted = offsets[SUBMITTED]
+    newest = {one: _newest(stores.name, one, epochs.version, log) for one in ids}
+    return {one: Ends(newest[one], position, submitted, epochs.producer) for one in ids}
 
 
 def _newest(collection: str, document_id: str, epoch: int, log: dict[int, int]) -> int:
