@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from uuid import uuid4
 from connectors.ports import Ledger, VectorStore
 from domain.keys import packed_id, point_id
 from domain.ledger import VectorMark
-from domain.witnesses import RECENT, SAMPLED, Witness, as_text, from_text
+from domain.witnesses import RECENT, SAMPLED, Witness
 
 _NAME_LENGTH = 110
 
@@ -58,3 +60,13 @@ async def recorded_witnesses(ledger: Ledger, name: str) -> tuple[Witness, ...]:
 async def record_witnesses(ledger: Ledger, name: str, witnesses: Sequence[Witness]) -> None:
     """Record the points that a collection is to be known again by; none when it was made equal anew."""
     await ledger.set_identity(f"witnesses.{name}"[:_NAME_LENGTH], as_text(witnesses))
+
+
+def as_text(witnesses: Sequence[Witness]) -> str:
+    """Return witnesses as they are recorded."""
+    return json.dumps([[b64encode(one.point).decode(), one.version] for one in witnesses], separators=(",", ":"))
+
+
+def from_text(text: str | None) -> tuple[Witness, ...]:
+    """Return recorded witnesses."""
+    return tuple(Witness(b64decode(point), version) for point, version in json.loads(text or "[]"))

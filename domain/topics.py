@@ -46,12 +46,14 @@ class TopicLook:
 class Replaced:
     """A topic that is not the one that was recorded. `sure`: nothing but a replacement looks like it, even once.
 
-    Not sure are the offsets: a broker that just came back may know of fewer for a moment.
+    Not sure are the offsets: a broker that just came back may know of fewer for a moment. `moved`: it is on another
+    cluster, and may be a copy.
     """
 
     topic: str
     said: str
     sure: bool
+    moved: bool = False
 
 
 def replaced(name: str, mark: TopicMark, look: TopicLook | None) -> Replaced | None:
@@ -59,7 +61,7 @@ def replaced(name: str, mark: TopicMark, look: TopicLook | None) -> Replaced | N
     if look is None:
         return Replaced(name, f"{name} does not exist any more", sure=False)
     if mark.cluster and look.cluster and mark.cluster != look.cluster:
-        return Replaced(name, f"{name} is on another cluster ({look.cluster}, it was {mark.cluster})", sure=True)
+        return Replaced(name, f"{name} is on another cluster ({look.cluster}, it was {mark.cluster})", True, moved=True)
     if mark.topic and look.topic and mark.topic != look.topic:
         return Replaced(name, f"{name} was deleted and created again", sure=True)
     said = _went_back(mark, look) or _unread_gone(mark, look)

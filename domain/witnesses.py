@@ -6,8 +6,6 @@ place has others. Points are never deleted (a deletion leaves a tombstone), so t
 
 from __future__ import annotations
 
-import json
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,13 +42,3 @@ def missing(witnesses: Sequence[Witness], versions: Mapping[bytes, int]) -> str:
     if lost and (2 * len(lost) >= len(witnesses) or (newest and any(one.version == newest for one in lost))):
         return f"{len(lost)} of {len(witnesses)} points that were written are missing or older"
     return ""
-
-
-def as_text(witnesses: Sequence[Witness]) -> str:
-    """Return witnesses as they are recorded."""
-    return json.dumps([[b64encode(one.point).decode(), one.version] for one in witnesses], separators=(",", ":"))
-
-
-def from_text(text: str | None) -> tuple[Witness, ...]:
-    """Return recorded witnesses."""
-    return tuple(Witness(b64decode(point), version) for point, version in json.loads(text or "[]"))

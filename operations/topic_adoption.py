@@ -58,6 +58,7 @@ class Plan:
     steps: Adoption
     captured: frozenset[str]
     epochs: Epochs
+    moved: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -106,8 +107,9 @@ class Adopter:
         await self._check_usable()
         steps = adoption(SUBMITTED in working, LOG in working, RESOLVED in working, EMBEDDED in working)
         epochs = await epochs_of([book.ledger for book in self.books.values()])
+        moved = frozenset(topic for topic, one in found.items() if one.moved)
         raised = Epochs(epochs.version + steps.version_epoch, epochs.producer + steps.producer_epoch)
-        return Plan(said, steps, frozenset(self._captured(found)), raised)
+        return Plan(said, steps, frozenset(self._captured(found)), raised, moved)
 
     async def carry_out(self, plan: Plan, progress: Progress) -> Adopted:
         """Do it. Raises CommandError where a worker goes on reading."""
@@ -186,7 +188,7 @@ class Adopter:
         for role in sorted(plan.steps.restart):
             topics = captured if role == _CAPTURE else [topic for topic, roles in READERS.items() if role in roles]
             for topic in topics:
-                begins = {at: begin for at, (begin, _) in looks[topic].bounds.items()}
+                begins = _first(plan, looks[topic], topic, role)
                 places = {(topic, at): begin for at, begin in begins.items()}
                 await set_offsets(self.settings.kafka.bootstrap or "", group_of(role), places)
                 found.setdefault(topic, {})[role] = begins
@@ -210,6 +212,19 @@ class Adopter:
         if own in plan.captured:
             return Reason.CAPTURE_LOST
         return Reason.POINTS_REPLACED if plan.steps.behind else 0
+
+
+def _first(plan: Plan, look: TopicLook, topic: str, role: str) -> dict[int, int]:
+    """Return where a role begins: with the first record, or behind what was copied and read elsewhere.
+
+    What is copied of the submitted topic to another cluster would take effect again. Where the group's offsets were
+    copied with it, they say what was read: nobody of this cluster has read since the quarantine.
+    """
+    copied = topic == SUBMITTED and topic in plan.moved
+    return {
+        at: max(begin, min(end, look.read.get(role, {}).get(at, begin))) if copied else begin
+        for at, (begin, end) in look.bounds.items()
+    }
 
 
 def _nothing(captured: Mapping[str, list[str]]) -> CommandError:

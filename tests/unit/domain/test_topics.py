@@ -40,6 +40,7 @@ def test_another_id_or_cluster_is_another_topic_whatever_its_offsets() -> None:
     again = found(MARK, look((0, 90), (0, 90), topic="other"))
     moved = found(MARK, look((0, 90), (0, 90), topic="other", cluster="there"))
     assert (again.sure, again.said) == (True, "log was deleted and created again")
+    assert (again.moved, moved.moved) == (False, True)
     assert (moved.sure, moved.said) == (True, "log is on another cluster (there, it was cluster)")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from agents.witnesses import as_text, from_text
 from domain.keys import LAST_EPOCH, version_of
-from domain.witnesses import RECENT, SAMPLED, Witness, as_text, chosen, from_text, missing
+from domain.witnesses import RECENT, SAMPLED, Witness, chosen, missing
 
 
 def points(*versions: int) -> list[Witness]:
