@@ -85,8 +85,8 @@ class Halt:
     def captures(self) -> bool:
         """Whether captured changes are taken nevertheless.
 
-        The new snapshot is, before the collection is proved equal; what was captured of a database that is away; and all
-        where capture lost nothing and only Qdrant may differ.
+        The new snapshot is, before the collection is proved equal; what was captured of a database that is away; and
+        all where capture lost nothing and only Qdrant may differ.
         """
         return self.reason in {Reason.RECAPTURING, Reason.UNREACHABLE, Reason.POINTS_REPLACED}
 

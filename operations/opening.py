@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from agents.assembly import Opened
 from agents.halts import Halts
+from agents.identities import epochs_of
 from connectors.errors import CrossfadeError, Misconfigured
 from domain.halts import Halt, Reason
 from operations.capturing import prepare_capture
@@ -89,9 +90,10 @@ async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progres
     if opened.opener is None:
         raise Misconfigured("these collections were opened without what opens another")
     legacy = await opened.opener.database(name)
-    ports, epoch, halt = await opened.opener.collection(name, legacy)
-    if epoch != opened.epoch:
-        raise Misconfigured(f"its versions are of partition epoch {epoch}, the worker's of {opened.epoch}: restart it")
+    ports, halt = await opened.opener.collection(name, legacy)
+    own = await epochs_of([ports.ledger])
+    if own.version > opened.epochs.version or own.producer > opened.epochs.producer:
+        raise Misconfigured(f"its epochs are {own}, the worker's {opened.epochs}: start the worker again")
     with_it = replace(opened, collections={**opened.collections, name: ports})
     if captures and halt is None:
         await prepare_capture(with_it, halts, progress, only=(name,))

@@ -33,7 +33,7 @@ _GROUPS = {reads.role: reads.group for reads in pipeline(())}
 
 @dataclass(slots=True)
 class TopicWatch:
-    """Compares and records. `known` are the marks that this process wrote or read, by the first collection of a database and topic."""
+    """Compares and records. `known` are the marks of this process, by a database's first collection and topic."""
 
     kafka: Kafka
     collections: Mapping[str, Recorded]
