@@ -17,6 +17,7 @@ from agents.wiring import ROLES
 from connectors.errors import CrossfadeError
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus
+from domain.fold import LedgerState
 from domain.points import DocumentPoints, chunks_of
 from schemas.content import content_hash
 from schemas.dead_letters import dead_letter
@@ -121,6 +122,18 @@ def _last_of_the_batch(items: Any) -> dict[str, Any]:
     return {event.id: (message, event) for message, event in items}
 
 
+def _no_versions(*_: object) -> dict[str, tuple[int, int]]:
+    return {}
+
+
+def _ledger_as_it_is(ledger: LedgerState, _: object) -> LedgerState:
+    return ledger
+
+
+async def _nothing_unsound(*_: object) -> dict[str, int]:
+    return {}
+
+
 def _without_tenant(**fields: Any) -> DocumentEmbedded:
     return DocumentEmbedded(**fields | {"tenant": "default"})
 
@@ -186,6 +199,36 @@ MUTANTS: tuple[Mutant, ...] = (
         "pending ignored",
         "captured changes older than a producer's write take effect after it",
         {"domain.fold.is_pending": _never},
+    ),
+    Mutant(
+        "an unawaited echo brings nothing",
+        "a row that comes back from an archive with its version is missing in Qdrant",
+        {"domain.fold.is_unawaited": _never},
+    ),
+    Mutant(
+        "a repair ends no wait",
+        "a document whose echo was lost is frozen for ever",
+        {"domain.fold.wait_is_ended": _never},
+    ),
+    Mutant(
+        "impossible positions believed",
+        "a damaged position has every later change passed over",
+        {"domain.fold._without_disproved": _ledger_as_it_is},
+    ),
+    Mutant(
+        "impossible versions believed",
+        "a damaged version has every later change passed over",
+        {"operations.verification.unsound.impossible_versions": _no_versions},
+    ),
+    Mutant(
+        "points beyond the log kept",
+        "a point of a version that is too high is never written again",
+        {"connectors.memory.vectors.MemoryVectorStore.forget": _nothing},
+    ),
+    Mutant(
+        "only differences repaired",
+        "a damaged ledger row of a document that is still the same hides its next change",
+        {"tests.simulation.run.unsound": _nothing_unsound},
     ),
     Mutant(
         "refresh without a comparison",

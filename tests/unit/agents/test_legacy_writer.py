@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from agents.batch import Failure
-from agents.legacy_writer import RefusedByLegacy, refusal_told, write_legacy
-from connectors.errors import StoreUnavailable
-from schemas.cloudevents import InvalidEvent
+from agents.legacy_writer import RefusedByLegacy, lost_write, refusal_told, write_legacy
+from connectors.errors import Misconfigured, StoreUnavailable
+from domain.fold import LedgerState, Verdict, fold
+from schemas.cloudevents import InvalidEvent, decode
 from schemas.content import Content
 from schemas.documents import DocumentChanged, DocumentWritten
-from schemas.records import Outgoing
+from schemas.records import Outgoing, Received
 from tests.unit.agents.parts import NAME, NOW, Crash, World, content
 from topics.catalogue import LOG, RESOLVED, WRITTEN
 
@@ -269,3 +270,26 @@ async def test_what_cannot_be_read_fails_alone() -> None:
     failures = await write_legacy([bad, stranger, world.resolved("1", 5)], **world.handled)
     assert [failure.message for failure in failures] == [bad, stranger]
     assert world.outcomes() == [("1", 5, "applied")]
+
+
+def test_a_write_that_is_lost_ends_the_wait_for_its_echo_and_has_the_row_read() -> None:
+    world = World()
+    message = world.resolved("1", 5, "body")
+    told, ended = lost_write(message, Misconfigured("permission denied"), world.around)
+    assert (told.topic, ended.topic, ended.key) == (WRITTEN, LOG, message.record.key)
+    entry, _ = decode(
+        Received(LOG, 0, 0, ended.key, ended.value, ended.headers, NOW),
+        DocumentChanged,
+    )
+    waiting = LedgerState(version=5, written=5, pending=True, legacy_position=(1, 1, 3))
+    verdict, after = fold(waiting, 6, entry)
+    assert (verdict, after.pending, after.refresh) == (Verdict.READ_AGAIN, False, True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "error"), [("producer", RefusedByLegacy("too long")), ("legacy", Misconfigured("no"))]
+)
+def test_what_has_its_refresh_or_waits_for_nothing_gets_no_other_entry(origin: str, error: Exception) -> None:
+    world = World()
+    (told,) = lost_write(world.resolved("1", 5, "body", origin=origin), error, world.around)
+    assert told.topic == WRITTEN
