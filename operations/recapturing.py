@@ -29,7 +29,7 @@ from operations.verification.collection import Wanted, verify_collection
 from operations.verification.result import Bounds
 from schemas.settings import Settings
 from topics.captures import capture_base, new_capture
-from topics.catalogue import EMBEDDED, LOG, RESOLVED, group_of
+from topics.catalogue import EMBEDDED, LOG, PARKED, RESOLVED, group_of, parked_group_of
 
 Progress = Callable[[str], None]
 _POLL_S = 1.0
@@ -189,7 +189,7 @@ async def _through(opened: Opened, name: str, progress: Progress) -> None:
     for topic, role in way:
         ends = (await end_offsets(kafka.bootstrap or "", [topic]))[topic]
         left_before, moved = -1, time.monotonic()
-        while left := await _left(kafka.bootstrap or "", topic, role, ends):
+        while left := await _left(kafka.bootstrap or "", topic, role, name, ends):
             if left != left_before:
                 left_before, moved = left, time.monotonic()
                 progress(f"{name}: {left} records before {role}")
@@ -201,7 +201,9 @@ async def _through(opened: Opened, name: str, progress: Progress) -> None:
             await asyncio.sleep(_POLL_S)
 
 
-async def _left(bootstrap: str, topic: str, role: str, ends: dict[int, int]) -> int:
-    """Return how many records below `ends` a role has not committed."""
+async def _left(bootstrap: str, topic: str, role: str, name: str, ends: dict[int, int]) -> int:
+    """Return how many records below `ends` a role has not committed, for a collection that it may have parked."""
     committed = await committed_offsets(bootstrap, group_of(role))
+    parked = await committed_offsets(bootstrap, parked_group_of(group_of(role), name), metadata=PARKED)
+    committed |= {place: min(at, committed.get(place, at)) for place, at in parked.items()}
     return sum(max(0, end - committed.get((topic, number), 0)) for number, end in ends.items())

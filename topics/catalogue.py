@@ -22,6 +22,8 @@ DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
 DEAD_LETTER_SUFFIX = "-dlt"
 GROUP_PREFIX = "crossfade-"
+# The metadata of an offset from which a parked collection goes on; without it the offset is of the past.
+PARKED = "parked"
 
 SUBMITTED = "crossfade.documents.submitted.v1"
 LOG = "crossfade.documents.log.v1"
@@ -134,6 +136,6 @@ def group_of(role: str) -> str:
     return GROUP_PREFIX + role
 
 
-def parked_group_of(role: str, collection: str) -> str:
+def parked_group_of(group: str, collection: str) -> str:
     """Return the consumer group whose offsets say where a role goes on with a collection that it parked."""
-    return f"{group_of(role)}.parked.{collection}"
+    return f"{group}.parked.{collection}"

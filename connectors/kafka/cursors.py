@@ -16,10 +16,9 @@ from aiokafka.structs import OffsetAndMetadata
 from connectors.kafka.admin import admin_client
 from connectors.kafka.errors import mapped
 from connectors.kafka.tail import group_offsets
-from topics.catalogue import group_of, parked_group_of
+from topics.catalogue import PARKED, group_of, parked_group_of
 
 Place = tuple[str, int]
-PARKED = "parked"
 
 
 class KafkaCursors:
@@ -34,7 +33,7 @@ class KafkaCursors:
         found: dict[str, dict[Place, int]] = {}
         async with admin_client(self._bootstrap) as admin:
             for name in names:
-                offsets = await group_offsets(admin, parked_group_of(self._role, name), PARKED)
+                offsets = await group_offsets(admin, parked_group_of(group_of(self._role), name), PARKED)
                 if offsets:
                     found[name] = offsets
         return found
@@ -55,7 +54,7 @@ class KafkaCursors:
     async def _commit(self, name: str, offsets: Mapping[Place, int], metadata: str) -> None:
         if not offsets:
             return
-        group = parked_group_of(self._role, name)
+        group = parked_group_of(group_of(self._role), name)
         try:
             writer = await self._writer(name, group)
             places = {TopicPartition(*place): OffsetAndMetadata(at, metadata) for place, at in offsets.items()}

@@ -25,7 +25,7 @@ from connectors.kafka.errors import mapped
 from connectors.kafka.identity import TopicIdentity, topic_identities
 from connectors.kafka.reading import consumer as complete_consumer
 from connectors.kafka.tail import group_offsets
-from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
+from topics.catalogue import EMBEDDED, LOG, PARKED, RESOLVED, SUBMITTED, group_of, parked_group_of
 
 Place = tuple[str, int]
 """A topic and the number of a partition."""
@@ -125,10 +125,19 @@ async def _committed(offsets: Offsets, group: str, bounds: Mapping[Place, tuple[
 class KafkaLag:
     """Looks at the groups of `reads` over one admin client and one reader, connected at the first look.
 
-    Every call raises StoreUnavailable where the brokers do not answer; the next one connects anew.
+    With a `collection` it is how far they are with that one. Every call raises StoreUnavailable where the brokers do
+    not answer; the next one connects anew.
     """
 
-    def __init__(self, bootstrap: str, reads: Sequence[Reads], *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        reads: Sequence[Reads],
+        *,
+        collection: str = "",
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._collection = collection
         self._bootstrap = bootstrap
         self._reads = reads
         self._now_s = now_s
@@ -194,9 +203,13 @@ class KafkaLag:
             return await topic_identities(admin, topics)
 
     async def committed(self, group: str) -> dict[Place, int]:
-        """See `Offsets.committed`."""
+        """See `Offsets.committed`. Of a collection that a role parked, where it goes on with it."""
         async with self._clients() as (admin, _):
-            return await group_offsets(admin, group)
+            committed = await group_offsets(admin, group)
+            if self._collection:  # in this order: what is parked is kept before the role's own offset moves on
+                parked = await group_offsets(admin, parked_group_of(group, self._collection), PARKED)
+                committed |= {place: min(at, committed.get(place, at)) for place, at in parked.items()}
+            return committed
 
     async def close(self) -> None:
         """Close the connections."""

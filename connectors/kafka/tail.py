@@ -152,10 +152,15 @@ async def group_lag(bootstrap: str, group: str, topics: Iterable[str], *, timeou
     return lags
 
 
-async def committed_offsets(bootstrap: str, group: str, *, timeout_s: float = _TIMEOUT_S) -> dict[tuple[str, int], int]:
-    """Return a group's committed offsets by topic and partition; a group that never was has none."""
+async def committed_offsets(
+    bootstrap: str, group: str, *, metadata: str | None = None, timeout_s: float = _TIMEOUT_S
+) -> dict[tuple[str, int], int]:
+    """Return a group's committed offsets by topic and partition; a group that never was has none.
+
+    With `metadata` only those that were committed with it.
+    """
     async with admin_client(bootstrap, timeout_s=timeout_s) as admin:
-        return await group_offsets(admin, group)
+        return await group_offsets(admin, group, metadata)
 
 
 async def group_offsets(

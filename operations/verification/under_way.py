@@ -51,5 +51,5 @@ class UnderWay:
         except CommandError:  # Kafka Connect does not answer, so nobody knows what is captured
             return False
         if self._lag is None:
-            self._lag = KafkaLag(kafka.bootstrap or "", pipeline([capture.topic]))
+            self._lag = KafkaLag(kafka.bootstrap or "", pipeline([capture.topic]), collection=self._name)
         return await self._lag.passed(max(1.0, ends - time.monotonic()), [capture.topic])

@@ -64,8 +64,15 @@ class Closing:
         found = await table.connection.fetch(f"select value from crossfade_identities where name = '{kept}'")
         return Capture.of(str(found[0][0]))
 
-    async def configure(self, tables: Mapping[str, Connector], lines: str = "", *, phase: Phase = "dual_write") -> None:
-        """Make the tables that are not there yet, and write the configuration of all of them."""
+    async def configure(
+        self,
+        tables: Mapping[str, Connector],
+        lines: str = "",
+        *,
+        phase: Phase = "dual_write",
+        dsns: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the tables that are not there yet, and write the configuration of all of them; `dsns` by purpose."""
         text = [f'[kafka]\ncapture_prefix = "{self.prefix}"\n[worker]\nrestart_attempts = 3\n', lines]
         for purpose, connector in tables.items():
             if purpose not in self.tables:
@@ -75,15 +82,15 @@ class Closing:
                 self.tables[purpose] = table
             name = self.tables[purpose].name
             text.append(f'[collections.{name}]\nconnector = "{connector}"\ntable = "{name}"\nkey = ["id"]\n')
+            text.append(f'dsn = "{dsns[purpose]}"\n' if dsns and purpose in dsns else "")
             text.append(f'phase = "{phase}"\n{DOCUMENT_LINES}')
         self.config.write_text("".join(text))
         await mend(settings_of(self.config, self.home))
 
     async def reconnect(self) -> None:
-        """Connect to PostgreSQL again, after it was stopped."""
+        """Connect to the databases again, after one was stopped."""
         for table in self.tables.values():
-            if table.connector == "postgres":
-                table.connection = await Connection.open("postgres", str(self.addresses.postgres))
+            table.connection = await Connection.open(table.connector, str(getattr(self.addresses, table.connector)))
 
     async def recorded_epochs(self) -> tuple[int, int]:
         """Return the epoch of the log and that of producers' positions, as recorded; 1 where they are not."""
