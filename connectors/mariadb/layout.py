@@ -103,6 +103,8 @@ def column_of(raw: Mapping[str, Any]) -> Column:
 def _not_key(base: str, raw: Mapping[str, Any]) -> str | None:
     if base == "enum":
         return "an ENUM is ordered by the numbers of its labels, and compared by their text"
+    if raw["charset"] == "sjis":
+        return "a backslash of the character set sjis is captured as another character"
     if base == "char" and "_nopad_" in str(raw["collation"]):
         return "a CHAR of this collation is ordered with the blanks that fill it, and compared without them"
     if base == "uuid":

@@ -40,10 +40,13 @@ FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s A
 GROUP BY INDEX_NAME
 """
 
-_COMPRESSED = """
-SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS
-WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_TYPE LIKE '%%COMPRESSED%%'
+_COLUMNS = """
+SELECT COLUMN_NAME AS name, COLUMN_TYPE LIKE '%%COMPRESSED%%' AS compressed, CHARACTER_SET_NAME AS charset
+FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
 """
+
+# Java knows them by other names than Debezium asks for, or not at all; seen with Debezium 3.5 on Java 21.
+_UNKNOWN_SETS = {"macce", "macroman", "cp1256"}
 
 UNREADABLE = "capture cannot read its rows in the binary log"
 
@@ -110,8 +113,13 @@ async def uncapturable(session: Session, schema: str, table: str) -> list[tuple[
             f"-- make the columns of {row['name']} short enough for an index (3,072 bytes), or index a part of them"
         )
         found.append((what, remedy))
-    compressed = [row["name"] for row in await session.fetch(_COMPRESSED, (schema, table))]
+    columns = await session.fetch(_COLUMNS, (schema, table))
+    compressed = [row["name"] for row in columns if int(row["compressed"] or 0)]
     if compressed:
         remedy = f"-- ALTER TABLE {reference} MODIFY the column without COMPRESSED, which rewrites the table"
         found.append((f"column {', '.join(compressed)} is COMPRESSED", remedy))
+    for row in columns:
+        if row["charset"] in _UNKNOWN_SETS:
+            remedy = f"-- ALTER TABLE {reference} MODIFY the column, CHARACTER SET utf8mb4, which rewrites the table"
+            found.append((f"column {row['name']} has the character set {row['charset']}, unknown to Java", remedy))
     return found

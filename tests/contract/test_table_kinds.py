@@ -158,6 +158,7 @@ MARIADB = {
         )
         for engine in ("MyISAM", "Aria", "MEMORY")
     },
+    "character set": ([f"CREATE TABLE {{t}} ({COLUMNS}, other text CHARACTER SET cp1256)"], "the character set cp1256"),
     "compressed": ([f"CREATE TABLE {{t}} ({COLUMNS}, other text COMPRESSED)"], "other is COMPRESSED"),
 }
 
