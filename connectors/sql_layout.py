@@ -21,7 +21,7 @@ LEDGER_TABLE = "crossfade_ledger"
 META_TABLE = "crossfade_meta"
 # Identities of what is outside: servers, tables, topics, Qdrant collections.
 IDENTITY_TABLE = "crossfade_identities"
-BAD_BOUND = "a range cannot begin or end at something that is not a key of the table"
+BAD_BOUND = "a range cannot begin or end at something that is not a key of the table: --restart divides the table again"
 KEY_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
 # Counting a table of hundreds of millions of rows takes minutes; ranges are counted some at a time.

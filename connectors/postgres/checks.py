@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from connectors.postgres.expressions import document_vector, literal
-from connectors.postgres.layout import column_of, find_table, raw_columns, table_reference
+from connectors.postgres.layout import NOT_UTF8, column_of, find_table, other_encoding, raw_columns, table_reference
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.postgres.table_checks import NAME_A_TABLE, other_kind, table_findings
 from connectors.sql_checks import (
@@ -130,6 +130,10 @@ async def _server(session: Session) -> list[Finding]:
         findings.append(error(subject, message, "-- postgresql.conf: max_wal_senders = 10"))
     if server["standby"]:
         findings.append(error(subject, "the server is a standby: give the address of the primary"))
+    encoding = await other_encoding(session)
+    if encoding is not None:
+        mend = "-- dump the database, and restore it into one that was made with ENCODING 'UTF8' TEMPLATE template0"
+        findings.append(error(subject, NOT_UTF8.format(encoding), mend))
     if not server["replication"]:
         message = f"the role {server['role']} lacks REPLICATION: changes cannot be captured"
         findings.append(error(subject, message, f"ALTER ROLE {quoted(server['role'])} REPLICATION"))

@@ -61,10 +61,18 @@ WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
 
+NOT_UTF8 = "the database's encoding is {}: ids and texts may have characters that it cannot hold or compare"
+
 _TABLE = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')
 """
+
+
+async def other_encoding(session: Session) -> str | None:
+    """Return the encoding of the database, None where it is the one that has every character."""
+    encoding = str(await session.fetchval("SELECT current_setting('server_encoding')"))
+    return None if encoding == "UTF8" else encoding
 
 
 def table_reference(table: str) -> str:
@@ -107,6 +115,9 @@ async def read_layout(session: Session, name: str, collection: Collection) -> La
     if found is None:
         raise Misconfigured(f"{name}: there is no table {collection.table}")
     columns = {column: column_of(raw) for column, raw in (await raw_columns(session, collection.table)).items()}
+    encoding = await other_encoding(session)
+    if encoding is not None:
+        raise Misconfigured(f"{name}: {NOT_UTF8.format(encoding)}; run crossfade config check")
     layout = Layout(name, collection, *found, columns)
     _ = layout.description
     return layout

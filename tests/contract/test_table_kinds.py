@@ -249,3 +249,20 @@ async def test_an_index_that_includes_more_columns_is_the_keys_and_one_of_some_r
         assert told(await check(place, key=("a",)), "error") == ""
         for column in ("b", "c"):
             assert "neither the primary key nor unique" in told(await check(place, key=(column,)), "error")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_text_is_refused(stack: StackAddresses, encoding: str) -> None:
+    async with fresh_place("postgres", stack) as place:
+        await place.execute(
+            f"CREATE DATABASE {place.schema} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        try:
+            other = Place("postgres", f"{place.dsn.rpartition('/')[0]}/{place.schema}", "public")
+            await other.execute(f"CREATE TABLE {{t}} ({COLUMNS})", FULL)
+            findings = await check(other)
+            assert f"the database's encoding is {encoding}" in told(findings, "error")
+            with pytest.raises(Misconfigured, match=encoding):
+                await open_legacy("documents", other.collection(**PLAIN), other.dsn)
+        finally:
+            await place.execute(f"DROP DATABASE {place.schema} WITH (FORCE)")
