@@ -6,8 +6,8 @@ from connectors.ports import BulkTable
 from domain.keys import UNUSABLE_ID
 from domain.legacy import Coverage
 
-# Short pages, because an order that lies shows where one page ends and the next begins.
-_PAGE = 20
+# Short pages and many, because an order that lies shows where one page ends and the next begins.
+_PAGE, _PAGES = 20, 10
 _TRIES = 3
 LIES = "the database does not order the key as it compares it; run crossfade config check"
 
@@ -20,21 +20,21 @@ async def passed_over(bulk: BulkTable, after: str | None, upto: str | None) -> i
     left = 0
     for _ in range(_TRIES):
         before = set(await bulk.ids(after, upto))
-        missing = before - await _read(bulk, after, upto)
+        missing = before - await _read(bulk, after, upto, max(1, min(_PAGE, len(before) // _PAGES)))
         left = len(missing.intersection(await bulk.ids(after, upto))) if missing else 0
         if not left:
             break
     return left
 
 
-async def _read(bulk: BulkTable, after: str | None, upto: str | None) -> set[str]:
+async def _read(bulk: BulkTable, after: str | None, upto: str | None, page: int) -> set[str]:
     found: set[str] = set()
     more = True
     while more:
-        rows = await bulk.scan_range(after, upto, _PAGE)
+        rows = await bulk.scan_range(after, upto, page)
         fresh = {row.id for row in rows} - found
         found |= fresh
-        more = bool(fresh) and len(rows) == _PAGE and rows[-1].id != upto
+        more = bool(fresh) and len(rows) == page and rows[-1].id != upto
         after = rows[-1].id if rows else after
     return found
 

@@ -107,8 +107,8 @@ async def uncapturable(session: Session, schema: str, table: str) -> list[tuple[
         remedy = f"-- ALTER TABLE {reference} DROP SYSTEM VERSIONING, which forgets the history"
         found.append(("the table is system-versioned", remedy))
     for row in await session.fetch(_HASHED, (schema, table)):
-        columns = str(row["columns"]).replace("\n", ", ")
-        what = f"the unique index {row['name']} over column {columns} is one of hashes, which are a hidden column"
+        indexed = str(row["columns"]).replace("\n", ", ")
+        what = f"the unique index {row['name']} over column {indexed} is one of hashes, which are a hidden column"
         remedy = (
             f"-- make the columns of {row['name']} short enough for an index (3,072 bytes), or index a part of them"
         )

@@ -394,3 +394,57 @@ async def test_rounds_go_on_until_they_are_enough(place: Place) -> None:
     assert [(run.round, run.verdict) for run in found] == [(1, "equal"), (2, "equal"), (3, "equal")]
     state = ProofState.model_validate_json(place.tasks.stored[PROOF][HEADER])
     assert (state.round, state.continuous) == (3, True)
+
+
+class Skipping(MemoryBulk):
+    """Leaves out the first row of every page but the first."""
+
+    async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
+        rows = await super().scan_range(after, upto, limit + 1)
+        return rows[1:] if after is not None and len(rows) > limit else rows[:limit]
+
+
+class Behind(MemoryBulk):
+    """A row comes in behind the reading, and one goes, so that their number stays."""
+
+    def __init__(self, store: MemoryLegacy) -> None:
+        super().__init__(store)
+        self.store = store
+
+    async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
+        rows = await super().scan_range(after, upto, limit)
+        if "d9" in self.store.stored:
+            self.store.delete_directly("d9")
+            self.store.write_directly("c", Content(text={"body": "late"}, metadata={"year": 2024}))
+        return rows
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+async def test_rows_that_no_page_brings_are_unknown_although_their_points_are_right(
+    place: Place, tmp_path: Path, *, checksums: bool
+) -> None:
+    place.bulk = Skipping(place.legacy)
+    place.checksums = MemoryChecksums(place.legacy) if checksums else None
+    records = Records.of(tmp_path, NAME, "memory") if checksums else None
+    for _ in range(2):
+        run = await place.verify(1, records=records)
+        assert (run.verdict, run.legacy_documents, run.found) == ("unknown", 10, 0)
+        assert any("rows of the table were read by no page" in error for error in run.errors)
+    place.bulk = None
+    assert (await place.verify(1, records=records)).verdict == "equal"
+
+
+async def test_a_row_that_came_in_behind_the_reading_is_compared_where_the_numbers_tell(place: Place) -> None:
+    place.legacy.write_directly("b", Content(text={"body": "one more"}, metadata={"year": 2024}))
+    await place.point("b", "one more")
+    place.bulk = Behind(place.legacy)
+    run = await place.verify(1)
+    assert (run.unknown, run.errors) == (0, [])
+    assert kinds(run) == {"d9": "ghost", "c": "missing"}
+
+
+async def test_rows_whose_key_makes_no_document_are_named(place: Place) -> None:
+    place.legacy.stored["x" * 513] = LegacyRow("x" * 513, None, Content(text={"body": "long"}))
+    run = await place.verify()
+    assert (run.verdict, run.legacy_documents) == ("unknown", 10)
+    assert run.errors[0].startswith("rows whose key makes no document: 1: ")

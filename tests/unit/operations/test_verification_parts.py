@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from domain.tasks import RangeProof
 from operations.verification.ghosts import Seen
 from operations.verification.pace import Pages, Throttle
 from operations.verification.page import page_of
+from operations.verification.records import Part, Records
 from operations.verification.report import document_of, line_of
 from operations.verification.result import Sample, Verification
 from operations.verification.sampling import Reservoir
@@ -156,3 +158,11 @@ def test_the_page_is_whole_needs_nothing_else_and_shows_no_markup_of_documents(r
 
 def test_an_empty_run_has_a_page() -> None:
     assert "equal" in page_of([Verification("articles", ranges=[])])
+
+
+def test_a_record_with_a_hole_is_none(tmp_path: Path) -> None:
+    records = Records.of(tmp_path, "docs", "columns")
+    whole = [Part(None, "f", "1-0", ["a"], bytes(16)), Part("f", "m", "1-0", ["g"], bytes(16))]
+    for parts, read in ((whole, True), (whole[:1], False), (whole[1:], False), ([whole[0], whole[0]], False)):
+        records.write(1, None, "m", parts)
+        assert (records.read(1, None, "m") is not None) == read
