@@ -12,7 +12,7 @@ from domain.values import Kind
 
 PLAIN: dict[str, Any] = {
     "name": "k", "sql_type": "text", "base": "text", "typtype": "b", "not_null": True, "generated": "", "typmod": -1,
-    "deterministic": True,
+    "deterministic": True, "labels": (),
 }  # fmt: skip
 
 
@@ -23,7 +23,7 @@ PLAIN: dict[str, Any] = {
         ({"deterministic": False}, "one row"),
         ({"base": "varchar", "deterministic": False, "typmod": 14}, "one row"),
         ({"base": "bpchar", "typmod": 13}, "one row"),
-        ({"base": "mood", "typtype": "e"}, "ordered by the numbers of its labels"),
+        ({"base": "mood", "typtype": "e", "labels": ("sad",)}, "ordered by the numbers of its labels"),
         ({"generated": "s"}, "generated"),
         ({"base": "numeric"}, "a key is made of"),
         ({"base": "hstore"}, "a key is made of"),
