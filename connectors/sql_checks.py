@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from connectors.sql_layout import KEY_KINDS, VERSION_COLUMN, Column
+from connectors.sql_layout import IDENTITY_TABLE, KEY_KINDS, LEDGER_TABLE, META_TABLE, VERSION_COLUMN, Column
+from connectors.sql_tasks import TASKS_TABLE
 from connectors.sql_values import parse_embedding
 from domain.legacy import Finding
 from domain.values import Kind
 from schemas.settings import Collection
+
+OWN_TABLES = (LEDGER_TABLE, META_TABLE, IDENTITY_TABLE, TASKS_TABLE)
+"""Crossfade's own tables, in the schema of the collection's table."""
 
 # Enough to see a wrong format or model; more would make the check slow on wide rows.
 VECTORS_LOOKED_AT = 20

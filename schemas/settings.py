@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.documents import CollectionName
 from schemas.queries import Phase
@@ -14,6 +15,18 @@ Fill = Literal["snapshot", "backfill"]
 FILLS: tuple[Fill, ...] = get_args(Fill)
 Quantization = Literal["none", "scalar", "binary", "product"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+
+
+_TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
+
+
+def _table_name(name: str) -> str:
+    if not _TABLE.fullmatch(name):
+        raise ValueError(
+            "the name of a table, and of its schema before a dot, is part of a Kafka topic's name: letters, digits and "
+            "underscores only; rename the table"
+        )
+    return name
 
 
 class _Section(BaseModel):
@@ -39,7 +52,7 @@ class Collection(_Section):
 
     connector: Connector = "postgres"
     dsn: str | None = None
-    table: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")]
+    table: Annotated[str, AfterValidator(_table_name)]
     key: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     text: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     metadata: tuple[Identifier, ...] = ()

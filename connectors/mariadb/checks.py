@@ -8,6 +8,7 @@ from typing import Any
 
 from connectors.mariadb.layout import column_of, raw_columns, table_name
 from connectors.mariadb.pool import Pool, Session, quoted
+from connectors.mariadb.rights import account_of, rights_findings
 from connectors.mariadb.table_checks import TABLES, UNREADABLE, is_table, kind_findings, uncapturable, unlogged_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
@@ -73,6 +74,7 @@ async def check_layout(
     raw = await raw_columns(session, schema, table)
     columns = {column: column_of(row) for column, row in raw.items()}
     findings += column_findings(name, collection, columns, _base, partial(_key_remedy, reference))
+    findings += await rights_findings(session, name, schema, table)
     findings += _version_column(name, reference, raw)
     indexes = await session.fetch(_UNIQUE, (schema, table))
     if all(column in raw for column in collection.key):
@@ -121,9 +123,8 @@ async def _server(session: Session) -> list[Finding]:
         findings.append(error("MariaDB", "the server is read-only: give the address of the primary"))
     grants = [str(next(iter(row.values()))) for row in await session.fetch("SHOW GRANTS")]
     if not any(privilege in grant for grant in grants for privilege in _REPLICATION):
-        user = (await session.fetch("SELECT CURRENT_USER() AS name"))[0]["name"]
-        account = "@".join(f"'{part}'" for part in str(user).split("@", 1))
-        message = f"the user {user} may not read the binary log"
+        account = await account_of(session)
+        message = f"the user {account} may not read the binary log"
         mend = f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account}"
         findings.append(error("MariaDB", message, mend))
     return findings

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 import aiomysql
 import pymysql
@@ -19,6 +19,7 @@ from pymysql.constants import CR
 from pymysql.converters import encoders
 
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+from connectors.sql_address import parsed
 
 CONNECT_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 15.0
@@ -114,13 +115,8 @@ def reason(number: int, message: str) -> str:
 
 def arguments(dsn: str) -> dict[str, Any]:
     """Return the arguments of `mysql://user:password@host:port/database[?ssl=true]`. Raises Misconfigured."""
-    try:
-        parts = urlsplit(dsn)
-        port = parts.port or 3306
-    except ValueError as error:
-        raise Misconfigured(f"not a MariaDB address: {error}") from None
-    if parts.scheme not in {"mysql", "mariadb"} or not parts.hostname:
-        raise Misconfigured("not a MariaDB address: mysql://user:password@host:port/database is expected")
+    parts = parsed(dsn, ("mysql", "mariadb"), "MariaDB")
+    port = parts.port or 3306
     secure = parse_qs(parts.query).get("ssl", ["false"])[-1].lower() in {"true", "1", "require"}
     return {
         "host": parts.hostname,

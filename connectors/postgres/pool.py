@@ -12,6 +12,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+from connectors.sql_address import parsed
 
 Session: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # generic in the stubs only
 
@@ -137,6 +138,7 @@ class Pool:
         cls, dsn: str, *, minimum: int = 1, maximum: int = 4, command_timeout_s: float = COMMAND_TIMEOUT_S
     ) -> Pool:
         """Connect. Raises Misconfigured (address, role, password, database), StoreUnavailable."""
+        parsed(dsn, ("postgresql", "postgres"), "PostgreSQL")
         try:
             pool = await asyncpg.create_pool(
                 dsn,
@@ -146,8 +148,11 @@ class Pool:
                 command_timeout=command_timeout_s,
                 server_settings=SERVER_SETTINGS,
             )
-        except (ValueError, asyncpg.ClientConfigurationError) as error:
-            raise Misconfigured(f"not a PostgreSQL address: {error}") from None
+        except (ValueError, asyncpg.ClientConfigurationError):
+            # What the driver says may quote any part of the address.
+            raise Misconfigured(
+                "not a PostgreSQL address, or a parameter in it that the driver does not know"
+            ) from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             raise mapped(error) from None
         return cls(pool)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from connectors.postgres.pool import Session, quoted
-from connectors.sql_checks import error, warning
-from connectors.sql_layout import LEDGER_TABLE
+from connectors.sql_checks import OWN_TABLES, error, warning
 from domain.legacy import Finding
 
 # pg_class.relkind of what is no table.
@@ -28,9 +27,13 @@ SELECT c.relreplident::text AS identity, c.relkind::text AS kind, c.relpersisten
        EXISTS (SELECT 1 FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type IN ('2', '3', '4')) AS has_rules,
        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE') AS privileges,
-       has_schema_privilege(c.relnamespace, 'CREATE') AS may_create,
-       to_regclass($2) IS NOT NULL AS has_ledger
+       has_schema_privilege(c.relnamespace, 'CREATE') AS may_create
 FROM pg_class c WHERE c.oid = to_regclass($1)
+"""
+
+_OWN = """
+SELECT bool_and(has_table_privilege(c.oid, p)) FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p
+WHERE c.oid = to_regclass($1)
 """
 
 # All partitions that hold rows, at every depth.
@@ -51,7 +54,7 @@ async def other_kind(session: Session, reference: str) -> str | None:
 
 async def table_findings(session: Session, name: str, table: str, schema: str) -> list[Finding]:
     """Return what is wrong with the table as a whole, its columns and key apart."""
-    found = await session.fetchrow(_TABLE, table, quoted(schema, LEDGER_TABLE))
+    found = await session.fetchrow(_TABLE, table)
     if found is None:
         return []
     row = dict(found)
@@ -61,9 +64,14 @@ async def table_findings(session: Session, name: str, table: str, schema: str) -
     if not row["privileges"]:
         mend = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO CURRENT_USER"
         findings.append(error(name, "the role may not read and write the table", mend))
-    if not row["has_ledger"] and not row["may_create"]:
+    if not row["may_create"]:
+        # Also where they are there: PostgreSQL asks for the right before it looks.
         mend = f"GRANT CREATE ON SCHEMA {quoted(schema)} TO CURRENT_USER"
-        findings.append(error(name, f"the role may not create {LEDGER_TABLE} in schema {schema}", mend))
+        findings.append(error(name, f"the role may not create {', '.join(OWN_TABLES)} in schema {schema}", mend))
+    for own in OWN_TABLES:
+        if await session.fetchval(_OWN, quoted(schema, own)) is False:
+            mend = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted(schema, own)} TO CURRENT_USER"
+            findings.append(error(name, f"the role may not read and write {schema}.{own}", mend))
     return findings
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import socket
+import stat
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
@@ -30,6 +31,9 @@ PartName = Literal["kafka", "connect", "postgres", "mariadb", "qdrant"]
 # In the order of starting; ended in the order of `STOP_ORDER`.
 PART_NAMES: tuple[PartName, ...] = ("kafka", "connect", "postgres", "mariadb", "qdrant")
 STOP_ORDER: tuple[PartName, ...] = ("connect", "kafka", "mariadb", "postgres", "qdrant")
+
+
+_PASSED_THROUGH = 0o711
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,32 @@ class Layout:
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("data", "logs", "run", "etc"):
                 (self.home / name).mkdir(exist_ok=True, mode=0o700)
+            for folder in (self.home, *(self.home / name for name in ("data", "logs", "run", "etc"))):
+                _keep_private(folder)
+            if self.state_file.exists():
+                _keep_private(self.state_file, 0o600)
         except OSError as error:
             raise CommandError(
                 f"The folder {self.home} cannot be used: {error.strerror or error}.",
                 "Give another folder with --home or CROSSFADE_HOME.",
             ) from error
+
+
+def _keep_private(path: Path, mode: int = 0o700) -> None:
+    """Take away what others may do with a folder or file that was there before. Raises CommandError, OSError.
+
+    Root lets a system user pass through to its data (`privileges`), which sees nothing on the way.
+    """
+    found = path.stat()
+    passing = os.geteuid() == 0 and stat.S_IMODE(found.st_mode) == _PASSED_THROUGH
+    if not stat.S_IMODE(found.st_mode) & 0o077 or passing:
+        return
+    if found.st_uid != os.geteuid() and os.geteuid() != 0:
+        raise CommandError(
+            f"{path} belongs to another user and others may read it: it is to hold passwords.",
+            "Give another folder with --home or CROSSFADE_HOME.",
+        )
+    path.chmod(mode)
 
 
 def default_home() -> Path:
