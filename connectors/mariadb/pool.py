@@ -60,8 +60,10 @@ _SIGNALLED = 1644
 # The event loop itself refuses to write on a connection that the server reset: uvloop with a RuntimeError.
 _DRIVER_ERRORS = (pymysql.err.MySQLError, OSError, TimeoutError, asyncio.IncompleteReadError, RuntimeError)
 _QUOTED = (re.compile(r"(entry) '.*' (for key)", re.DOTALL), re.compile(r"(value: )'.*'( for column|$)", re.DOTALL))
-# What is left in quotes is a name only where it is called one.
-_LITERAL = re.compile(r"(?<!column )(?<!key )(?<!field )(?<!table )(?<!user )(?<!TRIGGER )(?<!FUNCTION )'[^']*'")
+# What is left in quotes is a name only where it is called one. An apostrophe (can't) opens no quote.
+_LITERAL = re.compile(
+    r"(?<!\w)(?<!column )(?<!key )(?<!field )(?<!table )(?<!user )(?<!server on )(?<!TRIGGER )(?<!FUNCTION )'[^']*'"
+)
 _NO_SPACE = re.compile(r"\berror 28\b")
 # The numbers of the server's own messages; a trigger may signal under any other.
 _OWN = {*range(1, 34), *range(1000, 2000), *range(3000, 3100), *range(4000, 4300)}

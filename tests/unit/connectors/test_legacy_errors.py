@@ -169,3 +169,9 @@ def test_what_mariadb_quotes_of_a_value_is_left_out(message: str) -> None:
     told = str(mariadb_mapped(pymysql.err.DataError(1366, message)))
     assert "secret" not in told
     assert "slug" in told or "`c`" in told or "DOUBLE" in told
+
+
+def test_an_apostrophe_hides_no_address() -> None:
+    message = "Can't connect to MySQL server on '127.0.0.1' ([Errno 111] Connect call failed ('127.0.0.1', 3306))"
+    reason = str(mariadb_mapped(pymysql.err.OperationalError(2003, message)))
+    assert reason.startswith("2003: Can't connect to MySQL server on '127.0.0.1'")
