@@ -86,7 +86,6 @@ async def test_a_dropped_slot_stops_its_collections_for_good_and_recapture_bring
     await a_direct_write_arrives(ground, "a", "captured-again")
 
 
-@pytest.mark.long
 async def test_a_purged_binary_log_stops_its_collection_for_good_and_recapture_brings_it_back(
     ground: Closing, stack_home: Path
 ) -> None:
@@ -112,7 +111,6 @@ async def test_a_purged_binary_log_stops_its_collection_for_good_and_recapture_b
     await a_direct_write_arrives(ground, "m", "captured-again")
 
 
-@pytest.mark.long
 async def test_a_renamed_column_and_a_truncation_stop_their_collections_and_not_their_neighbour(
     ground: Closing,
 ) -> None:
@@ -150,7 +148,6 @@ async def test_a_table_that_is_configured_later_gets_a_snapshot_of_its_own(groun
         await a_direct_write_arrives(ground, purpose, "captured")
 
 
-@pytest.mark.long
 async def test_points_of_another_model_stop_their_collection_and_qdrant_alone(ground: Closing) -> None:
     await ground.configure({"a": "postgres", "b": "postgres"})
     await ground.worker.start()
@@ -174,7 +171,6 @@ async def test_points_of_another_model_stop_their_collection_and_qdrant_alone(gr
     await ground.same("a")
 
 
-@pytest.mark.long
 async def test_another_number_of_partitions_of_the_log_ends_the_worker_for_good(ground: Closing) -> None:
     await ground.configure({"a": "postgres"})
     await ground.worker.start()
