@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from agents.batch import Batch, CollectionPorts, Failure, Failures, Surroundings
-from connectors.debezium import ForeignChange, SchemaChanged, decode_capture
+from connectors.debezium import ColumnAbsent, ForeignChange, SchemaChanged, decode_capture
 from connectors.ports import Bus
 from domain.halts import Reason
 from domain.keys import document_key
@@ -19,16 +20,29 @@ from topics.catalogue import LOG
 SOURCE = "crossfade/capture"
 _STOPS: dict[type[InvalidEvent], Reason] = {
     SchemaChanged: Reason.UNREADABLE,
+    ColumnAbsent: Reason.UNREADABLE,
     ForeignChange: Reason.FOREIGN_CHANGE,
 }
 Unreadable = Callable[[str, Reason, str], Awaitable[None]]
 """Stops a collection, by its name, why, and what was seen; returns when nothing more of it is delivered, or never."""
 
 
-def _decoded(record: Received, ports: CollectionPorts) -> DocumentChanged | None:
+async def _decoded(
+    record: Received, ports: CollectionPorts, columns: dict[str, frozenset[str]]
+) -> DocumentChanged | None:
+    """Decode a change; `columns` keeps what tables were asked for: a row may be older than the configuration."""
     origin = None if ports.capture is None else origin_of(ports.capture, ports.settings)
-    description = ports.table.description
-    return decode_capture(record, ports.name, ports.settings, description, ports.source_epoch, origin)
+    decode = partial(
+        decode_capture, record, ports.name, ports.settings, ports.table.description, ports.source_epoch, origin
+    )
+    try:
+        return decode()
+    except ColumnAbsent as error:
+        if ports.name not in columns:
+            columns[ports.name] = await ports.table.columns()
+        if error.column not in columns[ports.name]:
+            raise
+        return decode(columns[ports.name])
 
 
 async def capture(
@@ -48,11 +62,12 @@ async def capture(
     """
     entries: list[Outgoing] = []
     failures: Failures = []
+    columns: dict[str, frozenset[str]] = {}
     for message in batch:
         record = message.record
         ports = tables[record.topic]
         try:
-            changed = _decoded(record, ports)
+            changed = await _decoded(record, ports, columns)
         except InvalidEvent as error:
             reason = _STOPS.get(type(error))
             if reason is not None and unreadable is not None:

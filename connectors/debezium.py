@@ -47,6 +47,14 @@ class SchemaChanged(InvalidEvent):
     """What a captured change lacks or says is no mistake of one row: those after it cannot be read either."""
 
 
+class ColumnAbsent(SchemaChanged):
+    """A captured row has not a column that it must have: it is gone, or was not captured yet."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(f"the row has no column {column}")
+        self.column = column
+
+
 @dataclass(frozen=True, slots=True)
 class CapturedRow:
     """One row change as Debezium tells it.
@@ -74,9 +82,11 @@ def decode_capture(
     description: TableDescription,
     source_epoch: int,
     origin: Origin | None = None,
+    columns: frozenset[str] = frozenset(),
 ) -> DocumentChanged | None:
     """Return the log entry of a captured change, None for tombstones and heartbeats.
 
+    A row without one of `columns`, which its table has now, was captured before that was configured: it is incomplete.
     Raises ForeignChange for a change that is not of the `origin`, where one is given.
     Raises SchemaChanged for a truncation, for an operation or a field that is not known, for a column that is gone,
     for an update without its *before* image; InvalidEvent for a change of a key that is not the table's primary key,
@@ -90,7 +100,7 @@ def decode_capture(
     incomplete = False
     after: dict[str, Any] | None = None
     if captured.after is not None:
-        after, incomplete = _complete(captured.after, captured.before, description)
+        after, incomplete = _complete(captured.after, captured.before, description, columns)
     before_version, after_version = _versions(captured)
     try:
         changed = DocumentChanged(
@@ -189,18 +199,24 @@ def _has_key(row: Mapping[str, Any], description: TableDescription) -> bool:
 
 
 def _complete(
-    after: Mapping[str, Any], before: Mapping[str, Any] | None, description: TableDescription
+    after: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    description: TableDescription,
+    columns: frozenset[str],
 ) -> tuple[dict[str, Any], bool]:
     """Return the row with values that were left out because they did not change, and whether one is still missing.
 
-    Debezium names every column of the table in every row. Raises SchemaChanged for one that it does not name.
+    Debezium names every configured column in every row. Raises ColumnAbsent for one that it does not name.
     """
     used = [*description.key, *description.text, *description.metadata]
     used += [name for name in (description.tenant, description.embedding) if name]
     row, incomplete = dict(after), False
     for name in used:
         if name not in row:
-            raise SchemaChanged(f"the row has no column {name}")
+            if name not in columns:
+                raise ColumnAbsent(name)
+            incomplete = True
+            continue
         if row[name] not in _UNAVAILABLE_FORMS:
             continue
         kept = before.get(name, UNAVAILABLE) if before is not None else UNAVAILABLE

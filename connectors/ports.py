@@ -118,6 +118,10 @@ class LegacyTable(Protocol):
         """Return those of the ids that have a row, without a lock."""
         ...
 
+    async def columns(self) -> frozenset[str]:
+        """Return the names of the columns that the table has now, none where it is gone. Raises StoreUnavailable."""
+        ...
+
     async def check(self) -> list[Finding]:
         """Return what is wrong with database, table and columns for this collection, each with its mending statement.
 

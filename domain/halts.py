@@ -36,7 +36,7 @@ _SAID = {
     Reason.TABLE_REPLACED: "its table was dropped, renamed or created again",
     Reason.TOPIC_REPLACED: "a topic that its changes go through is not the one that it was, or lost unread records",
     Reason.POINTS_REPLACED: "its points in Qdrant are not those that were written, or changes were lost on the way",
-    Reason.CONNECTOR: "its connector failed",
+    Reason.CONNECTOR: "its connector does not run, so changes made in its table do not arrive",
     Reason.UNREACHABLE: "a store that it needs cannot be used",
     Reason.FOREIGN_CHANGE: "a captured change came from another database than its own",
 }
@@ -50,7 +50,7 @@ _MEND = {
     Reason.TABLE_REPLACED: "crossfade config check, then: crossfade recapture {name}",
     Reason.TOPIC_REPLACED: "crossfade topics adopt",
     Reason.POINTS_REPLACED: "crossfade recapture {name}",
-    Reason.CONNECTOR: "fix the cause; the connector is started again by itself",
+    Reason.CONNECTOR: "fix the cause; the worker starts the connector again by itself",
     Reason.UNREACHABLE: "fix the cause; the collection comes back by itself",
     Reason.FOREIGN_CHANGE: "crossfade config check, then: crossfade recapture {name}",
 }
@@ -85,10 +85,10 @@ class Halt:
     def captures(self) -> bool:
         """Whether captured changes are taken nevertheless.
 
-        The new snapshot is, before the collection is proved equal; what was captured of a database that is away; and
-        all where capture lost nothing and only Qdrant may differ.
+        The new snapshot is, before the collection is proved equal; what was captured of a database that is away, or
+        before its connector failed; and all where capture lost nothing and only Qdrant may differ.
         """
-        return self.reason in {Reason.RECAPTURING, Reason.UNREACHABLE, Reason.POINTS_REPLACED}
+        return self.reason in {Reason.RECAPTURING, Reason.UNREACHABLE, Reason.POINTS_REPLACED, Reason.CONNECTOR}
 
     @property
     def writes_qdrant(self) -> bool:

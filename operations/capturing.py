@@ -23,8 +23,10 @@ from connectors.ports import Ledger
 from connectors.postgres.slots import slot_state
 from connectors.postgres.source import failover_slots
 from domain.halts import Reason
+from operations.captured_columns import columns_of, kept_tables
 from operations.captures import assign_captures, conflicts, databases_of
 from operations.connectors_api import (
+    SKIP_UNKNOWN_DDL,
     SLOT_FAILOVER,
     SNAPSHOT_MODE,
     ConnectClient,
@@ -47,8 +49,11 @@ CONNECTOR_BOUND_S = 90.0
 GUARD_S = 5.0
 # Who says that a collection is away, where its database cannot be watched.
 GUARD = "guard"
+# How long a worker waits for a connector before it starts without it, and how long one may be away unnoticed.
+START_BOUND_S = 45.0
+AWAY_S = 15.0
 _RESTART_MAX_S = 300.0
-_TABLE_LISTS = frozenset({"table.include.list", "database.include.list"})
+_SKIP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +107,7 @@ async def prepare_capture(
 ) -> None:
     """Make the connector of every group run, with `only` of those with one of the named collections.
 
-    Stops the collections of one that lost its place in the database's log, or whose database or table is another one.
-
-    Raises CommandError where a connector fails for another reason.
+    Quarantines the collections of one that does not, whatever the reason, or whose database or table is another one.
     """
     databases = await databases_of(opened.collections)
     existing = await topic_names(opened.settings.kafka.bootstrap or "")
@@ -113,21 +116,44 @@ async def prepare_capture(
         await halts.halt(halt.collection, halt.reason, halt.detail)
     async with connect_client(opened.settings.kafka) as client:
         watch = SourceWatch(opened.bus, client, await published_counts(opened.settings.kafka))
-        for group in groups(opened.collections):
-            if only is not None and not any(ports.name in only for ports in group.members):
-                continue
-            await watch.look(group, halts)
-            status = await client.status(group.connector)
-            if not _watched(group, halts) or await halt_lost(group, status, halts):
-                continue
-            await make_connector(client, opened.settings.kafka, group, keep=True)
-            try:
-                await client.wait_running(group.connector, CONNECTOR_BOUND_S)
-            except CommandError:
-                if not await halt_lost(group, await client.status(group.connector), halts):
-                    raise
-                continue
-            progress(f"capture of {group.kind} runs")
+        found = [g for g in groups(opened.collections) if only is None or any(p.name in only for p in g.members)]
+        started = await asyncio.gather(*(_begin(client, opened.settings.kafka, g, halts, watch) for g in found))
+    for group in (group for group, runs in zip(found, started, strict=True) if runs):
+        progress(f"capture of {group.kind} runs")
+
+
+async def _begin(client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watch: SourceWatch) -> bool:
+    """Make a group's connector run; quarantine its collections where that does not succeed, and say whether it did."""
+    try:
+        # First, and without Kafka Connect: who reads a topic that is not there is assigned nothing of it later.
+        await make_topics(kafka, group)
+        await watch.look(group, halts)
+        status = await client.status(group.connector)
+        if not _watched(group, halts) or await halt_lost(group, status, halts):
+            return False
+        await make_connector(client, kafka, group, keep=True)
+        await client.wait_running(group.connector, START_BOUND_S)
+    except CommandError as error:
+        await _quarantine(group, halts, error.message)
+        return False
+    except CrossfadeError as error:
+        for ports in group.members:
+            halts.away(ports.name, GUARD, str(error))
+        return False
+    return True
+
+
+async def _quarantine(group: Group, halts: Halts, why: str) -> None:
+    """Quarantine a group's collections for as long as its connector does not run."""
+    for ports in group.members:
+        if halts.of(ports.name) is None:
+            await halts.halt(ports.name, Reason.CONNECTOR, why)
+
+
+def _release(group: Group, halts: Halts) -> None:
+    for ports in group.members:
+        if (halt := halts.of(ports.name)) is not None and halt.reason is Reason.CONNECTOR:
+            halts.release(ports.name)
 
 
 def connect_client(kafka: Kafka) -> ConnectClient:
@@ -152,8 +178,7 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
     if current.get("topic.prefix") == config["topic.prefix"]:
         # Whether there is a snapshot was said when the connector was made; it may be reading it still.
         config[SNAPSHOT_MODE] = current.get(SNAPSHOT_MODE, config[SNAPSHOT_MODE])
-        for key in _TABLE_LISTS & config.keys():
-            config[key] = ",".join(sorted({*config[key].split(","), *current.get(key, config[key]).split(",")}))
+        config |= kept_tables(config, current)
     await client.put_config(group.connector, config)
 
 
@@ -167,10 +192,13 @@ async def make_topics(kafka: Kafka, group: Group) -> None:
 def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]:
     name, prefix = group.connector, group.capture.prefix
     tables = sorted({capture.table for capture in group.captures})
+    columns = columns_of(kafka, group.members)
     if group.kind == "mariadb":
-        config = mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=kafka.bootstrap or "")
+        bootstrap = kafka.bootstrap or ""
+        config = mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=bootstrap, columns=columns)
     else:
-        config = postgres_connector(name, group.dsn, prefix, tables, slot=group.slot, publication=group.slot)
+        slot = group.slot
+        config = postgres_connector(name, group.dsn, prefix, tables, slot=slot, publication=slot, columns=columns)
     if not snapshot_all and all(ports.settings.fill == "backfill" for ports in group.members):
         config[SNAPSHOT_MODE] = "no_data"
     return config
@@ -208,16 +236,18 @@ async def _missing(group: Group, status: ConnectorStatus) -> str | None:
 async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:
     """Watch the connectors and the number of partitions of the log, for as long as the worker runs.
 
-    Lost places stop their collections; a connector that failed otherwise is started again, with growing pauses. Raises
-    Misconfigured when the log has another number of partitions: no version could be trusted.
+    Lost places stop their collections. One whose connector does not run otherwise is quarantined until it does, and the
+    connector is started again, with growing pauses. Raises Misconfigured when the log has another number of partitions:
+    no version could be trusted.
     """
-    watched: dict[str, _Restarts] = defaultdict(_Restarts)
-    async with connect_client(opened.settings.kafka) as client:
+    kafka = opened.settings.kafka
+    watched: dict[str, _Watched] = defaultdict(_Watched)
+    async with connect_client(kafka) as client:
         watch = SourceWatch(opened.bus, client)
         while True:
             await _same_partitions(opened)
             await asyncio.gather(
-                *(_guard(client, g, halts, watch, watched[g.connector]) for g in groups(opened.collections))
+                *(_guard(client, kafka, g, halts, watch, watched[g.connector]) for g in groups(opened.collections))
             )
             if halts.now:
                 changed()
@@ -229,53 +259,104 @@ def _watched(group: Group, halts: Halts) -> bool:
 
 
 @dataclass(slots=True)
-class _Restarts:
-    """How often a connector was started again in a row, and when it may be next."""
+class _Watched:
+    """A connector's restarts in a row, when the next may be, and since when it does not run."""
 
     count: int = 0
     due_s: float = 0.0
     noted: int = 0
+    away_since_s: float | None = None
+    skips_until_s: float = 0.0
+
+    def passed_over(self, now_s: float) -> bool:
+        """Say whether statements that a connector does not understand are again to end it."""
+        return now_s >= self.skips_until_s
+
+    def due(self, now_s: float) -> bool:
+        """Say whether to start it again now; the pause until the next time grows."""
+        if now_s < self.due_s:
+            return False
+        self.due_s = now_s + min(_RESTART_MAX_S, GUARD_S * 2**self.count)
+        self.count = min(self.count + 1, 10)
+        return True
+
+    def away(self, now_s: float) -> bool:
+        """Note that it does not run; say whether that lasts longer than a restart."""
+        self.away_since_s = now_s if self.away_since_s is None else self.away_since_s
+        return now_s - self.away_since_s >= AWAY_S
 
 
-async def _guard(client: ConnectClient, group: Group, halts: Halts, watch: SourceWatch, restarts: _Restarts) -> None:
+async def _guard(
+    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watch: SourceWatch, watched: _Watched
+) -> None:
     """Watch one connector and its database; whatever is wrong with them is nothing to the others."""
+    why: str | None = None
     try:
         if _watched(group, halts):
             await watch.look(group, halts)
         for ports in group.members:
             halts.back(ports.name, GUARD)
         if _watched(group, halts):
-            await _guard_connector(client, group, halts, restarts)
+            why = await _guard_connector(client, kafka, group, halts, watched)
     except CrossfadeError as error:
         for ports in group.members:
             halts.away(ports.name, GUARD, str(error))
     except CommandError as error:
-        log.warning("the connector %s is not watched now: %s", group.connector, error)
+        why = error.message
+    if why is None:
+        watched.away_since_s = None
+    elif watched.away(time.monotonic()):
+        await _quarantine(group, halts, why)
 
 
-async def _guard_connector(client: ConnectClient, group: Group, halts: Halts, restarts: _Restarts) -> None:
+async def _guard_connector(
+    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watched: _Watched
+) -> str | None:
+    """Start a group's connector again where that is due; return why it does not run, None where nothing is wrong."""
     status = await client.status(group.connector)
     if await halt_lost(group, status, halts):
-        return
+        return None
     if status.running:
-        await _note_capturing(group, restarts)
-        restarts.count = 0
-    elif status.failed and time.monotonic() >= restarts.due_s:
+        if watched.passed_over(time.monotonic()):
+            await _skip_unknown(client, group, skip=False)
+        await _note_capturing(group, watched)
+        _release(group, halts)
+        watched.count = 0
+        return None
+    if status.state == "MISSING" and watched.due(time.monotonic()):
+        await make_connector(client, kafka, group, keep=True)
+    elif status.failed and watched.due(time.monotonic()):
         log.error("the connector %s failed and is started again: %s", group.connector, status.failure)
+        if status.statement is not None and not _concerns(group, status.statement):
+            # Debezium's parser knows not all of MariaDB: for a minute, what others do to their tables is passed over.
+            watched.skips_until_s = time.monotonic() + _SKIP_S
+            await _skip_unknown(client, group, skip=True)
         await client.restart(group.connector)
-        restarts.due_s = time.monotonic() + min(_RESTART_MAX_S, GUARD_S * 2**restarts.count)
-        restarts.count = min(restarts.count + 1, 10)
+    return status.trouble
 
 
-async def _note_capturing(group: Group, restarts: _Restarts) -> None:
+def _concerns(group: Group, statement: str) -> bool:
+    """Say whether a statement may be about a captured table: its name is in it, as in `_articles_gho`."""
+    lowered = statement.lower()
+    return any(capture.table.rpartition(".")[2].lower() in lowered for capture in group.captures)
+
+
+async def _skip_unknown(client: ConnectClient, group: Group, *, skip: bool) -> None:
+    """Have a connector pass over statements that it does not understand, or fail at them, as it does by default."""
+    config = await client.config(group.connector) if group.kind == "mariadb" else {}
+    if config and (config.get(SKIP_UNKNOWN_DDL) == "true") != skip:
+        await client.put_config(group.connector, {**config, SKIP_UNKNOWN_DDL: str(skip).lower()})
+
+
+async def _note_capturing(group: Group, watched: _Watched) -> None:
     """Record, once, that a group's connector runs; in PostgreSQL only when its slot is there."""
-    if restarts.noted == len(group.members):
+    if watched.noted == len(group.members):
         return
     if group.kind == "postgres" and await slot_state(group.dsn, group.slot) != "there":
         return
     for ports in group.members:
         await ports.ledger.record(f"{CAPTURING}.{ports.name}", group.epoch)
-    restarts.noted = len(group.members)
+    watched.noted = len(group.members)
 
 
 async def _same_partitions(opened: Opened) -> None:

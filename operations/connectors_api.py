@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -18,6 +19,8 @@ from operations.errors import CommandError
 SNAPSHOT_MODE = "snapshot.mode"
 # Debezium makes its slot with it; PostgreSQL knows it from 17 on.
 SLOT_FAILOVER = "slot.failover"
+TABLE_LIST = "table.include.list"
+SKIP_UNKNOWN_DDL = "schema.history.internal.skip.unparseable.ddl"
 SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_needed"]
 ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
 
@@ -35,6 +38,8 @@ _BROKEN_CONNECTION = (
     "(?is)(Connection reset|Connection refused|Connection timed out|Broken pipe|Socket closed|"
     "Failed to read next byte|unexpected end of stream|.*Communications link failure).*"
 )
+# How Debezium names the statement that its parser does not know.
+_UNKNOWN_DDL = re.compile(r"DDL statement couldn't be parsed.*? with the statement '(.*?)'\n", re.DOTALL)
 _BEAT = "SELECT pg_logical_emit_message(false, 'crossfade', '')"
 _HISTORY_TOPIC_SUFFIX = "schema-history"
 # Largest request of the schema history's own producer: the worker's `producer.` settings do not reach it.
@@ -50,23 +55,41 @@ _LOST_SIGNS = (
 )
 
 
+_IS_TOO_LARGE = "RecordTooLargeException"
+_TOO_LARGE = (
+    "raise kafka.max_record_bytes and run `crossfade topics apply`, or make the row smaller and run"
+    " `crossfade recapture`"
+)
+
+
 class ConnectUnreachable(CommandError):
     """Nobody answers at Kafka Connect's address."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectorStatus:
-    """State of a connector and of its tasks; `failure` is the first line of the first stack trace, if any."""
+    """State of a connector and of its tasks; `failure` is what the first stack trace says is wrong, if any.
+
+    `statement` is the one that a MariaDB connector does not understand, where that ended it.
+    """
 
     name: str
     state: ConnectorState
     tasks: tuple[ConnectorState, ...]
     failure: str | None
+    statement: str | None = None
 
     @property
     def running(self) -> bool:
         """The connector and at least one task run, and no task does anything else."""
         return self.state == "RUNNING" and bool(self.tasks) and all(task == "RUNNING" for task in self.tasks)
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not run, as a sentence without its full stop."""
+        if self.failed:
+            return str(self.failure) + (f"; {_TOO_LARGE}" if _IS_TOO_LARGE in (self.failure or "") else "")
+        return f"{self.name} is {self.state.lower()}"
 
     @property
     def lost(self) -> bool:
@@ -121,12 +144,14 @@ class ConnectClient:
             # States are read from a topic of their own, at times later than what connectors there are.
             return ConnectorStatus(name, "UNASSIGNED" if await self.config(name) else "MISSING", (), None)
         body = answer.json()
-        traces = [part.get("trace") for part in (body["connector"], *body["tasks"])]
+        traces = [trace for part in (body["connector"], *body["tasks"]) if (trace := part.get("trace"))]
+        unknown = _UNKNOWN_DDL.search(traces[0]) if traces else None
         return ConnectorStatus(
             name=name,
             state=body["connector"]["state"],
             tasks=tuple(task["state"] for task in body["tasks"]),
-            failure=next((_first_cause(trace) for trace in traces if trace), None),
+            failure=_first_cause(traces[0]) if traces else None,
+            statement=unknown[1] if unknown else None,
         )
 
     async def wait_running(self, name: str, timeout_s: float) -> ConnectorStatus:
@@ -138,7 +163,7 @@ class ConnectClient:
                 return status
             if status.failed:
                 raise CommandError(
-                    f"The connector {name} failed: {status.failure}", "Mend the cause, then restart or put it again."
+                    f"The connector {name} failed: {status.trouble}", "Fix the cause; a worker starts it again."
                 )
             if time.monotonic() >= deadline:
                 raise CommandError(
@@ -228,6 +253,7 @@ def postgres_connector(
     *,
     slot: str,
     publication: str,
+    columns: Mapping[str, str] | None = None,
     snapshot: SnapshotMode = "initial",
     heartbeat_ms: int = 1_000,
 ) -> dict[str, str]:
@@ -248,13 +274,16 @@ def postgres_connector(
         "slot.name": slot,
         "publication.name": publication,
         "publication.autocreate.mode": "filtered",
-        "table.include.list": ",".join(_exactly(table) for table in tables),
+        # Otherwise changes of a partitioned table come under the names of its partitions, which nobody reads.
+        "publish.via.partition.root": "true",
+        TABLE_LIST: ",".join(exactly(table) for table in tables),
         # What is written to other tables says nothing to a slot's reader, so that it would confirm nothing and the
         # server keep its log for ever: each heartbeat writes a message, and reads it.
         "heartbeat.action.query": _BEAT,
         # No message gets out, also none of an application's: its topic would be one that nobody made.
         "message.prefix.exclude.list": ".*",
         **_common(name, topic_prefix, snapshot, heartbeat_ms),
+        **(columns or {}),
     }
 
 
@@ -265,6 +294,7 @@ def mariadb_connector(
     tables: Sequence[str],
     *,
     bootstrap_servers: str,
+    columns: Mapping[str, str] | None = None,
     snapshot: SnapshotMode = "initial",
     heartbeat_ms: int = 1_000,
 ) -> dict[str, str]:
@@ -272,7 +302,7 @@ def mariadb_connector(
 
     Its schema history is kept in a topic of the broker at `bootstrap_servers`, which the connector makes itself.
     """
-    parts = urlsplit(dsn)
+    parts, listed = urlsplit(dsn), ",".join(exactly(table) for table in tables)
     return {
         "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
         "database.hostname": parts.hostname or "localhost",
@@ -285,8 +315,8 @@ def mariadb_connector(
         "connect.keep.alive.interval.ms": "5000",
         # A replica's id, which no other reader of the same binary log may have.
         "database.server.id": str(100_000 + zlib.crc32(name.encode()) % 4_000_000_000),
-        "database.include.list": ",".join(sorted({_exactly(table.partition(".")[0]) for table in tables})),
-        "table.include.list": ",".join(_exactly(table) for table in tables),
+        "database.include.list": ",".join(sorted({exactly(table.partition(".")[0]) for table in tables})),
+        TABLE_LIST: listed,
         "include.schema.changes": "false",
         # Otherwise an unsigned number above 2^63 comes as a negative one. With the converters' decimal format it is a
         # number in JSON.
@@ -298,9 +328,11 @@ def mariadb_connector(
         "schema.history.internal.kafka.bootstrap.servers": bootstrap_servers,
         "schema.history.internal.kafka.topic": schema_history_topic(topic_prefix),
         "schema.history.internal.store.only.captured.tables.ddl": "true",
+        "schema.history.internal.store.only.captured.databases.ddl": "true",
         "schema.history.internal.producer.max.request.size": str(_HISTORY_REQUEST_BYTES),
         "schema.history.internal.producer.linger.ms": "0",
         **_common(name, topic_prefix, snapshot, heartbeat_ms),
+        **(columns or {}),
     }
 
 
@@ -352,8 +384,8 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
     }
 
 
-def _exactly(name: str) -> str:
-    # Debezium reads these lists as regular expressions; a name's dot and dollar sign are meant as they are.
+def exactly(name: str) -> str:
+    """Give the pattern of a name: Debezium reads lists as regular expressions, a dot and a dollar sign among them."""
     return name.replace("\\", "\\\\").replace(".", "\\.").replace("$", "\\$")
 
 
@@ -361,6 +393,7 @@ def _first_cause(trace: str) -> str:
     """Give the innermost cause's line of a Java stack trace, which is the one that says what is wrong."""
     lines = [line.strip() for line in trace.splitlines()]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    causes = [cause for cause in causes if ": " in cause] or causes  # a name alone says nothing
     return causes[-1] if causes else (lines[0] if lines else "")
 
 

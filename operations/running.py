@@ -24,7 +24,6 @@ from connectors.failpoints import FILE, arm, rearm
 from connectors.garbage import collect_rarely
 from connectors.telemetry import Telemetry
 from operations.capturing import guard_capture, prepare_capture
-from operations.connectors_api import ConnectUnreachable
 from operations.context import WRONG_USE
 from operations.errors import CommandError
 from operations.observability import set_up, shut_down
@@ -149,12 +148,12 @@ async def _end(guard: asyncio.Task[None]) -> None:
 
 
 async def _patiently(prepare: Callable[[], Coroutine[Any, Any, T]], waits: bool) -> T:
-    """Prepare; with `waits`, again and again while a store, a broker or Kafka Connect does not answer."""
+    """Prepare; with `waits`, again and again while a store or a broker does not answer."""
     pause_s = _PATIENCE_S
     while True:
         try:
             return await prepare()
-        except (StoreUnavailable, ConnectUnreachable) as error:
+        except StoreUnavailable as error:
             if not waits:
                 raise
             log.warning("the worker waits to start: %s", error)

@@ -67,11 +67,16 @@ class Collection(_Section):
     quantization: Quantization = "none"
     on_disk: bool = False
 
-    @model_validator(mode="after")
-    def _columns_have_one_use(self) -> Collection:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that make a document, in the order key, text, metadata, tenant, embedding."""
         extra = [self.tenant] if self.tenant else []
         embedding = [self.embedding.column] if self.embedding else []
-        used = [*self.key, *self.text, *self.metadata, *extra, *embedding]
+        return (*self.key, *self.text, *self.metadata, *extra, *embedding)
+
+    @model_validator(mode="after")
+    def _columns_have_one_use(self) -> Collection:
+        used = self.columns
         twice = sorted({name for name in used if used.count(name) > 1})
         if twice:
             raise ValueError(f"column used twice: {', '.join(twice)}")

@@ -8,6 +8,7 @@ from typing import Any
 from connectors.errors import Refused
 from connectors.mariadb.checks import check_layout
 from connectors.mariadb.expressions import Given, given, key_condition, key_list, kinds_written, read_list
+from connectors.mariadb.layout import raw_columns
 from connectors.mariadb.pool import Pool, Session, places, quoted
 from connectors.slices import slices
 from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen
@@ -178,6 +179,11 @@ class MariadbTable:
         async with self._pool.session() as session:
             records = await self._at(session, ids, self._key)
         return {row_key(self.description, record) for record in records} & set(ids)
+
+    async def columns(self) -> frozenset[str]:
+        """See `LegacyTable.columns`."""
+        async with self._pool.session() as session:
+            return frozenset(await raw_columns(session, self._layout.schema, self._layout.table))
 
     async def check(self) -> list[Finding]:
         """See `LegacyTable.check`."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from connectors.errors import Refused
 from connectors.sql_apply import NOT_SEEN
-from connectors.sql_layout import HIGHEST_SIGNED, canonical_key, content_refusal
+from connectors.sql_layout import HIGHEST_SIGNED, VERSION_COLUMN, canonical_key, content_refusal
 from domain.fold import is_echo
 from domain.guards import ledger_moves
 from domain.ledger import LedgerRow, VectorMark
@@ -186,6 +186,12 @@ class MemoryTable:
     async def existing(self, ids: Sequence[str]) -> set[str]:
         """See `LegacyTable.existing`."""
         return {one for one in ids if one in self._store.stored}
+
+    async def columns(self) -> frozenset[str]:
+        """See `LegacyTable.columns`."""
+        table = self.description
+        optional = [name for name in (table.tenant, table.embedding) if name]
+        return frozenset([*table.key, *table.text, *table.metadata, *optional, VERSION_COLUMN])
 
     async def check(self) -> list[Finding]:
         """See `LegacyTable.check`: nothing can be wrong with a table that was made from its description."""

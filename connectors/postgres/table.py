@@ -8,6 +8,7 @@ from typing import Any
 from connectors.errors import Refused
 from connectors.postgres.checks import check_layout
 from connectors.postgres.expressions import KEY_TYPES, read_list, selected
+from connectors.postgres.layout import raw_columns
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.slices import slices
 from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen
@@ -132,6 +133,11 @@ class PostgresTable:
         async with self._pool.session() as session:
             records = await session.fetch(self._sql.existing, *_columns(keys))
         return {row_key(self.description, record) for record in records} & set(ids)
+
+    async def columns(self) -> frozenset[str]:
+        """See `LegacyTable.columns`."""
+        async with self._pool.session() as session:
+            return frozenset(await raw_columns(session, self._layout.collection.table))
 
     async def check(self) -> list[Finding]:
         """See `LegacyTable.check`."""

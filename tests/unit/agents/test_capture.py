@@ -63,6 +63,18 @@ async def test_a_change_that_cannot_be_read_fails_alone() -> None:
     assert [entry.deleted for entry in world.bus.events(LOG, DocumentChanged)] == [True]
 
 
+async def test_a_row_that_is_older_than_a_configured_column_is_read_again_and_one_without_it_for_good_stops() -> None:
+    world = World()
+    older = row("old")
+    del older["year"]
+    assert await capture([change(world, 8, older, older)], **ports(world)) == []
+    (entry,) = world.bus.events(LOG, DocumentChanged)
+    assert (entry.incomplete, entry.content) == (True, None)
+    gone = row("old")
+    del gone["body"], gone["crossfade_version"]
+    assert (await stops(world, [change(world, 9, gone, gone)]))[1] is Reason.UNREADABLE
+
+
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_crash_and_a_second_delivery_append_the_same_entry(after: bool) -> None:
     world = World()

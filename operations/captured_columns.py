@@ -1,0 +1,73 @@
+"""Which tables and columns a connector sends, as its configuration says it. Values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agents.batch import CollectionPorts
+from connectors.sql_layout import VERSION_COLUMN
+from operations.connectors_api import TABLE_LIST, exactly
+from schemas.settings import Kafka
+
+COLUMN_LIST, DATABASE_LIST = "column.include.list", "database.include.list"
+
+
+def columns_of(kafka: Kafka, members: Sequence[CollectionPorts]) -> dict[str, str]:
+    """Return what a connector's configuration says of the columns that travel: those of documents, and the version."""
+    names, long = {}, {}
+    for ports in members:
+        if ports.capture is not None:
+            names[ports.capture.table] = [*ports.settings.columns, VERSION_COLUMN]
+            long[ports.capture.table] = list(ports.settings.text)
+    return Columns(names, long, kafka.max_text_bytes + 1, kafka.max_record_bytes).config()
+
+
+def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, str]:
+    """Return the lists of a configuration, with the tables of the current one that are not in it, and their columns."""
+    own, had = config[TABLE_LIST].split(","), current.get(TABLE_LIST, config[TABLE_LIST]).split(",")
+    others = [table for table in had if table not in own]
+    lists = {TABLE_LIST: ",".join(sorted({*own, *had}))}
+    if DATABASE_LIST in config:
+        databases = current.get(DATABASE_LIST, config[DATABASE_LIST]).split(",")
+        lists[DATABASE_LIST] = ",".join(sorted({*config[DATABASE_LIST].split(","), *databases}))
+    known = current.get(COLUMN_LIST, "").split(",")
+    columns = [
+        column
+        for table in others
+        for column in ([each for each in known if each.startswith(f"{table}\\.")] or [_every_column(table)])
+    ]
+    lists[COLUMN_LIST] = ",".join(sorted({*config[COLUMN_LIST].split(","), *columns}))
+    return lists
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What of its tables a connector sends, by table; what it sends of a row must fit into `record_bytes`.
+
+    Of a `long` column it sends `text_chars` characters at the most, more than a document may have: a text above that
+    limit is refused as every other, instead of ending the connector.
+    """
+
+    names: Mapping[str, Sequence[str]]
+    long: Mapping[str, Sequence[str]]
+    text_chars: int
+    record_bytes: int
+
+    def config(self) -> dict[str, str]:
+        """Give the part of a connector's configuration that says so."""
+        return {
+            COLUMN_LIST: _listed(self.names),
+            f"column.truncate.to.{self.text_chars}.chars": _listed(self.long),
+            # The worker of a Kafka Connect that is not crossfade's own sends 1 MiB at the most.
+            "producer.override.max.request.size": str(self.record_bytes),
+        }
+
+
+def _every_column(table_pattern: str) -> str:
+    """Give the pattern of all columns of a table, by the pattern of the table."""
+    return f"{table_pattern}\\..*"
+
+
+def _listed(columns: Mapping[str, Sequence[str]]) -> str:
+    return ",".join(sorted(exactly(f"{table}.{name}") for table, names in columns.items() for name in names))
