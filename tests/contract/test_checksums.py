@@ -69,7 +69,7 @@ COMPOSITE = Shape(
 UUIDS = Shape(
     {
         "postgres": "create table {t} (id uuid primary key, body text, at timestamptz, amount double precision)",
-        "mariadb": """create table {t} (id char(36) collate utf8mb4_nopad_bin primary key, body text,
+        "mariadb": """create table {t} (id char(36) collate utf8mb4_bin primary key, body text,
             at timestamp null, amount double)""",
     },
     "('{uuid}', 'body {n}', '2024-01-02 03:04:05', {n} / 3.0)",
