@@ -62,7 +62,9 @@ _DRIVER_ERRORS = (pymysql.err.MySQLError, OSError, TimeoutError, asyncio.Incompl
 _QUOTED = (re.compile(r"(entry) '.*' (for key)", re.DOTALL), re.compile(r"(value: )'.*'( for column|$)", re.DOTALL))
 # What is left in quotes is a name only where it is called one. An apostrophe (can't) opens no quote.
 _LITERAL = re.compile(
-    r"(?<!\w)(?<!column )(?<!key )(?<!field )(?<!table )(?<!user )(?<!server on )(?<!TRIGGER )(?<!FUNCTION )'[^']*'"
+    r"(?<!\w)(?<!@)(?<!column )(?<!key )(?<!field )(?<!table )(?<!database )(?<!user )(?<!server on )(?<!trigger )"
+    r"(?<!function )'[^']*'",
+    re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"\berror 28\b")
 # The numbers of the server's own messages; a trigger may signal under any other.

@@ -175,3 +175,10 @@ def test_an_apostrophe_hides_no_address() -> None:
     message = "Can't connect to MySQL server on '127.0.0.1' ([Errno 111] Connect call failed ('127.0.0.1', 3306))"
     reason = str(mariadb_mapped(pymysql.err.OperationalError(2003, message)))
     assert reason.startswith("2003: Can't connect to MySQL server on '127.0.0.1'")
+
+
+def test_names_of_tables_are_no_values() -> None:
+    error = pymysql.err.ProgrammingError(1146, "Table 'app.crossfade_meta' doesn't exist")
+    assert str(mariadb_mapped(error)) == "1146: Table 'app.crossfade_meta' doesn't exist"
+    error = pymysql.err.DataError(1366, "Incorrect string value: 'secret' for column 'app'.'t'.'title' at row 1")
+    assert "secret" not in str(mariadb_mapped(error))
