@@ -86,7 +86,10 @@ async def _pass_on(
     # A version without some columns: the row as it is after the write comes behind it, with a higher version.
     current = [item for item in newest.values() if not _waits_for_the_row(ports, item[1])]
     versions = {event.id: event.version for _, event in current}
-    overtaken = [item for item in items if versions.get(item[1].id) != item[1].version]
+    # What becomes of a version that waits for its row is the outcome of that row.
+    overtaken = [
+        item for item in items if versions.get(item[1].id) != item[1].version and not _waits_for_the_row(ports, item[1])
+    ]
     await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
     pieces = await _pieces(ports, current, progress)
     vectors, given = await _given_or_stored(ports, current, pieces)

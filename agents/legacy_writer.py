@@ -69,7 +69,17 @@ async def _write(
             outcomes.append(written(message, event, "legacy", "superseded", around))
         if outcome.differs or _at(event) in refusals:
             followed.append((message, event))
-    await _follow(ports, newest_of(followed), bus, around)
+    rows = newest_of(followed)
+    causes = {i: event.cause for i, (_, event) in rows.items() if _at(event) not in refusals}
+    await _follow(ports, rows, causes, bus, around)
+    outcomes += [
+        written(message, event, "qdrant", "superseded", around)
+        for message, event in items
+        if event.origin == "producer"
+        and ports.rules.writes_qdrant
+        and is_partial(ports.table.description, event.omitted)
+        and causes.get(event.id) != event.cause
+    ]
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]
 
 
@@ -144,8 +154,12 @@ def _change(event: DocumentResolved) -> LegacyChange:
     return LegacyChange(event.id, event.version, event.version, event.content, frozenset(event.omitted))
 
 
-async def _follow(ports: CollectionPorts, followed: dict[str, Item], bus: Bus, around: Surroundings) -> None:
+async def _follow(
+    ports: CollectionPorts, followed: dict[str, Item], causes: dict[str, str], bus: Bus, around: Surroundings
+) -> None:
     """Bring Qdrant to the rows of versions that the table refused, or holds otherwise than they were sent.
+
+    What becomes of the row in Qdrant is the outcome of the producer's event in `causes`.
 
     The refresh ends the wait for the version's echo. One that comes all the same has the row read again.
     """
@@ -156,6 +170,7 @@ async def _follow(ports: CollectionPorts, followed: dict[str, Item], bus: Bus, a
         around=around,
         source=SOURCE,
         rejects={document_id: event.version for document_id, (_, event) in followed.items()},
+        causes=causes,
         traceparents={document_id: message.trace.sent(LOG) for document_id, (message, _) in followed.items()},
     )
 

@@ -49,11 +49,12 @@ async def append_refreshes(
     rejects: Mapping[str, int] | None = None,
     evidence: Mapping[str, Evidence | None] | None = None,
     traceparents: Mapping[str, str | None] | None = None,
+    causes: Mapping[str, str] | None = None,
 ) -> None:
     """Append one refresh entry for each document, for the rows as they are now.
 
     `rejects` names, by document, the producer's version that the legacy store refused, `evidence` what a repair knows
-    of the ledger. Returns when the log has them.
+    of the ledger, `causes` the event of a producer whose row it brings. Returns when the log has them.
     """
     if not ids:
         return
@@ -63,7 +64,11 @@ async def append_refreshes(
     for document_id in ids:
         found = ledger.get(document_id)
         entry = refresh_entry(ports.name, document_id, rows.get(document_id), found or LedgerRow(), around).model_copy(
-            update={"rejects": (rejects or {}).get(document_id, 0), "evidence": (evidence or {}).get(document_id)}
+            update={
+                "rejects": (rejects or {}).get(document_id, 0),
+                "evidence": (evidence or {}).get(document_id),
+                "cause": (causes or {}).get(document_id, ""),
+            }
         )
         entries.append(
             encode(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.outcomes import written
 from agents.refresh import append_refreshes
 from connectors.failpoints import passing
 from connectors.ports import Bus
@@ -33,6 +34,7 @@ class _Work:
     ledger: dict[str, LedgerRow] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
     read_again: dict[str, str | None] = field(default_factory=dict)
+    causes: dict[str, str] = field(default_factory=dict)
 
     def ids(self) -> list[str]:
         return list(dict.fromkeys(entry.id for _, entry, _ in self.entries))
@@ -57,7 +59,9 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: S
         passing("resolver.before_refresh")
         due = [i for i in each.ids() if i in each.ledger and each.ledger[i].state.refresh]
         traceparents = {i: each.read_again.get(i) for i in due}
-        await append_refreshes(each.ports, due, bus=bus, around=around, source=SOURCE, traceparents=traceparents)
+        await append_refreshes(
+            each.ports, due, bus=bus, around=around, source=SOURCE, traceparents=traceparents, causes=each.causes
+        )
     return failures
 
 
@@ -80,6 +84,8 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
     decisions: list[Outgoing] = []
     for message, entry, version in work.entries:
         row = work.ledger.get(entry.id, LedgerRow())
+        if entry.origin == "refresh" and entry.cause:
+            work.causes[entry.id] = entry.cause
         if version <= row.state.version:
             continue  # folded before: its decision was published before the ledger moved
         verdict, state = fold(row.state, version, entry)
@@ -89,24 +95,31 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
             decisions.append(_decision(message, entry, version, around))
         elif verdict is Verdict.READ_AGAIN:
             work.read_again[entry.id] = message.trace.sent(LOG)
+        elif entry.origin == "refresh" and entry.cause and work.ports.rules.writes_qdrant:
+            # The row of a producer's version was overtaken on its way to Qdrant, and that version with it.
+            decisions.append(written(message, _resolved(entry, version), "qdrant", "superseded", around))
     return decisions
+
+
+def _resolved(entry: DocumentChanged, version: int) -> DocumentResolved:
+    return DocumentResolved(
+        collection=entry.collection,
+        id=entry.id,
+        version=version,
+        origin=entry.origin,
+        deleted=entry.deleted,
+        content=entry.content,
+        content_hash=entry.content_hash,
+        omitted=entry.omitted,
+        cause=entry.cause,
+        occurred_at_ms=entry.occurred_at_ms,
+    )
 
 
 def _decision(message: Message, entry: DocumentChanged, version: int, around: Surroundings) -> Outgoing:
     key = document_key(entry.collection, entry.id)
     return encode(
-        DocumentResolved(
-            collection=entry.collection,
-            id=entry.id,
-            version=version,
-            origin=entry.origin,
-            deleted=entry.deleted,
-            content=entry.content,
-            content_hash=entry.content_hash,
-            omitted=entry.omitted,
-            cause=entry.cause,
-            occurred_at_ms=entry.occurred_at_ms,
-        ),
+        _resolved(entry, version),
         topic=RESOLVED,
         key=key,
         event_id=f"{key}@{version}",

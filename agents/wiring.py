@@ -24,7 +24,7 @@ class Role:
 WIRING: tuple[Role, ...] = (
     Role("intake", (SUBMITTED,), "agents.intake.intake", (LOG, WRITTEN)),
     Role("capture", (), "agents.capture.capture", (LOG,)),
-    Role("resolver", (LOG,), "agents.resolver.resolve", (RESOLVED, LOG), ("ledger",)),
+    Role("resolver", (LOG,), "agents.resolver.resolve", (RESOLVED, LOG, WRITTEN), ("ledger",)),
     Role("legacy", (RESOLVED,), "agents.legacy_writer.write_legacy", (WRITTEN, LOG), ("ledger", "legacy table")),
     Role("embedder", (RESOLVED,), "agents.embedder.embed", (EMBEDDED, WRITTEN), ("Qdrant (reads)",)),
     Role("vector", (EMBEDDED,), "agents.vector_writer.write_vectors", (WRITTEN,), ("Qdrant", "ledger")),

@@ -104,7 +104,7 @@ CATALOGUE: tuple[Topic, ...] = (
         WRITTEN,
         (DocumentWritten,),
         7 * DAY_MS,
-        writers=("intake", "legacy", "embedder", "vector"),
+        writers=("intake", "resolver", "legacy", "embedder", "vector"),
         readers=("consumers",),
     ),
     Topic(
