@@ -70,15 +70,15 @@ async def _write(
         if outcome.differs or _at(event) in refusals:
             followed.append((message, event))
     rows = newest_of(followed)
-    causes = {i: event.cause for i, (_, event) in rows.items() if _at(event) not in refusals}
-    await _follow(ports, rows, causes, bus, around)
+    causes = {_at(event): event.cause for _, event in rows.values() if _at(event) not in refusals}
+    await _follow(ports, rows, {document_id: cause for (document_id, _), cause in causes.items()}, bus, around)
     outcomes += [
         written(message, event, "qdrant", "superseded", around)
         for message, event in items
         if event.origin == "producer"
         and ports.rules.writes_qdrant
         and is_partial(ports.table.description, event.omitted)
-        and causes.get(event.id) != event.cause
+        and _at(event) not in causes
     ]
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]
 

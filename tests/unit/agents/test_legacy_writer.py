@@ -192,7 +192,15 @@ async def test_versions_that_leave_columns_out_are_written_one_after_the_other_o
     assert await write_legacy(batch, **world.handled) == []
     assert world.legacy.stored["1"].content == content("new", year=2001)
     assert world.legacy.stored["2"].content == content("new", year=None)
-    assert [(entry.id, entry.rejects) for entry in world.bus.events(LOG, DocumentChanged)] == [("1", 6), ("2", 7)]
+    refreshes = world.bus.events(LOG, DocumentChanged)
+    assert [(entry.id, entry.rejects) for entry in refreshes] == [("1", 6), ("2", 7)]
+    assert all(entry.cause for entry in refreshes), "what becomes of the row is the outcome of the event"
+    told = [
+        (one.id, one.version, one.outcome)
+        for one in world.bus.events(WRITTEN, DocumentWritten)
+        if one.store == "qdrant"
+    ]
+    assert told == [("1", 5, "superseded")]
     await write_legacy([*batch, world.resolved("1", 9, content=content("full"))], **world.handled)
     assert world.legacy.stored["1"].content == content("full")
 
