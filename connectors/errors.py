@@ -15,6 +15,7 @@ CrossfadeError
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class CrossfadeError(Exception):
@@ -56,7 +57,7 @@ class Misconfigured(PermanentError):
 class RecordsExpired(PermanentError):
     """Records that were still to be read are no longer kept; `kept` is the first offset of each such partition."""
 
-    def __init__(self, message: str, kept: Mapping[tuple[str, int], int]) -> None:
+    def __init__(self, message: str, kept: Mapping[tuple[str, int], int] = MappingProxyType({})) -> None:
         super().__init__(message)
         self.kept = kept
 

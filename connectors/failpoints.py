@@ -52,6 +52,10 @@ PLACES: dict[str, str] = {
     "verify.after_save": "what is proved so far is kept",
     "verify.after_points": "a page of points is read, its ghosts are not looked at again",
     "verify.before_told": "differences are confirmed, and their repair is under way, nothing is published",
+    "adoption.before_epochs": "what was replaced is known, no epoch is raised",
+    "adoption.before_offsets": "the epochs are raised, the groups stand where they stood",
+    "adoption.before_marks": "the groups are reset, the new identities are not recorded",
+    "adoption.before_release": "all of an adoption is done, the quarantine has not ended",
 }
 ENGINE = "embedder.engine"
 STALL_S = 4.0

@@ -168,7 +168,7 @@ async def column_gone_for_a_while(change: str, back: str, ground: Ground, rng: r
 
 
 def _of_a_worker(place: str) -> bool:
-    return place != ENGINE and not place.startswith(("verify.", "backfill."))
+    return place != ENGINE and not place.startswith(("verify.", "backfill.", "adoption."))
 
 
 def _all() -> dict[str, Fault]:
