@@ -89,7 +89,7 @@ def test_what_the_codec_writes_is_valid_and_reads_back(event: Event) -> None:
 @pytest.mark.parametrize(
     ("event", "data"),
     [
-        (DocumentSubmitted, {"collection": "docs", "id": "1"}),
+        (DocumentSubmitted, {"collection": "docs", "text": "t"}),
         (DocumentSubmitted, {"collection": "Docs", "id": "1", "text": "t"}),
         (DocumentSubmitted, {"collection": "docs", "id": "1", "text": "t", "metadata": {"a": {}}}),
         (DocumentSubmitted, {"collection": "docs", "id": "1", "text": "t", "extra": 1}),
