@@ -102,7 +102,7 @@ async def test_a_submission_is_one_trace_from_the_producer_to_both_outcomes(docs
         "collection": docs.name,
         "id": "traced",
         "text": {"title": "quokka", "body": "Kwekwe is a word of the text alone."},
-        "metadata": {"kind": "wombat"},
+        "metadata": {"kind": "wombat", "line": None},
     }
     foreign = docs.site.foreign
     cause = foreign.send(SUBMITTED, f"{docs.name}/traced", data, SUBMITTED_TYPE, traceparent=caller.traceparent)
