@@ -24,7 +24,8 @@ def submit_half(stores: list[Store], half: int) -> dict[str, str]:
             cause, document_id = uuid.uuid4().hex, f"in-flight-{number}"
             key = f"{store.name}/{document_id}"
             text = {"title": f"in flight {number}", "body": f"Document {number}, submitted around a restart."}
-            data = {"collection": store.name, "id": document_id, "text": text}
+            metadata = {"kind": None, "line": number}
+            data = {"collection": store.name, "id": document_id, "text": text, "metadata": metadata}
             store.site.foreign.begin_send(SUBMITTED, key, data, cause, SUBMITTED_TYPE)
             causes[cause] = key
     store.site.foreign.flush()
