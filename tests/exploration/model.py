@@ -35,6 +35,7 @@ ARCHIVE, RESTORE = "<", ">"
 OTHERWISE = "*"
 """Behind a producer's content: the row that is read back is without this sign, so that the writer follows it."""
 EPOCH = 1
+OFFSETS = (1 << 40) - 1
 HIGH = version_of(EPOCH, 1 << 20)
 ROUNDS = 1
 
@@ -418,6 +419,8 @@ def explore(world: World, first: State) -> tuple[int, list[str] | None]:
             down = s.point is not None and (after.point is None or after.point.version < s.point.version)
             if down and s.point is not None and s.point.version != HIGH:
                 return len(seen), [*history(seen, s), name, "the stored version went down"]
+            if len(after.resolved) > len(s.resolved) and not first.damages_left and taken_twice(after):
+                return len(seen), [*history(seen, s), name, "a second delivery took effect"]
             if after not in seen:
                 seen[after] = (s, name)
                 queue.append(after)
@@ -425,6 +428,19 @@ def explore(world: World, first: State) -> tuple[int, list[str] | None]:
         if finished and s.row.content != held:
             return len(seen), [*history(seen, s), f"legacy holds {s.row.content}, Qdrant {held}"]
     return len(seen), None
+
+
+def taken_twice(s: State) -> bool:
+    """Say whether the newest decision is of a change that another version brought before: its place in its topic tells.
+
+    Where the ledger was damaged or a slot lost, it may be.
+    """
+    newest = s.resolved[-1]
+    if newest.origin == "refresh":
+        return False
+    at = s.log[newest.version & OFFSETS].position
+    earlier = [one.version for one in s.resolved if one.origin == newest.origin and one.version != newest.version]
+    return any(s.log[version & OFFSETS].position == at for version in earlier)
 
 
 def history(seen: dict[State, tuple[State, str] | None], s: State) -> list[str]:
