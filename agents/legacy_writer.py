@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.grouping import by_collection, newest_of
 from agents.outcomes import lost_resolved, written
-from agents.refresh import append_refreshes
+from agents.refresh import NO_CAUSE, Cause, append_refreshes
 from connectors.errors import Refused
 from connectors.failpoints import passing
 from connectors.ports import Bus
@@ -70,15 +70,15 @@ async def _write(
         if outcome.differs or _at(event) in refusals:
             followed.append((message, event))
     rows = newest_of(followed)
-    causes = {_at(event): event.cause for _, event in rows.values() if _at(event) not in refusals}
-    await _follow(ports, rows, {document_id: cause for (document_id, _), cause in causes.items()}, bus, around)
+    causes = {e.id: Cause(e.cause, e.version) for _, e in rows.values() if _at(e) not in refusals}
+    await _follow(ports, rows, causes, bus, around)
     outcomes += [
         written(message, event, "qdrant", "superseded", around)
         for message, event in items
         if event.origin == "producer"
         and ports.rules.writes_qdrant
         and is_partial(ports.table.description, event.omitted)
-        and _at(event) not in causes
+        and causes.get(event.id, NO_CAUSE).version != event.version
     ]
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]
 
@@ -155,7 +155,7 @@ def _change(event: DocumentResolved) -> LegacyChange:
 
 
 async def _follow(
-    ports: CollectionPorts, followed: dict[str, Item], causes: dict[str, str], bus: Bus, around: Surroundings
+    ports: CollectionPorts, followed: dict[str, Item], causes: dict[str, Cause], bus: Bus, around: Surroundings
 ) -> None:
     """Bring Qdrant to the rows of versions that the table refused, or holds otherwise than they were sent.
 

@@ -6,7 +6,7 @@ The position is read before the row (rule 10 of the protocol); the row with a lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agents.batch import Surroundings
 from connectors.ports import Bus, Ledger, LegacyTable
@@ -18,6 +18,16 @@ from schemas.content import content_hash
 from schemas.documents import DocumentChanged, Evidence
 from schemas.records import Outgoing
 from topics.catalogue import LOG
+
+
+class Cause(NamedTuple):
+    """A producer's event, and the version that it became."""
+
+    event_id: str
+    version: int
+
+
+NO_CAUSE = Cause("", 0)
 
 
 class RowsAndLedger(Protocol):
@@ -49,7 +59,7 @@ async def append_refreshes(
     rejects: Mapping[str, int] | None = None,
     evidence: Mapping[str, Evidence | None] | None = None,
     traceparents: Mapping[str, str | None] | None = None,
-    causes: Mapping[str, str] | None = None,
+    causes: Mapping[str, Cause] | None = None,
 ) -> None:
     """Append one refresh entry for each document, for the rows as they are now.
 
@@ -63,11 +73,13 @@ async def append_refreshes(
     entries: list[Outgoing] = []
     for document_id in ids:
         found = ledger.get(document_id)
+        cause = (causes or {}).get(document_id, NO_CAUSE)
         entry = refresh_entry(ports.name, document_id, rows.get(document_id), found or LedgerRow(), around).model_copy(
             update={
                 "rejects": (rejects or {}).get(document_id, 0),
                 "evidence": (evidence or {}).get(document_id),
-                "cause": (causes or {}).get(document_id, ""),
+                "cause": cause.event_id,
+                "cause_version": cause.version,
             }
         )
         entries.append(

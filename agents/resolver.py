@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.outcomes import written
-from agents.refresh import append_refreshes
+from agents.refresh import Cause, append_refreshes
 from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
@@ -34,7 +34,7 @@ class _Work:
     ledger: dict[str, LedgerRow] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
     read_again: dict[str, str | None] = field(default_factory=dict)
-    causes: dict[str, str] = field(default_factory=dict)
+    causes: dict[str, Cause] = field(default_factory=dict)
 
     def ids(self) -> list[str]:
         return list(dict.fromkeys(entry.id for _, entry, _ in self.entries))
@@ -85,7 +85,7 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
     for message, entry, version in work.entries:
         row = work.ledger.get(entry.id, LedgerRow())
         if entry.origin == "refresh" and entry.cause:
-            work.causes[entry.id] = entry.cause
+            work.causes[entry.id] = Cause(entry.cause, entry.cause_version)
         if version <= row.state.version:
             continue  # folded before: its decision was published before the ledger moved
         verdict, state = fold(row.state, version, entry)
@@ -96,8 +96,10 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
         elif verdict is Verdict.READ_AGAIN:
             work.read_again[entry.id] = message.trace.sent(LOG)
         elif entry.origin == "refresh" and entry.cause and work.ports.rules.writes_qdrant:
-            # The row of a producer's version was overtaken on its way to Qdrant, and that version with it.
-            decisions.append(written(message, _resolved(entry, version), "qdrant", "superseded", around))
+            # The row of a producer's version was overtaken on its way to Qdrant, and that version with it: what overtook
+            # it is above that version, not above this entry.
+            overtaken = _resolved(entry, entry.cause_version)
+            decisions.append(written(message, overtaken, "qdrant", "superseded", around))
     return decisions
 
 

@@ -65,7 +65,8 @@ class DocumentChanged(Event):
     `domain.positions`; refresh: the ledger's legacy position as read before the row, as is `done`, its legacy version.
     `content` is None for a deletion, for our own echo and for an incomplete row. `rejects` names the producer version
     that the legacy store refused, or that went to the dead-letter topic before it.
-    `omitted` are the columns that a producer's event leaves to the row: its content is without them.
+    `omitted` are the columns that a producer's event leaves to the row: its content is without them. A refresh that
+    brings the row of such an event carries its id in `cause` and its version in `cause_version`.
     """
 
     ce_type: ClassVar[str] = "crossfade.document.changed.v1"
@@ -86,6 +87,7 @@ class DocumentChanged(Event):
     done: int = 0
     evidence: Evidence | None = None
     cause: str = ""
+    cause_version: int = 0
     occurred_at_ms: int = 0
 
 
