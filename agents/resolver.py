@@ -96,8 +96,8 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
         elif verdict is Verdict.READ_AGAIN:
             work.read_again[entry.id] = message.trace.sent(LOG)
         elif entry.origin == "refresh" and entry.cause and work.ports.rules.writes_qdrant:
-            # The row of a producer's version was overtaken on its way to Qdrant, and that version with it: what overtook
-            # it is above that version, not above this entry.
+            # The row of a producer's version was overtaken on its way to Qdrant, and that version with it: what
+            # overtook it is above that version, not above this entry.
             overtaken = _resolved(entry, entry.cause_version)
             decisions.append(written(message, overtaken, "qdrant", "superseded", around))
     return decisions

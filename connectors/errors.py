@@ -4,7 +4,8 @@ CrossfadeError
 ├── TransientError          the same call may succeed later: retried with backoff, up to a limit
 │   ├── StoreUnavailable    nobody answers, or not now (overloaded, no replica, no space): retried without a limit
 │   │   └── CollectionMissing  a collection of points is not there (deleted): who watches it makes it again
-│   └── EmbeddingUnavailable  the model's queue or engine is closed or out of time
+│   ├── EmbeddingUnavailable  the model's queue or engine is closed or out of time
+│   └── Raised              a trigger says so, under a state that may pass: refused by every role after the limit
 └── PermanentError          the same call will fail again: the record goes to the dead-letter topic
     ├── Refused             the store refuses this content (a constraint, a type, a size)
     ├── Misconfigured       a table, column, collection or dimension is not what the configuration says
@@ -40,6 +41,10 @@ class CollectionMissing(StoreUnavailable):
 
 class EmbeddingUnavailable(TransientError):
     """The embedding engine is closed or did not answer in time."""
+
+
+class Raised(TransientError):
+    """A trigger or function raised it. The state that it chose may pass, but nothing waits for that without a limit."""
 
 
 class PermanentError(CrossfadeError):

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+from connectors.errors import CrossfadeError, Misconfigured, Raised, Refused, StoreUnavailable, TransientError
 from connectors.sql_address import parsed
 
 Session: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # generic in the stubs only
@@ -95,6 +95,8 @@ def _of_server(error: asyncpg.PostgresError) -> CrossfadeError:
         kind = TransientError
     raised = getattr(error, "server_source_function", None) == "exec_stmt_raise" or state not in _KNOWN
     if raised or state.startswith("P0"):
+        # Whatever state it chose: the database is there, and the configuration is right.
+        kind = Raised if issubclass(kind, TransientError) else Refused
         return kind(f"{state}: raised by {_function(error)}; its message is in the database's log")
     return kind(reason(state, str(error)))
 
