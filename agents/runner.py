@@ -17,7 +17,7 @@ from functools import partial
 import stamina
 
 from agents.batch import Batch, Failure, Failures, Message, Surroundings
-from connectors.errors import CrossfadeError, Misconfigured, Raised, Refused, StoreUnavailable, TransientError
+from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.ports import Bus
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import SUFFIX, dead_letter
@@ -84,9 +84,8 @@ class Runner:
     waits instead, as for a store that does not answer: what it did of a change cannot be taken back, and a change that
     it left out would be missed by those after it. `waits_for_rights`: a store that refuses the role itself (a
     password, a right, a table that is missing) is waited for like one that does not answer.
-    What a trigger raised is given up by every role. `told` is called when the dead letter of a failure is published;
-    called or not, the message is not lost. `kept` is the health to keep up to date, for a handler that tells of its
-    progress too.
+    `told` is called when the dead letter of a failure is published; called or not, the message is not lost. `kept` is
+    the health to keep up to date, for a handler that tells of its progress too.
     """
 
     role: str
@@ -157,9 +156,7 @@ class Runner:
                         self.health.busy_since_s = time.monotonic()
                         return failures
             except waited_for as error:
-                if isinstance(error, Raised) or (
-                    self.gives_up and not isinstance(error, StoreUnavailable | Misconfigured)
-                ):
+                if self.gives_up and not isinstance(error, StoreUnavailable | Misconfigured):
                     raise
                 log.warning("%s waits: %s", self.role, error)
 

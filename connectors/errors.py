@@ -5,7 +5,7 @@ CrossfadeError
 │   ├── StoreUnavailable    nobody answers, or not now (overloaded, no replica, no space): retried without a limit
 │   │   └── CollectionMissing  a collection of points is not there (deleted): who watches it makes it again
 │   ├── EmbeddingUnavailable  the model's queue or engine is closed or out of time
-│   └── Raised              a trigger says so, under a state that may pass: refused by every role after the limit
+│   └── Raised              a trigger says so, under a state that may pass: a write that meets it is refused soon
 └── PermanentError          the same call will fail again: the record goes to the dead-letter topic
     ├── Refused             the store refuses this content (a constraint, a type, a size)
     ├── Misconfigured       a table, column, collection or dimension is not what the configuration says
@@ -44,7 +44,7 @@ class EmbeddingUnavailable(TransientError):
 
 
 class Raised(TransientError):
-    """A trigger or function raised it. The state that it chose may pass, but nothing waits for that without a limit."""
+    """A trigger or function raised it. The state that it chose may pass; a write waits for that with a limit."""
 
 
 class PermanentError(CrossfadeError):

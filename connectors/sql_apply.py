@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from connectors.errors import Misconfigured, Refused
+from connectors.errors import Misconfigured, Raised, Refused
 from connectors.sql_layout import Layout
 from domain.legacy import (
     LegacyChange,
@@ -24,6 +25,8 @@ NOT_SEEN = (
     "after the write there is no row of this id with this version: the type of the key, a trigger, a rule or a policy "
     "changes or drops it, or a key or unique value that counts as the same belongs to another row"
 )
+# What a trigger raises under a state that may pass is tried again after these seconds, and refused then.
+RAISED_AGAIN_S = (0.1, 0.5, 2.0)
 NOT_GONE = "after the deletion the row is still there: a trigger, a rule or a policy keeps it"
 
 
@@ -31,7 +34,10 @@ class GuardedWriter(Protocol):
     """The two transactions of an adapter."""
 
     async def write(self, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
-        """Write changes behind the ledger guard in one transaction. Raises Refused, Misconfigured with nothing done."""
+        """Write changes behind the ledger guard in one transaction.
+
+        Raises Refused, Misconfigured, Raised with nothing done.
+        """
         ...
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
@@ -96,10 +102,24 @@ async def _by_halves(
         return
     try:
         outcomes.update(await writer.write(changes))
-    except (Refused, Misconfigured) as error:
-        if len(changes) == 1:
+    except (Refused, Misconfigured, Raised) as error:
+        if len(changes) > 1:
+            middle = len(changes) // 2
+            await _by_halves(writer, changes[:middle], outcomes)
+            await _by_halves(writer, changes[middle:], outcomes)
+        elif isinstance(error, Raised):
+            outcomes[changes[0].id] = await _again(writer, changes[0])
+        else:
             outcomes[changes[0].id] = await writer.refuse(changes[0], str(error))
-            return
-        middle = len(changes) // 2
-        await _by_halves(writer, changes[:middle], outcomes)
-        await _by_halves(writer, changes[middle:], outcomes)
+
+
+async def _again(writer: GuardedWriter, change: LegacyChange) -> LegacyOutcome:
+    """Try a change again that a trigger objected to in a way that may pass; refuse it where that stays."""
+    reason = ""
+    for pause_s in RAISED_AGAIN_S:
+        await asyncio.sleep(pause_s)
+        try:
+            return (await writer.write([change]))[change.id]
+        except (Refused, Misconfigured, Raised) as error:
+            reason = str(error)
+    return await writer.refuse(change, reason)
