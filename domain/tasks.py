@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -68,6 +69,28 @@ class RangeState(_State):
     points: int = 0
     handed_over: int = 0
     unread: int = 0
+
+
+def backfill_kept(parts: Mapping[int, bytes]) -> tuple[BackfillState, dict[int, RangeState]] | None:
+    """Return the backfill that the parts of its task hold, None where there is none.
+
+    Raises ValueError where it cannot be read, or its ranges do not follow each other: rows between would be missed.
+    """
+    if HEADER not in parts:
+        return None
+    state = BackfillState.model_validate_json(parts[HEADER])
+    ranges = {n: RangeState.model_validate_json(part) for n, part in sorted(parts.items()) if n > HEADER}
+    ends = [None, *(one.upto for one in ranges.values())]
+    if list(ranges) != list(range(1, len(ranges) + 1)) or [one.after for one in ranges.values()] != ends[:-1]:
+        raise ValueError("the ranges of the backfill do not follow each other")
+    if state.planned and ranges and ends[-1] is not None:
+        raise ValueError("the last range of the backfill is missing")
+    return state, ranges
+
+
+def is_paused(parts: Mapping[int, bytes]) -> bool:
+    """Say whether an operator asked for a pause. Raises ValueError where that cannot be read."""
+    return CONTROL in parts and Control.model_validate_json(parts[CONTROL]).paused
 
 
 Verdict = Literal["equal", "different", "pending", "unknown"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 
 from connectors.ports import BulkTable, TaskStore
 from domain.pacing import Rate
-from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control, RangeState
+from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, RangeState, backfill_kept, is_paused
+
+log = logging.getLogger("crossfade.backfill")
 
 
 class Plan:
@@ -21,9 +24,9 @@ class Plan:
         self._cutting = asyncio.Lock()
         self._rate = Rate()
 
-    def take_over(self, parts: Mapping[int, bytes]) -> None:
+    def take_over(self, ranges: Mapping[int, RangeState]) -> None:
         """Take over the ranges that an earlier try kept."""
-        self._ranges = {n: RangeState.model_validate_json(raw) for n, raw in parts.items() if n > HEADER}
+        self._ranges = dict(ranges)
         # What was not read whole is read again: its key may be ordered otherwise now.
         for number, one in self._ranges.items():
             if one.unread:
@@ -32,9 +35,11 @@ class Plan:
         self._count()
 
     async def paused(self) -> bool:
-        """Say whether an operator asked for a pause."""
-        raw = (await self._tasks.read(BACKFILL, CONTROL)).get(CONTROL)
-        return raw is not None and Control.model_validate_json(raw).paused
+        """Say whether an operator asked for a pause; what cannot be read asks for nothing."""
+        try:
+            return is_paused(await self._tasks.read(BACKFILL, CONTROL))
+        except ValueError:
+            return False
 
     async def next(self) -> tuple[int, RangeState] | None:
         """Return a range to do and its number, None where there is none left."""
@@ -95,16 +100,18 @@ class Plan:
 async def begun(
     tasks: TaskStore, bulk: BulkTable, clock: Callable[[], int], *, model: str, range_rows: int, restart: bool
 ) -> Plan:
-    """Return the plan of the backfill that was begun and not ended with this model, else that of a new one."""
+    """Return the plan of the backfill that was begun and not ended with this model, else that of a new one.
+
+    What is kept and cannot be read is begun anew: points that are there stay as they are.
+    """
     parts = await tasks.read(BACKFILL)
-    raw = None if restart else parts.get(HEADER)
-    old = None if raw is None else BackfillState.model_validate_json(raw)
+    old, ranges = (None if restart else _kept(parts)) or (None, {})
     estimated = await bulk.estimated_rows()
     now_ms = clock()
     if old is not None and old.state != "done" and old.model == model:
         fresh = {"state": "running", "updated_at_ms": now_ms, "rows_estimated": max(estimated, old.rows), "error": None}
         plan = Plan(tasks, bulk, clock, old.model_copy(update=fresh))
-        plan.take_over(parts)
+        plan.take_over(ranges)
     else:
         await tasks.clear(BACKFILL)
         if CONTROL in parts:
@@ -115,3 +122,11 @@ async def begun(
         plan = Plan(tasks, bulk, clock, state)
     await plan.say()
     return plan
+
+
+def _kept(parts: Mapping[int, bytes]) -> tuple[BackfillState, dict[int, RangeState]] | None:
+    try:
+        return backfill_kept(parts)
+    except ValueError as error:
+        log.warning("what is kept of an earlier backfill is not used: %s", str(error).partition(chr(10))[0])
+        return None

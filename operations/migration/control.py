@@ -19,4 +19,7 @@ async def set_paused(name: str, collection: Collection, dsn: str, *, paused: boo
         parts = await legacy.tasks.read(BACKFILL, HEADER)
     finally:
         await legacy.close()
-    return BackfillState.model_validate_json(parts[HEADER]) if HEADER in parts else None
+    try:
+        return BackfillState.model_validate_json(parts[HEADER]) if HEADER in parts else None
+    except ValueError:  # the backfill that is run next begins anew
+        return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from connectors.kafka.lag import RoleLag
 from domain.halts import Halt
-from domain.tasks import CONTROL, HEADER, BackfillState, Control, ProofState, RangeState
+from domain.tasks import HEADER, BackfillState, ProofState, backfill_kept, is_paused
 from operations.capture_places import CapturePlace
 from schemas.queries import Phase
 
@@ -71,17 +71,12 @@ class Progress:
 
 def backfill_of(parts: Mapping[int, bytes], now_ms: int) -> Backfill | None:
     """Return the backfill that the parts of its task tell of, None where there was none. Raises ValueError."""
-    if HEADER not in parts:
+    kept = backfill_kept(parts)
+    if kept is None:
         return None
-    state = BackfillState.model_validate_json(parts[HEADER])
-    ranges = [RangeState.model_validate_json(raw) for number, raw in parts.items() if number > HEADER]
-    done = sum(each.done for each in ranges)
-    return Backfill(state, done, paused_by(parts), _ago(state.updated_at_ms, now_ms) or 0.0)
-
-
-def paused_by(parts: Mapping[int, bytes]) -> bool:
-    """Say whether an operator asked for a pause."""
-    return CONTROL in parts and Control.model_validate_json(parts[CONTROL]).paused
+    state, ranges = kept
+    done = sum(each.done for each in ranges.values())
+    return Backfill(state, done, is_paused(parts), _ago(state.updated_at_ms, now_ms) or 0.0)
 
 
 def proof_of(parts: Mapping[int, bytes], now_ms: int) -> Proof | None:

@@ -164,6 +164,30 @@ async def test_restart_and_a_finished_one_begin_anew(place: Place) -> None:
     assert len(place.bulk.read) == 23
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {HEADER: b"{"},
+        {HEADER: b'{"state": "resting"}'},
+        {1: b""},
+        {2: b'{"after": "d03", "upto": "d04", "done": true}'},
+        {5: b'{"after": "d22", "upto": null, "done": true}'},
+        {CONTROL: b"\xff"},
+    ],
+)
+async def test_what_is_kept_and_cannot_be_read_is_begun_anew_and_misses_no_row(
+    place: Place, damage: dict[int, bytes]
+) -> None:
+    place.bulk.away_from = 5
+    with pytest.raises(Refused):
+        await place.run(parallel=1)
+    assert max(await place.tasks.read(BACKFILL)) < 4, "one range is missing between"
+    await place.tasks.save(BACKFILL, damage)
+    place.bulk.away_from = None
+    assert (await place.run()).state == "done"
+    assert len([one for one in (await place.points()).values() if one]) == 23
+
+
 async def test_a_row_that_cannot_be_embedded_is_handed_over_and_the_others_go_on(place: Place) -> None:
     place.put("d08", "poison")
     place.put("d10", "more poison")
