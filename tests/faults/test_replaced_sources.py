@@ -67,6 +67,14 @@ def copy_owner(source: Path, copy: Path) -> None:
         os.chown(each, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
+async def stop_within(bound_s: float, ground: Closing, **reasons: str) -> None:
+    try:
+        async with asyncio.timeout(bound_s):
+            await ground.is_stopped(**reasons)
+    except TimeoutError:
+        pytest.fail(f"after {bound_s:g} s not {reasons} but {await ground.page()}; {ground.worker.tail()}")
+
+
 async def test_tables_that_are_swapped_by_rename_stop_alone_and_come_back_equal(ground: Closing) -> None:
     await ground.configure({"a": "postgres", "b": "postgres", "m": "mariadb", "n": "mariadb"})
     await ground.worker.start()
@@ -74,8 +82,7 @@ async def test_tables_that_are_swapped_by_rename_stop_alone_and_come_back_equal(
     for purpose in ("a", "m"):
         table = ground.tables[purpose]
         await table.execute(*SWAPS[table.connector], *CHANGED)
-    async with asyncio.timeout(20):
-        await ground.is_stopped(a="table_replaced", m="table_replaced")
+    await stop_within(20, ground, a="table_replaced", m="table_replaced")
     await ground.tables["b"].execute(CHANGED[2])
     await ground.same("b")
     code, _ = await ground.command("recapture", ground.tables["a"].name)
@@ -98,8 +105,7 @@ async def test_a_restored_backup_and_a_binary_log_that_began_again_stop_their_co
     await ground.tables["m"].execute("flush binary logs", *CHANGED)
     await ground.same("m")
     await ground.tables["m"].execute("reset master", "update {t} set body = 'after it' where id = 'row-6'")
-    async with asyncio.timeout(30):
-        await ground.is_stopped(a="server", m="server")
+    await stop_within(30, ground, a="server", m="server")
     await ground.recapture("a", "m")
     await ground.is_stopped()
     for purpose in ("a", "m"):
