@@ -250,7 +250,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "refusal without a refresh",
         "Qdrant keeps a version that the table refused",
-        {"agents.legacy_writer._refresh_refused": _nothing},
+        {"agents.legacy_writer._follow": _nothing},
     ),
     Mutant(
         "last of the batch taken for the newest",

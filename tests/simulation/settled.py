@@ -84,6 +84,9 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
 def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
     for key, version in watch.resolved:
         told = watch.told.get((key, version, "qdrant"), set())
+        if watch.waits_for_its_row((key, version)):
+            _check_row_outcomes(watch, newest, key, version)
+            continue
         if not told:
             raise Violation(f"1: Qdrant's outcome of version {version} of {key} was never told")
         # A replaced writer tells "applied" of a version that another overtook between its look and its write.
@@ -91,6 +94,19 @@ def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
             raise Violation(f"1: version {version} of {key} was told applied, and Qdrant never had it or a newer one")
         if told == {"superseded"} and newest[key] <= version:
             raise Violation(f"1: Qdrant's version {version} of {key} was told superseded, and nothing is newer")
+
+
+def _check_row_outcomes(watch: Watch, newest: Mapping[str, int], key: str, version: int) -> None:
+    """Check what is told of Qdrant for an event that leaves columns out: it is of its row, and carries its id."""
+    cause = watch.resolved[key, version]["cause"]
+    told = watch.told_of_rows.get(cause, set())
+    if not told:
+        raise Violation(f"1: Qdrant's outcome of {cause}, version {version} of {key}, was never told")
+    for one, outcome in told:
+        if outcome == "applied" and watch.newest.get(key, -1) < one:
+            raise Violation(f"1: the row of {cause} was told applied as {one} of {key}, and Qdrant never had it")
+    if {outcome for _, outcome in told} == {"superseded"} and newest[key] <= max(told)[0]:
+        raise Violation(f"1: the row of {cause} was told superseded, and nothing of {key} is newer than {max(told)[0]}")
 
 
 def _dead(watch: Watch, stage: str) -> set[str]:

@@ -28,6 +28,7 @@ from tests.simulation.ports import SimEmbedder
 from topics.catalogue import DEAD_LETTER_SUFFIX, EMBEDDED, LOG, RESOLVED, SUBMITTED, WRITTEN
 
 EPOCH = 1
+EMBEDDING = "vector"
 Version = tuple[str, int]
 """Key of a document (`collection/id`) and a version of it."""
 
@@ -56,6 +57,7 @@ class Watch:
         self.resolved: dict[Version, dict[str, Any]] = {}
         self.embedded: set[Version] = set()
         self.told: dict[tuple[str, int, str], set[str]] = {}
+        self.told_of_rows: dict[str, set[tuple[int, str]]] = {}
         self.refused: set[str] = set()
         self.dead: dict[str, set[str]] = {}
         self.not_refreshed: set[str] = set()
@@ -97,11 +99,17 @@ class Watch:
             return
         key = f"{event['collection']}/{event['id']}"
         self.told.setdefault((key, event["version"], event["store"]), set()).add(event["outcome"])
+        if event["store"] == "qdrant":
+            self.told_of_rows.setdefault(event["cause"], set()).add((event["version"], event["outcome"]))
 
     def _resolved(self, version: Version, event: dict[str, Any]) -> None:
         before = self.resolved.setdefault(version, event)
         if before != event and not self.harmed:
             raise Violation(f"1: version {version} was resolved twice, and not the same")
+
+    def waits_for_its_row(self, version: Version) -> bool:
+        """Say whether only the table knows the document: Qdrant gets the row as it is after the write."""
+        return any(name != EMBEDDING for name in self.resolved[version].get("omitted", ()))
 
     # Effects
 
@@ -194,6 +202,6 @@ class Watch:
             told = not producer or bool(self.told.get((key, version, "legacy")))
             return told and ledger.legacy_version >= version
         if role == "embedder":
-            return qdrant or (key, version) in self.embedded
+            return qdrant or (key, version) in self.embedded or self.waits_for_its_row((key, version))
         stored = at_once(self.vectors.stored(name, [document_id])).get(document_id, [])
         return qdrant and newest_version(stored) >= version
