@@ -84,10 +84,12 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
     decisions: list[Outgoing] = []
     for message, entry, version in work.entries:
         row = work.ledger.get(entry.id, LedgerRow())
-        if entry.origin == "refresh" and entry.cause:
-            work.causes[entry.id] = Cause(entry.cause, entry.cause_version)
+        cause = Cause(entry.cause, entry.cause_version) if entry.origin == "refresh" and entry.cause else None
         if version <= row.state.version:
-            continue  # folded before: its decision was published before the ledger moved
+            # Folded before: its decision was published before the ledger moved. The row may still have to be read.
+            if cause and row.state.refresh:
+                work.causes[entry.id] = cause
+            continue
         verdict, state = fold(row.state, version, entry)
         work.ledger[entry.id] = replace(row, state=state)
         work.moved.add(entry.id)
@@ -95,12 +97,28 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
             decisions.append(_decision(message, entry, version, around))
         elif verdict is Verdict.READ_AGAIN:
             work.read_again[entry.id] = message.trace.sent(LOG)
-        elif entry.origin == "refresh" and entry.cause and work.ports.rules.writes_qdrant:
-            # The row of a producer's version was overtaken on its way to Qdrant, and that version with it: what
-            # overtook it is above that version, not above this entry.
-            overtaken = _resolved(entry, entry.cause_version)
-            decisions.append(written(message, overtaken, "qdrant", "superseded", around))
+        if work.ports.rules.writes_qdrant:
+            overtaken = _overtaken(work, entry.id, cause, verdict, reads_again=state.refresh)
+            decisions += [_superseded(message, entry, each, around) for each in overtaken]
     return decisions
+
+
+def _overtaken(
+    work: _Work, document_id: str, cause: Cause | None, verdict: Verdict, *, reads_again: bool
+) -> list[Cause]:
+    """Return the events whose rows were overtaken on their way to Qdrant; what still is to be read is kept.
+
+    What overtook one is above the version that it became, not above the entry with its row.
+    """
+    overtaken: list[Cause] = []
+    waiting = work.causes.get(document_id)
+    if waiting and (not reads_again or (cause and verdict is Verdict.READ_AGAIN)):
+        overtaken.append(work.causes.pop(document_id))
+    if cause and verdict is Verdict.READ_AGAIN:
+        work.causes[document_id] = cause
+    elif cause and verdict is not Verdict.TAKES_EFFECT:
+        overtaken.append(cause)
+    return overtaken
 
 
 def _resolved(entry: DocumentChanged, version: int) -> DocumentResolved:
@@ -116,6 +134,11 @@ def _resolved(entry: DocumentChanged, version: int) -> DocumentResolved:
         cause=entry.cause,
         occurred_at_ms=entry.occurred_at_ms,
     )
+
+
+def _superseded(message: Message, entry: DocumentChanged, cause: Cause, around: Surroundings) -> Outgoing:
+    event = _resolved(entry, cause.version).model_copy(update={"origin": "refresh", "cause": cause.event_id})
+    return written(message, event, "qdrant", "superseded", around)
 
 
 def _decision(message: Message, entry: DocumentChanged, version: int, around: Surroundings) -> Outgoing:

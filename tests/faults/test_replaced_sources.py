@@ -72,7 +72,7 @@ async def stop_within(bound_s: float, ground: Closing, **reasons: str) -> None:
         async with asyncio.timeout(bound_s):
             await ground.is_stopped(**reasons)
     except TimeoutError:
-        pytest.fail(f"after {bound_s:g} s not {reasons} but {await ground.page()}; {ground.worker.tail()}")
+        pytest.fail(f"after {bound_s:g} s not {reasons} but {await ground.page()}")
 
 
 async def test_tables_that_are_swapped_by_rename_stop_alone_and_come_back_equal(ground: Closing) -> None:

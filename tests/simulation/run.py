@@ -18,7 +18,15 @@ from tests.simulation.harm import trigger_of
 from tests.simulation.history import Generator
 from tests.simulation.loop import Fault, Violation, at_once, running
 from tests.simulation.places import DOCUMENTS
-from tests.simulation.settled import apart, check_counts, check_fold, check_stores, in_qdrant, unembeddable
+from tests.simulation.settled import (
+    apart,
+    check_captured,
+    check_counts,
+    check_fold,
+    check_stores,
+    in_qdrant,
+    unembeddable,
+)
 from tests.simulation.world import BUFFER, MOST_POINTS, NAMES, World
 
 ROUNDS = 60
@@ -122,6 +130,7 @@ def check(world: World) -> Counter[str]:
     """Check all that must hold at rest."""
     ends = check_counts(world.watch)
     check_fold(world.watch)
+    check_captured(world.watch)
     check_stores(world.watch, apart(world.watch))
     return ends
 

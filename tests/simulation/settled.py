@@ -19,7 +19,7 @@ from domain.legacy import LegacyRow
 from domain.points import StoredChunk, given_by
 from schemas.cloudevents import decode
 from schemas.content import content_hash
-from schemas.documents import DocumentChanged
+from schemas.documents import DocumentChanged, Position
 from tests.simulation.loop import Violation, at_once
 from tests.simulation.ports import NO_VECTOR
 from tests.simulation.watch import EPOCH, Watch, place_of
@@ -155,6 +155,40 @@ def check_fold(watch: Watch) -> None:
         row = watch.legacy[name].ledger_rows.get(document_id, LedgerRow())
         if key not in skipped and row.state != state:
             raise Violation(f"4: the ledger of {key} is {row.state}, the log folds to {state}")
+
+
+def check_captured(watch: Watch) -> None:
+    """Check what took effect of captured changes, whatever became of it later: a later reading may hide a mistake."""
+    entries: dict[str, list[tuple[int, DocumentChanged]]] = {}
+    for record in watch.bus.records(LOG):
+        entry = decode(record, DocumentChanged)[0]
+        entries.setdefault((record.key or b"").decode(), []).append((version_of(EPOCH, record.offset), entry))
+    for key, logged in entries.items():
+        _check_captured(key, logged, {version for other, version in watch.resolved if other == key})
+
+
+def _check_captured(key: str, logged: list[tuple[int, DocumentChanged]], resolved: set[int]) -> None:
+    producers = {version for version, entry in logged if entry.origin == "producer"}
+    echoes = {
+        entry.after_version: entry.position
+        for _, entry in logged
+        if entry.origin == "legacy" and not entry.snapshot and entry.after_version not in {None, entry.before_version}
+    }
+    taken: set[Position] = set()
+    awaited: int | None = None
+    for version, entry in logged:
+        if entry.origin == "refresh":
+            awaited = None  # it may have ended the wait
+        elif entry.origin == "producer":
+            awaited = None if entry.deleted else version if version in resolved else awaited
+        elif version in resolved:
+            if entry.position in taken:
+                raise Violation(f"4: a second delivery of a captured change of {key} took effect as {version}")
+            taken.add(entry.position)
+            if entry.after_version in producers and echoes.get(entry.after_version) == entry.position:
+                raise Violation(f"4: the echo of {entry.after_version} of {key} took effect as {version}")
+            if awaited in echoes and entry.position < echoes[awaited]:
+                raise Violation(f"4: a captured change of {key} took effect behind {awaited}, which overwrites it")
 
 
 def in_qdrant(vectors: VectorStore, name: str) -> Collection[str]:

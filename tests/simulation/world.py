@@ -101,7 +101,7 @@ class World:
         stamina.instrumentation.set_on_retry_hooks(())
         self._patches.enter_context(patch("agents.worker.make_app", lambda role, *_: SimApp(role, BUFFER)))
         self._patches.enter_context(patch("agents.worker.now_ms", self.clock))
-        # Lanes wait side by side, on an event loop; here one coroutine at a time goes on, and their tests are their own.
+        # Lanes wait side by side on an event loop; here one coroutine at a time goes on. Their tests are their own.
         self._patches.enter_context(patch("agents.worker.LANED", ()))
         for role in NAMES:
             self.start(role)
