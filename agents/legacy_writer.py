@@ -163,16 +163,21 @@ async def _follow(
 
     The refresh ends the wait for the version's echo. One that comes all the same has the row read again.
     """
-    await append_refreshes(
-        ports,
-        list(followed),
-        bus=bus,
-        around=around,
-        source=SOURCE,
-        rejects={document_id: event.version for document_id, (_, event) in followed.items()},
-        causes=causes,
-        traceparents={document_id: message.trace.sent(LOG) for document_id, (message, _) in followed.items()},
-    )
+    try:
+        await append_refreshes(
+            ports,
+            list(followed),
+            bus=bus,
+            around=around,
+            source=SOURCE,
+            rejects={document_id: event.version for document_id, (_, event) in followed.items()},
+            causes=causes,
+            traceparents={document_id: message.trace.sent(LOG) for document_id, (message, _) in followed.items()},
+        )
+    except Refused:
+        # The log does not take a row. What was written is written: the resolver reads the row, and tells what is wrong.
+        told = [(message, event, causes.get(event.id, NO_CAUSE)) for message, event in followed.values()]
+        await bus.publish([_wait_ended(message, event, cause, around) for message, event, cause in told])
 
 
 def lost_write(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
@@ -187,6 +192,13 @@ def lost_write(message: Message, error: Exception, around: Surroundings) -> list
     event, _ = decode(message.record, DocumentResolved)
     if event.origin != "producer":
         return outcomes
+    # With omitted columns Qdrant's outcome is that of the row which is read now.
+    cause = Cause(event.cause, event.version) if event.omitted else NO_CAUSE
+    return [*outcomes, _wait_ended(message, event, cause, around)]
+
+
+def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, around: Surroundings) -> Outgoing:
+    """Return the entry that ends the wait for a version, and has the row read."""
     key = document_key(event.collection, event.id)
     entry = DocumentChanged(
         collection=event.collection,
@@ -194,9 +206,11 @@ def lost_write(message: Message, error: Exception, around: Surroundings) -> list
         origin="refresh",
         incomplete=True,
         rejects=event.version,
+        cause=cause.event_id,
+        cause_version=cause.version,
         occurred_at_ms=around.clock(),
     )
-    ended = encode(
+    return encode(
         entry,
         topic=LOG,
         key=key,
@@ -205,7 +219,6 @@ def lost_write(message: Message, error: Exception, around: Surroundings) -> list
         time_ms=around.clock(),
         traceparent=message.trace.sent(LOG),
     )
-    return [*outcomes, ended]
 
 
 async def refusal_told(failure: Failure, *, collections: Collections) -> None:

@@ -63,6 +63,8 @@ class Watch:
         self.not_refreshed: set[str] = set()
         self.applied: set[Version] = set()
         self.newest: dict[str, int] = {}
+        # Keys of rows that the application put there with a version: what it is says nothing of the writer.
+        self.restored: set[str] = set()
         self._row_versions: dict[str, int] = {}
         self._legacy_versions: dict[str, int] = {}
         self._points: dict[tuple[str, int], int] = {}
@@ -145,7 +147,7 @@ class Watch:
             raise Violation(f"3: the legacy version of {key} went down")
         self._legacy_versions[key] = ledger.legacy_version
         row = legacy.stored.get(document_id)
-        if row is not None and row.version is not None:
+        if row is not None and row.version is not None and key not in self.restored:
             if row.version < self._row_versions.get(key, 0):
                 raise Violation(f"3: the version of the row {key} went down")
             self._row_versions[key] = row.version

@@ -211,6 +211,7 @@ class World:
         other, _, other_id = action.source.partition("/")
         row = self.archived.get(action.source) or (legacy.stored.get(other_id) if other == name else None)
         if row is not None and other == name:
+            self.watch.restored.add(action.document)
             legacy.put(replace(row, id=document_id))
 
     def _harm(self, action: act.LoseSlot | act.Trigger | act.Damage) -> None:
