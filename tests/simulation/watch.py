@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from agents.legacy_writer import RefusedByLegacy
+from connectors.debezium import UNAVAILABLE
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from connectors.memory.vectors import MemoryVectorStore
@@ -105,6 +106,8 @@ class Watch:
             self.told_of_rows.setdefault(event["cause"], set()).add((event["version"], event["outcome"]))
 
     def _resolved(self, version: Version, event: dict[str, Any]) -> None:
+        if UNAVAILABLE in ((event["content"] or {}).get("text") or {}).values():
+            raise Violation(f"4: version {version} has a value that capture left out")
         before = self.resolved.setdefault(version, event)
         if before != event and not self.harmed:
             raise Violation(f"1: version {version} was resolved twice, and not the same")
