@@ -9,7 +9,7 @@ import pytest
 
 from agents.batch import Failure
 from agents.legacy_writer import RefusedByLegacy, lost_write, refusal_told, write_legacy
-from connectors.errors import Misconfigured, StoreUnavailable
+from connectors.errors import Misconfigured, Refused, StoreUnavailable
 from domain.fold import LedgerState, Verdict, fold
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.content import Content
@@ -203,6 +203,17 @@ async def test_versions_that_leave_columns_out_are_written_one_after_the_other_o
     assert told == [("1", 5, "superseded")]
     await write_legacy([*batch, world.resolved("1", 9, content=content("full"))], **world.handled)
     assert world.legacy.stored["1"].content == content("full")
+
+
+async def test_a_row_that_the_log_does_not_take_is_left_to_the_resolver_and_the_write_is_applied() -> None:
+    world = World()
+    part: dict[str, Any] = {"content": content("x", year=2).model_copy(update={"text": {}}), "omitted": ("body",)}
+    world.journal.fail(REFRESH, Refused("too large"))
+    assert await write_legacy([world.resolved("1", 5, **part)], **world.handled) == []
+    assert world.outcomes() == [("1", 5, "applied")]
+    (unread,) = world.bus.events(LOG, DocumentChanged)
+    assert (unread.incomplete, unread.content, unread.rejects) == (True, None, 5)
+    assert (unread.cause, unread.cause_version) == ("cause-5", 5)
 
 
 async def test_a_second_delivery_of_versions_that_leave_columns_out_does_not_write_over_the_application() -> None:

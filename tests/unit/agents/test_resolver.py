@@ -95,6 +95,41 @@ async def test_entries_of_one_document_are_folded_in_log_order_within_a_batch() 
     assert (state.version, state.written, state.pending, state.legacy_position) == (v(3), v(2), True, (1, 1, 5))
 
 
+def row_of(world: World, event: int, **other: Any) -> Message:
+    """Append the row that follows the write of an event, which left columns out, as it was read before anything."""
+    told: dict[str, Any] = {"origin": "refresh", "position": (), "cause": f"event-{event}", "cause_version": v(event)}
+    return entry(world, "1", "row", **told | other)
+
+
+async def test_an_event_whose_row_is_overtaken_is_told_superseded_with_the_version_that_it_became() -> None:
+    world = World()
+    batch = [entry(world, "1"), entry(world, "1", "newer"), row_of(world, 0, rejects=v(0))]
+    await resolve(batch, **world.handled)
+    assert world.outcomes() == [("1", v(0), "superseded")]
+
+
+async def test_an_event_whose_row_must_be_read_again_waits_for_it_unless_the_batch_overtakes_it() -> None:
+    world = World()
+    batch = [
+        entry(world, "1"),
+        entry(world, "1", "before", origin="legacy", position=(1, 1, 5)),
+        row_of(world, 0, rejects=v(0)),
+    ]
+    await resolve(batch, **world.handled)
+    assert world.outcomes() == []
+    assert [(e.cause, e.cause_version) for e in world.bus.events(LOG, DocumentChanged)[3:]] == [("event-0", v(0))]
+    later = World()
+    batch = [
+        entry(later, "1"),
+        entry(later, "1", "before", origin="legacy", position=(1, 1, 5)),
+        row_of(later, 0, rejects=v(0)),
+        entry(later, "1", "behind", origin="legacy", position=(1, 1, 6)),
+    ]
+    await resolve(batch, **later.handled)
+    assert later.outcomes() == [("1", v(0), "superseded")]
+    assert len(later.bus.events(LOG, DocumentChanged)) == len(batch), "nothing is read again"
+
+
 @pytest.mark.parametrize(
     ("step", "after"),
     [
