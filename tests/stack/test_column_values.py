@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -18,49 +16,16 @@ from connectors.debezium import decode_capture
 from connectors.kafka.headers import received
 from connectors.legacy_connector import open_legacy
 from connectors.sql_connector import LegacyConnector
-from operations.connectors_api import ConnectClient, capture_topics, mariadb_connector, postgres_connector
 from operations.stack.layout import StackAddresses
 from schemas.records import Received
 from schemas.settings import Collection, Connector
 from tests.contract.column_values import COLUMNS, create_tables, fill
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
-from tests.stack.test_capture import provide
+from tests.stack.captured import BOUND_S, captured
 
 pytestmark = pytest.mark.stack
 
-_BOUND_S = 60.0
 TABLES = ("documents", "strict")  # every column may be NULL in the first one, none in the second
-
-
-@asynccontextmanager
-async def connector_of(place: Place, stack: StackAddresses) -> AsyncIterator[None]:
-    """Capture both tables of the place into topics named after it."""
-    name = place.schema
-    tables = [f"{name}.{table}" for table in TABLES]
-    await provide(stack, capture_topics(name, tables))
-    config = (
-        postgres_connector(name, place.dsn, name, tables, slot=name, publication=name)
-        if place.connector == "postgres"
-        else mariadb_connector(name, place.dsn, name, tables, bootstrap_servers=stack.kafka)
-    )
-    async with ConnectClient(stack.connect) as client:
-        try:
-            await client.put_config(name, config)
-            await client.wait_running(name, _BOUND_S)
-            yield
-        finally:
-            await client.delete_with_offsets(name)
-            if place.connector == "postgres":
-                await place.execute(f"DROP PUBLICATION IF EXISTS {name}")
-                await drop_slot(place)
-
-
-async def drop_slot(place: Place) -> None:
-    slots = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE NOT active"
-    async with asyncio.timeout(_BOUND_S):
-        while await place.fetch(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{place.schema}'"):
-            await place.fetch(f"{slots} AND slot_name = '{place.schema}'")
-            await asyncio.sleep(0.1)
 
 
 async def records(stack: StackAddresses, topic: str, count: int) -> list[Received]:
@@ -68,7 +33,7 @@ async def records(stack: StackAddresses, topic: str, count: int) -> list[Receive
     await consumer.start()
     try:
         consumer.assign([TopicPartition(topic, 0)])
-        async with asyncio.timeout(_BOUND_S):
+        async with asyncio.timeout(BOUND_S):
             return [received(await consumer.getone()) for _ in range(count)]
     finally:
         await consumer.stop()
@@ -115,7 +80,7 @@ async def test_every_value_of_every_column_type_is_told_as_sql_reads_it_or_read_
     async with fresh_place(connector, stack) as place:
         await create_tables(place)
         await fill(place, TABLES, 1, count, rng)
-        async with connector_of(place, stack):
+        async with captured(place, stack, TABLES):
             for table in TABLES:
                 total = (await place.fetch(f"SELECT count(*) FROM {place.schema}.{table}"))[0][0]
                 await records(stack, f"{place.schema}.{place.schema}.{table}", total)  # the snapshot is over

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,42 +12,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from connectors.debezium import decode_capture
 from connectors.kafka.headers import received
 from connectors.legacy_connector import open_legacy
-from operations.connectors_api import ConnectClient, capture_topics, mariadb_connector, postgres_connector
 from operations.stack.layout import StackAddresses
 from schemas.settings import Collection, Connector
 from tests.contract.key_types import KEY_TYPES, KeyType
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
-from tests.stack.test_capture import provide
+from tests.stack.captured import BOUND_S, captured
 
 pytestmark = pytest.mark.stack
-_BOUND_S = 90.0
 DRAWN = 12
-
-
-@asynccontextmanager
-async def captured(place: Place, stack: StackAddresses, tables: list[str]) -> AsyncIterator[None]:
-    """Capture tables of the place into topics named after it."""
-    name, full = place.schema, [f"{place.schema}.{table}" for table in tables]
-    await provide(stack, capture_topics(name, full))
-    config = (
-        postgres_connector(name, place.dsn, name, full, slot=name, publication=name)
-        if place.connector == "postgres"
-        else mariadb_connector(name, place.dsn, name, full, bootstrap_servers=stack.kafka)
-    )
-    async with ConnectClient(stack.connect) as client:
-        try:
-            await client.put_config(name, config)
-            await client.wait_running(name, _BOUND_S)
-            yield
-        finally:
-            await client.delete_with_offsets(name)
-            if place.connector == "postgres":
-                await place.execute(f"DROP PUBLICATION IF EXISTS {name}")
-                slots = f"FROM pg_replication_slots WHERE slot_name = '{name}'"
-                async with asyncio.timeout(_BOUND_S):
-                    while await place.fetch(f"SELECT 1 {slots}"):
-                        await place.fetch(f"SELECT pg_drop_replication_slot(slot_name) {slots} AND NOT active")
-                        await asyncio.sleep(0.1)
 
 
 def rows(kind: KeyType, table: str, values: list[str], connector: Connector) -> str:
@@ -94,7 +65,7 @@ async def ids_of(stack: StackAddresses, place: Place, table: str, source: Collec
     try:
         consumer.assign([TopicPartition(f"{place.schema}.{place.schema}.{table}", 0)])
         with suppress(TimeoutError):
-            async with asyncio.timeout(_BOUND_S):
+            async with asyncio.timeout(BOUND_S):
                 for _ in range(len(read)):
                     changed = decode_capture(received(await consumer.getone()), "documents", source, description, 1)
                     assert changed is not None
