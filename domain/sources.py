@@ -37,7 +37,10 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class SourceIdentity:
-    """What was recorded of a collection's database and table for a capture; `end` and `gtids` as last seen."""
+    """What was recorded of a collection's database and table for a capture; `end` and `gtids` as last seen.
+
+    `begun`: its connector had committed a place in the database's log, behind its snapshot.
+    """
 
     capture: str
     server: Mapping[str, str]
@@ -45,6 +48,7 @@ class SourceIdentity:
     end: tuple[int, ...]
     gtids: Mapping[str, int] = field(default_factory=dict)
     place: str = ""
+    begun: bool = False
 
     def encode(self) -> str:
         """Return it as JSON text."""
@@ -63,11 +67,15 @@ class SourceIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What Kafka knows of a source: how far its connector has read, and the highest count that was published."""
+    """What Kafka knows of a source: how far its connector has read, and the highest count that was published.
+
+    `begun`: the connector has committed a place behind its snapshot, None where it is not known.
+    """
 
     read: tuple[int, ...] = ()
     gtids: Mapping[str, int] = field(default_factory=dict)
     count: int = 0
+    begun: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,13 @@ def source_change(
     back = _went_back(recorded, now, outside, count)
     if back is not None:
         return SourceChange(Reason.SERVER, back)
+    if recorded.begun and outside.begun is False:
+        # A connector without a place takes a new snapshot, and reads on from there: what was between is never read.
+        return SourceChange(Reason.CAPTURE_LOST, f"Kafka Connect lost the place that {recorded.capture} had committed")
+    return _table_change(recorded, now)
+
+
+def _table_change(recorded: SourceIdentity, now: SourceFacts) -> SourceChange | None:
     if now.table is None:
         return SourceChange(Reason.TABLE_REPLACED, "there is no table of its name")
     if now.table != recorded.table and not now.altered:

@@ -176,9 +176,17 @@ class ConnectClient:
 
         Under another prefix of its topics a connector begins anew, and keeps the places of those before.
         """
+        return await self._own_offset(name) or {}
+
+    async def has_place(self, name: str) -> bool | None:
+        """Say whether a connector committed a place behind its snapshot, None where there is no such connector."""
+        offset = await self._own_offset(name)
+        return None if offset is None else bool(offset) and not _in_snapshot(offset)
+
+    async def _own_offset(self, name: str) -> dict[str, Any] | None:
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
-            return {}
+            return None
         prefix = (await self.config(name)).get("topic.prefix")
         own = [each["offset"] for each in answer.json()["offsets"] if each["partition"].get("server") == prefix]
         return dict(own[0] or {}) if own else {}
@@ -189,9 +197,7 @@ class ConnectClient:
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
         offsets = [entry["offset"] or {} for entry in answer.json()["offsets"]]
-        return bool(offsets) and not any(
-            offset.get("snapshot") and not offset.get("snapshot_completed") for offset in offsets
-        )
+        return bool(offsets) and not any(map(_in_snapshot, offsets))
 
     async def restart(self, name: str) -> None:
         """Start a connector and those of its tasks that failed again."""
@@ -342,6 +348,10 @@ def capture_topics(topic_prefix: str, tables: Sequence[str]) -> tuple[str, ...]:
     Connect retries for ever, without a failure, to write to a topic that is not there.
     """
     return (*(f"{topic_prefix}.{table}" for table in tables), f"__debezium-heartbeat.{topic_prefix}")
+
+
+def _in_snapshot(offset: Mapping[str, Any]) -> bool:
+    return bool(offset.get("snapshot")) and not offset.get("snapshot_completed")
 
 
 def schema_history_topic(topic_prefix: str) -> str:

@@ -29,7 +29,8 @@ from topics.provisioning import SOURCES_SEEN
 IDENTITY = "source"
 COUNT = "source_count"
 SEEN_EVERY_S = 30.0
-# A table that the publication does not contain is looked at again after this: a statement may be putting it back.
+# A table that the publication does not contain, or a connector without a place, is looked at again after this: a
+# statement may be putting it back, Kafka Connect may be reading its offsets.
 CONFIRM_S = 2.0
 
 
@@ -67,6 +68,10 @@ class ReadsOffsets(Protocol):
 
     async def offset(self, name: str) -> dict[str, Any]:
         """Return how far a connector has read."""
+        ...
+
+    async def has_place(self, name: str) -> bool | None:
+        """Say whether a connector committed a place behind its snapshot, None where there is no such connector."""
         ...
 
 
@@ -151,15 +156,24 @@ class SourceWatch:
         known = recorded or SourceIdentity(group.connector, {}, facts.table or "", ())
         if recorded is None:
             facts = replace(facts, published=None)  # of a capture that begins; its connector is not made yet
-        change = source_change(
-            known, facts, replace(_read(group.kind, offset), count=self.published.get(name, 0)), count
-        )
+        begun = await self._begun(group, known)
+        outside = replace(_read(group.kind, offset), count=self.published.get(name, 0), begun=begun)
+        change = source_change(known, facts, outside, count)
         if change is not None:
             await halts.halt(name, change.reason, change.detail)
             return
-        self.seen[name] = _identity(group.connector, facts)
-        if recorded is None or recorded.table != facts.table or time.monotonic() >= self.due_s.get(name, 0.0):
+        now = replace(_identity(group.connector, facts), begun=known.begun or begun is True)
+        self.seen[name] = now
+        news = recorded is None or (recorded.table, recorded.begun) != (now.table, now.begun)
+        if news or time.monotonic() >= self.due_s.get(name, 0.0):
             await self._note(ports.ledger, self.seen[name], name)
+
+    async def _begun(self, group: CapturedTogether, known: SourceIdentity) -> bool | None:
+        begun = await self.offsets.has_place(group.connector)
+        if known.begun and begun is False:
+            await asyncio.sleep(CONFIRM_S)
+            begun = await self.offsets.has_place(group.connector)
+        return begun
 
     async def _recorded(self, capture: str, ports: CollectionPorts) -> SourceIdentity | None:
         """Return what was seen or recorded of a collection for its capture, None where nothing was."""

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 
 from operations.stack.layout import StackAddresses
 from operations.stack.stack import LocalStack
-from tests.faults.closing import Closing, closing
+from tests.faults.closing import Closing, Table, closing
+from tests.flow.site import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
@@ -109,6 +111,42 @@ async def test_a_purged_binary_log_stops_its_collection_for_good_and_recapture_b
     await ground.is_stopped()
     await ground.same("m")
     await a_direct_write_arrives(ground, "m", "captured-again")
+
+
+async def lose_the_place(ground: Closing, purpose: str) -> None:
+    """Have Kafka Connect forget how far a connector has read, as a lost topic of its offsets does."""
+    url = f"{ground.addresses.connect}/connectors/{(await ground.capture(purpose)).connector}"
+    async with httpx.AsyncClient(trust_env=False, timeout=30.0) as connect:
+        (await connect.put(f"{url}/stop")).raise_for_status()
+        await change_unseen(ground, purpose)
+
+        async def forgotten() -> bool:
+            return (await connect.delete(f"{url}/offsets")).is_success
+
+        await eventually(forgotten, "the offsets are deleted")
+
+
+async def test_a_connector_that_lost_its_place_stops_its_collections_and_recapture_brings_them_back(
+    ground: Closing,
+) -> None:
+    await ground.configure({"a": "postgres", "b": "mariadb"})
+    await ground.worker.start()
+    await ground.same("a", "b")
+    for purpose in ("a", "b"):
+        await ground.tables[purpose].execute("update {t} set body = 'captured' where id = 'row-9'")
+    await ground.same("a", "b")
+    for purpose in ("a", "b"):
+
+        async def noted(table: Table = ground.tables[purpose]) -> bool:
+            statement = f"select value from crossfade_identities where name = 'source.{table.name}'"
+            return ['"begun":true' in row[0] for row in await table.connection.fetch(statement)] == [True]
+
+        await eventually(noted, f"the connector of {purpose} has committed its place, and the worker has seen it")
+        await lose_the_place(ground, purpose)
+    await ground.is_stopped(a="capture_lost", b="capture_lost")
+    await ground.recapture("a", "b")
+    await ground.is_stopped()
+    await ground.same("a", "b")
 
 
 async def test_a_renamed_column_and_a_truncation_stop_their_collections_and_not_their_neighbour(

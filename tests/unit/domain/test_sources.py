@@ -80,6 +80,17 @@ def test_a_table_that_was_swapped_dropped_or_left_out_is_found(now: SourceFacts)
     assert change.reason is Reason.TABLE_REPLACED
 
 
+@pytest.mark.parametrize("facts", [POSTGRES, MARIADB])
+def test_a_connector_that_lost_the_place_that_it_had_is_found(facts: SourceFacts) -> None:
+    begun = replace(recorded(facts), begun=True)
+    lost = source_change(begun, facts, Outside(begun=False))
+    assert lost is not None
+    assert lost.reason is Reason.CAPTURE_LOST
+    for outside in (Outside(begun=True), Outside(begun=None)):
+        assert source_change(begun, facts, outside) is None
+    assert source_change(recorded(facts), facts, Outside(begun=False)) is None, "it takes its first snapshot"
+
+
 def test_a_table_that_was_only_rebuilt_is_the_same() -> None:
     assert source_change(recorded(MARIADB), replace(MARIADB, table="innodb 70", altered=True), Outside()) is None
 
