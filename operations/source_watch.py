@@ -28,7 +28,8 @@ from topics.provisioning import SOURCES_SEEN
 # Of each collection, as `NAME.collection`.
 IDENTITY = "source"
 COUNT = "source_count"
-SEEN_EVERY_S = 30.0
+# A backup that is older is told from the database that it was taken of, whatever was written to its log since.
+SEEN_EVERY_S = 4.0
 # A table that the publication does not contain, or a connector without a place, is looked at again after this: a
 # statement may be putting it back, Kafka Connect may be reading its offsets.
 CONFIRM_S = 2.0

@@ -1,34 +1,42 @@
-"""`python -m tests`: all tests, in two processes side by side; what one of them prints comes when the other has ended.
+"""`python -m tests`: all tests, in three processes side by side; what two of them print comes when the first has ended.
 
-Those that need the local stack mostly wait, the others mostly compute. Not by a shell: its background processes ignore
-Ctrl-C, and hand that on, as this one must not where it is one.
+Those that need the local stack mostly wait, the others mostly compute. Faults have a stack of their own. Not by a
+shell: its background processes ignore Ctrl-C, and hand that on, as this one must not where it is one.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 
 PYTEST = (sys.executable, "-m", "pytest", "-m")
+FIRST = ("stack and not long", "--ignore=tests/faults")
+OTHERS = (("stack and not long", "tests/faults"), ("not stack and not long",))
 
 
 def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # children get the default where there is a handler
-    with (
-        tempfile.TemporaryFile() as said,
-        subprocess.Popen((*PYTEST, "not stack and not long"), stdout=said, stderr=subprocess.STDOUT) as others,
-    ):
+    with ExitStack() as resources:
+        os.environ["CROSSFADE_TEST_MODELS"] = resources.enter_context(tempfile.TemporaryDirectory())
+        running = []
+        for arguments in OTHERS:
+            said = resources.enter_context(tempfile.TemporaryFile())
+            started = subprocess.Popen((*PYTEST, *arguments), stdout=said, stderr=subprocess.STDOUT)
+            running.append((resources.enter_context(started), said))
         try:
-            with_stack = subprocess.call((*PYTEST, "stack and not long"))
-            without = others.wait()
+            ended = [subprocess.call((*PYTEST, *FIRST)), *(process.wait() for process, _ in running)]
         except BaseException:
-            others.terminate()
+            for process, _ in running:
+                process.terminate()
             raise
-        said.seek(0)
-        sys.stdout.write(said.read().decode(errors="replace"))
-    return with_stack or without
+        for _, said in running:
+            said.seek(0)
+            sys.stdout.write(said.read().decode(errors="replace"))
+    return max(map(abs, ended))
 
 
 if __name__ == "__main__":

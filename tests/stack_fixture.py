@@ -50,6 +50,8 @@ def stack_home() -> Iterator[Path]:
         yield Path(given).absolute()
         return
     home = Path(tempfile.mkdtemp(prefix="crossfade-test-"))
+    if models := os.environ.get("CROSSFADE_TEST_MODELS"):  # what processes side by side share: one exports the model
+        (home / "models").symlink_to(models, target_is_directory=True)
     try:
         yield home
     finally:

@@ -32,7 +32,8 @@ async def live_writes(store: Store, ended: asyncio.Event) -> int:
             case 1:
                 await store.execute(f"delete from {{t}} where id = 'row-{rng.randrange(50)}'")
             case 2:
-                store.submit(row, text={"title": "sent", "body": f"change {number} " * rng.choice([1, 400])})
+                text = {"title": "sent", "body": f"change {number} " * rng.choice([1, 100])}
+                store.submit(row, text=text, metadata={"kind": "note", "line": number})
             case _:
                 store.delete(f"row-{rng.randrange(50, 100)}")
         number += 1
