@@ -140,13 +140,13 @@ class SourceWatch:
         members = [p for p in group.members if (halt := halts.of(p.name)) is None or halt.captures or halt.passes]
         if not members:
             return
-        offset = await self.offsets.offset(group.connector)  # before the database's end, which is never behind it
+        # Before the database's end, which is never behind it.
+        read = _read(group.kind, await self.offsets.offset(group.connector))
+        read = replace(read, begun=await self.offsets.has_place(group.connector))
         for ports in members:
-            await self._look_at(group, ports, offset, halts)
+            await self._look_at(group, ports, read, halts)
 
-    async def _look_at(
-        self, group: CapturedTogether, ports: CollectionPorts, offset: Mapping[str, Any], halts: Halts
-    ) -> None:
+    async def _look_at(self, group: CapturedTogether, ports: CollectionPorts, read: Outside, halts: Halts) -> None:
         name = ports.name
         recorded = await self._recorded(group.connector, ports)
         facts = await facts_of(group, ports, recorded)
@@ -157,8 +157,11 @@ class SourceWatch:
         known = recorded or SourceIdentity(group.connector, {}, facts.table or "", ())
         if recorded is None:
             facts = replace(facts, published=None)  # of a capture that begins; its connector is not made yet
-        begun = await self._begun(group, known)
-        outside = replace(_read(group.kind, offset), count=self.published.get(name, 0), begun=begun)
+        begun = read.begun
+        if known.begun and begun is False:
+            await asyncio.sleep(CONFIRM_S)
+            begun = await self.offsets.has_place(group.connector)
+        outside = replace(read, count=self.published.get(name, 0), begun=begun)
         change = source_change(known, facts, outside, count)
         if change is not None:
             await halts.halt(name, change.reason, change.detail)
@@ -168,13 +171,6 @@ class SourceWatch:
         news = recorded is None or (recorded.table, recorded.begun) != (now.table, now.begun)
         if news or time.monotonic() >= self.due_s.get(name, 0.0):
             await self._note(ports.ledger, self.seen[name], name)
-
-    async def _begun(self, group: CapturedTogether, known: SourceIdentity) -> bool | None:
-        begun = await self.offsets.has_place(group.connector)
-        if known.begun and begun is False:
-            await asyncio.sleep(CONFIRM_S)
-            begun = await self.offsets.has_place(group.connector)
-        return begun
 
     async def _recorded(self, capture: str, ports: CollectionPorts) -> SourceIdentity | None:
         """Return what was seen or recorded of a collection for its capture, None where nothing was."""
