@@ -230,11 +230,15 @@ class Lanes:
         if news:
             await self._keep(lane, news)
 
-    async def _keep(self, lane: _Lane, offsets: Mapping[Place, int]) -> None:
+    async def _keep(self, lane: _Lane, places: Iterable[Place]) -> None:
+        """Remember where a lane goes on in some partitions: as it is now, for meanwhile it may have rejoined."""
+        wanted = set(places)
         while True:
             try:
                 async with lane.keeping:
-                    await self._ports.cursors.park(lane.name, offsets)
+                    offsets = {place: at for place, at in lane.following.items() if place in wanted}
+                    if offsets:
+                        await self._ports.cursors.park(lane.name, offsets)
                 return
             except CrossfadeError as error:
                 self._health.waiting_for = f"{type(error).__name__}: {error}"

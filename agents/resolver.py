@@ -112,7 +112,9 @@ def _overtaken(
     """
     overtaken: list[Cause] = []
     waiting = work.causes.get(document_id)
-    if waiting and (not reads_again or (cause and verdict is Verdict.READ_AGAIN)):
+    if waiting == cause:  # another reading of the same row
+        work.causes.pop(document_id, None)
+    elif waiting and (not reads_again or (cause and verdict is Verdict.READ_AGAIN)):
         overtaken.append(work.causes.pop(document_id))
     if cause and verdict is Verdict.READ_AGAIN:
         work.causes[document_id] = cause

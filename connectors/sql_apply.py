@@ -40,6 +40,10 @@ class GuardedWriter(Protocol):
         """
         ...
 
+    async def usable(self) -> None:
+        """Raise Misconfigured where the table cannot be written at all, whatever the document."""
+        ...
+
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
         ...
@@ -77,6 +81,16 @@ def seen(
     return outcomes
 
 
+def writes_nothing(table: str, columns: Sequence[str]) -> tuple[str, str, str]:
+    """Return statements that write no row and need what every write needs: the table, its columns, the rights."""
+    listed = ", ".join(columns)
+    return (
+        f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {table} WHERE 1 = 0",  # noqa: S608 - quoted identifiers
+        f"UPDATE {table} SET {', '.join(f'{one} = {one}' for one in columns)} WHERE 1 = 0",  # noqa: S608
+        f"DELETE FROM {table} WHERE 1 = 0",  # noqa: S608
+    )
+
+
 async def apply_changes(writer: GuardedWriter, layout: Layout, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
     """Return the outcome of each change. Documents are locked in the order of their ids, so batches never deadlock."""
     outcomes: dict[str, LegacyOutcome] = {}
@@ -87,16 +101,22 @@ async def apply_changes(writer: GuardedWriter, layout: Layout, changes: Sequence
             sound.append(change)
         else:
             outcomes[change.id] = await writer.refuse(change, reason)
-    await _by_halves(writer, sound, outcomes)
+    raised: list[LegacyChange] = []
+    await _by_halves(writer, sound, outcomes, raised)
+    await _again(writer, raised, outcomes)
     return [outcomes[change.id] for change in changes]
 
 
 async def _by_halves(
-    writer: GuardedWriter, changes: Sequence[LegacyChange], outcomes: dict[str, LegacyOutcome]
+    writer: GuardedWriter,
+    changes: Sequence[LegacyChange],
+    outcomes: dict[str, LegacyOutcome],
+    raised: list[LegacyChange],
 ) -> None:
     """Halve until the refused documents stand alone: about 2 log2(n) transactions for one of n.
 
-    What only one document finds misconfigured (a trigger's function is missing, say) is refused like any other.
+    What only one document finds misconfigured (a trigger's function is missing, say) is refused like any other. What a
+    trigger objected to in a way that may pass is left to `raised`.
     """
     if not changes:
         return
@@ -105,21 +125,29 @@ async def _by_halves(
     except (Refused, Misconfigured, Raised) as error:
         if len(changes) > 1:
             middle = len(changes) // 2
-            await _by_halves(writer, changes[:middle], outcomes)
-            await _by_halves(writer, changes[middle:], outcomes)
+            await _by_halves(writer, changes[:middle], outcomes, raised)
+            await _by_halves(writer, changes[middle:], outcomes, raised)
         elif isinstance(error, Raised):
-            outcomes[changes[0].id] = await _again(writer, changes[0])
+            raised.append(changes[0])
         else:
+            if isinstance(error, Misconfigured):
+                await writer.usable()
             outcomes[changes[0].id] = await writer.refuse(changes[0], str(error))
 
 
-async def _again(writer: GuardedWriter, change: LegacyChange) -> LegacyOutcome:
-    """Try a change again that a trigger objected to in a way that may pass; refuse it where that stays."""
-    reason = ""
-    for pause_s in RAISED_AGAIN_S:
+async def _again(writer: GuardedWriter, changes: Sequence[LegacyChange], outcomes: dict[str, LegacyOutcome]) -> None:
+    """Try changes again that triggers objected to in a way that may pass, together; refuse those where that stays."""
+    for last, pause_s in enumerate(RAISED_AGAIN_S, 1 - len(RAISED_AGAIN_S)):
+        if not changes:
+            return
         await asyncio.sleep(pause_s)
-        try:
-            return (await writer.write([change]))[change.id]
-        except (Refused, Misconfigured, Raised) as error:
-            reason = str(error)
-    return await writer.refuse(change, reason)
+        left: list[LegacyChange] = []
+        for change in changes:
+            try:
+                outcomes.update(await writer.write([change]))
+            except (Refused, Misconfigured, Raised) as error:
+                if last < 0:
+                    left.append(change)
+                else:
+                    outcomes[change.id] = await writer.refuse(change, str(error))
+        changes = left

@@ -11,7 +11,7 @@ from connectors.mariadb.expressions import Given, given, key_condition, key_list
 from connectors.mariadb.layout import raw_columns
 from connectors.mariadb.pool import Pool, Session, places, quoted
 from connectors.slices import slices
-from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen
+from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen, writes_nothing
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
 from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
@@ -30,6 +30,7 @@ class MariadbTable:
         self._form = layout.collection.embedding.format if layout.collection.embedding else None
         self._ledger = quoted(layout.schema, LEDGER_TABLE)
         self._table = quoted(layout.schema, layout.table)
+        self._nothing = writes_nothing(self._table, [quoted(name) for name in layout.write_columns])
         self._read = read_list(layout)
         self._kinds = dict(zip(layout.write_columns, kinds_written(layout), strict=True))
         raw = self._form == "float32"
@@ -52,6 +53,12 @@ class MariadbTable:
                     outcomes |= await self._upsert(session, shape, part)
             await self._delete(session, [change.id for change in moved if change.content is None])
         return outcomes
+
+    async def usable(self) -> None:
+        """Write no row. Raises Misconfigured where no document could be written."""
+        async with self._pool.transaction() as session:
+            for statement in self._nothing:
+                await session.execute(statement)
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""

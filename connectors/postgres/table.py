@@ -11,7 +11,7 @@ from connectors.postgres.expressions import KEY_TYPES, read_list, selected
 from connectors.postgres.layout import raw_columns
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.slices import slices
-from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen
+from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen, writes_nothing
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
 from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
@@ -50,6 +50,7 @@ class PostgresTable:
         ledger = quoted(layout.schema, LEDGER_TABLE)
         self._guard, self._refuse, self._refused = (s.format(ledger=ledger) for s in (_GUARD, _REFUSE, _REFUSED))
         self._sql = Statements(layout)
+        self._nothing = writes_nothing(quoted(layout.schema, layout.table), [quoted(c) for c in layout.write_columns])
 
     async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
         """See `LegacyTable.apply`."""
@@ -96,6 +97,12 @@ class PostgresTable:
         left = await session.fetch(self._sql.existing, *_columns(keys))
         if {row_key(self.description, record) for record in left} & set(ids):
             raise Refused(NOT_GONE)
+
+    async def usable(self) -> None:
+        """Write no row. Raises Misconfigured where no document could be written."""
+        async with self._pool.transaction() as session:
+            for statement in self._nothing:
+                await session.execute(statement)
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""

@@ -172,6 +172,7 @@ async def test_restart_and_a_finished_one_begin_anew(place: Place) -> None:
         {1: b""},
         {2: b'{"after": "d03", "upto": "d04", "done": true}'},
         {5: b'{"after": "d22", "upto": null, "done": true}'},
+        {3: b'{"after": "d09", "upto": null}'},
         {CONTROL: b"\xff"},
     ],
 )
