@@ -22,6 +22,7 @@ EPOCH = "documents.log.epoch"
 PRODUCER_EPOCH = "documents.submitted.epoch"
 # Topics that were found replaced and are not adopted yet, one a line: what was found may not be seen again.
 REPLACED = "topics.replaced"
+_MOVED = "@moved"  # no topic has that in its name
 _NAME_LENGTH = 90
 _PARTITIONS_A_VALUE = 60
 _ENDS = "ends"
@@ -115,14 +116,23 @@ async def record_mark(ledger: Ledger, topic: str, mark: TopicMark, had: TopicMar
 
 async def found_replaced(ledger: Ledger) -> set[str]:
     """Return the topics that were found replaced in a database and not adopted yet."""
+    return {one.removesuffix(_MOVED) for one in await _noted(ledger)}
+
+
+async def found_moved(ledger: Ledger) -> set[str]:
+    """Return those of the topics that were found replaced by a copy in another cluster."""
+    return {one.removesuffix(_MOVED) for one in await _noted(ledger) if one.endswith(_MOVED)}
+
+
+async def note_replaced(ledger: Ledger, topics: Iterable[str], moved: Iterable[str] = ()) -> None:
+    """Add to the topics that were found replaced, and to those of them that were moved."""
+    have, news = await _noted(ledger), {*topics, *(f"{one}{_MOVED}" for one in moved)}
+    if not have >= news:
+        await ledger.set_identity(REPLACED, " ".join(sorted(have | news)))
+
+
+async def _noted(ledger: Ledger) -> set[str]:
     return set((await ledger.identity(REPLACED) or "").split())
-
-
-async def note_replaced(ledger: Ledger, topics: Iterable[str]) -> None:
-    """Add to the topics that were found replaced."""
-    have = await found_replaced(ledger)
-    if not have >= set(topics):
-        await ledger.set_identity(REPLACED, " ".join(sorted({*have, *topics})))
 
 
 async def _offsets(ledger: Ledger, kind: str, topic: str) -> Offsets:

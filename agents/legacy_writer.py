@@ -70,14 +70,15 @@ async def _write(
         if outcome.differs or _at(event) in refusals:
             followed.append((message, event))
     rows = newest_of(followed)
-    causes = {e.id: Cause(e.cause, e.version) for _, e in rows.values() if _at(e) not in refusals}
+    # Of others the embedder tells what became of them in Qdrant.
+    unknown = {_at(e) for _, e in items if ports.rules.writes_qdrant and is_partial(ports.table.description, e.omitted)}
+    causes = {e.id: Cause(e.cause, e.version) for _, e in rows.values() if _at(e) in unknown - refusals.keys()}
     await _follow(ports, rows, causes, bus, around)
     outcomes += [
         written(message, event, "qdrant", "superseded", around)
         for message, event in items
         if event.origin == "producer"
-        and ports.rules.writes_qdrant
-        and is_partial(ports.table.description, event.omitted)
+        and _at(event) in unknown
         and causes.get(event.id, NO_CAUSE).version != event.version
     ]
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]

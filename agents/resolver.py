@@ -156,6 +156,18 @@ def _decision(message: Message, entry: DocumentChanged, version: int, around: Su
     )
 
 
+def lost_entry(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+    """Return the outcome in Qdrant of an event whose row goes to the dead-letter topic with an entry of the log."""
+    try:
+        entry, _ = decode(message.record, DocumentChanged)
+    except InvalidEvent:
+        return []
+    if entry.origin != "refresh" or not entry.cause:
+        return []
+    event = _resolved(entry, entry.cause_version)
+    return [written(message, event, "qdrant", "dead_lettered", around, str(error)[:1000])]
+
+
 async def dead_letter_told(failure: Failure, *, collections: Collections, around: Surroundings) -> None:
     """Remember an entry whose decision the broker refused, as soon as its dead letter is published.
 

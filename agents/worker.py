@@ -25,7 +25,7 @@ from agents.lanes import Lanes
 from agents.legacy_writer import lost_write, refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
-from agents.resolver import dead_letter_told, resolve
+from agents.resolver import dead_letter_told, lost_entry, resolve
 from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
 from agents.standing import Standing
 from agents.vector_writer import write_vectors
@@ -269,6 +269,7 @@ class Worker:
 
         lost: dict[RoleName, Lost] = {
             "intake": partial(refused_submission, around=self._around),
+            "resolver": partial(lost_entry, around=self._around),
             "legacy": partial(lost_write, around=self._around),
             "embedder": partial(lost_resolved, store="qdrant", around=self._around),
             "vector": partial(lost_embedded, around=self._around),

@@ -124,7 +124,7 @@ class ConnectClient:
     async def names(self) -> tuple[str, ...]:
         """Give the names of all connectors."""
         answer = await self._request("GET", "/connectors")
-        return tuple(sorted(answer.json()))
+        return tuple(sorted(_body(answer)))
 
     async def put_config(self, name: str, config: dict[str, str]) -> None:
         """Create the connector or change its configuration; the same configuration again changes nothing."""
@@ -135,7 +135,7 @@ class ConnectClient:
     async def config(self, name: str) -> dict[str, str]:
         """Give the configuration of a connector, nothing when there is none."""
         answer = await self._request("GET", f"/connectors/{name}/config", accept=(404,))
-        return dict(answer.json()) if answer.status_code == httpx.codes.OK else {}
+        return dict(_body(answer)) if answer.status_code == httpx.codes.OK else {}
 
     async def status(self, name: str) -> ConnectorStatus:
         """Tell the state of a connector; `MISSING` when there is none of that name."""
@@ -143,7 +143,7 @@ class ConnectClient:
         if answer.status_code == httpx.codes.NOT_FOUND:
             # States are read from a topic of their own, at times later than what connectors there are.
             return ConnectorStatus(name, "UNASSIGNED" if await self.config(name) else "MISSING", (), None)
-        body = answer.json()
+        body = _body(answer)
         traces = [trace for part in (body["connector"], *body["tasks"]) if (trace := part.get("trace"))]
         unknown = _UNKNOWN_DDL.search(traces[0]) if traces else None
         return ConnectorStatus(
@@ -188,7 +188,7 @@ class ConnectClient:
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         prefix = (await self.config(name)).get("topic.prefix")
-        own = [each["offset"] for each in answer.json()["offsets"] if each["partition"].get("server") == prefix]
+        own = [each["offset"] for each in _body(answer)["offsets"] if each["partition"].get("server") == prefix]
         return dict(own[0] or {}) if own else {}
 
     async def has_snapshot(self, name: str) -> bool:
@@ -196,7 +196,7 @@ class ConnectClient:
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
-        offsets = [entry["offset"] or {} for entry in answer.json()["offsets"]]
+        offsets = [entry["offset"] or {} for entry in _body(answer)["offsets"]]
         return bool(offsets) and not any(map(_in_snapshot, offsets))
 
     async def restart(self, name: str) -> None:
@@ -405,6 +405,16 @@ def _first_cause(trace: str) -> str:
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     causes = [cause for cause in causes if ": " in cause] or causes  # a name alone says nothing
     return causes[-1] if causes else (lines[0] if lines else "")
+
+
+def _body(answer: httpx.Response) -> Any:
+    """Return what an answer says. Raises ConnectUnreachable for one that is not Kafka Connect's, as a proxy's page."""
+    try:
+        return answer.json()
+    except ValueError:
+        raise ConnectUnreachable(
+            f"What answers at {answer.url} is not Kafka Connect.", "Check the setting kafka.connect"
+        ) from None
 
 
 def _message(answer: httpx.Response) -> str:

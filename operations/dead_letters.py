@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from connectors.errors import Misconfigured
 from connectors.kafka import tail
@@ -19,7 +20,7 @@ from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentResolved, DocumentSubmitted
 from schemas.records import Outgoing, Received, size_of
-from schemas.settings import Settings
+from schemas.settings import Collection, Settings
 from topics.catalogue import LOG, RESOLVED, SUBMITTED
 from topics.provisioning import REPLAYED, desired_topics
 
@@ -29,6 +30,9 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _NOT_FORCED = "its content cannot be a change of its own; `crossfade verify --repair` brings what the table holds"
 Captured = Callable[[DeadLetter], Awaitable[DocumentChanged | None]]
 """Reads the captured change of a letter, None for a letter that is none, or that cannot be read."""
+
+
+_NO_COLLECTIONS: Mapping[str, Collection] = MappingProxyType({})
 
 
 async def _nothing_captured(_: DeadLetter) -> DocumentChanged | None:
@@ -101,11 +105,12 @@ async def marks_of(bootstrap: str) -> dict[tuple[str, int], ReplayMarks]:
     return found
 
 
-def replay_of(letter: DeadLetter, now_ms: int) -> Outgoing:
+def replay_of(letter: DeadLetter, now_ms: int, collections: Mapping[str, Collection] = _NO_COLLECTIONS) -> Outgoing:
     """Return what to publish for a dead letter.
 
     The record as it was, except for a producer's version that a store could not take: its version is old by now and
-    would be superseded by the ledger guard, so its content is submitted as a new change.
+    would be superseded by the ledger guard, so its content is submitted as a new change. What the producer left out is
+    left out again: `collections` say which columns tenant and embedding are.
     """
     if letter.original.topic != RESOLVED:
         return letter.original
@@ -114,20 +119,28 @@ def replay_of(letter: DeadLetter, now_ms: int) -> Outgoing:
         resolved, _ = decode(record_of(letter), DocumentResolved)
     except InvalidEvent:
         return original
-    return _submission(letter, resolved, now_ms) if resolved.origin == "producer" else original
+    return _submission(letter, resolved, now_ms, collections) if resolved.origin == "producer" else original
 
 
-def _submission(letter: DeadLetter, resolved: DocumentResolved | DocumentChanged, now_ms: int) -> Outgoing:
+def _submission(
+    letter: DeadLetter,
+    resolved: DocumentResolved | DocumentChanged,
+    now_ms: int,
+    collections: Mapping[str, Collection],
+) -> Outgoing:
     content = resolved.content
-    event = DocumentSubmitted(
-        collection=resolved.collection,
-        id=resolved.id,
-        tenant=content.tenant if content else "default",
-        text=dict(content.text) if content else "",
-        metadata=dict(content.metadata) if content else {},
-        embedding=_floats(content.embedding) if content and content.embedding else None,
-        embedding_model=content.embedding_model if content else None,
-    )
+    given: dict[str, Any] = {"text": ""}
+    if content is not None:
+        given = {"tenant": content.tenant, "text": dict(content.text), "metadata": dict(content.metadata)}
+        given["embedding"] = _floats(content.embedding) if content.embedding else None
+        if content.embedding_model:
+            given["embedding_model"] = content.embedding_model
+        columns = collections.get(resolved.collection)
+        if columns is not None and columns.tenant in resolved.omitted:
+            del given["tenant"]
+        if columns is not None and columns.embedding is not None and columns.embedding.column in resolved.omitted:
+            del given["embedding"]
+    event = DocumentSubmitted(collection=resolved.collection, id=resolved.id, **given)
     record = encode(
         event,
         topic=SUBMITTED,
@@ -136,14 +149,18 @@ def _submission(letter: DeadLetter, resolved: DocumentResolved | DocumentChanged
         source=SOURCE,
         time_ms=now_ms,
     )
-    return record if content and not resolved.deleted else record._replace(value=None)
+    if content is None or resolved.deleted:
+        return record._replace(value=None)
+    return record._replace(value=event.model_dump_json(exclude_unset=True).encode())
 
 
 def _floats(packed: bytes) -> list[float]:
     return list(struct.unpack(f"<{len(packed) // 4}f", packed))
 
 
-async def forced(bootstrap: str, letter: DeadLetter, now_ms: int) -> Outgoing | None:
+async def forced(
+    bootstrap: str, letter: DeadLetter, now_ms: int, collections: Mapping[str, Collection]
+) -> Outgoing | None:
     """Return a letter's content as a new change, for a document that has newer content; None where it cannot be one.
 
     A change that was captured is none: the table holds what is newer.
@@ -158,7 +175,7 @@ async def forced(bootstrap: str, letter: DeadLetter, now_ms: int) -> Outgoing | 
     if record is None or record.key != subject.key:
         return None
     changed, _ = decode(record, DocumentChanged)
-    return _submission(letter, changed, now_ms) if changed.deleted or changed.content else None
+    return _submission(letter, changed, now_ms, collections) if changed.deleted or changed.content else None
 
 
 async def replay(
@@ -170,6 +187,7 @@ async def replay(
     dry_run: bool,
     force: bool = False,
     captured: Captured = _nothing_captured,
+    collections: Mapping[str, Collection] = _NO_COLLECTIONS,
 ) -> list[Replayed]:
     """Publish the selected dead letters in the order of their offsets and remember them; return what became of each.
 
@@ -200,9 +218,9 @@ async def replay(
             by = "/".join(map(str, older[place].letter))
             done.append(Replayed(*place, "", "superseded", f"a newer letter of the document: {by}"))
         elif place not in newer:
-            outgoing = replay_of(letter, now_ms)
+            outgoing = replay_of(letter, now_ms, collections)
         elif force:
-            outgoing = await forced(bootstrap, letter, now_ms)
+            outgoing = await forced(bootstrap, letter, now_ms, collections)
             if outgoing is None:
                 done.append(Replayed(*place, "", "superseded", _NOT_FORCED, newer[place]))
         else:

@@ -102,16 +102,15 @@ async def _begin(
     new = groups({name: opened.collections[name] for name in left})
     for group in new:
         await make_topics(kafka, group)
-    for name in left:
-        # In this order: who reads that it is being captured reads the new names, too.
-        ports = opened.collections[name]
-        if ports.capture is not None:
-            await record_capture(ports.ledger, name, ports.capture)
-        await ports.ledger.record(f"{HALTED}.{name}", Reason.RECAPTURING)
     published = await published_counts(kafka)
     for group in new:
         for ports in group.members:
+            # In this order: who reads that it is being captured reads the new names and the new source, too.
             await record_source(group, ports, published)
+            if ports.capture is not None:
+                await record_capture(ports.ledger, ports.name, ports.capture)
+            await ports.ledger.record(f"{HALTED}.{ports.name}", Reason.RECAPTURING)
+    for group in new:
         await make_connector(client, kafka, group)
         progress(f"{', '.join(left)}: source epoch {epoch}, connector {group.connector}")
     for group in old:

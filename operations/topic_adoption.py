@@ -18,11 +18,13 @@ from agents.identities import (
     Epochs,
     databases,
     epochs_of,
+    found_moved,
     found_replaced,
     note_replaced,
     record_mark,
 )
 from connectors.failpoints import passing
+from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.groups import left_alone, set_offsets
 from connectors.legacy_connector import open_legacy
 from connectors.ports import Ledger
@@ -98,16 +100,18 @@ class Adopter:
         """Return what is to be done. Raises CommandError where no topic was replaced, or one is missing."""
         found = await self.watch.confirmed()
         said = {topic: one.said for topic, one in found.items()}
+        noted: set[str] = set()
         for members in databases(self.books):
             for topic in await found_replaced(members[0].ledger):
                 said.setdefault(topic, f"{topic} was found replaced before")
+            noted |= await found_moved(members[0].ledger)
         working = {topic for topic in said if topic in READERS}
         if not working:
             raise _nothing(self._captured(found))
         await self._check_usable()
         steps = adoption(SUBMITTED in working, LOG in working, RESOLVED in working, EMBEDDED in working)
         epochs = await epochs_of([book.ledger for book in self.books.values()])
-        moved = frozenset(topic for topic, one in found.items() if one.moved)
+        moved = frozenset(topic for topic, one in found.items() if one.moved) | noted
         raised = Epochs(epochs.version + steps.version_epoch, epochs.producer + steps.producer_epoch)
         return Plan(said, steps, frozenset(self._captured(found)), raised, moved)
 
@@ -166,7 +170,8 @@ class Adopter:
 
     async def _quarantine(self, plan: Plan) -> None:
         for members in databases(self.books):
-            await note_replaced(members[0].ledger, plan.replaced.keys() & READERS.keys())
+            working = plan.replaced.keys() & READERS.keys()
+            await note_replaced(members[0].ledger, working, plan.moved & working)
         for name, book in self.books.items():
             if not await book.ledger.recorded(f"{HALTED}.{name}"):
                 await book.ledger.record(f"{HALTED}.{name}", Reason.TOPIC_REPLACED)
@@ -191,8 +196,18 @@ class Adopter:
                 begins = _first(plan, looks[topic], topic, role)
                 places = {(topic, at): begin for at, begin in begins.items()}
                 await set_offsets(self.settings.kafka.bootstrap or "", group_of(role), places)
+                await self._unpark(role, places)
                 found.setdefault(topic, {})[role] = begins
         return found
+
+    async def _unpark(self, role: str, places: Mapping[tuple[str, int], int]) -> None:
+        """Forget where parked collections would go on: the role takes all of them from the given places."""
+        cursors = KafkaCursors(self.settings.kafka.bootstrap or "", role)
+        try:
+            for name in await cursors.load(self.books):
+                await cursors.unpark(name, places)
+        finally:
+            await cursors.close()
 
     async def _release(self, plan: Plan, done: Adopted) -> None:
         """End the quarantine; what must be compared or captured again stays in one that says so."""

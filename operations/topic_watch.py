@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from agents.halts import Halts
 from agents.identities import Recorded, databases, note_replaced, record_mark, recorded_mark
-from connectors.errors import CrossfadeError, TransientError
+from connectors.errors import CrossfadeError
 from connectors.kafka.lag import KafkaLag, pipeline
 from domain.halts import Reason
 from domain.topics import Replaced, TopicLook, TopicMark, named, replaced
@@ -80,7 +80,7 @@ class TopicWatch:
             readers = {**READERS, **self.captured(members)}
             try:
                 marks = {topic: await self._mark(members[0], topic, readers[topic]) for topic in readers}
-            except TransientError as error:
+            except CrossfadeError as error:
                 log.warning("the topics of %s are not compared now: %s", members[0].name, error)
                 continue
             # Read first: offsets only rise, so that what is seen now is never below what was recorded before.
@@ -104,7 +104,7 @@ class TopicWatch:
         for topic, look in looks.items():
             try:
                 await record_mark(ports.ledger, topic, look.mark, self.known.get((ports.name, topic)))
-            except TransientError as error:
+            except CrossfadeError as error:
                 log.warning("what was seen of %s is not recorded now: %s", topic, error)
                 return
             self.known[ports.name, topic] = look.mark
@@ -139,7 +139,7 @@ async def quarantine(watch: TopicWatch, halts: Halts, found: Mapping[str, Replac
                     await halts.halt(ports.name, Reason.TOPIC_REPLACED, named(working.values()))
                 elif own in found:
                     await halts.halt(ports.name, Reason.CAPTURE_LOST, found[own].said)
-        except TransientError as error:
+        except CrossfadeError as error:
             log.warning("that topics were replaced is not recorded now: %s", error)
 
 

@@ -11,7 +11,7 @@ from io import BytesIO
 from uuid import UUID
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import NoError, for_code
+from aiokafka.errors import NoError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
@@ -130,6 +130,9 @@ async def topic_identities(admin: AIOKafkaAdminClient, names: Iterable[str]) -> 
         return {name: TopicIdentity(cluster.cluster_id or "", "") for name in wanted if name in known}
     found: dict[str, TopicIdentity] = {}
     for code, name, topic_id, *_ in answer.topics:
-        if for_code(code) is NoError:
+        error = for_code(code)
+        if error is NoError:
             found[name] = TopicIdentity(answer.cluster_id or "", str(topic_id) if topic_id.int else "")
+        elif error is not UnknownTopicOrPartitionError:  # it may be there: a right is missing, it has no leader now
+            raise error(f"the brokers do not tell of {name}")
     return found

@@ -63,7 +63,7 @@ async def read_topic(
             ends = await _positioned(consumer, partitions, from_beginning, start or {}, timeout_s)
             async for record in _records(consumer, ends if until_end else None, timeout_s):
                 yield record
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
             raise mapped(error, topic) from error
 
 

@@ -126,7 +126,10 @@ async def begun(
 
 def _kept(parts: Mapping[int, bytes]) -> tuple[BackfillState, dict[int, RangeState]] | None:
     try:
-        return backfill_kept(parts)
+        kept = backfill_kept(parts)
+        if kept is not None and kept[0].planned != (bool(kept[1]) and kept[1][len(kept[1])].upto is None):
+            raise ValueError("its last range is missing, or there is one too many")
+        return kept
     except ValueError as error:
         log.warning("what is kept of an earlier backfill is not used: %s", str(error).partition(chr(10))[0])
         return None

@@ -232,7 +232,14 @@ async def _replayed(context: Context, selection: Selection, force: bool, dry_run
     now_ms = int(time.time() * 1000)
     try:
         return await replay(
-            context.bootstrap, bus, selection, now_ms=now_ms, dry_run=dry_run, force=force, captured=captured
+            context.bootstrap,
+            bus,
+            selection,
+            now_ms=now_ms,
+            dry_run=dry_run,
+            force=force,
+            captured=captured,
+            collections=context.settings.collections,
         )
     finally:
         await captured.close()
