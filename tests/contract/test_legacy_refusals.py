@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.errors import TransientError
+from connectors.errors import Misconfigured, TransientError
 from connectors.legacy_connector import open_legacy
 from domain.legacy import LegacyVerdict
 from operations.stack.layout import StackAddresses
@@ -98,3 +98,23 @@ async def test_a_password_that_was_changed_is_waited_for_and_comes_back(stack: S
             await legacy.close()
             end = (f"REASSIGN OWNED BY {role} TO CURRENT_USER", f"DROP ROLE {role}")
             await place.execute(*(end if connector == "postgres" else (f"DROP USER {role}@'%'",)))
+
+
+@pytest.mark.parametrize("adapter", DATABASES)
+async def test_a_table_that_cannot_be_written_for_a_while_refuses_no_document(
+    stack: StackAddresses, adapter: str
+) -> None:
+    async with legacy_ports(adapter, stack) as ports:
+        assert ports.place is not None
+        away = f"{ports.place.schema}.away"
+        if adapter == "postgres":
+            gone, back = "ALTER TABLE {t} RENAME TO away", f"ALTER TABLE {away} RENAME TO documents"
+        else:
+            gone, back = f"RENAME TABLE {{t}} TO {away}", f"RENAME TABLE {away} TO {{t}}"
+        changes = [upsert(f"d{n}", 1, content()) for n in range(4)]
+        await ports.place.execute(gone)
+        for some in (changes, changes[:1]):
+            with pytest.raises(Misconfigured):
+                await ports.table.apply(some)
+        await ports.place.execute(back)
+        assert [o.verdict for o in await ports.table.apply(changes)] == [APPLIED] * 4

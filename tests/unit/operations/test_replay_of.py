@@ -12,6 +12,7 @@ from schemas.content import Content
 from schemas.dead_letters import DeadLetter, dead_letter, read_dead_letter
 from schemas.documents import DocumentResolved, DocumentSubmitted, Origin
 from schemas.records import Outgoing, Received
+from schemas.settings import Collection, EmbeddingColumn
 from topics.catalogue import RESOLVED, SUBMITTED
 
 CONTENT = Content(
@@ -66,6 +67,26 @@ def test_a_producers_version_is_submitted_as_a_new_change_with_all_of_its_conten
         embedding_model="m@1",
     )
     assert attributes.id == f"replay/{RESOLVED}-dlt/0/7"
+
+
+def test_what_a_producers_version_left_out_is_left_out_again() -> None:
+    event = DocumentResolved(
+        collection="docs",
+        id="1",
+        version=5,
+        origin="producer",
+        content=Content(text={}, metadata={"n": 2}),
+        omitted=("title", "owner", "vec"),
+    )
+    sent = encode(event, topic=RESOLVED, key="docs/1", event_id="e", source="s", time_ms=0)
+    embedding = EmbeddingColumn(column="vec", format="float32")
+    collection = Collection(
+        connector="postgres", table="t", key=["id"], text=["title"], metadata=["n"], tenant="owner", embedding=embedding
+    )
+    outgoing = replay_of(letter_of(sent), 0, {"docs": collection})
+    received = Received(outgoing.topic, 0, 0, outgoing.key, outgoing.value, outgoing.headers)
+    submitted, _ = decode(received, DocumentSubmitted)
+    assert submitted.model_fields_set == {"collection", "id", "text", "metadata"}
 
 
 def test_a_producers_deletion_is_submitted_as_a_deletion() -> None:
