@@ -51,8 +51,9 @@ class Halts:
         found, had = Halt(name, reason, detail), self.now.get(name)
         if had is not None and not _gives_way(had, found):
             return  # the first reason is the one to fix
-        if not found.passes:
-            # Recorded first: what is only known here would be forgotten with this process.
+        if not found.passes and name in self.collections:
+            # Recorded first: what is only known here would be forgotten with this process. One that is being opened is
+            # recorded when it is looked at next.
             await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
         self._enter(found)
 

@@ -82,6 +82,8 @@ async def _bring_back(
             halts.known(Halt(name, Reason.TABLE, mistakes[name]))
         except (CrossfadeError, CommandError) as error:
             log.warning("collection %s cannot be opened yet: %s", name, error)
+        except Exception:  # whatever it is, it must not end the task that alone opens the collection
+            log.exception("collection %s cannot be opened yet", name)
     changed()
 
 
