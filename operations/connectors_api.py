@@ -176,14 +176,10 @@ class ConnectClient:
 
         Under another prefix of its topics a connector begins anew, and keeps the places of those before.
         """
-        return await self._own_offset(name) or {}
+        return await self.committed(name) or {}
 
-    async def has_place(self, name: str) -> bool | None:
-        """Say whether a connector committed a place behind its snapshot, None where there is no such connector."""
-        offset = await self._own_offset(name)
-        return None if offset is None else bool(offset) and not _in_snapshot(offset)
-
-    async def _own_offset(self, name: str) -> dict[str, Any] | None:
+    async def committed(self, name: str) -> dict[str, Any] | None:
+        """Give the same, None where there is no such connector."""
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
@@ -197,7 +193,7 @@ class ConnectClient:
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
         offsets = [entry["offset"] or {} for entry in _body(answer)["offsets"]]
-        return bool(offsets) and not any(map(_in_snapshot, offsets))
+        return bool(offsets) and not any(map(in_snapshot, offsets))
 
     async def restart(self, name: str) -> None:
         """Start a connector and those of its tasks that failed again."""
@@ -350,7 +346,8 @@ def capture_topics(topic_prefix: str, tables: Sequence[str]) -> tuple[str, ...]:
     return (*(f"{topic_prefix}.{table}" for table in tables), f"__debezium-heartbeat.{topic_prefix}")
 
 
-def _in_snapshot(offset: Mapping[str, Any]) -> bool:
+def in_snapshot(offset: Mapping[str, Any]) -> bool:
+    """Say whether a place that a connector committed is in its snapshot."""
     return bool(offset.get("snapshot")) and not offset.get("snapshot_completed")
 
 

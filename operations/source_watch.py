@@ -21,6 +21,7 @@ from connectors.kafka.tail import read_topic
 from connectors.legacy_connector import source_facts
 from connectors.ports import Bus, Ledger
 from domain.sources import Outside, SourceFacts, SourceIdentity, binlog_number, gtid_numbers, source_change
+from operations.connectors_api import in_snapshot
 from schemas.records import Outgoing
 from schemas.settings import Kafka
 from topics.provisioning import SOURCES_SEEN
@@ -67,12 +68,8 @@ class CapturedTogether(Protocol):
 class ReadsOffsets(Protocol):
     """What is asked of Kafka Connect."""
 
-    async def offset(self, name: str) -> dict[str, Any]:
-        """Return how far a connector has read."""
-        ...
-
-    async def has_place(self, name: str) -> bool | None:
-        """Say whether a connector committed a place behind its snapshot, None where there is no such connector."""
+    async def committed(self, name: str) -> dict[str, Any] | None:
+        """Return how far a connector has read, None where there is no such connector."""
         ...
 
 
@@ -141,8 +138,7 @@ class SourceWatch:
         if not members:
             return
         # Before the database's end, which is never behind it.
-        read = _read(group.kind, await self.offsets.offset(group.connector))
-        read = replace(read, begun=await self.offsets.has_place(group.connector))
+        read = _read(group.kind, await self.offsets.committed(group.connector))
         for ports in members:
             await self._look_at(group, ports, read, halts)
 
@@ -160,7 +156,7 @@ class SourceWatch:
         begun = read.begun
         if known.begun and begun is False:
             await asyncio.sleep(CONFIRM_S)
-            begun = await self.offsets.has_place(group.connector)
+            begun = _begun(await self.offsets.committed(group.connector))
         outside = replace(read, count=self.published.get(name, 0), begun=begun)
         change = source_change(known, facts, outside, count)
         if change is not None:
@@ -193,8 +189,16 @@ class SourceWatch:
         self.due_s[name] = time.monotonic() + SEEN_EVERY_S
 
 
-def _read(kind: str, offset: Mapping[str, Any]) -> Outside:
+def _begun(offset: Mapping[str, Any] | None) -> bool | None:
+    return None if offset is None else bool(offset) and not in_snapshot(offset)
+
+
+def _read(kind: str, offset: Mapping[str, Any] | None) -> Outside:
     """Return how far a connector has read, by the offset that it committed."""
+    return replace(_place(kind, offset or {}), begun=_begun(offset))
+
+
+def _place(kind: str, offset: Mapping[str, Any]) -> Outside:
     if kind == "postgres":
         return Outside((int(offset["lsn"]),)) if offset.get("lsn") else Outside()
     if not offset.get("file"):

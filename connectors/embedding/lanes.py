@@ -56,7 +56,9 @@ class DocumentLane:
             for text in texts:
                 vectors.append(await self._enter(text))
                 vectors[-1].add_done_callback(lambda done: None if done.cancelled() else progress())
-            return [await self._bounded(vector) for vector in vectors]
+            found = [await self._bounded(vector) for vector in vectors]
+            await asyncio.sleep(0)  # vectors that came together: the progress of all is seen before this returns
+            return found
         finally:
             for vector in vectors:
                 # The first failure is raised; to ask for the others keeps asyncio from calling them forgotten.
