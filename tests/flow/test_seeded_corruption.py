@@ -25,10 +25,14 @@ LIVE = 60
 
 
 @pytest.fixture(params=DATABASES)
-async def store(site: Site, request: pytest.FixtureRequest) -> Store:
+async def store(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     store = site.store("damaged", request.param)
     await store.holds_the_same(await store.count())
-    return store
+    yield store
+    # The worker sees by its own sample that points are missing, where one of them is in it, and quarantines: rightly.
+    code, _ = await store.command("recapture", store.name)
+    assert code == 0
+    await store.holds_the_same(await store.count())
 
 
 async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(store: Store) -> None:
@@ -38,9 +42,10 @@ async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(sto
         damage = await damaged(store, random.Random(SEED).sample(ids, CORRUPTIONS))
         for rows in ((), ("--full",)):
             code, said = await store.command("verify", store.name, "--json", "--sample", "0", "--patience", "45", *rows)
+            assert code == 3, said
             document = json.loads(said)
             check(document, damage.expected)
-            assert (code, document["differences"], document["unknown"]) == (3, CORRUPTIONS, 0)
+            assert (document["differences"], document["unknown"]) == (CORRUPTIONS, 0)
 
 
 def check(document: dict[str, Any], expected: dict[str, str]) -> None:

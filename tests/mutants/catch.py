@@ -24,11 +24,11 @@ class Caught(NamedTuple):
 
 
 def catch(mutant: Mutant, most_seeds: int = MOST_SEEDS) -> Caught:
-    """Try seeds from 0 on until one catches the mutant."""
+    """Try the seed that caught the mutant before, and then all from 0 on, until one does."""
     with ExitStack() as switched:
         for name, replacement in mutant.changes.items():
             switched.enter_context(patch(name, replacement))
-        for seed in range(most_seeds):
+        for seed in (mutant.seed, *range(most_seeds)):
             violation = run(*history_of(seed)).violation
             if violation is not None:
                 return Caught(mutant.name, seed, violation)
