@@ -19,6 +19,7 @@ from connectors.kafka.admin import broker_config, existing_topics, topic_names
 from connectors.legacy_connector import apply_mend, check_legacy
 from connectors.qdrant import healthy, socket_path, stored_dimension
 from domain.legacy import Finding
+from operations.checking_databases import check_databases
 from operations.checking_models import check_chunking, check_model, check_record
 from operations.context import Context
 from operations.errors import CommandError
@@ -52,6 +53,7 @@ async def check_all(context: Context) -> list[Checked]:
         ("topics", "-- crossfade up, or mend kafka.bootstrap", _topics(context)),
         ("connect", "-- crossfade up, or mend kafka.connect", _connect(context)),
         ("qdrant", "-- crossfade up, or mend qdrant.url", _qdrant(context, models)),
+        ("databases", "-- crossfade.toml: mend the dsn of each collection", _databases(context)),
         *(
             (name, f"-- crossfade up, or mend collections.{name}.dsn", _database(context, name, models[name]))
             for name in collections
@@ -194,6 +196,11 @@ async def _qdrant(context: Context, models: dict[str, ModelFacts]) -> list[Findi
             message = f"the collection has vectors of {found} numbers, {collection.model} makes {made}"
             findings.append(Finding("error", name, message, mend))
     return findings
+
+
+async def _databases(context: Context) -> list[Finding]:
+    async with asyncio.timeout(_DATABASE_BOUND_S):
+        return await check_databases(context)
 
 
 async def _database(context: Context, name: str, model: ModelFacts) -> list[Finding]:

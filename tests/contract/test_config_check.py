@@ -84,10 +84,26 @@ def test_everything_is_looked_at_even_when_one_part_does_not_answer(
 ) -> None:
     code, document = check(written(tmp_path, stack, table, text="boby"))
     assert code == 3
-    assert document["checked"] == ["configuration", "kafka", "topics", "connect", "qdrant", "docs"]
+    assert document["checked"] == ["configuration", "kafka", "topics", "connect", "qdrant", "databases", "docs"]
     assert messages(document, "connect") == []
     assert any("engine of the local stack does not run" in message for message in messages(document, "qdrant"))
     assert any("did you mean body" in message for message in messages(document, "docs"))
+
+
+@pytest.mark.stack
+def test_a_table_in_two_collections_is_found_whatever_their_addresses(
+    tmp_path: Path, stack: StackAddresses, table: str
+) -> None:
+    path = written(tmp_path, stack, table)
+    other = stack.postgres.replace("127.0.0.1", "localhost")
+    assert other != stack.postgres
+    again = f'[collections.again]\ndsn = "{other}"\ntable = "public.{table}"\nkey = ["id"]\ntext = ["body"]\n'
+    path.write_text(path.read_text() + again)
+    _, document = check(path)
+    assert messages(document, "configuration") == []
+    assert messages(document, "databases") == [
+        "by different addresses, this table is in more than one collection: docs, again"
+    ]
 
 
 @pytest.mark.stack

@@ -9,10 +9,8 @@ damaged, and so must what the application writes behind it.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from domain import fold as rules
 from domain import guards, points
@@ -21,112 +19,29 @@ from domain.keys import version_of
 from domain.ledger import LedgerRow
 from domain.points import StoredChunk
 from domain.repair import Ends, evidence_of, impossible_versions
-from schemas.content import Content
-from schemas.documents import DocumentChanged, Evidence, Origin, Position
-
-GONE = "-"
-REFUSED = "!"
-UNUSABLE = "?"
-"""A producer's change that goes to the dead-letter topic before it came to the table."""
-SWALLOWED, STRIPPED, CHANGED = "~", "%", "^"
-"""A producer's changes that a trigger swallows, keeps without its version, or changes."""
-ARCHIVE, RESTORE = "<", ">"
-"""The application deletes the row and keeps a copy, version and all; or puts the copy back."""
-OTHERWISE = "*"
-"""Behind a producer's content: the row that is read back is without this sign, so that the writer follows it."""
-EPOCH = 1
-OFFSETS = (1 << 40) - 1
-HIGH = version_of(EPOCH, 1 << 20)
-ROUNDS = 1
-
-
-class Row(NamedTuple):
-    content: str
-    version: int | None
-
-
-NO_ROW = Row(GONE, None)
-
-
-class Entry(NamedTuple):
-    origin: Origin
-    content: str
-    before: Row
-    after: Row
-    position: Position
-    rejects: int = 0
-    snapshot: bool = False
-    incomplete: bool = False
-    done: int = 0
-    evidence: Evidence | None = None
-
-    def event(self) -> DocumentChanged:
-        deleted = self.content == GONE
-        return DocumentChanged(
-            collection="docs",
-            id="1",
-            origin=self.origin,
-            deleted=deleted,
-            content=None if deleted else Content(text={"body": self.content}),
-            before_version=self.before.version,
-            after_version=self.after.version,
-            position=self.position,
-            rejects=self.rejects,
-            snapshot=self.snapshot,
-            incomplete=self.incomplete,
-            done=self.done,
-            evidence=self.evidence,
-        )
-
-
-class Resolved(NamedTuple):
-    version: int
-    origin: str
-    content: str
-
-
-class Point(NamedTuple):
-    version: int
-    content: str
-
-
-class Reading(NamedTuple):
-    """What a refresh read of the ledger, before it reads the row."""
-
-    position: Position
-    done: int
-    evidence: Evidence | None = None
-
-
-class State(NamedTuple):
-    submits_left: tuple[str, ...]
-    direct_left: tuple[str, ...]
-    rewinds_left: int
-    crashes_left: int
-    repairs_left: int
-    submitted: tuple[str, ...]
-    row: Row
-    captured: tuple[tuple[Row, Row, bool], ...]  # the row before and after, and whether a snapshot read it
-    captured_read: int
-    submitted_read: int
-    log: tuple[Entry, ...]
-    resolver_at: int
-    resolver_step: int  # 0 idle, 1 after the first of publish and ledger, 2 after both, not committed
-    resolved: tuple[Resolved, ...]
-    ledger: int  # an index into World.ledgers
-    legacy_version: int
-    legacy_at: int
-    vector_at: int
-    point: Point | None
-    backfill: tuple[str, ...]
-    reading: Reading | None
-    unsent: tuple[Entry, ...]
-    zombies: tuple[tuple[str, int], ...]
-    damages_left: tuple[str, ...] = ()
-    archive: Row = NO_ROW
-    source_epoch: int = 1
-    rounds_left: int = 0  # repairs at rest, once something was lost or damaged
-
+from schemas.documents import Evidence
+from tests.exploration.state import (
+    ARCHIVE,
+    CHANGED,
+    DAMAGES,
+    EPOCH,
+    GONE,
+    HIGH,
+    NO_ROW,
+    OTHERWISE,
+    REFUSED,
+    RESTORE,
+    ROUNDS,
+    STRIPPED,
+    SWALLOWED,
+    UNUSABLE,
+    Entry,
+    Point,
+    Reading,
+    Resolved,
+    Row,
+    State,
+)  # fmt: skip
 
 Step = tuple[str, State]
 
@@ -359,19 +274,6 @@ def _differs(s: State) -> bool:
     return s.row.content != (s.point.content if s.point else GONE)
 
 
-DAMAGES: dict[str, Callable[[LedgerState], LedgerState]] = {
-    "emptied": lambda _: LedgerState(),
-    "pending": lambda ledger: replace(ledger, pending=not ledger.pending),
-    "removed": lambda ledger: replace(ledger, removed=not ledger.removed),
-    "refresh": lambda ledger: replace(ledger, refresh=not ledger.refresh),
-    "written": lambda ledger: replace(ledger, written=HIGH),
-    "version": lambda ledger: replace(ledger, version=HIGH),
-    "position": lambda ledger: replace(ledger, legacy_position=(9, 9)),
-    "producer positions": lambda ledger: replace(ledger, producer_positions=((0, 9, 9),)),
-}
-"""Damages of one column of the ledger, by name. Others: "slot", "legacy version", "point version"."""
-
-
 def _committed(s: State, role: str) -> State:
     return s._replace(legacy_at=s.legacy_at + 1) if role == "legacy" else s._replace(vector_at=s.vector_at + 1)
 
@@ -380,106 +282,9 @@ def _stored(point: Point | None) -> tuple[StoredChunk, ...]:
     return () if point is None else (StoredChunk(0, point.version, deleted=point.content == GONE),)
 
 
-def start(
-    submits: tuple[str, ...],
-    direct: tuple[str, ...],
-    row: Row,
-    crashes: int,
-    rewinds: int,
-    repairs: int = 0,
-    *,
-    damages: tuple[str, ...] = (),
-    archive: Row = NO_ROW,
-) -> State:
-    """Return the state before anything happened."""
-    nothing = State(
-        submits, direct, rewinds, crashes, repairs, (), row, (), 0, 0, (), 0, 0, (), 0, 0, 0, 0, None, (), None, (), ()
-    )
-    return nothing._replace(damages_left=damages, archive=archive)
-
-
 FAULTS = ("rewinds", "not committed", "pauses with it", "crashes", "for a repair", "is lost")
 
 
 def is_fault(name: str) -> bool:
     """Say whether a step need not happen."""
     return name.endswith(FAULTS) or name.startswith("damage")
-
-
-def explore(world: World, first: State) -> tuple[int, list[str] | None]:
-    """Visit every state; return how many there are, and the history of a violation if there is one."""
-    seen: dict[State, tuple[State, str] | None] = {first: None}
-    queue = deque([first])
-    undisturbed = is_undisturbed(first)
-    while queue:
-        s = queue.popleft()
-        finished = True
-        for name, after in world.steps(s):
-            if not is_fault(name):
-                finished = False
-            wrong = goes_down(s, after) or ("legacy writer" in name and writes_older(s, after))
-            if not wrong and len(after.resolved) > len(s.resolved):
-                wrong = not first.damages_left and taken_twice(after)
-                wrong = wrong or (undisturbed and brings_back_older(after))
-            if wrong:
-                return len(seen), [*history(seen, s), f"{name}: {wrong}"]
-            if after not in seen:
-                seen[after] = (s, name)
-                queue.append(after)
-        held = s.point.content if s.point else GONE
-        if finished and s.row.content != held:
-            return len(seen), [*history(seen, s), f"legacy holds {s.row.content}, Qdrant {held}"]
-    return len(seen), None
-
-
-def goes_down(s: State, after: State) -> str:
-    """Say what is wrong where the version of the point goes down."""
-    down = s.point is not None and (after.point is None or after.point.version < s.point.version)
-    return "the stored version went down" if down and s.point is not None and s.point.version != HIGH else ""
-
-
-def writes_older(s: State, after: State) -> str:
-    """Say what is wrong where the legacy writer brings a version to the row that is older than what came to it."""
-    older = after.row != s.row and after.row.version is not None and after.row.version < s.legacy_version
-    return "an older version was written over a newer one" if older else ""
-
-
-def taken_twice(s: State) -> str:
-    """Say what is wrong where the newest decision is of a change that another version brought before.
-
-    Its place in its topic tells. Where the ledger was damaged or a slot lost, it may be.
-    """
-    newest = s.resolved[-1]
-    if newest.origin == "refresh":
-        return ""
-    at = s.log[newest.version & OFFSETS].position
-    earlier = [one.version for one in s.resolved if one.origin == newest.origin and one.version != newest.version]
-    twice = any(s.log[version & OFFSETS].position == at for version in earlier)
-    return "a second delivery took effect" if twice else ""
-
-
-def is_undisturbed(first: State) -> bool:
-    """Say whether every write of a producer is applied as it was sent, and only its echo ends the wait for it."""
-    plain = all(content == GONE or content.isalpha() for content in first.submits_left)
-    return plain and not (first.damages_left or first.repairs_left or first.archive.version)
-
-
-def brings_back_older(s: State) -> str:
-    """Say what is wrong where the newest decision is of a captured change from before a producer's last upsert."""
-    newest = s.resolved[-1]
-    upserts = [one for one in s.resolved if one.origin == "producer" and one.version < newest.version]
-    if newest.origin != "legacy" or not upserts or upserts[-1].content == GONE:
-        return ""
-    at = s.log[newest.version & OFFSETS].position[2]
-    behind = any(after.version == upserts[-1].version for _, after, _ in s.captured[: at + 1])
-    return "" if behind else "a change that a producer overwrites took effect behind it"
-
-
-def history(seen: dict[State, tuple[State, str] | None], s: State) -> list[str]:
-    """Return the names of the steps that led to a state."""
-    names: list[str] = []
-    came = seen[s]
-    while came is not None:
-        names.append(came[1])
-        came = seen[came[0]]
-    return names[::-1]

@@ -17,7 +17,9 @@ import pytest
 from domain import fold, guards, points
 from domain.fold import LedgerState
 from tests.exploration import model
-from tests.exploration.model import (
+from tests.exploration.explore import explore
+from tests.exploration.model import World
+from tests.exploration.state import (
     ARCHIVE,
     CHANGED,
     DAMAGES,
@@ -31,8 +33,6 @@ from tests.exploration.model import (
     UNUSABLE,
     Row,
     State,
-    World,
-    explore,
     start,
 )
 

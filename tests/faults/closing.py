@@ -11,9 +11,12 @@ from typing import Any
 
 import httpx
 
+from connectors.errors import CrossfadeError
 from connectors.postgres.slots import drop_slot
 from operations.connectors_api import ConnectClient
 from operations.stack.layout import StackAddresses
+from operations.verification.collection import Wanted, verify_collection
+from operations.verification.result import Bounds
 from schemas.queries import Phase
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
@@ -119,11 +122,16 @@ class Closing:
         await eventually(holds, f"the page says {reasons}")
 
     async def same(self, *purposes: str) -> None:
-        """Wait until the verifier finds each collection's stores equal."""
+        """Wait until the verifier finds each collection's stores equal; not as a command, which starts for seconds."""
+        wanted = Wanted(Bounds(settle_s=0.5, sample=0))
         for purpose in purposes:
 
             async def equal(name: str = self.tables[purpose].name) -> bool:
-                return (await self.command("verify", name, "--settle", "0.5", "--sample", "0"))[0] == 0
+                try:
+                    found = await verify_collection(settings_of(self.config, self.home), self.home, name, wanted)
+                except CrossfadeError:
+                    return False
+                return found.verdict == "equal"
 
             await eventually(equal, f"both stores of {purpose} are equal")
 
