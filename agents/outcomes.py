@@ -65,4 +65,6 @@ def _lost(
         event, _ = decode(message.record, model)
     except InvalidEvent:
         return []
+    if isinstance(event, DocumentEmbedded) and event.refused:  # the embedder's dead letter told it
+        return []
     return [written(message, event, store, "dead_lettered", around, str(error)[:1000])]

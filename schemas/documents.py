@@ -121,7 +121,10 @@ class EmbeddedChunk(BaseModel):
 
 
 class DocumentEmbedded(Event):
-    """A resolved version with all of its chunks and vectors; without chunks it is a deletion."""
+    """A resolved version with all of its chunks and vectors; without chunks it is a deletion.
+
+    `refused`: Qdrant cannot hold the document, and its dead letter says so; this only takes it out of Qdrant.
+    """
 
     ce_type: ClassVar[str] = "crossfade.document.embedded.v1"
 
@@ -135,6 +138,7 @@ class DocumentEmbedded(Event):
     metadata: dict[str, Scalar] = {}
     model: str = ""
     chunks: tuple[EmbeddedChunk, ...] = ()
+    refused: bool = False
     cause: str = ""
     occurred_at_ms: int = 0
 

@@ -14,7 +14,7 @@ from agents.batches import acknowledge, batches
 from agents.resolver import resolve
 from agents.runner import Runner
 from agents.wiring import ROLES
-from connectors.errors import CrossfadeError
+from connectors.errors import CrossfadeError, Refused
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus
 from domain.fold import LedgerState
@@ -96,7 +96,7 @@ async def _ledger_first(batch: Batch, *, bus: Bus, **ports: Any) -> Failures:
     return failures
 
 
-async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: Any) -> None:
+async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: Any) -> dict[str, Refused]:
     ledger, rows = await ports.ledger.read(ids), await ports.table.rows(ids)
     for document_id, row in rows.items():
         text, version = row.content.full_text(), ledger[document_id].state.version if document_id in ledger else 0
@@ -112,6 +112,7 @@ async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: A
             (),
         )
         await ports.vectors.write(ports.name, [points])
+    return {}
 
 
 def _no_chunk_tombstones(chunks: int, *_: Any) -> tuple[int, ...]:

@@ -84,9 +84,15 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
 def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
     for key, version in watch.resolved:
         told = watch.told.get((key, version, "qdrant"), set())
+        event = watch.resolved[key, version]
+        if event["origin"] != "producer" and (key, version, "legacy") in watch.told:
+            raise Violation(f"1: the table's outcome of version {version} of {key} was told, which came from the table")
         if watch.waits_for_its_row((key, version)):
             _check_row_outcomes(watch, newest, key, version)
             continue
+        others = {one for one, _ in watch.told_of_rows.get(event["cause"], set())} - {version}
+        if event["origin"] == "producer" and others:
+            raise Violation(f"1: Qdrant's outcome of {event['cause']} was told of {version} and of {others} of {key}")
         if not told:
             raise Violation(f"1: Qdrant's outcome of version {version} of {key} was never told")
         # A replaced writer tells "applied" of a version that another overtook between its look and its write.
@@ -102,6 +108,8 @@ def _check_row_outcomes(watch: Watch, newest: Mapping[str, int], key: str, versi
     told = watch.told_of_rows.get(cause, set())
     if not told:
         raise Violation(f"1: Qdrant's outcome of {cause}, version {version} of {key}, was never told")
+    if (version, "applied") in told:
+        raise Violation(f"1: {cause} was told applied as {version} of {key}, and not as its row")
     for one, outcome in told:
         if outcome == "applied" and watch.newest.get(key, -1) < one:
             raise Violation(f"1: the row of {cause} was told applied as {one} of {key}, and Qdrant never had it")

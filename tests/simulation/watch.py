@@ -113,8 +113,13 @@ class Watch:
             raise Violation(f"1: version {version} was resolved twice, and not the same")
 
     def waits_for_its_row(self, version: Version) -> bool:
-        """Say whether only the table knows the document: Qdrant gets the row as it is after the write."""
-        return any(name != EMBEDDING for name in self.resolved[version].get("omitted", ()))
+        """Say whether only the table knows the document: Qdrant gets the row as it is after the write.
+
+        A vector that the table has no column for goes to Qdrant with its event.
+        """
+        event, table = self.resolved[version], self.legacy[version[0].partition("/")[0]].description
+        brings_vector = table.embedding is None and (event["content"] or {}).get("embedding") is not None
+        return not brings_vector and any(name != EMBEDDING for name in event.get("omitted", ()))
 
     # Effects
 
