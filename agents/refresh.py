@@ -7,6 +7,7 @@ A row that the log does not take holds up no other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from agents.batch import Surroundings
@@ -88,38 +89,46 @@ async def append_refreshes(
                 "cause_version": cause.version,
             }
         )
-
-    def record(entry: DocumentChanged) -> Outgoing:
-        key, version = document_key(ports.name, entry.id), ledger.get(entry.id, LedgerRow()).state.version
-        traceparent = (traceparents or {}).get(entry.id)
-        return encode(
-            entry,
-            topic=LOG,
-            key=key,
-            event_id=f"refresh/{key}@{version}",
-            source=source,
-            time_ms=around.clock(),
-            traceparent=traceparent,
-        )
-
-    refused = await _publish(bus, [(document_id, record(entry)) for document_id, entry in entries.items()])
+    record = partial(_record, ledger=ledger, traceparents=traceparents or {}, around=around, source=source)
+    refused = await _publish(bus, {document_id: record(entry) for document_id, entry in entries.items()})
     if unread:
         await bus.publish([record(entries[document_id].model_copy(update=_UNREAD)) for document_id in refused])
     return refused
 
 
-async def _publish(bus: Bus, records: Sequence[tuple[str, Outgoing]]) -> dict[str, Refused]:
+def _record(
+    entry: DocumentChanged,
+    *,
+    ledger: Mapping[str, LedgerRow],
+    traceparents: Mapping[str, str | None],
+    around: Surroundings,
+    source: str,
+) -> Outgoing:
+    key = document_key(entry.collection, entry.id)
+    return encode(
+        entry,
+        topic=LOG,
+        key=key,
+        event_id=f"refresh/{key}@{ledger.get(entry.id, LedgerRow()).state.version}",
+        source=source,
+        time_ms=around.clock(),
+        traceparent=traceparents.get(entry.id),
+    )
+
+
+async def _publish(bus: Bus, records: Mapping[str, Outgoing]) -> dict[str, Refused]:
     """Publish, by halves where the log does not take all; return which documents it does not take, and why.
 
-    What a refused half had in the log already is there twice: the second one brings nothing.
+    What of a refused half is in the log already comes twice, and brings nothing the second time.
     """
     try:
-        await bus.publish([record for _, record in records])
+        await bus.publish(list(records.values()))
     except Refused as error:
-        if len(records) == 1:
-            return {records[0][0]: error}
-        middle = len(records) // 2
-        return await _publish(bus, records[:middle]) | await _publish(bus, records[middle:])
+        ids, middle = list(records), len(records) // 2
+        if not middle:
+            return dict.fromkeys(ids, error)
+        halves = [await _publish(bus, {i: records[i] for i in half}) for half in (ids[:middle], ids[middle:])]
+        return halves[0] | halves[1]
     return {}
 
 

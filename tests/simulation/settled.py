@@ -21,6 +21,7 @@ from schemas.cloudevents import decode
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, Position
 from tests.simulation.loop import Violation, at_once
+from tests.simulation.places import MAX_TEXT_BYTES
 from tests.simulation.ports import NO_VECTOR
 from tests.simulation.watch import EPOCH, Watch, place_of
 from tests.simulation.world import given
@@ -95,6 +96,8 @@ def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
             raise Violation(f"1: Qdrant's outcome of {event['cause']} was told of {version} and of {others} of {key}")
         if not told:
             raise Violation(f"1: Qdrant's outcome of version {version} of {key} was never told")
+        if "applied" in told and watch.is_too_long((key, version)):
+            raise Violation(f"1: Qdrant's version {version} of {key} was told applied, and is too long for it")
         # A replaced writer tells "applied" of a version that another overtook between its look and its write.
         if "applied" in told and watch.newest.get(key, -1) < version:
             raise Violation(f"1: version {version} of {key} was told applied, and Qdrant never had it or a newer one")
@@ -136,12 +139,13 @@ def apart(watch: Watch) -> set[str]:
 
 
 def unembeddable(watch: Watch) -> set[str]:
-    """Return the keys of documents whose rows have no usable vector, so that Qdrant cannot hold them."""
+    """Return the keys of documents whose rows have no usable vector, or are too long, so that Qdrant has none."""
     return {
         f"{name}/{row.id}"
         for name, legacy in watch.legacy.items()
         for row in legacy.stored.values()
-        if NO_VECTOR in row.content.full_text() and row.content.embedding is None
+        if (NO_VECTOR in row.content.full_text() and row.content.embedding is None)
+        or row.content.text_bytes() > MAX_TEXT_BYTES
     }
 
 
