@@ -11,6 +11,7 @@ from typing import Any
 
 from agents.batch import Batch, CollectionPorts, Failures
 from agents.batches import acknowledge, batches
+from agents.embedder import _taken_out
 from agents.resolver import resolve
 from agents.runner import Runner
 from agents.wiring import ROLES
@@ -21,7 +22,7 @@ from domain.fold import LedgerState
 from domain.points import DocumentPoints, chunks_of
 from schemas.content import content_hash
 from schemas.dead_letters import dead_letter
-from schemas.documents import DocumentEmbedded
+from schemas.documents import DocumentEmbedded, DocumentResolved
 from schemas.records import Outgoing
 
 
@@ -139,6 +140,10 @@ def _without_tenant(**fields: Any) -> DocumentEmbedded:
     return DocumentEmbedded(**fields | {"tenant": "default"})
 
 
+def _taken_out_untold(ports: CollectionPorts, event: DocumentResolved) -> DocumentEmbedded:
+    return _taken_out(ports, event).model_copy(update={"refused": False})
+
+
 def _everywhere(name: str, replacement: Callable[..., Any], *modules: str) -> dict[str, Any]:
     return {f"{module}.{name}": replacement for module in modules}
 
@@ -252,6 +257,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "refusal without a refresh",
         "Qdrant keeps a version that the table refused",
         {"agents.legacy_writer._follow": _nothing},
+    ),
+    Mutant(
+        "no event waits for its row",
+        "Qdrant gets an event without the columns that it leaves out, and its outcome there is told twice",
+        {"agents.batch.waits_for_row": _never},
+    ),
+    Mutant(
+        "a document that is too long is told twice",
+        "the writer tells that Qdrant has what only left it",
+        {"agents.embedder._taken_out": _taken_out_untold},
     ),
     Mutant(
         "last of the batch taken for the newest",
