@@ -116,7 +116,7 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
         cause = Cause(entry.cause, entry.cause_version) if entry.origin == "refresh" and entry.cause else None
         if version <= row.state.version:
             # Folded before: its decision was published before the ledger moved. The row may still have to be read.
-            if row.state.refresh:
+            if row.state.refresh and entry.origin != "producer":
                 _ask(work, message, entry.id, cause)
             continue
         verdict, state = fold(row.state, version, entry)
@@ -191,15 +191,20 @@ def _decision(message: Message, entry: DocumentChanged, version: int, around: Su
 
 
 def lost_entry(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
-    """Return the outcome in Qdrant of an event whose row goes to the dead-letter topic with an entry of the log."""
+    """Return what is told with the dead letter of an entry: of a producer's event that no store gets any more, or of
+    one whose row it brings, for Qdrant.
+    """
     try:
         entry, _ = decode(message.record, DocumentChanged)
     except InvalidEvent:
         return []
+    reason = str(error)[:1000]
+    if entry.origin == "producer":
+        event = _resolved(entry, version_of(around.epoch, message.record.offset))
+        return [written(message, event, None, "dead_lettered", around, reason)]
     if entry.origin != "refresh" or not entry.cause:
         return []
-    event = _resolved(entry, entry.cause_version)
-    return [written(message, event, "qdrant", "dead_lettered", around, str(error)[:1000])]
+    return [written(message, _resolved(entry, entry.cause_version), "qdrant", "dead_lettered", around, reason)]
 
 
 async def dead_letter_told(failure: Failure, *, collections: Collections, around: Surroundings) -> None:

@@ -60,7 +60,7 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
         unresolved = [entry for entry in watch.logged.get(place, []) if place_of(entry) in _dead(watch, "resolver")]
         if place in _dead(watch, "intake") and cause in watch.refused:
             return "dead_lettered"
-        if unresolved:
+        if unresolved and cause in watch.refused:
             return "dead_lettered"
         raise Violation(f"1: {cause} is neither resolved nor in a dead-letter topic")
     if len(versions) > 1:

@@ -270,6 +270,18 @@ async def test_an_entry_whose_row_is_too_large_is_a_dead_letter_also_when_it_is_
     assert failure.message is batch[0], "the event that waits for the row is told of it"
 
 
+async def test_a_producers_entry_never_fails_for_the_row_that_a_later_one_asks_for() -> None:
+    world = World()
+    world.legacy.write_directly("1", too_large())
+    batch = [entry(world, "1"), row_of(world, 0, incomplete=True, rejects=v(0))]
+    world.journal.fail("table.rows", Crash())
+    with pytest.raises(Crash):
+        await resolve(batch, **world.handled)
+    assert await resolve(batch[:1], **world.handled) == []
+    (failure,) = await resolve(batch[1:], **world.handled)
+    assert failure.message is batch[1]
+
+
 async def test_an_event_whose_row_goes_to_the_dead_letter_topic_is_told_so_with_its_own_version() -> None:
     world = World()
     (told,) = lost_entry(row_of(world, 0, incomplete=True), Refused("too large"), world.around)
@@ -277,9 +289,19 @@ async def test_an_event_whose_row_goes_to_the_dead_letter_topic_is_told_so_with_
     (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
     assert (outcome.store, outcome.outcome, outcome.error) == ("qdrant", "dead_lettered", "too large")
     assert (outcome.cause, outcome.version, outcome.origin) == ("event-0", v(0), "refresh")
-    others = [entry(world, "1"), incomplete(world, "1", 7), entry(world, "1", origin="refresh", cause="")]
+    others = [incomplete(world, "1", 7), entry(world, "1", origin="refresh", cause="")]
     others.append(world.bus.add(Outgoing(LOG, b"docs/1", b"{")))
-    assert [lost_entry(message, Refused("too large"), world.around) for message in others] == [[], [], [], []]
+    assert [lost_entry(message, Refused("too large"), world.around) for message in others] == [[], [], []]
+
+
+async def test_a_producers_event_that_is_lost_before_any_store_is_told_so_once() -> None:
+    world = World()
+    entry(world, "0")
+    (told,) = lost_entry(entry(world, "1"), Refused("too large"), world.around)
+    world.bus.add(told)
+    (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
+    assert (outcome.store, outcome.outcome, outcome.error) == (None, "dead_lettered", "too large")
+    assert (outcome.cause, outcome.version, outcome.origin) == ("event-1", v(1), "producer")
 
 
 async def test_a_refused_decision_is_remembered_with_its_dead_letter_but_for_a_producers() -> None:
