@@ -150,7 +150,7 @@ WriteOutcome = Literal["applied", "superseded", "dead_lettered", "not_written"]
 class DocumentWritten(Event):
     """What became of one change in one store.
 
-    `store` is None where the event was refused before any store (a malformed submission, or a decision that no topic takes).
+    `store` is None where the event was refused before any store (a malformed submission, a decision that is too large).
     `cause` is the id of the producer's event, empty for a captured change. `latency_ms` counts from the producer's or
     the database's timestamp.
     `not_written`: the collection's phase does not write to this store.
