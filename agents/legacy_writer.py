@@ -69,18 +69,20 @@ async def _write(
             outcomes.append(written(message, event, "legacy", "superseded", around))
         if outcome.differs or _at(event) in refusals:
             followed.append((message, event))
-    # Of others the embedder tells what became of them in Qdrant.
-    waiting = [item for item in items if ports.waits_for_row(item[1])]
-    in_rows = {_at(event) for _, event in waiting} - refusals.keys()
-    brought = newest_of(item for item in followed if _at(item[1]) in in_rows)
-    causes = {event.id: Cause(event.cause, event.version) for _, event in brought.values()}
+    causes = _brought(ports, [item for item in followed if _at(item[1]) not in refusals])
     await _follow(ports, newest_of(followed), causes, bus, around)
     outcomes += [
         written(message, event, "qdrant", "superseded", around)
-        for message, event in waiting
-        if causes.get(event.id, NO_CAUSE).version != event.version
+        for message, event in items
+        if ports.waits_for_row(event) and causes.get(event.id, NO_CAUSE).version != event.version
     ]
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]
+
+
+def _brought(ports: CollectionPorts, applied: Sequence[Item]) -> dict[str, Cause]:
+    """Return by document the newest event that waits for its row. The embedder tells of the others."""
+    waiting = newest_of(item for item in applied if ports.waits_for_row(item[1]))
+    return {event.id: Cause(event.cause, event.version) for _, event in waiting.values()}
 
 
 def _at(event: DocumentResolved) -> tuple[str, int]:
