@@ -202,7 +202,8 @@ async def test_a_letter_is_published_where_no_newer_one_names_all_of_its_columns
         omitted=("body",),
     )
     await place.keep(place.record("resolved", year), 1, now_ms - 3)
-    for number, data in enumerate([{"text": "a"}, {"metadata": {"year": 2}}, {"text": "b"}]):
+    later: list[dict[str, Any]] = [{"text": "a"}, {"metadata": {"year": 2}}, {"text": "b"}]
+    for number, data in enumerate(later):
         value = orjson.dumps({"collection": "docs", "id": "1", **data})
         await place.keep(Outgoing(place.topic("submitted"), b"docs/1", value), number, now_ms - 2 + number)
     steps = await place.replay("submitted", "resolved")
@@ -219,8 +220,8 @@ async def test_a_letter_is_published_where_no_newer_one_names_all_of_its_columns
 
 async def test_a_letter_that_is_cut_does_not_stand_in_the_way_of_older_ones(place: Place) -> None:
     await place.letter("submitted", 3)
-    sent = Outgoing(place.topic("submitted"), b"docs/1", None, (("x", b"y" * 60_000),))
-    received = Received(*sent[:1], 0, 4, *sent[1:], timestamp_ms=time.time_ns() // 1_000_000)
+    large, now_ms = (("x", b"y" * 60_000),), time.time_ns() // 1_000_000
+    received = Received(place.topic("submitted"), 0, 4, b"docs/1", None, large, now_ms)
     await place.bus.publish([dead_letter(received, stage="x", error=ValueError(), attempt=1, limit=30_000)])
     steps = await place.replay("submitted")
     assert sorted((step.offset, step.state) for step in steps) == [(0, "published"), (1, "unusable")]

@@ -57,7 +57,7 @@ def test_histories_have_every_kind_of_action_and_fault() -> None:
 def test_a_damaged_version_of_a_tombstone_hides_no_later_change(number: int) -> None:
     everything = (0, 1) * 3
     steps = [act.Step(role, everything, 40) for role in ("intake", "resolver", "embedder", "vector")]
-    history = [act.Submit("notes/1", None), *steps, act.Damage("notes/1", "point version", number)]
+    history: list[act.Action] = [act.Submit("notes/1", None), *steps, act.Damage("notes/1", "point version", number)]
     assert run(act.Write(()), history).violation is None
 
 

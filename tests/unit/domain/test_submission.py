@@ -47,8 +47,9 @@ def with_column(collection: Collection, vector: str | None) -> Collection:
 
 
 def test_what_an_event_names_is_all_that_it_does_not_leave_out() -> None:
-    def named(vector: str | None, *left: str, brings_vector: bool = False) -> frozenset[str] | None:
-        return named_columns(with_column(TWO, vector), left, brings_vector=brings_vector)
+    def named(vector: str | None, *left: str, brings_vector: bool = False) -> set[str] | None:
+        names = named_columns(with_column(TWO, vector), left, brings_vector=brings_vector)
+        return None if names is None else set(names)
 
     assert named(None) is None
     assert named("vec", "title") == {"body", "shop", "vec"}

@@ -70,7 +70,7 @@ def test_what_a_letter_names(topic: str, event: Event | None, names: set[str] | 
 
 def test_an_embedding_that_has_a_column_is_named_by_it() -> None:
     given = DocumentSubmitted(**AT, text=EVERYTHING, tenant="t", embedding=[1.0])
-    assert subject(SUBMITTED, given, collection=OWN).names == {*EVERYTHING, "owner", "vec"}
+    assert subject(SUBMITTED, given, collection=OWN).names == frozenset({*EVERYTHING, "owner", "vec"})
 
 
 def test_a_letter_of_an_unknown_collection_counts_as_a_whole_document() -> None:
