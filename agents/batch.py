@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from connectors.ports import Embedder, Ledger, LegacyTable, SearchBackend, VectorStore
 from connectors.telemetry import Telemetry, Trace
 from domain.keys import FIRST_EPOCH
+from domain.legacy import waits_for_row
 from domain.phases import PHASES, PhaseRules
 from schemas.cloudevents import InvalidEvent
+from schemas.documents import DocumentResolved
 from schemas.records import Received
 from schemas.settings import Collection, Kafka
 from topics.captures import Capture
@@ -60,6 +62,10 @@ class CollectionPorts:
     def rules(self) -> PhaseRules:
         """What the collection's phase allows."""
         return PHASES[self.settings.phase]
+
+    def waits_for_row(self, event: DocumentResolved) -> bool:
+        """Say whether the outcome of an event in Qdrant is that of the row which follows its write."""
+        return waits_for_row(event, self.table.description, self.rules, self.embedder.dimension)
 
 
 Collections = Mapping[str, CollectionPorts]

@@ -18,7 +18,7 @@ from connectors.ports import Bus
 from connectors.slices import slices
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
-from domain.legacy import is_partial
+from domain.legacy import given_vector
 from domain.points import given_by, reusable_vectors
 from schemas.cloudevents import InvalidEvent, encode
 from schemas.content import content_hash
@@ -53,47 +53,37 @@ async def embed(
     for name, items in work.items():
         ports = collections[name]
         if ports.rules.writes_qdrant:
-            failures += await _pass_on(ports, [_within_limit(item, around) for item in items], bus, around, progress)
-            newest = newest_of(items).values()
-            failures += [Failure(*refused) for item in newest if (refused := _refused(item, around)) is not None]
+            # The others come with their rows: what becomes of those is their outcome.
+            own = [item for item in items if not ports.waits_for_row(item[1])]
+            failures += await _pass_on(ports, own, bus, around, progress)
         else:
             await bus.publish([written(message, event, "qdrant", "not_written", around) for message, event in items])
     return failures
 
 
-def _refused(item: Item, around: Surroundings) -> tuple[Message, InvalidEvent] | None:
+def _refusal(event: DocumentResolved, around: Surroundings) -> InvalidEvent | None:
     """Return why a document has no place in Qdrant, None where it has."""
-    message, event = item
-    size = event.content.text_bytes() if event.content is not None and not event.deleted else 0
-    if size <= around.max_text_bytes:
+    size, limit = event.content.text_bytes() if event.content is not None else 0, around.max_text_bytes
+    if event.deleted or size <= limit:
         return None
-    limit = around.max_text_bytes
-    return message, InvalidEvent(f"text: {size} bytes, kafka.max_text_bytes is {limit}: the document is not in Qdrant")
-
-
-def _within_limit(item: Item, around: Surroundings) -> Item:
-    """Return a change, for a text over the limit as a deletion: Qdrant must not keep serving what it was before."""
-    message, event = item
-    if _refused(item, around) is None:
-        return item
-    return message, event.model_copy(update={"deleted": True, "content": None, "content_hash": None})
+    return InvalidEvent(f"text: {size} bytes, kafka.max_text_bytes is {limit}: the document is not in Qdrant")
 
 
 async def _pass_on(
     ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings, progress: Callable[[], None]
 ) -> Failures:
     newest = newest_of(items)
-    # A version without some columns: the row as it is after the write comes behind it, with a higher version.
-    current = [item for item in newest.values() if not _waits_for_the_row(ports, item[1])]
-    versions = {event.id: event.version for _, event in current}
-    # What becomes of a version that waits for its row is the outcome of that row.
-    overtaken = [
-        item for item in items if versions.get(item[1].id) != item[1].version and not _waits_for_the_row(ports, item[1])
-    ]
+    overtaken = [(message, event) for message, event in items if newest[event.id][1].version != event.version]
     await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
+    refused = {i: error for i, (_, event) in newest.items() if (error := _refusal(event, around)) is not None}
+    # Qdrant must not keep serving what such a document was before.
+    await bus.publish(
+        [_record(m, _taken_out(ports, event), around) for i, (m, event) in newest.items() if i in refused]
+    )
+    current = [item for document_id, item in newest.items() if document_id not in refused]
     pieces = await _pieces(ports, current, progress)
     vectors, given = await _given_or_stored(ports, current, pieces)
-    failures: Failures = []
+    failures = [Failure(newest[document_id][0], error) for document_id, error in refused.items()]
     absent = {
         event.id: [(event.id, n) for n in range(len(pieces[event.id])) if n not in vectors[event.id]]
         for _, event in current
@@ -106,18 +96,14 @@ async def _pass_on(
         passing("embedder.before_publish")
         await bus.publish(
             [
-                _event(ports, message, event, pieces[event.id], vectors[event.id], event.id in given, around)
+                _record(
+                    message, _embedded(ports, event, pieces[event.id], vectors[event.id], event.id in given), around
+                )
                 for message, event in done
             ]
         )
         progress()
     return failures
-
-
-def _waits_for_the_row(ports: CollectionPorts, event: DocumentResolved) -> bool:
-    """Say whether only the table knows the document. A vector that the table has no column for stays with its text."""
-    kept = ports.settings.embedding is None and _given(ports, event) is not None
-    return is_partial(ports.table.description, event.omitted) and not kept
 
 
 async def _embed(
@@ -163,9 +149,7 @@ async def _pieces(
 
 
 def _given(ports: CollectionPorts, event: DocumentResolved) -> bytes | None:
-    """Return the embedding that came with a document; one of another length is another model's, and not used."""
-    given = event.content.embedding if event.content else None
-    return given if given is not None and len(given) == 4 * ports.embedder.dimension else None
+    return given_vector(event.content, ports.embedder.dimension)
 
 
 async def _given_or_stored(
@@ -224,33 +208,45 @@ async def _compute(
                 failures[document_id] = error
 
 
-def _event(
-    ports: CollectionPorts,
-    message: Message,
-    event: DocumentResolved,
-    texts: tuple[str, ...],
-    vectors: dict[int, bytes],
-    given: bool,
-    around: Surroundings,
-) -> Outgoing:
-    key = document_key(event.collection, event.id)
+def _embedded(
+    ports: CollectionPorts, event: DocumentResolved, texts: tuple[str, ...], vectors: dict[int, bytes], given: bool
+) -> DocumentEmbedded:
     content = event.content
     model = ports.embedder.model_key
+    return DocumentEmbedded(
+        collection=event.collection,
+        id=event.id,
+        version=event.version,
+        origin=event.origin,
+        deleted=event.deleted,
+        tenant=content.tenant if content else "default",
+        content_hash=event.content_hash or (content_hash(content) if content else None),
+        metadata=content.metadata if content else {},
+        model=given_by(model) if given else model,
+        chunks=tuple(EmbeddedChunk(text=text, vector=vectors[number]) for number, text in enumerate(texts)),
+        cause=event.cause,
+        occurred_at_ms=event.occurred_at_ms,
+    )
+
+
+def _taken_out(ports: CollectionPorts, event: DocumentResolved) -> DocumentEmbedded:
+    return DocumentEmbedded(
+        collection=event.collection,
+        id=event.id,
+        version=event.version,
+        origin=event.origin,
+        deleted=True,
+        model=ports.embedder.model_key,
+        refused=True,
+        cause=event.cause,
+        occurred_at_ms=event.occurred_at_ms,
+    )
+
+
+def _record(message: Message, event: DocumentEmbedded, around: Surroundings) -> Outgoing:
+    key = document_key(event.collection, event.id)
     return encode(
-        DocumentEmbedded(
-            collection=event.collection,
-            id=event.id,
-            version=event.version,
-            origin=event.origin,
-            deleted=event.deleted,
-            tenant=content.tenant if content else "default",
-            content_hash=event.content_hash or (content_hash(content) if content else None),
-            metadata=content.metadata if content else {},
-            model=given_by(model) if given else model,
-            chunks=tuple(EmbeddedChunk(text=text, vector=vectors[number]) for number, text in enumerate(texts)),
-            cause=event.cause,
-            occurred_at_ms=event.occurred_at_ms,
-        ),
+        event,
         topic=EMBEDDED,
         key=key,
         event_id=f"{key}@{event.version}/embedded",

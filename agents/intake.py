@@ -47,7 +47,7 @@ def _entry(message: Message, collections: Collections, around: Surroundings) -> 
         submitted, attributes = decode(record, DocumentSubmitted)
         ports = collection_of(collections, submitted.collection)
         _check_id(ports, submitted.id)
-        omitted = omitted_by(submitted, ports.settings, ports.table.description)
+        omitted = omitted_by(submitted, ports.settings)
         content = content_of(
             submitted,
             ports.settings,

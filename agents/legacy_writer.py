@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.grouping import by_collection, newest_of
-from agents.outcomes import lost_resolved, written
+from agents.outcomes import written
 from agents.refresh import NO_CAUSE, Cause, append_refreshes
 from connectors.errors import Refused
 from connectors.failpoints import passing
@@ -19,7 +19,7 @@ from connectors.sql_layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.keys import document_key
 from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict, TableDescription, is_partial, row_differs
-from schemas.cloudevents import decode, encode
+from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentChanged, DocumentResolved
 from schemas.records import Outgoing
 from topics.catalogue import LOG
@@ -69,19 +69,20 @@ async def _write(
             outcomes.append(written(message, event, "legacy", "superseded", around))
         if outcome.differs or _at(event) in refusals:
             followed.append((message, event))
-    rows = newest_of(followed)
-    # Of others the embedder tells what became of them in Qdrant.
-    unknown = {_at(e) for _, e in items if ports.rules.writes_qdrant and is_partial(ports.table.description, e.omitted)}
-    causes = {e.id: Cause(e.cause, e.version) for _, e in rows.values() if _at(e) in unknown - refusals.keys()}
-    await _follow(ports, rows, causes, bus, around)
+    causes = _brought(ports, [item for item in followed if _at(item[1]) not in refusals])
+    await _follow(ports, newest_of(followed), causes, bus, around)
     outcomes += [
         written(message, event, "qdrant", "superseded", around)
         for message, event in items
-        if event.origin == "producer"
-        and _at(event) in unknown
-        and causes.get(event.id, NO_CAUSE).version != event.version
+        if ports.waits_for_row(event) and causes.get(event.id, NO_CAUSE).version != event.version
     ]
     return outcomes, [Failure(message, RefusedByLegacy(reason)) for (message, _), reason in refusals.values()]
+
+
+def _brought(ports: CollectionPorts, applied: Sequence[Item]) -> dict[str, Cause]:
+    """Return by document the newest event that waits for its row. The embedder tells of the others."""
+    waiting = newest_of(item for item in applied if ports.waits_for_row(item[1]))
+    return {event.id: Cause(event.cause, event.version) for _, event in waiting.values()}
 
 
 def _at(event: DocumentResolved) -> tuple[str, int]:
@@ -164,37 +165,37 @@ async def _follow(
 
     The refresh ends the wait for the version's echo. One that comes all the same has the row read again.
     """
-    try:
-        await append_refreshes(
-            ports,
-            list(followed),
-            bus=bus,
-            around=around,
-            source=SOURCE,
-            rejects={document_id: event.version for document_id, (_, event) in followed.items()},
-            causes=causes,
-            traceparents={document_id: message.trace.sent(LOG) for document_id, (message, _) in followed.items()},
-        )
-    except Refused:
-        # The log does not take a row. What was written is written: the resolver reads the row, and tells what is wrong.
-        told = [(message, event, causes.get(event.id, NO_CAUSE)) for message, event in followed.values()]
-        await bus.publish([_wait_ended(message, event, cause, around) for message, event, cause in told])
+    await append_refreshes(
+        ports,
+        list(followed),
+        bus=bus,
+        around=around,
+        source=SOURCE,
+        rejects={document_id: event.version for document_id, (_, event) in followed.items()},
+        causes=causes,
+        traceparents={document_id: message.trace.sent(LOG) for document_id, (message, _) in followed.items()},
+    )
 
 
-def lost_write(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+def lost_write(message: Message, error: Exception, *, collections: Collections, around: Surroundings) -> list[Outgoing]:
     """Return what goes out with the dead letter of a resolved version: its outcome, and the end of the wait for it.
 
     Published with the dead letter, and read from no store: what made it one may keep rows from being read, too. The
-    resolver reads the row as soon as that is possible. What the table refused has its refresh entry already.
+    resolver reads the row as soon as that is possible. What the table refused has its refresh entry already. Of what is
+    no producer's nothing is told here, as when it is written: the row of an event carries its id.
     """
-    outcomes = lost_resolved(message, error, "legacy", around)
-    if not outcomes or isinstance(error, RefusedByLegacy):
-        return outcomes
-    event, _ = decode(message.record, DocumentResolved)
+    try:
+        event, _ = decode(message.record, DocumentResolved)
+    except InvalidEvent:
+        return []
     if event.origin != "producer":
+        return []
+    outcomes = [written(message, event, "legacy", "dead_lettered", around, str(error)[:1000])]
+    if isinstance(error, RefusedByLegacy):
         return outcomes
-    # With omitted columns Qdrant's outcome is that of the row which is read now.
-    cause = Cause(event.cause, event.version) if event.omitted else NO_CAUSE
+    ports = collections.get(event.collection)
+    waits = ports is not None and ports.waits_for_row(event)
+    cause = Cause(event.cause, event.version) if waits else NO_CAUSE
     return [*outcomes, _wait_ended(message, event, cause, around)]
 
 

@@ -13,15 +13,16 @@ from topics.catalogue import WRITTEN
 def written(
     message: Message,
     event: DocumentResolved | DocumentEmbedded,
-    store: Store,
+    store: Store | None,
     outcome: WriteOutcome,
     around: Surroundings,
     error: str | None = None,
 ) -> Outgoing:
-    """Return the record that tells what became of one version in one store, and count it."""
+    """Return the record that tells what became of one version in one store, and count it; None is before any store."""
     now = around.clock()
     latency_ms = max(0, now - event.occurred_at_ms)
-    around.telemetry.outcome(event.collection, store, outcome, latency_ms)
+    if store is not None:
+        around.telemetry.outcome(event.collection, store, outcome, latency_ms)
     key = document_key(event.collection, event.id)
     return encode(
         DocumentWritten(
@@ -37,8 +38,8 @@ def written(
         ),
         topic=WRITTEN,
         key=key,
-        event_id=f"{key}@{event.version}/{store}",
-        source=f"crossfade/{store}",
+        event_id=f"{key}@{event.version}/{store or 'refused'}",
+        source=f"crossfade/{store or 'resolver'}",
         time_ms=now,
         traceparent=message.trace.sent(WRITTEN),
     )
@@ -64,5 +65,7 @@ def _lost(
     try:
         event, _ = decode(message.record, model)
     except InvalidEvent:
+        return []
+    if isinstance(event, DocumentEmbedded) and event.refused:  # the embedder's dead letter told it
         return []
     return [written(message, event, store, "dead_lettered", around, str(error)[:1000])]

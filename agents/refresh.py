@@ -1,14 +1,17 @@
 """Refresh entries: the row as it is now, appended to the log as a compare-and-set on the captured position.
 
 The position is read before the row (rule 10 of the protocol); the row with a lock that waits for ending transactions.
+A row that the log does not take holds up no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from agents.batch import Surroundings
+from connectors.errors import Refused
 from connectors.ports import Bus, Ledger, LegacyTable
 from domain.keys import document_key
 from domain.ledger import LedgerRow
@@ -28,6 +31,7 @@ class Cause(NamedTuple):
 
 
 NO_CAUSE = Cause("", 0)
+_UNREAD = {"incomplete": True, "deleted": False, "content": None, "content_hash": None}
 
 
 class RowsAndLedger(Protocol):
@@ -60,21 +64,24 @@ async def append_refreshes(
     evidence: Mapping[str, Evidence | None] | None = None,
     traceparents: Mapping[str, str | None] | None = None,
     causes: Mapping[str, Cause] | None = None,
-) -> None:
+    unread: bool = True,
+) -> dict[str, Refused]:
     """Append one refresh entry for each document, for the rows as they are now.
 
     `rejects` names, by document, the producer's version that the legacy store refused, `evidence` what a repair knows
-    of the ledger, `causes` the event of a producer whose row it brings. Returns when the log has them.
+    of the ledger, `causes` the event of a producer whose row it brings. Returns when the log has them, with the
+    documents whose rows it does not take, and why. With `unread` it has an entry without content for each of those:
+    the resolver reads the row, and its dead letter says what is wrong.
     """
     if not ids:
-        return
+        return {}
     ledger = await ports.ledger.read(ids)
     rows = await ports.table.rows(ids)
-    entries: list[Outgoing] = []
+    entries: dict[str, DocumentChanged] = {}
     for document_id in ids:
-        found = ledger.get(document_id)
+        known = ledger.get(document_id, LedgerRow())
         cause = (causes or {}).get(document_id, NO_CAUSE)
-        entry = refresh_entry(ports.name, document_id, rows.get(document_id), found or LedgerRow(), around).model_copy(
+        entries[document_id] = refresh_entry(ports.name, document_id, rows.get(document_id), known, around).model_copy(
             update={
                 "rejects": (rejects or {}).get(document_id, 0),
                 "evidence": (evidence or {}).get(document_id),
@@ -82,18 +89,47 @@ async def append_refreshes(
                 "cause_version": cause.version,
             }
         )
-        entries.append(
-            encode(
-                entry,
-                topic=LOG,
-                key=document_key(ports.name, document_id),
-                event_id=f"refresh/{document_key(ports.name, document_id)}@{found.state.version if found else 0}",
-                source=source,
-                time_ms=around.clock(),
-                traceparent=(traceparents or {}).get(document_id),
-            )
-        )
-    await bus.publish(entries)
+    record = partial(_record, ledger=ledger, traceparents=traceparents or {}, around=around, source=source)
+    refused = await _publish(bus, {document_id: record(entry) for document_id, entry in entries.items()})
+    if unread:
+        await bus.publish([record(entries[document_id].model_copy(update=_UNREAD)) for document_id in refused])
+    return refused
+
+
+def _record(
+    entry: DocumentChanged,
+    *,
+    ledger: Mapping[str, LedgerRow],
+    traceparents: Mapping[str, str | None],
+    around: Surroundings,
+    source: str,
+) -> Outgoing:
+    key = document_key(entry.collection, entry.id)
+    return encode(
+        entry,
+        topic=LOG,
+        key=key,
+        event_id=f"refresh/{key}@{ledger.get(entry.id, LedgerRow()).state.version}",
+        source=source,
+        time_ms=around.clock(),
+        traceparent=traceparents.get(entry.id),
+    )
+
+
+async def _publish(bus: Bus, records: Mapping[str, Outgoing]) -> dict[str, Refused]:
+    """Publish, by halves where the log does not take all; return which documents it does not take, and why.
+
+    What of a refused half is in the log already comes twice, and brings nothing the second time.
+    """
+    try:
+        await bus.publish(list(records.values()))
+    except Refused as error:
+        ids, middle = list(records), len(records) // 2
+        if not middle:
+            return dict.fromkeys(ids, error)
+        halves = [await _publish(bus, {i: records[i] for i in half}) for half in (ids[:middle], ids[middle:])]
+        return halves[0] | halves[1]
+    return {}
 
 
 def refresh_entry(

@@ -5,11 +5,13 @@ Order (rule *emit-first*): publish the decisions, then move the ledger, then app
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 
 from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
 from agents.outcomes import written
 from agents.refresh import Cause, append_refreshes
+from connectors.errors import Refused
 from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.sql_layout import LEDGER_TABLE
@@ -22,18 +24,22 @@ from schemas.documents import DocumentChanged, DocumentResolved
 from schemas.records import Outgoing
 from topics.catalogue import LOG, RESOLVED
 
+log = logging.getLogger("crossfade.agents")
 SOURCE = "crossfade/resolver"
 
 
 @dataclass(slots=True)
 class _Work:
-    """What a batch holds for one collection: its entries in log order, and the ledger as the fold moves it."""
+    """What a batch holds for one collection: its entries in log order, and the ledger as the fold moves it.
+
+    `asking` are the entries because of which rows are read again, `causes` the events whose rows those bring.
+    """
 
     ports: CollectionPorts
     entries: list[tuple[Message, DocumentChanged, int]] = field(default_factory=list)
     ledger: dict[str, LedgerRow] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
-    read_again: dict[str, str | None] = field(default_factory=dict)
+    asking: dict[str, Message] = field(default_factory=dict)
     causes: dict[str, Cause] = field(default_factory=dict)
 
     def ids(self) -> list[str]:
@@ -57,11 +63,34 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: S
         if moved:
             await each.ports.ledger.folded(moved)
         passing("resolver.before_refresh")
-        due = [i for i in each.ids() if i in each.ledger and each.ledger[i].state.refresh]
-        traceparents = {i: each.read_again.get(i) for i in due}
-        await append_refreshes(
-            each.ports, due, bus=bus, around=around, source=SOURCE, traceparents=traceparents, causes=each.causes
-        )
+        failures += await _read_again(each, bus, around)
+    return failures
+
+
+async def _read_again(work: _Work, bus: Bus, around: Surroundings) -> Failures:
+    """Append the rows that the ledger asks for; return the entries that asked for one that the log does not take.
+
+    Other entries of such a document are none the worse for it: each has the row read again, which may fit by then.
+    """
+    due = [i for i in work.ids() if i in work.ledger and work.ledger[i].state.refresh]
+    traceparents = {i: work.asking[i].trace.sent(LOG) for i in due if i in work.asking}
+    refused = await append_refreshes(
+        work.ports,
+        due,
+        bus=bus,
+        around=around,
+        source=SOURCE,
+        traceparents=traceparents,
+        causes=work.causes,
+        unread=False,
+    )
+    failures: Failures = []
+    for document_id, error in refused.items():
+        reason = f"the row does not fit into the log, so Qdrant does not have it: {error}"
+        if document_id in work.asking:
+            failures.append(Failure(work.asking[document_id], Refused(reason)))
+        else:
+            log.warning("%s: %s", document_key(work.ports.name, document_id), reason)
     return failures
 
 
@@ -87,20 +116,27 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
         cause = Cause(entry.cause, entry.cause_version) if entry.origin == "refresh" and entry.cause else None
         if version <= row.state.version:
             # Folded before: its decision was published before the ledger moved. The row may still have to be read.
-            if cause and row.state.refresh:
-                work.causes[entry.id] = cause
+            if row.state.refresh and entry.origin != "producer":
+                _ask(work, message, entry.id, cause)
             continue
         verdict, state = fold(row.state, version, entry)
         work.ledger[entry.id] = replace(row, state=state)
         work.moved.add(entry.id)
         if verdict is Verdict.TAKES_EFFECT:
             decisions.append(_decision(message, entry, version, around))
-        elif verdict is Verdict.READ_AGAIN:
-            work.read_again[entry.id] = message.trace.sent(LOG)
-        if work.ports.rules.writes_qdrant:
-            overtaken = _overtaken(work, entry.id, cause, verdict, reads_again=state.refresh)
-            decisions += [_superseded(message, entry, each, around) for each in overtaken]
+        overtaken = _overtaken(work, entry.id, cause, verdict, reads_again=state.refresh)
+        decisions += [_superseded(message, entry, each, around) for each in overtaken]
+        if verdict is Verdict.READ_AGAIN:
+            _ask(work, message, entry.id, cause)
     return decisions
+
+
+def _ask(work: _Work, message: Message, document_id: str, cause: Cause | None) -> None:
+    """Note which entry has a row read again: that of an event which waits for the row, else the last."""
+    if cause:
+        work.causes[document_id] = cause
+    if cause or document_id not in work.causes:
+        work.asking[document_id] = message
 
 
 def _overtaken(
@@ -116,9 +152,7 @@ def _overtaken(
         work.causes.pop(document_id, None)
     elif waiting and (not reads_again or (cause and verdict is Verdict.READ_AGAIN)):
         overtaken.append(work.causes.pop(document_id))
-    if cause and verdict is Verdict.READ_AGAIN:
-        work.causes[document_id] = cause
-    elif cause and verdict is not Verdict.TAKES_EFFECT:
+    if cause and verdict not in {Verdict.TAKES_EFFECT, Verdict.READ_AGAIN}:
         overtaken.append(cause)
     return overtaken
 
@@ -157,15 +191,20 @@ def _decision(message: Message, entry: DocumentChanged, version: int, around: Su
 
 
 def lost_entry(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
-    """Return the outcome in Qdrant of an event whose row goes to the dead-letter topic with an entry of the log."""
+    """Return what is told with the dead letter of an entry: of a producer's event that no store gets any more, or of
+    one whose row it brings, for Qdrant.
+    """
     try:
         entry, _ = decode(message.record, DocumentChanged)
     except InvalidEvent:
         return []
+    reason = str(error)[:1000]
+    if entry.origin == "producer":
+        event = _resolved(entry, version_of(around.epoch, message.record.offset))
+        return [written(message, event, None, "dead_lettered", around, reason)]
     if entry.origin != "refresh" or not entry.cause:
         return []
-    event = _resolved(entry, entry.cause_version)
-    return [written(message, event, "qdrant", "dead_lettered", around, str(error)[:1000])]
+    return [written(message, _resolved(entry, entry.cause_version), "qdrant", "dead_lettered", around, reason)]
 
 
 async def dead_letter_told(failure: Failure, *, collections: Collections, around: Surroundings) -> None:

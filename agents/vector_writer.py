@@ -80,6 +80,7 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surround
     return [
         written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", around)
         for message, event in items
+        if not event.refused  # the embedder's dead letter tells it
     ]
 
 

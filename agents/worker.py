@@ -270,7 +270,7 @@ class Worker:
         lost: dict[RoleName, Lost] = {
             "intake": partial(refused_submission, around=self._around),
             "resolver": partial(lost_entry, around=self._around),
-            "legacy": partial(lost_write, around=self._around),
+            "legacy": partial(lost_write, collections=self._opened.collections, around=self._around),
             "embedder": partial(lost_resolved, store="qdrant", around=self._around),
             "vector": partial(lost_embedded, around=self._around),
             "query": partial(refused_question, around=self._around),

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from domain.phases import PhaseRules
 from domain.values import Kind
 from schemas.content import Content, Scalar
+from schemas.documents import DocumentResolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,23 @@ def is_partial(table: TableDescription, omitted: Collection[str]) -> bool:
     An embedding that was left out does not: the vector is computed.
     """
     return any(name != table.embedding for name in omitted)
+
+
+def given_vector(content: Content | None, dimension: int) -> bytes | None:
+    """Return the embedding that came with a document; one of another length is another model's, and not used."""
+    given = content.embedding if content else None
+    return given if given is not None and len(given) == 4 * dimension else None
+
+
+def waits_for_row(event: DocumentResolved, table: TableDescription, rules: PhaseRules, dimension: int) -> bool:
+    """Say whether Qdrant's part of an event waits for the row, because only the table knows the whole document.
+
+    The refresh that follows the write brings the row, with the event as its cause: what becomes of that is the one
+    outcome of the event in Qdrant. Every other event has its own. A vector that the table has no column for is in no
+    row: it goes to Qdrant with its event.
+    """
+    brings_vector = table.embedding is None and given_vector(event.content, dimension) is not None
+    return rules.writes_qdrant and is_partial(table, event.omitted) and not brings_vector
 
 
 def keeps_embedding(table: TableDescription, change: LegacyChange) -> bool:

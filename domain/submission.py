@@ -35,7 +35,7 @@ def content_of(
     if size > max_text_bytes:
         raise InvalidEvent(f"text: {size} bytes, the limit is {max_text_bytes}")
     embedding = _embedding(submitted, model_names, dimension)
-    left = [name for name in omitted_by(submitted, collection, table) if name in (*table.text, table.tenant)]
+    left = [name for name in omitted_by(submitted, collection) if name in (*table.text, table.tenant)]
     if embedding is not None and table.embedding is None and left:
         names = ", ".join(left)
         raise InvalidEvent(f"embedding: the table has no column for it, so give text and tenant, too: {names} left out")
@@ -48,14 +48,31 @@ def content_of(
     )
 
 
-def omitted_by(submitted: DocumentSubmitted, collection: Collection, table: TableDescription) -> tuple[str, ...]:
+def omitted_by(submitted: DocumentSubmitted, collection: Collection) -> tuple[str, ...]:
     """Return the columns that a submission leaves out, so that they keep what the row holds."""
     named = {*submitted.metadata, *(collection.text if isinstance(submitted.text, str) else submitted.text)}
     given = submitted.model_fields_set
-    optional = (("tenant", table.tenant), ("embedding", table.embedding))
-    left = [name for name in (*table.text, *table.metadata) if name not in named]
+    optional = (("tenant", collection.tenant), ("embedding", _embedding_column(collection)))
+    left = [name for name in (*collection.text, *collection.metadata) if name not in named]
     left += [column for name, column in optional if column is not None and name not in given]
     return tuple(dict.fromkeys(left))
+
+
+def named_columns(collection: Collection, omitted: Sequence[str], *, brings_vector: bool) -> frozenset[str] | None:
+    """Return what an event names that leaves columns out, None for one that is a whole document.
+
+    A vector that the table has no column for counts as one of a name that no column has.
+    """
+    if not omitted:
+        return None
+    embedding = _embedding_column(collection)
+    columns = {*collection.text, *collection.metadata, collection.tenant, embedding} - {None, *omitted}
+    vector = {""} if brings_vector and embedding is None else set[str]()
+    return frozenset(name for name in columns if name is not None) | vector
+
+
+def _embedding_column(collection: Collection) -> str | None:
+    return collection.embedding.column if collection.embedding is not None else None
 
 
 def _text(submitted: DocumentSubmitted, collection: Collection) -> dict[str, str | None]:

@@ -15,7 +15,7 @@ from connectors.kafka.headers import partition_of
 from connectors.ports import Bus
 from domain.keys import document_key
 from operations.replay_marks import ReplayMarks
-from operations.superseding import Newer, newer_than, older_letters, record_of, subject_of
+from operations.superseding import Newer, Subject, in_order, newer_than, older_letters, record_of, subject_of
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentResolved, DocumentSubmitted
@@ -191,24 +191,28 @@ async def replay(
 ) -> list[Replayed]:
     """Publish the selected dead letters in the order of their offsets and remember them; return what became of each.
 
-    A letter of whose document something newer was accepted is left out; `force` makes it a new change. A letter is
-    remembered after the brokers acknowledged its record: ended in between, it is published again by the next run, as it
-    is by two runs at the same time. `captured` reads a captured change.
+    Several letters of a document are published in the order of their changes. A letter of whose document something
+    newer was accepted is left out; `force` makes it a new change. A letter is remembered after the brokers acknowledged
+    its record: ended in between, it is published again by the next run, as it is by two runs at the same time.
+    `captured` reads a captured change.
     """
     done: list[Replayed] = []
     marks = await marks_of(bootstrap)
     subjects = [
         subject
         async for letter in _chosen(bootstrap, selection, marks)
-        if (subject := subject_of(letter, await captured(letter))) is not None
+        if _unusable(letter) is None
+        and (subject := subject_of(letter, await captured(letter), collections)) is not None
     ]
     newer = await newer_than(bootstrap, subjects)
-    older = older_letters(one for one in subjects if force or one.letter not in newer)
+    left = [one for one in subjects if force or one.letter not in newer]
+    older = older_letters(left)
+    ordered = in_order(one for one in left if one.letter not in older)
     # As it was when the facts were gathered: what is published changes it.
     before = dict(marks)
     batch: list[tuple[Replayed, Outgoing]] = []
     size = 0
-    async for letter in _chosen(bootstrap, selection, before):
+    async for letter in _ordered(bootstrap, selection, before, ordered):
         at = letter.letter
         place = (at.topic, at.partition, at.offset)
         outgoing: Outgoing | None = None
@@ -245,6 +249,23 @@ async def _chosen(
             known = marks.get((at.topic, at.partition), ReplayMarks())
             if selection.takes(at) and (at.offset not in known or selection.again):
                 yield letter
+
+
+async def _ordered(
+    bootstrap: str,
+    selection: Selection,
+    marks: Mapping[tuple[str, int], ReplayMarks],
+    several: Sequence[Subject],
+) -> AsyncIterator[DeadLetter]:
+    """Yield the chosen letters, at the end those of documents that have several, in the given order."""
+    later = {one.letter for one in several}
+    async for letter in _chosen(bootstrap, selection, marks):
+        if (letter.letter.topic, letter.letter.partition, letter.letter.offset) not in later:
+            yield letter
+    for one in several:
+        record = await tail.record_at(bootstrap, *one.letter)
+        if record is not None:
+            yield read_dead_letter(record)
 
 
 def _unusable(letter: DeadLetter) -> str | None:

@@ -2,22 +2,27 @@
 
 A letter is older than an entry of the log that was made of a later record of the letter's own partition; than one of a
 higher version, where the letter has one; and else than one that was written later. Echoes of crossfade's own writes and
-rows that were read again after a refusal are no newer content.
+rows that were read again after a refusal are no newer content. An older letter is left out for a newer one only where
+that one names all of its columns.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from connectors.kafka import tail
 from connectors.kafka.headers import partition_of
 from domain.fold import is_echo
 from domain.keys import EPOCH_SHIFT, document_key, parse_key
+from domain.submission import named_columns, omitted_by
 from schemas.cloudevents import InvalidEvent, decode, unwrap
 from schemas.dead_letters import DeadLetter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved, DocumentSubmitted
 from schemas.records import Received
+from schemas.settings import Collection
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
 
 Place = tuple[str, int, int]
@@ -29,7 +34,7 @@ class Subject:
     """What a letter is about: a document by its key in the log, and where in time the letter stands.
 
     `source` is the place of the record that became a letter; `log_offset` that of its change in the log, where it got
-    that far.
+    that far. `names` are the columns that it names, None for a whole document and a deletion.
     """
 
     letter: Place
@@ -37,6 +42,11 @@ class Subject:
     key: bytes
     time_ms: int
     log_offset: int | None = None
+    names: frozenset[str] | None = None
+
+    def covers(self, older: Subject) -> bool:
+        """Say whether nothing of an older one would be left behind this one."""
+        return self.names is None or (older.names is not None and older.names <= self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +68,51 @@ def record_of(letter: DeadLetter) -> Received:
     return Received(original.topic, letter.partition, letter.offset, original.key, original.value, original.headers)
 
 
-def subject_of(letter: DeadLetter, changed: DocumentChanged | None = None) -> Subject | None:
+def subject_of(
+    letter: DeadLetter,
+    changed: DocumentChanged | None = None,
+    collections: Mapping[str, Collection] = MappingProxyType({}),
+) -> Subject | None:
     """Return what a letter is about, None where nobody can tell; `changed` is a captured change, as it was read."""
     record = record_of(letter)
-    version = None
+    event: _Event | None = changed
     try:
-        if changed is not None:
-            key = document_key(changed.collection, changed.id)
-        elif record.topic == SUBMITTED:
-            key = _submitted_key(record)
-        elif record.topic in _VERSIONED:
-            event, _ = decode(record, _VERSIONED[record.topic])
-            key, version = document_key(event.collection, event.id), getattr(event, "version", None)
+        if record.topic == SUBMITTED:
+            key, event = _submitted(record)
+        elif event is not None or record.topic in _VERSIONED:
+            event = event or decode(record, _VERSIONED[record.topic])[0]
+            key = document_key(event.collection, event.id)
         else:
             return None
     except (InvalidEvent, ValueError):
         return None
     at = letter.letter
+    version = getattr(event, "version", None)
     offset = letter.offset if record.topic == LOG else None if version is None else version & ((1 << EPOCH_SHIFT) - 1)
     place = (at.topic, at.partition, at.offset)
     source = (record.topic, letter.partition, letter.offset)
-    return Subject(place, source, key.encode(), min(letter.time_ms or at.timestamp_ms, at.timestamp_ms), offset)
+    time_ms = min(letter.time_ms or at.timestamp_ms, at.timestamp_ms)
+    return Subject(place, source, key.encode(), time_ms, offset, _names(event, collections))
 
 
+def _names(event: _Event | None, collections: Mapping[str, Collection]) -> frozenset[str] | None:
+    """Return the columns that an event names; all, None, where it deletes or nobody knows the collection."""
+    collection = None if event is None else collections.get(event.collection)
+    if event is None or collection is None or getattr(event, "deleted", False):
+        return None
+    if isinstance(event, DocumentSubmitted):
+        brings_vector = event.embedding is not None
+        return named_columns(collection, omitted_by(event, collection), brings_vector=brings_vector)
+    if isinstance(event, DocumentEmbedded):
+        omitted = tuple(name for name in collection.metadata if name not in event.metadata)
+        return named_columns(collection, omitted, brings_vector=True)
+    if isinstance(event, DocumentChanged) and _says_nothing_new(event):
+        return frozenset()
+    brings_vector = event.content is not None and event.content.embedding is not None
+    return named_columns(collection, event.omitted, brings_vector=brings_vector)
+
+
+_Event = DocumentSubmitted | DocumentChanged | DocumentResolved | DocumentEmbedded
 _VERSIONED: Mapping[str, type[DocumentChanged] | type[DocumentResolved] | type[DocumentEmbedded]] = {
     LOG: DocumentChanged,
     RESOLVED: DocumentResolved,
@@ -88,18 +120,25 @@ _VERSIONED: Mapping[str, type[DocumentChanged] | type[DocumentResolved] | type[D
 }
 
 
-def _submitted_key(record: Received) -> str:
-    """Return the key of the document that a submission is of. Raises InvalidEvent, ValueError."""
+def _submitted(record: Received) -> tuple[str, DocumentSubmitted | None]:
+    """Return the key of the document that a submission is of, and the event, None for a deletion.
+
+    Raises InvalidEvent, ValueError.
+    """
     _, data = unwrap(record)
     if data is None:
-        return document_key(*parse_key(record.key or b""))
+        return document_key(*parse_key(record.key or b"")), None
     submitted, _ = decode(record, DocumentSubmitted)
-    return document_key(submitted.collection, submitted.id)
+    return document_key(submitted.collection, submitted.id), submitted
+
+
+def _says_nothing_new(entry: DocumentChanged) -> bool:
+    return bool(entry.rejects) or (entry.origin == "legacy" and is_echo(entry))
 
 
 def is_newer(subject: Subject, record: Received, entry: DocumentChanged) -> bool:
     """Say whether an entry of the log, of the subject's document, was accepted after the letter."""
-    if entry.rejects or (entry.origin == "legacy" and is_echo(entry)):
+    if _says_nothing_new(entry):
         return False
     if subject.log_offset is not None:
         return record.offset > subject.log_offset
@@ -111,14 +150,27 @@ def is_newer(subject: Subject, record: Received, entry: DocumentChanged) -> bool
 
 
 def older_letters(subjects: Iterable[Subject]) -> dict[Place, Subject]:
-    """Return the letters that another one of the same document is newer than, each with the newest."""
-    newest: dict[bytes, Subject] = {}
-    every = list(subjects)
-    for subject in every:
-        known = newest.get(subject.key)
-        if known is None or _order(subject) >= _order(known):
-            newest[subject.key] = subject
-    return {one.letter: newest[one.key] for one in every if newest[one.key].letter != one.letter}
+    """Return the letters of which nothing would be left: with each the newest of its document that names all it does.
+
+    One that names a column which no newer letter names is not among them: both are published, in their order.
+    """
+    by_key: dict[bytes, list[Subject]] = {}
+    for subject in sorted(subjects, key=_order, reverse=True):
+        by_key.setdefault(subject.key, []).append(subject)
+    found: dict[Place, Subject] = {}
+    for each in by_key.values():
+        for number, subject in enumerate(each):
+            covering = next((newer for newer in each[:number] if newer.covers(subject)), None)
+            if covering is not None:
+                found[subject.letter] = covering
+    return found
+
+
+def in_order(subjects: Iterable[Subject]) -> list[Subject]:
+    """Return the letters of documents that have several, the older ones first."""
+    ordered = sorted(subjects, key=_order)
+    several = Counter(subject.key for subject in ordered)
+    return [subject for subject in ordered if several[subject.key] > 1]
 
 
 def _order(subject: Subject) -> tuple[int, int, int]:
@@ -167,7 +219,7 @@ async def _waiting(bootstrap: str, by_key: Mapping[bytes, list[Subject]], found:
     starts = {lag.partition: lag.end - lag.lag for lag in lags}
     async for record in tail.read_topic(bootstrap, SUBMITTED, start=starts):
         try:
-            key = _submitted_key(record).encode()
+            key = _submitted(record)[0].encode()
         except (InvalidEvent, ValueError):
             continue
         for subject in by_key.get(key, ()):

@@ -121,7 +121,10 @@ class EmbeddedChunk(BaseModel):
 
 
 class DocumentEmbedded(Event):
-    """A resolved version with all of its chunks and vectors; without chunks it is a deletion."""
+    """A resolved version with all of its chunks and vectors; without chunks it is a deletion.
+
+    `refused`: Qdrant cannot hold the document, and its dead letter says so; this only takes it out of Qdrant.
+    """
 
     ce_type: ClassVar[str] = "crossfade.document.embedded.v1"
 
@@ -135,6 +138,7 @@ class DocumentEmbedded(Event):
     metadata: dict[str, Scalar] = {}
     model: str = ""
     chunks: tuple[EmbeddedChunk, ...] = ()
+    refused: bool = False
     cause: str = ""
     occurred_at_ms: int = 0
 
@@ -146,8 +150,9 @@ WriteOutcome = Literal["applied", "superseded", "dead_lettered", "not_written"]
 class DocumentWritten(Event):
     """What became of one change in one store.
 
-    `store` is None where the event was refused before any store (a malformed submission). `cause` is the id of the
-    producer's event, empty for a captured change. `latency_ms` counts from the producer's or the database's timestamp.
+    `store` is None where the event was refused before any store (a malformed submission, a decision that is too large).
+    `cause` is the id of the producer's event, empty for a captured change. `latency_ms` counts from the producer's or
+    the database's timestamp.
     `not_written`: the collection's phase does not write to this store.
     """
 

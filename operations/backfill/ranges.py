@@ -28,7 +28,7 @@ FIRST_ROWS = 64
 ATTEMPTS = 8
 _WAIT_MAX_S = 10.0
 T = TypeVar("T")
-Refresh = Callable[[Sequence[str]], Awaitable[None]]
+Refresh = Callable[[Sequence[str]], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,19 +54,23 @@ async def put_back(stores: Stores, ids: Sequence[str], ends_of: EndsOf, waited: 
 
 
 async def unsound(stores: Stores, ends_of: EndsOf, passed: Callable[[], Awaitable[bool]]) -> dict[str, int]:
-    """Return the documents whose ledger rows would lead a later change astray, and what they waited for.
+    """Return the documents whose ledger rows or tombstones would lead a later change astray, and what they waited for.
 
     Rows that hold what cannot be, waits that are still there when everything under way has `passed`, and rows in the
-    table of documents that count as removed.
+    table of documents that count as removed. Of documents without visible points, which no comparison looks at, also
+    tombstones of versions that cannot be.
     """
     found: dict[str, int] = {}
     waiting: dict[str, LedgerState] = {}
     async for rows in _pages(stores):
+        gone = [one for one, row in rows.items() if not row.chunk_count]
+        held = await stores.vectors.stored(stores.name, gone) if gone else {}
         ends = await ends_of(rows)
+        strange = {*_strange(gone, held, ends)}
         removed = [one for one, row in rows.items() if row.state.removed]
         present = await stores.table.existing(removed) if removed else set()
         for one, row in rows.items():
-            if impossible_versions(row, ends[one]) or evidence_of(row, ends[one]) is not None:
+            if one in strange or impossible_versions(row, ends[one]) or evidence_of(row, ends[one]) is not None:
                 found[one] = row.state.written
             elif row.state.pending or row.state.refresh or one in present:
                 waiting[one] = row.state

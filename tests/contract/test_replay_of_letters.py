@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 
 from connectors.kafka import tail
@@ -21,7 +22,7 @@ from schemas.content import Content
 from schemas.dead_letters import SUFFIX, DeadLetter, dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved, DocumentSubmitted, Event, Origin
 from schemas.records import Outgoing, Received
-from schemas.settings import Kafka, Settings
+from schemas.settings import Collection, Kafka, Settings
 from tests.contract.consuming import make_topic
 from topics.provisioning import REPLAYED, desired_topics, plan
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.stack
 ROLES = ["submitted", "log", "resolved", "embedded", "captured"]
 OLD = Content(text={"body": "old"})
 NEW = Content(text={"body": "new"})
+COLLECTION = Collection(table="docs", key=("id",), text=("body",), metadata=("year", "month"))
 
 
 @dataclass
@@ -51,7 +53,9 @@ class Place:
     def record(self, topic: str, event: Event, event_id: str = "e") -> Outgoing:
         return encode(event, topic=self.topic(topic), key="docs/1", event_id=event_id, source="s", time_ms=0)
 
-    async def letter(self, role: str, offset: int = 5, *, log_offset: int = 0, deleted: bool = False) -> None:
+    async def letter(
+        self, role: str, offset: int = 5, *, log_offset: int = 0, deleted: bool = False, time_ms: int = 0
+    ) -> None:
         """Keep a record of the old content as a dead letter."""
         content = None if deleted else OLD
         fields: dict[str, Any] = {"collection": "docs", "id": "1"}
@@ -64,21 +68,31 @@ class Place:
             "captured": DocumentChanged(**fields, origin="legacy", content=content),
         }
         sent = self.record(role, events[role])
-        place = log_offset if role == "log" else offset
-        now_ms = time.time_ns() // 1_000_000
-        received = Received(sent.topic, 0, place, sent.key, sent.value, sent.headers, now_ms)
+        await self.keep(sent, log_offset if role == "log" else offset, time_ms)
+
+    async def keep(self, sent: Outgoing, offset: int, time_ms: int = 0) -> None:
+        """Keep a record as a dead letter."""
+        at_ms = time_ms or time.time_ns() // 1_000_000
+        received = Received(sent.topic, 0, offset, sent.key, sent.value, sent.headers, at_ms)
         await self.bus.publish([dead_letter(received, stage="x", error=ValueError("no"), attempt=1)])
 
-    async def replay(self, role: str, *, force: bool = False, again: bool = False) -> list[Replayed]:
+    async def replay(self, *roles: str, force: bool = False, again: bool = False) -> list[Replayed]:
         async def captured(letter: DeadLetter) -> DocumentChanged | None:
             if letter.original.topic != self.topic("captured"):
                 return None
             return decode(superseding.record_of(letter), DocumentChanged)[0]
 
-        selection = Selection((self.topic(role),), again=again)
+        selection = Selection(tuple(map(self.topic, roles)), again=again)
         now_ms = time.time_ns() // 1_000_000
         return await replay(
-            self.bootstrap, self.bus, selection, now_ms=now_ms, dry_run=False, force=force, captured=captured
+            self.bootstrap,
+            self.bus,
+            selection,
+            now_ms=now_ms,
+            dry_run=False,
+            force=force,
+            captured=captured,
+            collections={"docs": COLLECTION},
         )
 
     async def records(self, name: str) -> list[Received]:
@@ -172,6 +186,45 @@ async def test_of_several_letters_of_a_document_the_newest_is_published(place: P
         (1, "superseded"),
         (2, "published"),
     ]
+
+
+async def test_a_letter_is_published_where_no_newer_one_names_all_of_its_columns_and_before_those(
+    place: Place,
+) -> None:
+    """Also where the older one is in a topic that is read later."""
+    now_ms = time.time_ns() // 1_000_000
+    year = DocumentResolved(
+        collection="docs",
+        id="1",
+        version=(1 << 40) | 1,
+        origin="producer",
+        content=Content(text={}, metadata={"year": 1, "month": 1}),
+        omitted=("body",),
+    )
+    await place.keep(place.record("resolved", year), 1, now_ms - 3)
+    later: list[dict[str, Any]] = [{"text": "a"}, {"metadata": {"year": 2}}, {"text": "b"}]
+    for number, data in enumerate(later):
+        value = orjson.dumps({"collection": "docs", "id": "1", **data})
+        await place.keep(Outgoing(place.topic("submitted"), b"docs/1", value), number, now_ms - 2 + number)
+    steps = await place.replay("submitted", "resolved")
+    assert sorted((step.topic, step.offset) for step in steps if step.state == "superseded") == [
+        (place.topic("submitted") + SUFFIX, 0)
+    ]
+    published = [orjson.loads(record.value or b"") for record in await place.records("submitted")]
+    assert [(one.get("text"), one.get("metadata")) for one in published] == [
+        ({}, {"year": 1, "month": 1}),
+        (None, {"year": 2}),
+        ("b", None),
+    ]
+
+
+async def test_a_letter_that_is_cut_does_not_stand_in_the_way_of_older_ones(place: Place) -> None:
+    await place.letter("submitted", 3)
+    large, now_ms = (("x", b"y" * 60_000),), time.time_ns() // 1_000_000
+    received = Received(place.topic("submitted"), 0, 4, b"docs/1", None, large, now_ms)
+    await place.bus.publish([dead_letter(received, stage="x", error=ValueError(), attempt=1, limit=30_000)])
+    steps = await place.replay("submitted")
+    assert sorted((step.offset, step.state) for step in steps) == [(0, "published"), (1, "unusable")]
 
 
 async def test_a_letter_that_is_cut_or_was_never_read_is_not_published(place: Place) -> None:

@@ -11,17 +11,18 @@ from typing import Any
 
 from agents.batch import Batch, CollectionPorts, Failures
 from agents.batches import acknowledge, batches
+from agents.embedder import _taken_out
 from agents.resolver import resolve
 from agents.runner import Runner
 from agents.wiring import ROLES
-from connectors.errors import CrossfadeError
+from connectors.errors import CrossfadeError, Refused
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus
 from domain.fold import LedgerState
 from domain.points import DocumentPoints, chunks_of
 from schemas.content import content_hash
 from schemas.dead_letters import dead_letter
-from schemas.documents import DocumentEmbedded
+from schemas.documents import DocumentEmbedded, DocumentResolved
 from schemas.records import Outgoing
 
 
@@ -99,7 +100,7 @@ async def _ledger_first(batch: Batch, *, bus: Bus, **ports: Any) -> Failures:
     return failures
 
 
-async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: Any) -> None:
+async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: Any) -> dict[str, Refused]:
     ledger, rows = await ports.ledger.read(ids), await ports.table.rows(ids)
     for document_id, row in rows.items():
         text, version = row.content.full_text(), ledger[document_id].state.version if document_id in ledger else 0
@@ -115,6 +116,7 @@ async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: A
             (),
         )
         await ports.vectors.write(ports.name, [points])
+    return {}
 
 
 def _no_chunk_tombstones(chunks: int, *_: Any) -> tuple[int, ...]:
@@ -139,6 +141,10 @@ async def _nothing_unsound(*_: object) -> dict[str, int]:
 
 def _without_tenant(**fields: Any) -> DocumentEmbedded:
     return DocumentEmbedded(**fields | {"tenant": "default"})
+
+
+def _taken_out_untold(ports: CollectionPorts, event: DocumentResolved) -> DocumentEmbedded:
+    return _taken_out(ports, event).model_copy(update={"refused": False})
 
 
 def _everywhere(name: str, replacement: Callable[..., Any], *modules: str) -> dict[str, Any]:
@@ -254,6 +260,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "refusal without a refresh",
         "Qdrant keeps a version that the table refused",
         {"agents.legacy_writer._follow": _nothing},
+    ),
+    Mutant(
+        "no event waits for its row",
+        "Qdrant gets an event without the columns that it leaves out, and its outcome there is told twice",
+        {"agents.batch.waits_for_row": _never},
+    ),
+    Mutant(
+        "a document that is too long is told twice",
+        "the writer tells that Qdrant has what only left it",
+        {"agents.embedder._taken_out": _taken_out_untold},
     ),
     Mutant(
         "last of the batch taken for the newest",

@@ -13,7 +13,7 @@ from tests.simulation.loop import Fault
 class Body(NamedTuple):
     """What a producer or an application writes; `given` seeds an embedding that comes with it (0: none).
 
-    Without a text an application's update leaves the text as it is.
+    Without a text it stays as it is.
     """
 
     text: str | None

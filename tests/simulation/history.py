@@ -9,7 +9,7 @@ from random import Random
 from tests.simulation import actions as act
 from tests.simulation.harm import COLUMNS
 from tests.simulation.loop import Fault
-from tests.simulation.places import DOCUMENTS
+from tests.simulation.places import DOCUMENTS, LONG
 from tests.simulation.ports import NO_VECTOR, POISON
 
 ROLES = ("intake", "capture", "resolver", "legacy", "embedder", "vector")
@@ -105,6 +105,8 @@ class Generator:
     def submit(self) -> act.Submit:
         chance = self.random
         body = None if chance.random() < 0.25 else self.body()
+        if body and chance.random() < 0.15:
+            body = body._replace(text=None)
         form = chance.choice(WRONG) if chance.random() < 0.08 else chance.choice(("binary", "binary", "structured"))
         partition = chance.randrange(2) if chance.random() < 0.3 else None
         return act.Submit(self.document(), body, form, partition)
@@ -147,6 +149,8 @@ class Generator:
         """Return a body; a `plain` one no constraint refuses."""
         chance = self.random
         words = [chance.choice("abcde") for _ in range(chance.randrange(0, 9))]
+        if plain and chance.random() < 0.05:
+            words.append(LONG)
         if not plain and chance.random() < 0.12:
             words.append(POISON)
         if not plain and chance.random() < self.temper.refusals / 3:

@@ -27,8 +27,11 @@ PARTITIONS = 2
 SOURCE_EPOCHS = 3
 """So often, less one, a table's slot may be lost."""
 UNAVAILABLE = "__debezium_unavailable_value"
+MAX_TEXT_BYTES = 200
+LONG = "x" * (MAX_TEXT_BYTES + 1)
+"""What only an application writes: the document has no place in Qdrant."""
 SETTINGS = Settings(
-    kafka=Kafka(partitions=PARTITIONS, max_text_bytes=200),
+    kafka=Kafka(partitions=PARTITIONS, max_text_bytes=MAX_TEXT_BYTES),
     worker=Worker(batch=4, batch_interval_ms=0, retry_attempts=2, retry_max_s=0.0),
     collections={
         "docs": Collection(

@@ -21,6 +21,7 @@ from schemas.cloudevents import decode
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, Position
 from tests.simulation.loop import Violation, at_once
+from tests.simulation.places import MAX_TEXT_BYTES
 from tests.simulation.ports import NO_VECTOR
 from tests.simulation.watch import EPOCH, Watch, place_of
 from tests.simulation.world import given
@@ -59,7 +60,7 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
         unresolved = [entry for entry in watch.logged.get(place, []) if place_of(entry) in _dead(watch, "resolver")]
         if place in _dead(watch, "intake") and cause in watch.refused:
             return "dead_lettered"
-        if unresolved:
+        if unresolved and cause in watch.refused:
             return "dead_lettered"
         raise Violation(f"1: {cause} is neither resolved nor in a dead-letter topic")
     if len(versions) > 1:
@@ -84,11 +85,19 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
 def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
     for key, version in watch.resolved:
         told = watch.told.get((key, version, "qdrant"), set())
+        event = watch.resolved[key, version]
+        if event["origin"] != "producer" and (key, version, "legacy") in watch.told:
+            raise Violation(f"1: the table's outcome of version {version} of {key} was told, which came from the table")
         if watch.waits_for_its_row((key, version)):
             _check_row_outcomes(watch, newest, key, version)
             continue
+        others = {one for one, _ in watch.told_of_rows.get(event["cause"], set())} - {version}
+        if event["origin"] == "producer" and others:
+            raise Violation(f"1: Qdrant's outcome of {event['cause']} was told of {version} and of {others} of {key}")
         if not told:
             raise Violation(f"1: Qdrant's outcome of version {version} of {key} was never told")
+        if "applied" in told and watch.is_too_long((key, version)):
+            raise Violation(f"1: Qdrant's version {version} of {key} was told applied, and is too long for it")
         # A replaced writer tells "applied" of a version that another overtook between its look and its write.
         if "applied" in told and watch.newest.get(key, -1) < version:
             raise Violation(f"1: version {version} of {key} was told applied, and Qdrant never had it or a newer one")
@@ -102,6 +111,8 @@ def _check_row_outcomes(watch: Watch, newest: Mapping[str, int], key: str, versi
     told = watch.told_of_rows.get(cause, set())
     if not told:
         raise Violation(f"1: Qdrant's outcome of {cause}, version {version} of {key}, was never told")
+    if (version, "applied") in told:
+        raise Violation(f"1: {cause} was told applied as {version} of {key}, and not as its row")
     for one, outcome in told:
         if outcome == "applied" and watch.newest.get(key, -1) < one:
             raise Violation(f"1: the row of {cause} was told applied as {one} of {key}, and Qdrant never had it")
@@ -128,12 +139,13 @@ def apart(watch: Watch) -> set[str]:
 
 
 def unembeddable(watch: Watch) -> set[str]:
-    """Return the keys of documents whose rows have no usable vector, so that Qdrant cannot hold them."""
+    """Return the keys of documents whose rows have no usable vector, or are too long, so that Qdrant has none."""
     return {
         f"{name}/{row.id}"
         for name, legacy in watch.legacy.items()
         for row in legacy.stored.values()
-        if NO_VECTOR in row.content.full_text() and row.content.embedding is None
+        if (NO_VECTOR in row.content.full_text() and row.content.embedding is None)
+        or row.content.text_bytes() > MAX_TEXT_BYTES
     }
 
 

@@ -53,6 +53,14 @@ def test_histories_have_every_kind_of_action_and_fault() -> None:
     assert {action.fault for action in actions if isinstance(action, act.Step)} == set(Fault)
 
 
+@pytest.mark.parametrize("number", range(216, 222))
+def test_a_damaged_version_of_a_tombstone_hides_no_later_change(number: int) -> None:
+    everything = (0, 1) * 3
+    steps = [act.Step(role, everything, 40) for role in ("intake", "resolver", "embedder", "vector")]
+    history: list[act.Action] = [act.Submit("notes/1", None), *steps, act.Damage("notes/1", "point version", number)]
+    assert run(act.Write(()), history).violation is None
+
+
 def test_a_list_is_shrunk_to_the_items_that_are_needed_together() -> None:
     assert minimal(list(range(100)), lambda some: {3, 50, 51} <= set(some)) == [3, 50, 51]
     assert minimal(list(range(10)), lambda some: True) == []

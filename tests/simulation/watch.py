@@ -25,6 +25,7 @@ from schemas.dead_letters import ERROR_CLASS, OFFSET, PARTITION, STAGE, TOPIC
 from schemas.records import Received
 from tests.simulation.actions import Submit
 from tests.simulation.loop import Violation, at_once
+from tests.simulation.places import MAX_TEXT_BYTES
 from tests.simulation.ports import SimEmbedder
 from topics.catalogue import DEAD_LETTER_SUFFIX, EMBEDDED, LOG, RESOLVED, SUBMITTED, WRITTEN
 
@@ -112,9 +113,19 @@ class Watch:
         if before != event and not self.harmed:
             raise Violation(f"1: version {version} was resolved twice, and not the same")
 
+    def is_too_long(self, version: Version) -> bool:
+        """Say whether a version has no place in Qdrant: it only leaves it."""
+        text = (self.resolved[version]["content"] or {}).get("text") or {}
+        return sum(len((value or "").encode()) for value in text.values()) > MAX_TEXT_BYTES
+
     def waits_for_its_row(self, version: Version) -> bool:
-        """Say whether only the table knows the document: Qdrant gets the row as it is after the write."""
-        return any(name != EMBEDDING for name in self.resolved[version].get("omitted", ()))
+        """Say whether only the table knows the document: Qdrant gets the row as it is after the write.
+
+        A vector that the table has no column for goes to Qdrant with its event.
+        """
+        event, table = self.resolved[version], self.legacy[version[0].partition("/")[0]].description
+        brings_vector = table.embedding is None and (event["content"] or {}).get("embedding") is not None
+        return not brings_vector and any(name != EMBEDDING for name in event.get("omitted", ()))
 
     # Effects
 
@@ -175,6 +186,8 @@ class Watch:
         texts = [] if content is None else [*self.embedder.chunks(content.full_text())]
         if content is not None and content.embedding is not None:
             texts = [content.full_text()]
+        if self.is_too_long((key, newest)):
+            texts = []
         if [point.text for point in visible] != texts:
             raise Violation(f"5: the visible chunks of {key} are not those of version {newest}")
         if any(point.tenant != (content.tenant if content else "") for point in visible):
@@ -209,4 +222,5 @@ class Watch:
         if role == "embedder":
             return qdrant or (key, version) in self.embedded or self.waits_for_its_row((key, version))
         stored = at_once(self.vectors.stored(name, [document_id])).get(document_id, [])
+        qdrant = qdrant or self.is_too_long((key, version))  # the embedder's dead letter tells it
         return qdrant and newest_version(stored) >= version

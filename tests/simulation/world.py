@@ -288,7 +288,15 @@ class World:
         """Return a collection as the verifier sees it."""
         ports = self.collections[name]
         bulk = MemoryBulk(self.legacy[name])
-        return Stores(name, ports.table, bulk, ports.ledger, ports.vectors, ports.embedder.dimension)
+        return Stores(
+            name,
+            ports.table,
+            bulk,
+            ports.ledger,
+            ports.vectors,
+            ports.embedder.dimension,
+            max_text_bytes=SETTINGS.kafka.max_text_bytes,
+        )
 
     def _write(self, action: act.Write) -> None:
         for document, body in action.changes:
@@ -323,9 +331,10 @@ class World:
 
 
 def _submission(name: str, document_id: str, body: act.Body, form: str) -> dict[str, Any]:
-    data: dict[str, Any] = {"collection": name, "id": document_id, "text": body.text}
+    data: dict[str, Any] = {"collection": name, "id": document_id}
+    if body.text is not None:
+        data["text"] = {"body": body.text, "title": body.title} if name == "docs" else body.text
     if name == "docs":
-        data["text"] = {"body": body.text, "title": body.title}
         data |= {"tenant": body.tenant, "metadata": {} if body.year is None else {"year": body.year}}
     if body.given:
         data["embedding"] = given(body.given)

@@ -28,7 +28,7 @@ from schemas.content import Content, Scalar, content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, EmbeddedChunk, Event
 from schemas.queries import Hit, Phase
 from schemas.records import Outgoing, Received
-from schemas.settings import Collection
+from schemas.settings import Collection, EmbeddingColumn, Kafka
 from topics.captures import Capture
 from topics.catalogue import CATALOGUE, EMBEDDED, RESOLVED, WRITTEN
 
@@ -159,13 +159,22 @@ class RowSearch:
 
 
 class World:
-    """One collection with text column `body` and metadata column `year`, its agents' surroundings, and its journal."""
+    """One collection with text column `body` and metadata column `year`, its agents' surroundings, and its journal.
 
-    def __init__(self, *, phase: Phase = "dual_write", constraint: Constraint = lambda _id, _content: None) -> None:
+    `embedding` names its column of ready embeddings.
+    """
+
+    def __init__(
+        self,
+        *,
+        phase: Phase = "dual_write",
+        constraint: Constraint = lambda _id, _content: None,
+        embedding: str | None = None,
+    ) -> None:
         self.journal = Journal()
         self.bus = NotedBus(self.journal)
         self.legacy = MemoryLegacy(
-            NAME, TableDescription(("id",), ("body",), {"year": Kind.INTEGER}, None, None), constraint=constraint
+            NAME, TableDescription(("id",), ("body",), {"year": Kind.INTEGER}, None, embedding), constraint=constraint
         )
         self.vectors = MemoryVectorStore()
         self.embedder = CountingEmbedder()
@@ -179,6 +188,7 @@ class World:
                 text=("body",),
                 metadata=("year",),
                 phase=phase,
+                embedding=EmbeddingColumn(column=embedding, format="float32") if embedding else None,
             ),
             cast(LegacyTable, self.noted(MemoryTable(self.legacy), "table")),
             cast(Ledger, self.noted(MemoryLedger(self.legacy), "ledger")),
@@ -205,6 +215,11 @@ class World:
     def handled(self) -> dict[str, Any]:
         """The ports that every document handler takes."""
         return {"collections": self.collections, "bus": cast(Bus, self.bus), "around": self.around}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What tells of a dead letter takes this."""
+        return {"collections": self.collections, "around": self.around}
 
     def steps(self) -> list[str]:
         """Return the steps since the last time they were asked for."""
@@ -283,3 +298,8 @@ class World:
 def content(body: str, **metadata: Any) -> Content:
     """Return content of the collection."""
     return Content(text={"body": body}, metadata={"year": None} | metadata)
+
+
+def too_large() -> Content:
+    """Return content that no topic takes."""
+    return content("x" * Kafka().max_record_bytes)

@@ -232,6 +232,30 @@ async def test_a_part_that_only_takes_long_leaves_its_batch_and_is_not_done_agai
     await lanes.close()
 
 
+async def test_a_lane_never_remembers_a_place_that_it_has_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The brokers do not answer when its part leaves the batch; when they do, it has rejoined the others."""
+    monkeypatch.setattr(under_test, "_PAUSE_S", 0.2)
+    role = Role(Broker())
+    lanes = role.start()
+    role.broker.append("b", 0)
+    await step(lanes, role.broker)
+    role.broker.append("a", 0)
+    role.hang.add("a")
+    role.cursors.fails = 1
+    running = asyncio.create_task(step(lanes, role.broker))
+    async with asyncio.timeout(5):
+        while role.cursors.fails:  # noqa: ASYNC110 - the lane asks when its part has left
+            await asyncio.sleep(0.001)
+        role.hang.clear()
+        while "back a" not in role.told:  # noqa: ASYNC110 - a lane of its own does it
+            await asyncio.sleep(0.001)
+        assert not running.done()
+        await running
+    assert role.applied["a"][0] == [1]
+    assert not role.broker.parked["a"], "the next worker would handle it again"
+    await lanes.close()
+
+
 async def test_a_collection_that_was_never_opened_is_passed_over_and_not_lost() -> None:
     role = Role(Broker(), opened={"a", "b"})
     lanes = role.start()

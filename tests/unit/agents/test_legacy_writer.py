@@ -9,13 +9,13 @@ import pytest
 
 from agents.batch import Failure
 from agents.legacy_writer import RefusedByLegacy, lost_write, refusal_told, write_legacy
-from connectors.errors import Misconfigured, Refused, StoreUnavailable
+from connectors.errors import Misconfigured, StoreUnavailable
 from domain.fold import LedgerState, Verdict, fold
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.content import Content
 from schemas.documents import DocumentChanged, DocumentWritten
 from schemas.records import Outgoing, Received
-from tests.unit.agents.parts import NAME, NOW, Crash, World, content
+from tests.unit.agents.parts import NAME, NOW, Crash, World, content, too_large
 from topics.catalogue import LOG, RESOLVED, WRITTEN
 
 APPLY, REFRESH, TELL = "table.apply", f"publish {LOG}", f"publish {WRITTEN}"
@@ -205,15 +205,32 @@ async def test_versions_that_leave_columns_out_are_written_one_after_the_other_o
     assert world.legacy.stored["1"].content == content("full")
 
 
-async def test_a_row_that_the_log_does_not_take_is_left_to_the_resolver_and_the_write_is_applied() -> None:
+async def test_a_row_that_the_log_does_not_take_is_left_to_the_resolver_and_every_write_is_applied() -> None:
     world = World()
+    world.legacy.write_directly("1", too_large())
     part: dict[str, Any] = {"content": content("x", year=2).model_copy(update={"text": {}}), "omitted": ("body",)}
-    world.journal.fail(REFRESH, Refused("too large"))
-    assert await write_legacy([world.resolved("1", 5, **part)], **world.handled) == []
-    assert world.outcomes() == [("1", 5, "applied")]
-    (unread,) = world.bus.events(LOG, DocumentChanged)
-    assert (unread.incomplete, unread.content, unread.rejects) == (True, None, 5)
+    batch = [world.resolved(one, version, **part) for one, version in (("1", 5), ("2", 6), ("3", 7))]
+    assert await write_legacy(batch, **world.handled) == []
+    assert world.outcomes() == [("1", 5, "applied"), ("2", 6, "applied"), ("3", 7, "applied")]
+    two, three, unread = world.bus.events(LOG, DocumentChanged)
+    assert [(row.id, row.incomplete, row.cause_version) for row in (two, three)] == [("2", False, 6), ("3", False, 7)]
+    assert (unread.id, unread.incomplete, unread.deleted, unread.content, unread.rejects) == ("1", True, False, None, 5)
     assert (unread.cause, unread.cause_version) == ("cause-5", 5)
+
+
+async def test_the_row_of_an_event_is_its_outcome_also_where_a_later_event_is_refused() -> None:
+    world = World(constraint=no_poison)
+    world.legacy.write_directly("1", content("as it was"))
+    part: dict[str, Any] = {"content": content("x", year=2).model_copy(update={"text": {}}), "omitted": ("body",)}
+    poison: dict[str, Any] = {"content": Content(text={"body": "poison"}), "omitted": ("year",)}
+    batch = [world.resolved("1", 5, **part), world.resolved("1", 6, **poison)]
+    (failure,) = await write_legacy(batch, **world.handled)
+    assert failure.message is batch[1]
+    (refresh,) = world.bus.events(LOG, DocumentChanged)
+    assert (refresh.content, refresh.rejects) == (content("as it was", year=2), 6)
+    assert (refresh.cause, refresh.cause_version) == ("cause-5", 5)
+    told = [(e.version, e.outcome) for e in world.bus.events(WRITTEN, DocumentWritten) if e.store == "qdrant"]
+    assert told == [(6, "superseded")]
 
 
 async def test_a_second_delivery_of_versions_that_leave_columns_out_does_not_write_over_the_application() -> None:
@@ -294,7 +311,7 @@ async def test_what_cannot_be_read_fails_alone() -> None:
 def test_a_write_that_is_lost_ends_the_wait_for_its_echo_and_has_the_row_read() -> None:
     world = World()
     message = world.resolved("1", 5, "body")
-    told, ended = lost_write(message, Misconfigured("permission denied"), world.around)
+    told, ended = lost_write(message, Misconfigured("permission denied"), **world.told)
     assert (told.topic, ended.topic, ended.key) == (WRITTEN, LOG, message.record.key)
     entry, _ = decode(
         Received(LOG, 0, 0, ended.key, ended.value, ended.headers, NOW),
@@ -305,10 +322,14 @@ def test_a_write_that_is_lost_ends_the_wait_for_its_echo_and_has_the_row_read() 
     assert (verdict, after.pending, after.refresh) == (Verdict.READ_AGAIN, False, True)
 
 
-@pytest.mark.parametrize(
-    ("origin", "error"), [("producer", RefusedByLegacy("too long")), ("legacy", Misconfigured("no"))]
-)
-def test_what_has_its_refresh_or_waits_for_nothing_gets_no_other_entry(origin: str, error: Exception) -> None:
+def test_a_write_that_the_table_refused_has_its_refresh_already() -> None:
     world = World()
-    (told,) = lost_write(world.resolved("1", 5, "body", origin=origin), error, world.around)
+    (told,) = lost_write(world.resolved("1", 5, "body"), RefusedByLegacy("too long"), **world.told)
     assert told.topic == WRITTEN
+
+
+def test_nothing_is_told_of_what_is_no_producers_or_cannot_be_read() -> None:
+    world = World()
+    others = [world.resolved("1", 5, "body", origin=origin) for origin in ("legacy", "refresh")]
+    others.append(world.bus.add(Outgoing(RESOLVED, b"docs/1", b"{")))
+    assert [lost_write(message, Misconfigured("no"), **world.told) for message in others] == [[], [], []]

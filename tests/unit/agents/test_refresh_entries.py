@@ -9,8 +9,8 @@ from domain.fold import LedgerState
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from schemas.content import content_hash
-from schemas.documents import DocumentChanged
-from tests.unit.agents.parts import NAME, NOW, TRACEPARENT, World, content
+from schemas.documents import DocumentChanged, Evidence
+from tests.unit.agents.parts import NAME, NOW, TRACEPARENT, World, content, too_large
 from topics.catalogue import LOG
 
 
@@ -74,3 +74,14 @@ async def test_nothing_is_asked_for_no_document() -> None:
     world = World()
     assert await append(world) == []
     assert world.steps() == []
+
+
+async def test_a_row_that_the_log_does_not_take_holds_up_no_other_and_is_left_to_the_resolver() -> None:
+    world = with_rows(a=7, b=8, c=9, d=10)
+    world.legacy.write_directly("b", too_large())
+    evidence = {"b": Evidence(ends=50)}
+    entries = {entry.id: entry for entry in await append(world, *"abcd", evidence=evidence)}
+    assert set(entries) == {"a", "b", "c", "d"}
+    assert [entries[one].content for one in "acd"] == [content(f"text of {one}") for one in "acd"]
+    assert (entries["b"].incomplete, entries["b"].deleted, entries["b"].content) == (True, False, None)
+    assert (entries["b"].position, entries["b"].evidence) == ((1, 1, 8), evidence["b"])

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from agents.batch import Failure, Message
-from agents.resolver import dead_letter_told, resolve
+from agents.resolver import dead_letter_told, lost_entry, resolve
 from connectors.errors import Refused
 from domain.fold import LedgerState
 from domain.keys import version_of
 from domain.ledger import LedgerRow
 from schemas.cloudevents import InvalidEvent
 from schemas.content import content_hash
-from schemas.documents import DocumentChanged, DocumentResolved
+from schemas.documents import DocumentChanged, DocumentResolved, DocumentWritten
 from schemas.records import Outgoing
-from tests.unit.agents.parts import EPOCH, NAME, NOW, TRACEPARENT, Crash, World, content
-from topics.catalogue import LOG, RESOLVED
+from tests.unit.agents.parts import EPOCH, NAME, NOW, TRACEPARENT, Crash, World, content, too_large
+from topics.catalogue import LOG, RESOLVED, WRITTEN
 
 PUBLISH, LEDGER, REFRESH = f"publish {RESOLVED}", "ledger.folded", f"publish {LOG}"
 
@@ -230,6 +230,78 @@ async def test_what_cannot_be_read_fails_alone() -> None:
     assert all(isinstance(failure.error, InvalidEvent) for failure in failures)
     assert "unknown collection 'unknown'" in str(failures[1].error)
     assert published(world) == [("1", v(2))]
+
+
+async def test_a_row_that_the_log_does_not_take_is_a_dead_letter_of_its_own_entry_and_of_no_other() -> None:
+    world = World()
+    world.legacy.write_directly("2", too_large())
+    for one in "13":
+        world.legacy.write_directly(one, content("fits"))
+    batch = [incomplete(world, one, lsn) for lsn, one in enumerate("123")]
+    batch.append(incomplete(world, "2", 1))  # a second delivery
+    (failure,) = await resolve(batch, **world.handled)
+    assert failure.message is batch[1]
+    assert "the row does not fit into the log" in str(failure.error)
+    refreshes = [event for event in world.bus.events(LOG, DocumentChanged) if event.origin == "refresh"]
+    assert [(event.id, event.content) for event in refreshes] == [("1", content("fits")), ("3", content("fits"))]
+
+
+async def test_later_entries_of_a_document_whose_row_is_too_large_are_handled_on_their_own() -> None:
+    world = World()
+    world.legacy.write_directly("1", too_large())
+    assert len(await resolve([incomplete(world, "1", 7)], **world.handled)) == 1
+    assert await resolve([incomplete(world, "1", 6)], **world.handled) == []
+    world.legacy.write_directly("1", content("fits now"))
+    assert await resolve([incomplete(world, "1", 5)], **world.handled) == []
+    assert world.bus.events(LOG, DocumentChanged)[-1].content == content("fits now")
+    await resolve([entry(world, "1", "captured", origin="legacy", position=(1, 1, 8))], **world.handled)
+    assert published(world) == [("1", v(4))]
+
+
+@pytest.mark.parametrize("step", [LEDGER, "table.rows"])
+async def test_an_entry_whose_row_is_too_large_is_a_dead_letter_also_when_it_is_delivered_again(step: str) -> None:
+    world = World()
+    world.legacy.write_directly("1", too_large())
+    batch = [row_of(world, 0, incomplete=True), incomplete(world, "1", 7)]
+    world.journal.fail(step, Crash(), after=True)
+    with pytest.raises(Crash):
+        await resolve(batch, **world.handled)
+    (failure,) = await resolve(batch, **world.handled)
+    assert failure.message is batch[0], "the event that waits for the row is told of it"
+
+
+async def test_a_producers_entry_never_fails_for_the_row_that_a_later_one_asks_for() -> None:
+    world = World()
+    world.legacy.write_directly("1", too_large())
+    batch = [entry(world, "1"), row_of(world, 0, incomplete=True, rejects=v(0))]
+    world.journal.fail("table.rows", Crash())
+    with pytest.raises(Crash):
+        await resolve(batch, **world.handled)
+    assert await resolve(batch[:1], **world.handled) == []
+    (failure,) = await resolve(batch[1:], **world.handled)
+    assert failure.message is batch[1]
+
+
+async def test_an_event_whose_row_goes_to_the_dead_letter_topic_is_told_so_with_its_own_version() -> None:
+    world = World()
+    (told,) = lost_entry(row_of(world, 0, incomplete=True), Refused("too large"), world.around)
+    world.bus.add(told)
+    (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
+    assert (outcome.store, outcome.outcome, outcome.error) == ("qdrant", "dead_lettered", "too large")
+    assert (outcome.cause, outcome.version, outcome.origin) == ("event-0", v(0), "refresh")
+    others = [incomplete(world, "1", 7), entry(world, "1", origin="refresh", cause="")]
+    others.append(world.bus.add(Outgoing(LOG, b"docs/1", b"{")))
+    assert [lost_entry(message, Refused("too large"), world.around) for message in others] == [[], [], []]
+
+
+async def test_a_producers_event_that_is_lost_before_any_store_is_told_so_once() -> None:
+    world = World()
+    entry(world, "0")
+    (told,) = lost_entry(entry(world, "1"), Refused("too large"), world.around)
+    world.bus.add(told)
+    (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
+    assert (outcome.store, outcome.outcome, outcome.error) == (None, "dead_lettered", "too large")
+    assert (outcome.cause, outcome.version, outcome.origin) == ("event-1", v(1), "producer")
 
 
 async def test_a_refused_decision_is_remembered_with_its_dead_letter_but_for_a_producers() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from domain.legacy import TableDescription
-from domain.submission import content_of, omitted_by
+from domain.submission import content_of, named_columns, omitted_by
 from domain.values import Kind
 from schemas.cloudevents import InvalidEvent
 from schemas.content import Content
 from schemas.documents import DocumentSubmitted
-from schemas.settings import Collection
+from schemas.settings import Collection, EmbeddingColumn
 
 ONE = Collection(table="t", key=("id",), text=("body",), metadata=("year", "rating"))
 TWO = Collection(table="t", key=("id",), text=("title", "body"), tenant="shop")
@@ -37,9 +37,25 @@ def test_a_string_is_the_text_of_the_one_column_and_metadata_is_canonical() -> N
 
 def omitted(collection: Collection, vector: str | None = None, **fields: Any) -> tuple[str, ...]:
     submitted = DocumentSubmitted(**({"collection": "docs", "id": "1"} | fields))
-    metadata = METADATA if collection is ONE else {}
-    table = TableDescription(collection.key, collection.text, metadata, collection.tenant, vector)
-    return omitted_by(submitted, collection, table)
+    return omitted_by(submitted, with_column(collection, vector))
+
+
+def with_column(collection: Collection, vector: str | None) -> Collection:
+    """Return a collection with a column of embeddings."""
+    own = EmbeddingColumn(column=vector, format="float32") if vector else None
+    return collection.model_copy(update={"embedding": own})
+
+
+def test_what_an_event_names_is_all_that_it_does_not_leave_out() -> None:
+    def named(vector: str | None, *left: str, brings_vector: bool = False) -> set[str] | None:
+        names = named_columns(with_column(TWO, vector), left, brings_vector=brings_vector)
+        return None if names is None else set(names)
+
+    assert named(None) is None
+    assert named("vec", "title") == {"body", "shop", "vec"}
+    assert named("vec", "shop", "vec", brings_vector=True) == {"title", "body"}
+    # A vector that is in no row is named beside all columns.
+    assert named(None, "title", brings_vector=True) == {"body", "shop", ""}
 
 
 def test_columns_that_were_not_given_are_left_to_the_row_and_null_is_null() -> None:

@@ -1,0 +1,135 @@
+"""An adoption that was cut short goes on with what it found at first, and leaves no collection parked behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import pytest
+
+from agents.assembly import HALTED
+from agents.identities import REPLACED, record_mark
+from connectors.kafka.admin import delete_topics
+from connectors.kafka.bus import AiokafkaBus
+from connectors.kafka.cursors import KafkaCursors
+from connectors.kafka.groups import set_offsets
+from connectors.kafka.tail import committed_offsets
+from connectors.memory.legacy import MemoryLedger, MemoryLegacy
+from domain.legacy import TableDescription
+from operations import topic_adoption, topic_watch
+from operations.stack.layout import StackAddresses
+from operations.topic_adoption import Adopter, Book
+from operations.topic_watch import TopicWatch
+from schemas.dead_letters import SUFFIX
+from schemas.records import Outgoing
+from schemas.settings import Collection, Kafka, Settings
+from tests.contract.consuming import make_topic
+from topics.catalogue import CATALOGUE, EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
+
+pytestmark = pytest.mark.stack
+RECORDS = 4
+
+
+class Interrupted(Exception):
+    """What ends an adoption at a failpoint."""
+
+
+@dataclass
+class Place:
+    """Working topics of its own, each with some records, a collection that knows them, and what adopts them."""
+
+    bootstrap: str
+    topics: dict[str, str]
+    name: str
+    ledger: MemoryLedger
+    adopter: Adopter
+
+    async def known_otherwise(self, topic: str, *, cluster: str = "", topic_id: str = "") -> None:
+        """Record every topic as it is, but for one that is recorded with another identity."""
+        for name, look in (await self.adopter.watch.look(topic_watch.READERS)).items():
+            mark = look.mark
+            if name == self.topics[topic]:
+                mark = replace(mark, cluster=cluster or mark.cluster, topic=topic_id or mark.topic)
+            await record_mark(self.ledger, name, mark)
+
+    async def adopt(self) -> None:
+        await self.adopter.carry_out(await self.adopter.plan(), lambda _: None)
+
+    async def begins(self, role: str, topic: str) -> int | None:
+        """Return where a role goes on."""
+        return (await committed_offsets(self.bootstrap, group_of(role))).get((self.topics[topic], 0))
+
+
+@pytest.fixture
+async def place(stack: StackAddresses, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    prefix, kafka = f"test.adoption.{uuid4().hex[:8]}", Kafka(bootstrap=stack.kafka)
+    topics = {name: f"{prefix}.{number}" for number, name in enumerate((SUBMITTED, LOG, RESOLVED, EMBEDDED))}
+    bus = AiokafkaBus(kafka)
+    for topic in topics.values():
+        await make_topic(stack.kafka, topic, 1, 1024 * 1024)
+        await bus.publish([Outgoing(topic, b"docs/1", b"{}") for _ in range(RECORDS)])
+    await bus.close()
+    readers = {topics[topic]: roles for topic, roles in topic_watch.READERS.items()}
+    for module in (topic_adoption, topic_watch):
+        monkeypatch.setattr(module, "READERS", readers)
+    for name in ("SUBMITTED", "LOG", "RESOLVED", "EMBEDDED"):
+        monkeypatch.setattr(topic_adoption, name, topics[getattr(topic_adoption, name)])
+    own = tuple(replace(topic, name=topics[topic.name]) for topic in CATALOGUE if topic.name in topics)
+    monkeypatch.setattr(topic_adoption, "CATALOGUE", own)
+    name = f"docs{uuid4().hex[:8]}"
+    collection = Collection(dsn="postgresql://app@localhost/shop", table="public.docs", key=("id",), text=("body",))
+    ledger = MemoryLedger(MemoryLegacy(name, TableDescription(("id",), ("body",), {}, None, None)))
+    books = {name: Book(name, collection, ledger, None)}
+    watch = TopicWatch(kafka, books)
+    settings = Settings(kafka=kafka, collections={name: collection})
+    yield Place(stack.kafka, topics, name, ledger, Adopter(settings, books, watch))
+    await watch.close()
+    await delete_topics(stack.kafka, [topic + suffix for topic in topics.values() for suffix in ("", SUFFIX)])
+
+
+async def cut_short(place: Place, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adopt as far as a failpoint."""
+
+    def passing(name: str) -> None:
+        if name == at:
+            raise Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(topic_adoption, "passing", passing)
+        with pytest.raises(Interrupted):
+            await place.adopt()
+
+
+@pytest.mark.parametrize("at", ["adoption.before_offsets", "adoption.before_marks", "adoption.before_release"])
+async def test_a_copied_topic_is_not_read_again_by_an_adoption_that_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """With the identities recorded, nothing but what was noted at first tells that it is a copy."""
+    await set_offsets(place.bootstrap, group_of("intake"), {(place.topics[SUBMITTED], 0): 3})
+    await place.known_otherwise(SUBMITTED, cluster="another")
+    await cut_short(place, at, monkeypatch)
+    plan = await place.adopter.plan()
+    assert plan.moved == {place.topics[SUBMITTED]}
+    await place.adopt()
+    assert await place.begins("intake", SUBMITTED) == 3
+    assert await place.ledger.identity(REPLACED) == ""
+    assert not await place.ledger.recorded(f"{HALTED}.{place.name}")
+
+
+async def test_a_topic_made_again_is_read_from_its_beginning_and_nothing_stays_parked_in_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a lane would go on is an offset of the topic that was there before."""
+    at = (place.topics[LOG], 0)
+    await set_offsets(place.bootstrap, group_of("resolver"), {at: RECORDS})
+    cursors = KafkaCursors(place.bootstrap, "resolver")
+    try:
+        await cursors.park(place.name, {at: 2})
+        await place.known_otherwise(LOG, topic_id="made before")
+        await cut_short(place, "adoption.before_marks", monkeypatch)
+        await place.adopt()
+        assert await cursors.load([place.name]) == {}
+        assert await place.begins("resolver", LOG) == 0
+    finally:
+        await cursors.close()
