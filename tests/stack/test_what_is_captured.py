@@ -15,7 +15,8 @@ from connectors.telemetry import Telemetry
 from domain.halts import Reason
 from operations import capturing
 from operations.capturing import groups, guard_capture, prepare_capture
-from operations.connectors_api import ConnectClient, postgres_connector
+from operations.connectors_api import ConnectClient
+from operations.debezium_config import postgres_connector
 from operations.stack.layout import StackAddresses
 from schemas.settings import Connector
 from tests.stack.shop import Shop, bodies, shop_on
