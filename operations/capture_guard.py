@@ -58,7 +58,7 @@ async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None
     """
     kafka = opened.settings.kafka
     watched: dict[str, _Watched] = defaultdict(_Watched)
-    rounds = _Rounds()
+    rounds = Rounds()
     async with connect_client(kafka) as client:
         watch = SourceWatch(opened.bus, client)
         try:
@@ -76,7 +76,7 @@ async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None
             await rounds.end()
 
 
-class _Rounds:
+class Rounds:
     """What is looked at again and again, by name. One that takes long is not begun again before it ends."""
 
     def __init__(self) -> None:

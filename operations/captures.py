@@ -95,7 +95,8 @@ async def _assign_all(opened: Opened, database: Database, existing: Sequence[str
     new = [name for name, each in ports.items() if each.capture is None]
     for names in _together(new, ports, database):
         for name, capture in (await _assigned(opened.settings.kafka, database, ports, names, existing)).items():
-            ports[name] = opened.collections[name] = replace(ports[name], capture=capture)
+            # What a watch may have changed of it meanwhile stays.
+            ports[name] = opened.collections[name] = replace(opened.collections[name], capture=capture)
             if capture.epoch > 1:
                 fill = ports[name].settings.fill
                 progress(f"{name} was never captured: it gets a connector of its own, which begins with a {fill}")

@@ -148,7 +148,8 @@ class ConnectClient:
     async def names(self) -> tuple[str, ...]:
         """Give the names of all connectors."""
         answer = await self._request("GET", "/connectors")
-        return tuple(sorted(_body(answer, _NAMES)))
+        found = _body(answer, _NAMES)
+        return tuple(sorted(found))
 
     async def put_config(self, name: str, config: dict[str, str]) -> None:
         """Create the connector or change its configuration; the same configuration again changes nothing."""

@@ -188,7 +188,7 @@ async def test_a_name_that_now_means_another_table_stops_its_collection() -> Non
 class Interleaved:
     """A ledger whose every call lets others go on before and after it, as a database does; by a seed."""
 
-    def __init__(self, inner: MemoryLedger, chance: Random) -> None:
+    def __init__(self, inner: Ledger, chance: Random) -> None:
         self._inner, self._chance = inner, chance
 
     def __getattr__(self, name: str) -> Any:
