@@ -13,7 +13,7 @@ from agents.halts import Halts
 from connectors.kafka.admin import topic_names
 from connectors.telemetry import Telemetry
 from domain.halts import Reason
-from operations import capture_guard
+from operations import capture_guard, capturing
 from operations.capture_guard import guard_capture
 from operations.capturing import groups, prepare_capture
 from operations.connectors_api import ConnectClient
@@ -114,7 +114,7 @@ async def test_a_connector_that_fails_is_its_collections_quarantine_and_passes_w
         return {**postgres_connector(*arguments, **named), "database.password": "wrong"}
 
     with monkeypatch.context() as patched:
-        patched.setattr(capture_guard, "postgres_connector", with_a_wrong_password)
+        patched.setattr(capturing, "postgres_connector", with_a_wrong_password)
         await prepare_capture(opened, halts, said.append)
     assert said == ["capture of mariadb runs"]
     assert {name: halt.reason for name, halt in halts.now.items()} == {"acme": Reason.CONNECTOR}
