@@ -72,6 +72,10 @@ class Halts:
         if not left and had is not None and had.reason is Reason.UNREACHABLE:
             self._leave(name)
 
+    def noted_by(self, who: str) -> set[str]:
+        """Return the collections that are away as `who` sees it."""
+        return {name for name, those in self._away.items() if who in those}
+
     def release(self, name: str) -> None:
         """End a stop that passes, when its cause has gone; any other is left to what is recorded."""
         if (found := self.now.get(name)) is not None and found.passes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Protocol, TypeVar
 
-from connectors.errors import TransientError
+from connectors.errors import CrossfadeError
 from connectors.ports import Ledger
 from domain.keys import FIRST_EPOCH
 from domain.topics import Offsets, TopicMark
@@ -87,7 +87,7 @@ async def reachable_epochs(collections: Mapping[str, R], known: Epochs) -> Epoch
     for ports, *_ in databases(collections):
         try:
             read = await epochs_of([ports.ledger])
-        except TransientError:
+        except CrossfadeError:
             continue
         found = Epochs(max(found.version, read.version), max(found.producer, read.producer))
     return found

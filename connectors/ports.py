@@ -85,12 +85,24 @@ class Ledger(Protocol):
         """Raise a recorded number by one, the first time to 1, in one step; return it."""
         ...
 
+    async def raise_to(self, name: str, value: int) -> None:
+        """Record a number unless a higher one is recorded, in one step."""
+        ...
+
+    async def claim(self, name: str, value: int) -> int:
+        """Record a number where none is, in one step; return the one that is recorded: the first claim's."""
+        ...
+
     async def identity(self, name: str) -> str | None:
         """Return a recorded identity (of a topic, server, table or collection), None where none is recorded."""
         ...
 
     async def set_identity(self, name: str, value: str) -> None:
         """Record an identity: a name of at most 128 characters, a value of at most 1,000."""
+        ...
+
+    async def claim_identity(self, name: str, value: str) -> str:
+        """Record an identity where none is, in one step; return the one that is recorded: the first claim's."""
         ...
 
 

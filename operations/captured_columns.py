@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agents.batch import CollectionPorts
 from connectors.sql_layout import VERSION_COLUMN
-from operations.connectors_api import TABLE_LIST, exactly
+from operations.debezium_config import TABLE_LIST, exactly
 from schemas.settings import Kafka
 
 COLUMN_LIST, DATABASE_LIST = "column.include.list", "database.include.list"

@@ -1,19 +1,22 @@
 """Gives each collection the names of its capture, and finds collections that cannot be captured as they are.
 
 A source epoch is used once in a database: a collection that was never captured gets the next one, whatever is
-configured now, with a connector, a slot and topics that no other capture had. What was given is recorded and stays.
+configured now, with a connector, a slot and topics that no other capture had. What was given first is recorded and
+stays: of workers that start together all end with it, and no connector is made before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agents.assembly import CAPTURE, Opened, record_capture
+from agents.assembly import CAPTURE, SOURCE_EPOCH, Opened, capture_of
 from agents.batch import CollectionPorts
 from connectors.database_identity import DatabaseIdentity, database_identity
+from connectors.errors import CrossfadeError
 from connectors.ports import Ledger
 from domain.halts import Halt, Reason
 from schemas.settings import FILLS, Kafka
@@ -34,58 +37,101 @@ class Database:
     identities: Mapping[str, DatabaseIdentity]
 
 
-async def databases_of(collections: Mapping[str, CollectionPorts]) -> list[Database]:
-    """Return the collections by their databases. Raises Misconfigured, StoreUnavailable."""
-    by_address: dict[str, DatabaseIdentity] = {}
+async def databases_of(
+    collections: Mapping[str, CollectionPorts],
+) -> tuple[list[Database], dict[str, CrossfadeError]]:
+    """Return the collections by their databases, and what keeps the others' from being asked who they are."""
+    # Together: one that is away takes its whole time limit.
+    places = {(ports.settings.connector, ports.settings.dsn or "") for ports in collections.values()}
+    asked = sorted(places)
+    answers = await asyncio.gather(*(database_identity(*place) for place in asked), return_exceptions=True)
+    by_address = dict(zip(asked, answers, strict=True))
     found: dict[str, dict[str, DatabaseIdentity]] = defaultdict(dict)
+    away: dict[str, CrossfadeError] = {}
     for name, ports in sorted(collections.items()):
-        dsn = ports.settings.dsn or ""
-        if dsn not in by_address:
-            by_address[dsn] = await database_identity(ports.settings.connector, dsn)
-        identity = by_address[dsn]
-        found[identity.key or await _given_identity(ports.ledger)][name] = identity
-    return [Database(key, tuple(members), members) for key, members in found.items()]
+        identity = by_address[ports.settings.connector, ports.settings.dsn or ""]
+        if isinstance(identity, CrossfadeError):
+            away[name] = identity
+            continue
+        if isinstance(identity, BaseException):
+            raise identity
+        try:
+            found[identity.key or await _given_identity(ports.ledger)][name] = identity
+        except CrossfadeError as error:
+            away[name] = error
+    return [Database(key, tuple(members), members) for key, members in found.items()], away
 
 
 async def _given_identity(ledger: Ledger) -> str:
     """Return what a database that does not say who it is was called first."""
-    found = await ledger.identity(_IDENTITY)
-    if found is None:
-        found = uuid.uuid4().hex
-        await ledger.set_identity(_IDENTITY, found)
-    return found
+    return await ledger.claim_identity(_IDENTITY, uuid.uuid4().hex)
 
 
 async def assign_captures(
     opened: Opened, databases: Sequence[Database], existing: Sequence[str], progress: Progress
-) -> None:
+) -> dict[str, CrossfadeError]:
     """Give each collection that was never captured the names of its capture; record those that are not recorded yet.
 
     Debezium reads a table that is added to a running connector from then on only: a new collection needs a connector
     that begins with it, and with a snapshot unless a backfill brings its rows. Those that come together share one where
     they have one role, which may read the tables of all.
+
+    Returns what keeps those without names from getting them: a database fails alone.
     """
+    failed: dict[str, CrossfadeError] = {}
     for database in databases:
-        ports = {name: opened.collections[name] for name in database.members}
-        for name, each in ports.items():
-            if each.capture is not None and await each.ledger.identity(_recorded_as(name, each.capture)) is None:
-                await record_capture(each.ledger, name, each.capture)
-        new = [name for name, each in ports.items() if each.capture is None]
-        for names in _together(new, ports, database):
-            epoch = await next_epoch(opened.settings.kafka, database, ports, existing)
-            base = capture_base(opened.settings.kafka, database.key)
-            for name in names:
-                kind, place = ports[name].settings.connector, ports[name].table.description.place
-                capture = new_capture(opened.settings.kafka, kind, base, epoch, place)
-                await record_capture(ports[name].ledger, name, capture)
-                ports[name] = opened.collections[name] = replace(ports[name], capture=capture)
-                if epoch > 1:
-                    fill = ports[name].settings.fill
-                    progress(f"{name} was never captured: it gets a connector of its own, which begins with a {fill}")
+        try:
+            await _assign_all(opened, database, existing, progress)
+        except CrossfadeError as error:
+            failed |= {name: error for name in database.members if opened.collections[name].capture is None}
+    return failed
 
 
-def _recorded_as(name: str, capture: Capture) -> str:
-    return f"{CAPTURE}.{name}.e{capture.epoch}"
+async def _assign_all(opened: Opened, database: Database, existing: Sequence[str], progress: Progress) -> None:
+    ports = {name: opened.collections[name] for name in database.members}
+    for name, each in ports.items():
+        if each.capture is not None:
+            await each.ledger.claim_identity(_recorded_as(name, each.capture.epoch), each.capture.recorded())
+    new = [name for name, each in ports.items() if each.capture is None]
+    for names in _together(new, ports, database):
+        for name, capture in (await _assigned(opened.settings.kafka, database, ports, names, existing)).items():
+            # What a watch may have changed of it meanwhile stays.
+            ports[name] = opened.collections[name] = replace(opened.collections[name], capture=capture)
+            if capture.epoch > 1:
+                fill = ports[name].settings.fill
+                progress(f"{name} was never captured: it gets a connector of its own, which begins with a {fill}")
+
+
+async def _assigned(
+    kafka: Kafka,
+    database: Database,
+    ports: Mapping[str, CollectionPorts],
+    names: Sequence[str],
+    existing: Sequence[str],
+) -> dict[str, Capture]:
+    """Return the names under which new collections are captured together: ours, or those of who was faster."""
+    own = await next_epoch(kafka, database, ports, existing)
+    base = capture_base(kafka, database.key)
+    for name in names:
+        # All before one is claimed: who loses that one sees here which others go with it.
+        kind, place = ports[name].settings.connector, ports[name].table.description.place
+        capture = new_capture(kafka, kind, base, own, place)
+        await ports[name].ledger.claim_identity(_recorded_as(name, own), capture.recorded())
+    found: dict[str, Capture] = {}
+    epoch = own
+    for name in names:
+        ledger, collection = ports[name].ledger, ports[name].settings
+        if await ledger.identity(_recorded_as(name, epoch)) is None:
+            epoch = own
+        epoch = await ledger.claim(f"{SOURCE_EPOCH}.{name}", epoch)
+        given = await capture_of(ledger, kafka, name, collection)
+        if given is not None:
+            found[name] = given
+    return found
+
+
+def _recorded_as(name: str, epoch: int) -> str:
+    return f"{CAPTURE}.{name}.e{epoch}"
 
 
 def _together(new: Sequence[str], ports: Mapping[str, CollectionPorts], database: Database) -> list[list[str]]:
@@ -102,7 +148,7 @@ def _together(new: Sequence[str], ports: Mapping[str, CollectionPorts], database
 async def next_epoch(
     kafka: Kafka, database: Database, ports: Mapping[str, CollectionPorts], existing: Iterable[str]
 ) -> int:
-    """Return a source epoch that was never used in a database, and record that it is used.
+    """Return a source epoch that was never used in a database nor given to anybody else, and record that it is used.
 
     What is configured now says too little: collections that were removed have left connectors with finished snapshots,
     and topics. Where the records of those that are left do not know them, the topics do.
@@ -111,9 +157,11 @@ async def next_epoch(
     used = [each.source_epoch for each in ports.values() if each.capture is not None]
     used += [await each.ledger.recorded(f"{_HIGHEST}.{base}") or 0 for each in ports.values()]
     used += [epoch_of_topic(kafka, base, topic) for topic in existing]
-    epoch = max(used) + 1
-    for each in ports.values():
-        await each.ledger.record(f"{_HIGHEST}.{base}", epoch)
+    first, *others = (ports[name].ledger for name in sorted(ports))
+    await first.raise_to(f"{_HIGHEST}.{base}", max(used))
+    epoch = await first.advance(f"{_HIGHEST}.{base}")
+    for ledger in others:
+        await ledger.raise_to(f"{_HIGHEST}.{base}", epoch)
     return epoch
 
 

@@ -1,27 +1,20 @@
-"""Kafka Connect over its REST interface, and Debezium's configuration of captured tables. Topics are made elsewhere."""
+"""Kafka Connect over its REST interface: connectors, their states, their offsets. Not what connectors are made of."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
-from urllib.parse import unquote, urlsplit
+from typing import Any, Literal, Self, TypeVar, cast
 
 import httpx
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from operations.errors import CommandError
 
-SNAPSHOT_MODE = "snapshot.mode"
-# Debezium makes its slot with it; PostgreSQL knows it from 17 on.
-SLOT_FAILOVER = "slot.failover"
-TABLE_LIST = "table.include.list"
-SKIP_UNKNOWN_DDL = "schema.history.internal.skip.unparseable.ddl"
-SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_needed"]
 ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED", "RESTARTING", "MISSING"]
 
 _REQUEST_BOUND_S = 15.0
@@ -30,20 +23,8 @@ _REQUEST_BOUND_S = 15.0
 _REBALANCE = "a rebalance is expected"
 _BUSY_BOUND_S = 90.0
 _POLL_S = 0.1
-# Bounds on what a connector holds in memory: rows of a document table may be 1 MiB each.
-_QUEUE_BYTES = 32 * 1024 * 1024
-_SNAPSHOT_FETCH_ROWS = 128
-# Java's and the drivers' messages. Nothing of a lost slot or a purged binary log, which no new connection mends.
-_BROKEN_CONNECTION = (
-    "(?is)(Connection reset|Connection refused|Connection timed out|Broken pipe|Socket closed|"
-    "Failed to read next byte|unexpected end of stream|.*Communications link failure).*"
-)
 # How Debezium names the statement that its parser does not know.
 _UNKNOWN_DDL = re.compile(r"DDL statement couldn't be parsed.*? with the statement '(.*?)'\n", re.DOTALL)
-_BEAT = "SELECT pg_logical_emit_message(false, 'crossfade', '')"
-_HISTORY_TOPIC_SUFFIX = "schema-history"
-# Largest request of the schema history's own producer: the worker's `producer.` settings do not reach it.
-_HISTORY_REQUEST_BYTES = 16 * 1024 * 1024
 
 # How Debezium and the databases say that a slot or a binary log is gone; seen with 3.5, PostgreSQL 18, MariaDB 10.11.
 _LOST_SIGNS = (
@@ -102,6 +83,49 @@ class ConnectorStatus:
         return self.state == "FAILED" or "FAILED" in self.tasks
 
 
+class _Part(BaseModel):
+    """A connector, or one of its tasks, in an answer of Kafka Connect."""
+
+    state: str
+    trace: str | None = None
+
+
+class _Status(BaseModel):
+    connector: _Part
+    tasks: list[_Part]
+
+
+class _Place(BaseModel):
+    """What Debezium commits of a place in a database's log: the fields that are read here, and others."""
+
+    model_config = ConfigDict(extra="allow")
+    lsn: int | None = None
+    file: str | None = None
+    pos: int | None = None
+    gtids: str | None = None
+
+
+class _Offset(BaseModel):
+    partition: dict[str, Any]
+    offset: _Place | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The fields that were committed."""
+        return {} if self.offset is None else self.offset.model_dump(exclude_unset=True)
+
+
+class _Offsets(BaseModel):
+    offsets: list[_Offset]
+
+
+T = TypeVar("T")
+_NAMES = TypeAdapter(list[str])
+_CONFIG = TypeAdapter(dict[str, str | None])
+_STATUS = TypeAdapter(_Status)
+_OFFSETS = TypeAdapter(_Offsets)
+
+
 class ConnectClient:
     """A client of one Connect cluster, at `url` (http). Every call raises CommandError when it is refused."""
 
@@ -124,7 +148,8 @@ class ConnectClient:
     async def names(self) -> tuple[str, ...]:
         """Give the names of all connectors."""
         answer = await self._request("GET", "/connectors")
-        return tuple(sorted(_body(answer)))
+        found = _body(answer, _NAMES)
+        return tuple(sorted(found))
 
     async def put_config(self, name: str, config: dict[str, str]) -> None:
         """Create the connector or change its configuration; the same configuration again changes nothing."""
@@ -135,7 +160,8 @@ class ConnectClient:
     async def config(self, name: str) -> dict[str, str]:
         """Give the configuration of a connector, nothing when there is none."""
         answer = await self._request("GET", f"/connectors/{name}/config", accept=(404,))
-        return dict(_body(answer)) if answer.status_code == httpx.codes.OK else {}
+        found = _body(answer, _CONFIG) if answer.status_code == httpx.codes.OK else {}
+        return {key: value for key, value in found.items() if value is not None}
 
     async def status(self, name: str) -> ConnectorStatus:
         """Tell the state of a connector; `MISSING` when there is none of that name."""
@@ -143,13 +169,13 @@ class ConnectClient:
         if answer.status_code == httpx.codes.NOT_FOUND:
             # States are read from a topic of their own, at times later than what connectors there are.
             return ConnectorStatus(name, "UNASSIGNED" if await self.config(name) else "MISSING", (), None)
-        body = _body(answer)
-        traces = [trace for part in (body["connector"], *body["tasks"]) if (trace := part.get("trace"))]
+        body = _body(answer, _STATUS)
+        traces = [part.trace for part in (body.connector, *body.tasks) if part.trace]
         unknown = _UNKNOWN_DDL.search(traces[0]) if traces else None
         return ConnectorStatus(
             name=name,
-            state=body["connector"]["state"],
-            tasks=tuple(task["state"] for task in body["tasks"]),
+            state=cast(ConnectorState, body.connector.state),
+            tasks=tuple(cast(ConnectorState, task.state) for task in body.tasks),
             failure=_first_cause(traces[0]) if traces else None,
             statement=unknown[1] if unknown else None,
         )
@@ -184,15 +210,15 @@ class ConnectClient:
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         prefix = (await self.config(name)).get("topic.prefix")
-        own = [each["offset"] for each in _body(answer)["offsets"] if each["partition"].get("server") == prefix]
-        return dict(own[0] or {}) if own else {}
+        own = [each.place for each in _body(answer, _OFFSETS).offsets if each.partition.get("server") == prefix]
+        return own[0] if own else {}
 
     async def has_snapshot(self, name: str) -> bool:
         """Say whether a connector has read its snapshot to the end, by the offsets that it committed."""
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
-        offsets = [entry["offset"] or {} for entry in _body(answer)["offsets"]]
+        offsets = [each.place for each in _body(answer, _OFFSETS).offsets]
         return bool(offsets) and not any(map(in_snapshot, offsets))
 
     async def restart(self, name: str) -> None:
@@ -247,153 +273,9 @@ class ConnectClient:
             await asyncio.sleep(_POLL_S)
 
 
-def postgres_connector(
-    name: str,
-    dsn: str,
-    topic_prefix: str,
-    tables: Sequence[str],
-    *,
-    slot: str,
-    publication: str,
-    columns: Mapping[str, str] | None = None,
-    snapshot: SnapshotMode = "initial",
-    heartbeat_ms: int = 1_000,
-) -> dict[str, str]:
-    """Give the configuration of a connector that captures PostgreSQL tables (`schema.table`) from `dsn`.
-
-    It writes the topics of `capture_topics`, which must be there before. `slot` and `publication` belong to this
-    connector alone; the publication is made with these tables when it is missing.
-    """
-    parts = urlsplit(dsn)
-    return {
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "database.hostname": parts.hostname or "localhost",
-        "database.port": str(parts.port or 5432),
-        "database.user": unquote(parts.username or ""),
-        "database.password": unquote(parts.password or ""),
-        "database.dbname": unquote(parts.path.lstrip("/")),
-        "plugin.name": "pgoutput",
-        "slot.name": slot,
-        "publication.name": publication,
-        "publication.autocreate.mode": "filtered",
-        # Otherwise changes of a partitioned table come under the names of its partitions, which nobody reads.
-        "publish.via.partition.root": "true",
-        TABLE_LIST: ",".join(exactly(table) for table in tables),
-        # What is written to other tables says nothing to a slot's reader, so that it would confirm nothing and the
-        # server keep its log for ever: each heartbeat writes a message, and reads it.
-        "heartbeat.action.query": _BEAT,
-        # No message gets out, also none of an application's: its topic would be one that nobody made.
-        "message.prefix.exclude.list": ".*",
-        **_common(name, topic_prefix, snapshot, heartbeat_ms),
-        **(columns or {}),
-    }
-
-
-def mariadb_connector(
-    name: str,
-    dsn: str,
-    topic_prefix: str,
-    tables: Sequence[str],
-    *,
-    bootstrap_servers: str,
-    columns: Mapping[str, str] | None = None,
-    snapshot: SnapshotMode = "initial",
-    heartbeat_ms: int = 1_000,
-) -> dict[str, str]:
-    """Give the configuration of a connector that captures MariaDB tables (`database.table`) from `dsn`.
-
-    Its schema history is kept in a topic of the broker at `bootstrap_servers`, which the connector makes itself.
-    """
-    parts, listed = urlsplit(dsn), ",".join(exactly(table) for table in tables)
-    return {
-        "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
-        "database.hostname": parts.hostname or "localhost",
-        "database.port": str(parts.port or 3306),
-        "database.user": unquote(parts.username or ""),
-        "database.password": unquote(parts.password or ""),
-        "database.ssl.mode": "disable",
-        # How often the reader of the binary log looks whether its connection still lives; Debezium's own minute would
-        # be the whole outage after a server that was killed.
-        "connect.keep.alive.interval.ms": "5000",
-        # A replica's id, which no other reader of the same binary log may have.
-        "database.server.id": str(100_000 + zlib.crc32(name.encode()) % 4_000_000_000),
-        "database.include.list": ",".join(sorted({exactly(table.partition(".")[0]) for table in tables})),
-        TABLE_LIST: listed,
-        "include.schema.changes": "false",
-        # Otherwise an unsigned number above 2^63 comes as a negative one. With the converters' decimal format it is a
-        # number in JSON.
-        "bigint.unsigned.handling.mode": "precise",
-        # As a date, which the driver makes of a year otherwise, year 0 ends the connector.
-        "driver.yearIsDateType": "false",
-        # Otherwise years below 100 come as years of two digits.
-        "enable.time.adjuster": "false",
-        "schema.history.internal.kafka.bootstrap.servers": bootstrap_servers,
-        "schema.history.internal.kafka.topic": schema_history_topic(topic_prefix),
-        "schema.history.internal.store.only.captured.tables.ddl": "true",
-        "schema.history.internal.store.only.captured.databases.ddl": "true",
-        "schema.history.internal.producer.max.request.size": str(_HISTORY_REQUEST_BYTES),
-        "schema.history.internal.producer.linger.ms": "0",
-        **_common(name, topic_prefix, snapshot, heartbeat_ms),
-        **(columns or {}),
-    }
-
-
-def capture_topics(topic_prefix: str, tables: Sequence[str]) -> tuple[str, ...]:
-    """Give the topics that a connector writes: one a table, and its heartbeats. They must be there before it starts.
-
-    Connect retries for ever, without a failure, to write to a topic that is not there.
-    """
-    return (*(f"{topic_prefix}.{table}" for table in tables), f"__debezium-heartbeat.{topic_prefix}")
-
-
 def in_snapshot(offset: Mapping[str, Any]) -> bool:
     """Say whether a place that a connector committed is in its snapshot."""
     return bool(offset.get("snapshot")) and not offset.get("snapshot_completed")
-
-
-def schema_history_topic(topic_prefix: str) -> str:
-    """Give the topic in which a MariaDB connector keeps the table definitions over time."""
-    return f"{topic_prefix}.{_HISTORY_TOPIC_SUFFIX}"
-
-
-def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: int) -> dict[str, str]:
-    return {
-        "name": name,
-        "tasks.max": "1",
-        "topic.prefix": topic_prefix,
-        SNAPSHOT_MODE: snapshot,
-        "snapshot.fetch.size": str(_SNAPSHOT_FETCH_ROWS),
-        "key.converter": "org.apache.kafka.connect.json.JsonConverter",
-        "key.converter.schemas.enable": "false",
-        "key.converter.replace.null.with.default": "false",
-        "key.converter.decimal.format": "NUMERIC",
-        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
-        "value.converter.schemas.enable": "false",
-        # Otherwise NULL comes as the column's default.
-        "value.converter.replace.null.with.default": "false",
-        "value.converter.decimal.format": "NUMERIC",
-        "decimal.handling.mode": "string",
-        # As text, MariaDB's times beyond a day end the connector, and PostgreSQL's 24:00 is midnight.
-        "time.precision.mode": "microseconds",
-        "binary.handling.mode": "base64",
-        "tombstones.on.delete": "true",
-        # Truncations are skipped otherwise, and the documents that are gone would stay in Qdrant without a word.
-        "skipped.operations": "none",
-        "poll.interval.ms": "50",  # at 10 an idle connector takes a tenth of a core
-        "heartbeat.interval.ms": str(heartbeat_ms),
-        "max.queue.size.in.bytes": str(_QUEUE_BYTES),
-        # After an error of the connection the task is started again every 2 s for 100 s; then it fails visibly.
-        "errors.max.retries": "50",
-        "retriable.restart.connector.wait.ms": "2000",
-        # What Debezium takes for the end of the task though the connection alone ended.
-        "custom.retriable.exception": _BROKEN_CONNECTION,
-        "producer.override.linger.ms": "0",
-    }
-
-
-def exactly(name: str) -> str:
-    """Give the pattern of a name: Debezium reads lists as regular expressions, a dot and a dollar sign among them."""
-    return name.replace("\\", "\\\\").replace(".", "\\.").replace("$", "\\$")
 
 
 def _first_cause(trace: str) -> str:
@@ -404,10 +286,10 @@ def _first_cause(trace: str) -> str:
     return causes[-1] if causes else (lines[0] if lines else "")
 
 
-def _body(answer: httpx.Response) -> Any:
+def _body(answer: httpx.Response, shape: TypeAdapter[T]) -> T:
     """Return what an answer says. Raises ConnectUnreachable for one that is not Kafka Connect's, as a proxy's page."""
     try:
-        return answer.json()
+        return shape.validate_json(answer.content)
     except ValueError:
         raise ConnectUnreachable(
             f"What answers at {answer.url} is not Kafka Connect.", "Check the setting kafka.connect"

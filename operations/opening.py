@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agents.assembly import Opened
+from agents.assembly import HALTED, Opened
 from agents.halts import Halts
 from agents.identities import epochs_of
 from connectors.errors import CrossfadeError, Misconfigured
@@ -97,10 +97,14 @@ async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progres
     if own.version > opened.epochs.version or own.producer > opened.epochs.producer:
         raise Misconfigured(f"its epochs are {own}, the worker's {opened.epochs}: start the worker again")
     with_it = replace(opened, collections={**opened.collections, name: ports})
+    if (had := halts.of(name)) is not None and had.reason is Reason.TABLE:
+        halts.release(name)  # before capture is prepared: what is found then stays
     if captures and halt is None:
         await prepare_capture(with_it, halts, progress, only=(name,))
-    halts.release(name)
     halts.back(name, START)
+    if (found := halts.of(name)) is not None and not found.passes:
+        # As every stop: recorded before it counts. `halts` could not, whose collection this was not yet.
+        await ports.ledger.record(f"{HALTED}.{name}", found.reason)
     opened.collections[name] = with_it.collections[name]
     if halt is not None:
         halts.known(halt)

@@ -66,7 +66,10 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
             if halt is not None and halt.reason is Reason.MODEL and halt.detail:
                 raise CommandError(f"{name}: {halt.said}.", f"To mend it: {halt.mend}")
         async with connect_client(settings.kafka) as client:
-            for database in await databases_of(opened.collections):
+            databases, away = await databases_of(opened.collections)
+            for error in (away[name] for name in names if name in away):
+                raise error
+            for database in databases:
                 await _begin(client, opened, database, [n for n in names if n in database.members], progress)
             for group in groups({name: opened.collections[name] for name in names}):
                 await _snapshot_read(client, group, progress)

@@ -23,7 +23,8 @@ from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.failpoints import FILE, arm, rearm
 from connectors.garbage import collect_rarely
 from connectors.telemetry import Telemetry
-from operations.capturing import guard_capture, prepare_capture
+from operations.capture_guard import guard_capture
+from operations.capturing import prepare_capture
 from operations.context import WRONG_USE
 from operations.errors import CommandError
 from operations.observability import set_up, shut_down

@@ -16,7 +16,7 @@ import orjson
 
 from agents.batch import CollectionPorts
 from agents.halts import Halts
-from connectors.errors import Misconfigured
+from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.tail import read_topic
 from connectors.legacy_connector import source_facts
 from connectors.ports import Bus, Ledger
@@ -34,6 +34,8 @@ SEEN_EVERY_S = 4.0
 # A table that the publication does not contain, or a connector without a place, is looked at again after this: a
 # statement may be putting it back, Kafka Connect may be reading its offsets.
 CONFIRM_S = 2.0
+# Who says that a collection is away, where its database or its records cannot be asked.
+LOOK = "look"
 
 
 class CapturedTogether(Protocol):
@@ -108,8 +110,7 @@ async def record_source(group: CapturedTogether, ports: CollectionPorts, publish
     Its count goes on above what was `published`, also where a backup took it back.
     """
     found = _identity(group.connector, await facts_of(group, ports))
-    count = await ports.ledger.recorded(f"{COUNT}.{ports.name}") or 0
-    await ports.ledger.record(f"{COUNT}.{ports.name}", max(count, published.get(ports.name, 0)))
+    await ports.ledger.raise_to(f"{COUNT}.{ports.name}", published.get(ports.name, 0))
     await ports.ledger.set_identity(f"{IDENTITY}.{ports.name}", found.encode())
 
 
@@ -129,18 +130,27 @@ class SourceWatch:
     seen: dict[str, SourceIdentity] = field(default_factory=dict)
     due_s: dict[str, float] = field(default_factory=dict)
 
-    async def look(self, group: CapturedTogether, halts: Halts) -> None:
+    async def look(self, group: CapturedTogether, halts: Halts) -> list[str]:
         """Stop those of a group whose database or table is another one; note the others as they are.
 
-        Raises Misconfigured, StoreUnavailable where the database cannot be asked.
+        Each alone: one whose database or records cannot be asked is away for as long as that lasts, and is not among
+        those that are returned. Raises CommandError where Kafka Connect cannot be asked.
         """
         members = [p for p in group.members if (halt := halts.of(p.name)) is None or halt.captures or halt.passes]
         if not members:
-            return
+            return []
         # Before the database's end, which is never behind it.
         read = _read(group.kind, await self.offsets.committed(group.connector))
+        seen = []
         for ports in members:
-            await self._look_at(group, ports, read, halts)
+            try:
+                await self._look_at(group, ports, read, halts)
+            except CrossfadeError as error:
+                halts.away(ports.name, LOOK, str(error))
+            else:
+                halts.back(ports.name, LOOK)
+                seen.append(ports.name)
+        return seen
 
     async def _look_at(self, group: CapturedTogether, ports: CollectionPorts, read: Outside, halts: Halts) -> None:
         name = ports.name

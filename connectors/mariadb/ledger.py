@@ -179,6 +179,14 @@ class MariadbLedger:
             await session.execute(statement, (name,))
             return int((await session.fetch("SELECT LAST_INSERT_ID() AS number"))[0]["number"])
 
+    async def raise_to(self, name: str, value: int) -> None:
+        """See `Ledger.raise_to`."""
+        await self._set_value(self._meta, name, value, "GREATEST(value, VALUES(value))")
+
+    async def claim(self, name: str, value: int) -> int:
+        """See `Ledger.claim`."""
+        return int(await self._claim(self._meta, name, value))
+
     async def identity(self, name: str) -> str | None:
         """See `Ledger.identity`."""
         value = await self._value(self._identities, name)
@@ -188,16 +196,26 @@ class MariadbLedger:
         """See `Ledger.set_identity`."""
         await self._set_value(self._identities, name, value)
 
+    async def claim_identity(self, name: str, value: str) -> str:
+        """See `Ledger.claim_identity`."""
+        return str(await self._claim(self._identities, name, value))
+
+    async def _claim(self, table: str, name: str, value: str | int) -> str | int:
+        await self._set_value(table, name, value, "value")
+        found = await self._value(table, name)
+        return value if found is None else found
+
     async def _value(self, table: str, name: str) -> str | int | None:
         async with self._pool.session() as session:
             found = await session.fetch(f"SELECT value FROM {table} WHERE name = %s", (name,))  # noqa: S608 - quoted
         value: str | int | None = found[0]["value"] if found else None
         return value
 
-    async def _set_value(self, table: str, name: str, value: str | int) -> None:
+    async def _set_value(self, table: str, name: str, value: str | int, instead: str = "VALUES(value)") -> None:
+        """Record a value; where there is one already, set it to `instead`, an expression."""
         statement = (
             f"INSERT INTO {table} (name, value) VALUES (%s, %s) "  # noqa: S608 - a quoted identifier
-            "ON DUPLICATE KEY UPDATE value = VALUES(value)"
+            f"ON DUPLICATE KEY UPDATE value = {instead}"
         )
         async with self._pool.session() as session:
             await session.execute(statement, (name, value))

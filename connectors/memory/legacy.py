@@ -324,6 +324,14 @@ class MemoryLedger:
         self._store.recorded[name] = self._store.recorded.get(name, 0) + 1
         return self._store.recorded[name]
 
+    async def raise_to(self, name: str, value: int) -> None:
+        """See `Ledger.raise_to`."""
+        self._store.recorded[name] = max(self._store.recorded.get(name, value), value)
+
+    async def claim(self, name: str, value: int) -> int:
+        """See `Ledger.claim`."""
+        return self._store.recorded.setdefault(name, value)
+
     async def identity(self, name: str) -> str | None:
         """See `Ledger.identity`."""
         return self._store.identities.get(name)
@@ -331,3 +339,7 @@ class MemoryLedger:
     async def set_identity(self, name: str, value: str) -> None:
         """See `Ledger.set_identity`."""
         self._store.identities[name] = value
+
+    async def claim_identity(self, name: str, value: str) -> str:
+        """See `Ledger.claim_identity`."""
+        return self._store.identities.setdefault(name, value)

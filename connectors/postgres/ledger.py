@@ -196,6 +196,19 @@ class PostgresLedger:
         async with self._pool.session() as session:
             return int(await session.fetchval(statement, name))
 
+    async def raise_to(self, name: str, value: int) -> None:
+        """See `Ledger.raise_to`."""
+        statement = (
+            f"INSERT INTO {self._meta} AS m (name, value) VALUES ($1, $2) "  # noqa: S608 - a quoted identifier
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE m.value < excluded.value"
+        )
+        async with self._pool.session() as session:
+            await session.execute(statement, name, value)
+
+    async def claim(self, name: str, value: int) -> int:
+        """See `Ledger.claim`."""
+        return int(await self._claim(self._meta, name, value))
+
     async def identity(self, name: str) -> str | None:
         """See `Ledger.identity`."""
         value = await self._value(self._identities, name)
@@ -204,6 +217,21 @@ class PostgresLedger:
     async def set_identity(self, name: str, value: str) -> None:
         """See `Ledger.set_identity`."""
         await self._set_value(self._identities, name, value)
+
+    async def claim_identity(self, name: str, value: str) -> str:
+        """See `Ledger.claim_identity`."""
+        return str(await self._claim(self._identities, name, value))
+
+    async def _claim(self, table: str, name: str, value: str | int) -> str | int:
+        statement = (
+            f"INSERT INTO {table} (name, value) VALUES ($1, $2) "  # noqa: S608 - a quoted identifier
+            "ON CONFLICT (name) DO NOTHING"
+        )
+        async with self._pool.session() as session:
+            # It waits for one that is still ending, which the next statement then sees.
+            await session.execute(statement, name, value)
+        found = await self._value(table, name)
+        return value if found is None else found
 
     async def _value(self, table: str, name: str) -> str | int | None:
         async with self._pool.session() as session:

@@ -8,16 +8,21 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from uuid import uuid4
+from types import SimpleNamespace
+from typing import cast
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
-from connectors.errors import StoreUnavailable
+from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.kafka import lag
-from connectors.kafka.admin import apply, delete_topics
+from connectors.kafka.admin import apply, delete_topics, existing_topics
 from connectors.kafka.bus import AiokafkaBus
+from connectors.kafka.identity import topic_identities
 from connectors.kafka.lag import KafkaLag, Reads
 from operations.stack.layout import StackAddresses
 from schemas.records import Outgoing
@@ -168,3 +173,26 @@ def listening_on(port: int) -> int:
         if found.laddr and found.laddr[1] == port and found.status == psutil.CONN_LISTEN and found.pid:
             return found.pid
     raise AssertionError(f"nobody listens on {port}")
+
+
+async def test_only_a_topic_that_the_brokers_do_not_know_counts_as_absent(rig: Rig) -> None:
+    there, absent = rig.topic("in"), rig.topic("never-made")
+    found = await rig.lag.identities([there, absent])
+    assert set(found) == {there}
+    assert found[there].topic
+    assert absent not in await existing_topics(rig.bootstrap, [absent])
+    with pytest.raises(Misconfigured):  # what they do not tell of might be there
+        await rig.lag.identities([there, "no/topic"])
+    assert set(await rig.lag.identities([there])) == {there}
+
+
+@pytest.mark.parametrize("code", [5, 17, 29, 31, -1, 9999], ids=str)
+async def test_an_error_of_the_brokers_metadata_is_never_an_absence(code: int) -> None:
+    """A broker alone gives few of these codes: what it would answer is given in its place."""
+
+    class Admin:
+        async def _send_request(self, _: object) -> object:
+            return SimpleNamespace(cluster_id="c", topics=[(0, "there", UUID(int=7)), (code, "dark", UUID(int=0))])
+
+    with pytest.raises(KafkaError):
+        await topic_identities(cast(AIOKafkaAdminClient, Admin()), ["there", "dark"])

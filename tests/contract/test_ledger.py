@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from connectors.legacy_connector import open_legacy
+from connectors.ports import Ledger
 from domain.fold import LedgerState
 from domain.ledger import LedgerRow, VectorMark
 from operations.stack.layout import StackAddresses
-from tests.contract.legacy_places import ADAPTERS, Ports, legacy_ports, upsert
+from tests.contract.legacy_places import ADAPTERS, Ports, legacy_ports, until_waiting, upsert
 
 pytestmark = pytest.mark.stack
 
@@ -140,6 +143,56 @@ async def test_a_count_is_raised_in_one_step_by_each_of_those_who_raise_it_toget
     raised = await asyncio.gather(*(ports.ledger.advance("count") for _ in range(10)))
     assert sorted(raised) == list(range(1, 11))
     assert await ports.ledger.recorded("count") == 10
+
+
+@asynccontextmanager
+async def another_session(ports: Ports) -> AsyncIterator[Ledger]:
+    """Give the same ledger as another worker has it: over connections of its own."""
+    if ports.place is None:
+        yield ports.ledger
+        return
+    legacy = await open_legacy("documents", ports.place.collection(), ports.place.dsn)
+    try:
+        yield legacy.ledger
+    finally:
+        await legacy.close()
+
+
+async def test_of_workers_that_claim_together_all_get_what_the_first_one_recorded(ports: Ports) -> None:
+    async with another_session(ports) as other:
+        for name in ("one", "two", "three"):
+            both = [(ledger, n) for n in range(1, 5) for ledger in (ports.ledger, other)]
+            numbers = await asyncio.gather(*(ledger.claim(name, n) for ledger, n in both))
+            texts = await asyncio.gather(*(ledger.claim_identity(name, f"é {n}") for ledger, n in both))
+            assert set(numbers) == {await other.recorded(name)}
+            assert set(texts) == {await other.identity(name)}
+            assert numbers[0] in range(1, 5)
+        await ports.ledger.record("one", 9)
+        assert await other.claim("one", 3) == 9
+
+
+async def test_a_claim_waits_for_one_that_is_still_ending(ports: Ports) -> None:
+    place = ports.place
+    if place is None:
+        pytest.skip("in memory nothing is between a claim and its end")
+    async with place.connection() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute(f"INSERT INTO {place.schema}.crossfade_meta (name, value) VALUES ('one', 1)")
+        claim = asyncio.create_task(ports.ledger.claim("one", 2))
+        await until_waiting(place, "crossfade_meta")
+        await connection.execute("COMMIT")
+        assert await claim == 1
+
+
+async def test_a_number_that_several_raise_together_never_goes_back(ports: Ports) -> None:
+    async with another_session(ports) as other:
+        values = [5, 9, 2, 7, 9, 1]
+        await asyncio.gather(*((ports.ledger, other)[n % 2].raise_to("count", v) for n, v in enumerate(values)))
+        assert await other.recorded("count") == 9
+        await ports.ledger.raise_to("count", 4)
+        assert await other.recorded("count") == 9
+        await other.raise_to("count", 10)
+        assert await ports.ledger.recorded("count") == 10
 
 
 async def test_what_did_not_reach_the_table_is_taken_when_it_is_delivered_again(ports: Ports) -> None:

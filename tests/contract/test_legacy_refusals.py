@@ -6,9 +6,19 @@ import pytest
 
 from connectors.errors import Misconfigured, TransientError
 from connectors.legacy_connector import open_legacy
+from connectors.sql_checks import OWN_TABLES
 from domain.legacy import LegacyVerdict
 from operations.stack.layout import StackAddresses
-from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, content, fresh_place, legacy_ports, upsert
+from tests.contract.legacy_places import (
+    DATABASES,
+    DOCUMENTS,
+    Place,
+    content,
+    deletion,
+    fresh_place,
+    legacy_ports,
+    upsert,
+)
 
 pytestmark = pytest.mark.stack
 APPLIED, REFUSED = LegacyVerdict.APPLIED, LegacyVerdict.REFUSED
@@ -118,3 +128,38 @@ async def test_a_table_that_cannot_be_written_for_a_while_refuses_no_document(
                 await ports.table.apply(some)
         await ports.place.execute(back)
         assert [o.verdict for o in await ports.table.apply(changes)] == [APPLIED] * 4
+
+
+@pytest.mark.parametrize("adapter", DATABASES)
+async def test_a_right_that_was_revoked_is_waited_for_and_refuses_no_document(
+    stack: StackAddresses, adapter: str
+) -> None:
+    async with legacy_ports(adapter, stack) as ports:
+        place = ports.place
+        assert place is not None
+        user = f"poor_{place.schema[-8:]}"
+        account = user if adapter == "postgres" else f"{user}@'%'"
+        host, scheme = place.dsn.rpartition("@")[2].partition("/")[0], place.dsn.partition(":")[0]
+        database, made = place.schema, [f"CREATE USER {account} IDENTIFIED BY 'p'"]
+        if adapter == "postgres":
+            database = place.dsn.rpartition("/")[2]
+            made = [f"CREATE ROLE {user} LOGIN PASSWORD 'p'", f"GRANT USAGE ON SCHEMA {place.schema} TO {user}"]
+        own = [f"{place.schema}.{name}" for name in OWN_TABLES]
+        granted = [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {account}" for table in ("{t}", *own)]
+        await place.execute(*made, *granted)
+        poor = await open_legacy("documents", place.collection(), f"{scheme}://{user}:p@{host}/{database}")
+        cases = (("INSERT", "{t}"), ("UPDATE", "{t}"), ("INSERT", own[0]), ("DELETE", "{t}"))
+        try:
+            for version, (right, table) in enumerate(cases, 1):
+                change = deletion if right == "DELETE" else upsert
+                changes = [change(f"d{n}", version) for n in range(3)]
+                await place.execute(f"REVOKE {right} ON {table} FROM {account}")
+                for some in (changes, changes[:1]):
+                    with pytest.raises(Misconfigured):
+                        await poor.table.apply(some)
+                await place.execute(f"GRANT {right} ON {table} TO {account}")
+                assert [o.verdict for o in await poor.table.apply(changes)] == [APPLIED] * 3
+        finally:
+            await poor.close()
+            end = (f"DROP OWNED BY {user}", f"DROP ROLE {user}")
+            await place.execute(*(end if adapter == "postgres" else (f"DROP USER {account}",)))

@@ -92,7 +92,7 @@ class Shop:
     async def captured(self, **collections: Collection) -> dict[str, CollectionPorts]:
         """Have collections captured, as a worker would; return their ports when the connectors run."""
         opened = await self.opened(**collections)
-        databases = await databases_of(opened.collections)
+        databases, _ = await databases_of(opened.collections)
         await assign_captures(opened, databases, await topic_names(self.stack.kafka), lambda _: None)
         async with ConnectClient(self.stack.connect) as client:
             for group in groups(opened.collections):

@@ -15,7 +15,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from connectors.postgres.slots import SlotPlace, slot_place
-from operations.connectors_api import ConnectClient, capture_topics, mariadb_connector, postgres_connector
+from operations.connectors_api import ConnectClient
+from operations.debezium_config import capture_topics, mariadb_connector, postgres_connector
 from operations.errors import CommandError
 from operations.stack.layout import StackAddresses
 from tests.stack.tools import mariadb_arguments

@@ -21,7 +21,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from pymysql.err import OperationalError
 
-from operations.connectors_api import ConnectClient, ConnectUnreachable, capture_topics, postgres_connector
+from operations.connectors_api import ConnectClient, ConnectUnreachable
+from operations.debezium_config import capture_topics, postgres_connector
 from operations.errors import CommandError
 from operations.stack.jvm import RECORD_BYTES
 from operations.stack.layout import LOOPBACK, PART_NAMES, STOP_ORDER, StackAddresses, read_addresses, read_state

@@ -13,9 +13,11 @@ from agents.halts import Halts
 from connectors.kafka.admin import topic_names
 from connectors.telemetry import Telemetry
 from domain.halts import Reason
-from operations import capturing
-from operations.capturing import groups, guard_capture, prepare_capture
-from operations.connectors_api import ConnectClient, postgres_connector
+from operations import capture_guard, capturing
+from operations.capture_guard import guard_capture
+from operations.capturing import groups, prepare_capture
+from operations.connectors_api import ConnectClient
+from operations.debezium_config import postgres_connector
 from operations.stack.layout import StackAddresses
 from schemas.settings import Connector
 from tests.stack.shop import Shop, bodies, shop_on
@@ -99,8 +101,8 @@ async def test_changes_of_partitions_come_as_those_of_their_table(shop: Shop) ->
 async def test_a_connector_that_fails_is_its_collections_quarantine_and_passes_when_it_runs(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capturing, "GUARD_S", 0.3)
-    monkeypatch.setattr(capturing, "AWAY_S", 0.5)
+    monkeypatch.setattr(capture_guard, "GUARD_S", 0.3)
+    monkeypatch.setattr(capture_guard, "AWAY_S", 0.5)
     await shop.database("postgres", "acme")
     await shop.database("mariadb", "globex")
     collections = {"acme": shop.collection("postgres", "acme"), "globex": shop.collection("mariadb", "globex")}
@@ -148,7 +150,7 @@ async def test_without_kafka_connect_a_worker_can_start_and_its_collections_say_
 async def test_what_a_neighbour_makes_of_its_own_tables_ends_no_capture(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capturing, "GUARD_S", 0.5)
+    monkeypatch.setattr(capture_guard, "GUARD_S", 0.5)
     acme, globex = await shop.database("mariadb", "acme"), await shop.database("mariadb", "globex")
     await globex.execute("create table packed_before (id int primary key, body text compressed)")
     collections = {"acme": shop.collection("mariadb", "acme")}

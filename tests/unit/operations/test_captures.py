@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from random import Random
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +14,9 @@ from agents.assembly import Opened, capture_of
 from agents.batch import CollectionPorts
 from agents.identities import Epochs
 from connectors.database_identity import DatabaseIdentity
+from connectors.errors import StoreUnavailable
 from connectors.memory.legacy import MemoryLedger, MemoryLegacy, MemoryTable
+from connectors.ports import Ledger
 from domain.halts import Reason
 from domain.legacy import TableDescription
 from operations.captures import Database, assign_captures, conflicts
@@ -179,3 +183,66 @@ async def test_a_name_that_now_means_another_table_stops_its_collection() -> Non
         Reason.TABLE_REPLACED,
         "public.a is captured, the configuration means app.a",
     )
+
+
+class Interleaved:
+    """A ledger whose every call lets others go on before and after it, as a database does; by a seed."""
+
+    def __init__(self, inner: Ledger, chance: Random) -> None:
+        self._inner, self._chance = inner, chance
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            for _ in range(self._chance.randrange(3)):
+                await asyncio.sleep(0)
+            answer = await getattr(self._inner, name)(*arguments)
+            for _ in range(self._chance.randrange(3)):
+                await asyncio.sleep(0)
+            return answer
+
+        return call
+
+
+@pytest.mark.parametrize("seed", range(200))
+async def test_workers_that_start_together_end_with_one_connector_that_both_know(seed: int) -> None:
+    site, chance = Site(), Random(seed)
+    collections = [site.collection(name, space=chance.choice(["", "another"])) for name in "abc"]
+    workers = []
+    for _ in range(2):
+        ports = {n: replace(p, ledger=cast(Ledger, Interleaved(p.ledger, chance))) for n, p, _ in collections}
+        workers.append(Opened(SETTINGS, NOTHING, NOTHING, ports, Epochs(), AsyncExitStack()))
+    found = databases(tuple(collections), {})
+    assert await asyncio.gather(*(assign_captures(w, found, [], lambda _: None) for w in workers)) == [{}, {}]
+    one, other = ({name: ports.capture for name, ports in w.collections.items()} for w in workers)
+    assert one == other == {n: await capture_of(p.ledger, SETTINGS.kafka, n, p.settings) for n, p, _ in collections}
+    assert len({capture.connector for capture in one.values() if capture is not None}) == 1
+
+
+async def test_a_worker_that_others_were_faster_than_joins_them_with_what_they_know_alone() -> None:
+    site = Site()
+    a, b, c = (site.collection(name) for name in "abc")
+    late = Opened(SETTINGS, NOTHING, NOTHING, {n: p for n, p, _ in (a, b, c)}, Epochs(), AsyncExitStack())
+    first = await site.configured(a, b)
+    await assign_captures(late, databases((a, b, c), {}), [], lambda _: None)
+    found = {name: ports.capture for name, ports in late.collections.items()}
+    assert {name: found[name] for name in "ab"} == first
+    # Whoever was faster may have made the connector without it, which then reads it without a snapshot.
+    assert found["c"] not in (None, *first.values())
+    assert found["c"] is not None
+    assert found["c"].connector != first["a"].connector
+
+
+async def test_a_database_that_is_away_keeps_no_other_from_being_captured() -> None:
+    site = Site()
+    a, b = site.collection("a", "1"), site.collection("b", "2")
+    error = StoreUnavailable("down")
+
+    class Down(MemoryLedger):
+        async def advance(self, name: str) -> int:
+            raise error
+
+    away = (b[0], replace(b[1], ledger=Down(site.meta["2/"])), b[2])
+    opened = Opened(SETTINGS, NOTHING, NOTHING, {n: p for n, p, _ in (away, a)}, Epochs(), AsyncExitStack())
+    assert await assign_captures(opened, databases((away, a), {}), [], lambda _: None) == {"b": error}
+    assert opened.collections["a"].capture is not None
+    assert opened.collections["b"].capture is None

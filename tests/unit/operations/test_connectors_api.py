@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -66,3 +66,52 @@ async def test_another_failure_is_told_at_once() -> None:
     async with client_of([FAILURE, CONFIG]) as client:
         with pytest.raises(CommandError, match="refuses GET /connectors/c/config: Request timed out"):
             await client.config("c")
+
+
+CONNECTOR = '{"name":"c","connector":{"state":"RUNNING","worker_id":"w"},"tasks":[{"id":0,"state":"RUNNING"}]}'
+OFFSETS = '{"offsets":[{"partition":{"server":"p"},"offset":{"lsn":22407592,"ts_usec":1}}]}'
+PREFIX = '{"topic.prefix":"p"}'
+CALLS: dict[str, Callable[[ConnectClient], Awaitable[object]]] = {
+    "names": lambda client: client.names(),
+    "config": lambda client: client.config("c"),
+    "put_config": lambda client: client.put_config("c", {}),
+    "status": lambda client: client.status("c"),
+    "wait_running": lambda client: client.wait_running("c", 1.0),
+    "committed": lambda client: client.committed("c"),
+    "offset": lambda client: client.offset("c"),
+    "has_snapshot": lambda client: client.has_snapshot("c"),
+}
+OTHER_SHAPES = (
+    "null",
+    "7",
+    '"text"',
+    "[1]",
+    "[[]]",
+    '{"message":7}',
+    '{"offsets":{}}',
+    '{"offsets":[null]}',
+    '{"offsets":[{"offset":{}}]}',
+    '{"offsets":[{"partition":{"server":"p"},"offset":{"lsn":"0/16B3748"}}]}',
+    '{"connector":[],"tasks":[]}',
+    '{"connector":{"state":"RUNNING"}}',
+    '{"connector":{"state":"RUNNING"},"tasks":[{"id":0}]}',
+    '{"connector":{"state":"FAILED","trace":["a"]},"tasks":[]}',
+    "[" * 5_000,
+    "\xff",
+)
+
+
+@pytest.mark.parametrize("body", OTHER_SHAPES)
+async def test_an_answer_of_another_shape_is_told_as_not_being_kafka_connect(body: str) -> None:
+    async with client_of([(200, "application/json", body)]) as client:
+        for name, call in CALLS.items():
+            with pytest.raises(ConnectUnreachable, match="not Kafka Connect"):
+                pytest.fail(f"{name}: {await call(client)}")
+
+
+async def test_what_kafka_connect_answers_is_read() -> None:
+    answers = [(200, "application/json", body) for body in (CONNECTOR, '["b","a"]', OFFSETS, PREFIX)]
+    async with client_of(answers) as client:
+        assert (await client.status("c")).running
+        assert await client.names() == ("a", "b")
+        assert await client.committed("c") == {"lsn": 22407592, "ts_usec": 1}

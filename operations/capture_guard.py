@@ -1,0 +1,237 @@
+"""Guards capture for as long as a worker runs: the connectors, the databases that they read, the log's partitions.
+
+What is wrong with one of them is nothing to the others, and passes with its cause; what was lost stops its collections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from agents.assembly import LOG_PARTITIONS, Opened
+from agents.batch import CollectionPorts
+from agents.halts import Halts
+from connectors.errors import CrossfadeError, Misconfigured
+from connectors.kafka.admin import partition_counts
+from connectors.postgres.slots import slot_state
+from domain.halts import Reason
+from operations.capturing import (
+    CAPTURING,
+    GUARD,
+    NAMES,
+    Group,
+    connect_client,
+    groups,
+    halt_lost,
+    make_connector,
+    prepare_capture,
+    quarantine,
+    watches,
+)
+from operations.connectors_api import ConnectClient
+from operations.debezium_config import SKIP_UNKNOWN_DDL
+from operations.errors import CommandError
+from operations.source_watch import SourceWatch
+from schemas.settings import Kafka
+from topics.catalogue import LOG
+
+log = logging.getLogger("crossfade.capture")
+GUARD_S = 5.0
+# How long a connector may be away unnoticed.
+AWAY_S = 15.0
+_RESTART_MAX_S = 300.0
+_SKIP_S = 60.0
+
+
+async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:
+    """Watch the connectors and the number of partitions of the log, for as long as the worker runs.
+
+    Lost places stop their collections. One whose connector does not run otherwise is quarantined until it does, and the
+    connector is started again, with growing pauses. Raises Misconfigured when the log has another number of partitions:
+    no version could be trusted.
+    """
+    kafka = opened.settings.kafka
+    watched: dict[str, _Watched] = defaultdict(_Watched)
+    rounds = Rounds()
+    async with connect_client(kafka) as client:
+        watch = SourceWatch(opened.bus, client)
+        try:
+            while True:
+                rounds.begin("partitions", _same_partitions(opened))
+                rounds.begin(NAMES, _prepare_left(opened, halts))
+                for group in groups(opened.collections):
+                    name = group.connector
+                    rounds.begin(name, _guard(client, kafka, group, halts, watch, watched[name]))
+                await rounds.passed(GUARD_S)
+                if halts.now:
+                    changed()
+                await asyncio.sleep(GUARD_S)
+        finally:
+            await rounds.end()
+
+
+class Rounds:
+    """What is looked at again and again, by name. One that takes long is not begun again before it ends."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Begin a look unless the one before it still goes on."""
+        if name in self._tasks:
+            work.close()
+        else:
+            self._tasks[name] = asyncio.create_task(work)
+
+    async def passed(self, limit_s: float) -> None:
+        """Return when all have ended, or at the limit. Raises what ended one."""
+        await asyncio.wait(self._tasks.values(), timeout=limit_s)
+        for name in [name for name, task in self._tasks.items() if task.done()]:
+            self._tasks.pop(name).result()
+
+    async def end(self) -> None:
+        """End what goes on."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+async def _prepare_left(opened: Opened, halts: Halts) -> None:
+    """Prepare capture of the collections whose databases were away when that was done."""
+    if left := halts.noted_by(NAMES) & opened.collections.keys():
+        try:
+            await prepare_capture(opened, halts, log.info, only=left)
+        except (CrossfadeError, CommandError) as error:
+            log.warning("capture of %s cannot begin yet: %s", ", ".join(sorted(left)), error)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A connector's restarts in a row, when the next may be, and since when it does not run."""
+
+    count: int = 0
+    due_s: float = 0.0
+    noted: int = 0
+    away_since_s: float | None = None
+    skips_until_s: float = 0.0
+
+    def passed_over(self, now_s: float) -> bool:
+        """Say whether statements that a connector does not understand are again to end it."""
+        return now_s >= self.skips_until_s
+
+    def due(self, now_s: float) -> bool:
+        """Say whether to start it again now; the pause until the next time grows."""
+        if now_s < self.due_s:
+            return False
+        self.due_s = now_s + min(_RESTART_MAX_S, GUARD_S * 2**self.count)
+        self.count = min(self.count + 1, 10)
+        return True
+
+    def away(self, now_s: float) -> bool:
+        """Note that it does not run; say whether that lasts longer than a restart."""
+        self.away_since_s = now_s if self.away_since_s is None else self.away_since_s
+        return now_s - self.away_since_s >= AWAY_S
+
+
+async def _guard(
+    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watch: SourceWatch, watched: _Watched
+) -> None:
+    """Watch one connector and its database; whatever is wrong with them is nothing to the others."""
+    why: str | None = None
+    try:
+        if watches(group, halts):
+            await watch.look(group, halts)
+        if watches(group, halts):
+            why = await _guard_connector(client, kafka, group, halts, watched)
+        for ports in group.members:
+            halts.back(ports.name, GUARD)
+    except CrossfadeError as error:
+        for ports in group.members:
+            halts.away(ports.name, GUARD, str(error))
+    except CommandError as error:
+        why = error.message
+    if why is None:
+        watched.away_since_s = None
+    elif watched.away(time.monotonic()):
+        await quarantine(group, halts, why)
+
+
+async def _guard_connector(
+    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watched: _Watched
+) -> str | None:
+    """Start a group's connector again where that is due; return why it does not run, None where nothing is wrong."""
+    status = await client.status(group.connector)
+    if await halt_lost(group, status, halts):
+        return None
+    if status.running:
+        if watched.passed_over(time.monotonic()):
+            await _skip_unknown(client, group, skip=False)
+        await _note_capturing(group, watched)
+        _release(group, halts)
+        watched.count = 0
+        return None
+    if status.state == "MISSING" and watched.due(time.monotonic()):
+        await make_connector(client, kafka, group, keep=True)
+    elif status.failed and watched.due(time.monotonic()):
+        log.error("the connector %s failed and is started again: %s", group.connector, status.failure)
+        if status.statement is not None and not _concerns(group, status.statement):
+            # Debezium's parser knows not all of MariaDB: for a minute, what others do to their tables is passed over.
+            watched.skips_until_s = time.monotonic() + _SKIP_S
+            await _skip_unknown(client, group, skip=True)
+        await client.restart(group.connector)
+    return status.trouble
+
+
+def _concerns(group: Group, statement: str) -> bool:
+    """Say whether a statement may be about a captured table: its name is in it, as in `_articles_gho`."""
+    lowered = statement.lower()
+    return any(capture.table.rpartition(".")[2].lower() in lowered for capture in group.captures)
+
+
+async def _skip_unknown(client: ConnectClient, group: Group, *, skip: bool) -> None:
+    """Have a connector pass over statements that it does not understand, or fail at them, as it does by default."""
+    config = await client.config(group.connector) if group.kind == "mariadb" else {}
+    if config and (config.get(SKIP_UNKNOWN_DDL) == "true") != skip:
+        await client.put_config(group.connector, {**config, SKIP_UNKNOWN_DDL: str(skip).lower()})
+
+
+def _release(group: Group, halts: Halts) -> None:
+    for ports in group.members:
+        if (halt := halts.of(ports.name)) is not None and halt.reason is Reason.CONNECTOR:
+            halts.release(ports.name)
+
+
+async def _note_capturing(group: Group, watched: _Watched) -> None:
+    """Record, once, that a group's connector runs; in PostgreSQL only when its slot is there."""
+    if watched.noted == len(group.members):
+        return
+    if group.kind == "postgres" and await slot_state(group.dsn, group.slot) != "there":
+        return
+    watched.noted = 0
+    for ports in group.members:
+        with suppress(CrossfadeError):  # it is tried again at the next look
+            await ports.ledger.record(f"{CAPTURING}.{ports.name}", group.epoch)
+            watched.noted += 1
+
+
+async def _same_partitions(opened: Opened) -> None:
+    """Raise Misconfigured where the log has another number of partitions; who does not answer is asked again later."""
+    counts: dict[str, int] = {}
+    with suppress(CrossfadeError):
+        counts = await partition_counts(opened.settings.kafka.bootstrap or "", [LOG])
+    # Together: one that is away takes its whole time limit.
+    for recorded in await asyncio.gather(*(_partitions(ports) for ports in list(opened.collections.values()))):
+        if LOG in counts and recorded is not None and counts[LOG] != recorded:
+            raise Misconfigured(f"{LOG} has {counts[LOG]} partitions and had {recorded}: no version can be trusted")
+
+
+async def _partitions(ports: CollectionPorts) -> int | None:
+    with suppress(CrossfadeError):
+        return await ports.ledger.recorded(LOG_PARTITIONS)
+    return None
