@@ -166,17 +166,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "a zombie's write without a condition",
         "the writer looks before it writes, but the write itself has no condition",
         {"connectors.memory.vectors.vector_moves": _always},
+        184,
     ),
     Mutant(
         "commit before effect",
         "records are acknowledged when they are taken",
         {"agents.faust_apps.batches": _acknowledged_at_once},
     ),
-    Mutant("exception acknowledged", "what fails is dropped", {"agents.runner.Runner._give_up": _swallowed}),
+    Mutant("exception acknowledged", "what fails is dropped", {"agents.runner.Runner._give_up": _swallowed}, 3),
     Mutant(
         "dead letter not confirmed",
         "a dead letter that was not published is taken for published",
         {"agents.runner.Runner._give_up": _unconfirmed},
+        20,
     ),
     Mutant(
         "tombstone hard-deleted",
@@ -187,6 +189,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "chunk tombstones forgotten",
         "a document that shrinks leaves its old chunks",
         {"agents.vector_writer.tombstones_for": _no_chunk_tombstones},
+        1,
     ),
     Mutant("echo not recognised", "our own write is taken for the application's", {"domain.fold.is_echo": _never}),
     Mutant(
@@ -213,36 +216,43 @@ MUTANTS: tuple[Mutant, ...] = (
         "an unawaited echo brings nothing",
         "a row that comes back from an archive with its version is missing in Qdrant",
         {"domain.fold.is_unawaited": _never},
+        6,
     ),
     Mutant(
         "a repair ends no wait",
         "a document whose echo was lost is frozen for ever",
         {"domain.fold.wait_is_ended": _never},
+        153,
     ),
     Mutant(
         "impossible positions believed",
         "a damaged position has every later change passed over",
         {"domain.fold._without_disproved": _ledger_as_it_is},
+        93,
     ),
     Mutant(
         "impossible versions believed",
         "a damaged version has every later change passed over",
         {"operations.verification.unsound.impossible_versions": _no_versions},
+        21,
     ),
     Mutant(
         "points beyond the log kept",
         "a point of a version that is too high is never written again",
         {"connectors.memory.vectors.MemoryVectorStore.forget": _nothing},
+        177,
     ),
     Mutant(
         "only differences repaired",
         "a damaged ledger row of a document that is still the same hides its next change",
         {"tests.simulation.run.unsound": _nothing_unsound},
+        93,
     ),
     Mutant(
         "refresh without a comparison",
         "a row that was read before a captured change is taken for newer than it",
         {"domain.fold.refresh_is_outdated": _never},
+        3,
     ),
     Mutant(
         "repair beside the writers",
@@ -270,21 +280,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "a document that is too long is told twice",
         "the writer tells that Qdrant has what only left it",
         {"agents.embedder._taken_out": _taken_out_untold},
+        20,
     ),
     Mutant(
         "last of the batch taken for the newest",
         "an older version behind a newer one in a batch wins",
         _everywhere("newest_of", _last_of_the_batch, "agents.embedder", "agents.legacy_writer"),
+        1574,
     ),
     Mutant(
         "every role gives up",
         "a change that was half done becomes a dead letter, and is done again later",
         {"agents.worker.GIVING_UP": ROLES},
+        60,
     ),
     Mutant(
         "placeholder taken for text",
         "a value that Debezium left out is embedded as it stands",
         {"connectors.debezium._UNAVAILABLE_FORMS": ()},
+        1,
     ),
     Mutant(
         "tenant left out",
