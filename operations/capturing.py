@@ -27,6 +27,7 @@ from operations.connectors_api import ConnectClient, ConnectorStatus
 from operations.debezium_config import (
     SLOT_FAILOVER,
     SNAPSHOT_MODE,
+    TABLE_LIST,
     mariadb_connector,
     postgres_connector,
 )
@@ -182,6 +183,13 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
         config[SNAPSHOT_MODE] = current.get(SNAPSHOT_MODE, config[SNAPSHOT_MODE])
         config |= kept_tables(config, current)
     await client.put_config(group.connector, config)
+
+
+async def other_tables(client: ConnectClient, kafka: Kafka, group: Group) -> list[str]:
+    """Return the tables that a group's connector captures and that are of none of its collections."""
+    own = _config(kafka, group, snapshot_all=False)[TABLE_LIST].split(",")
+    current = (await client.config(group.connector)).get(TABLE_LIST, "")
+    return [table for table in current.split(",") if table and table not in own]
 
 
 async def make_topics(kafka: Kafka, group: Group) -> None:

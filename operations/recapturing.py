@@ -20,7 +20,15 @@ from connectors.kafka.tail import committed_offsets, end_offsets
 from connectors.postgres.slots import drop_slot
 from domain.halts import Reason
 from operations.captures import Database, databases_of, next_epoch
-from operations.capturing import CONNECTOR_BOUND_S, Group, connect_client, groups, make_connector, make_topics
+from operations.capturing import (
+    CONNECTOR_BOUND_S,
+    Group,
+    connect_client,
+    groups,
+    make_connector,
+    make_topics,
+    other_tables,
+)
 from operations.connectors_api import ConnectClient
 from operations.errors import CommandError
 from operations.preparing import check_tables
@@ -54,18 +62,21 @@ class Recaptured:
 async def recapture(settings: Settings, home: Path, names: Sequence[str], progress: Progress) -> list[Recaptured]:
     """Capture collections anew; returns when each is proved equal and in service again.
 
-    Raises CommandError where a table is not as it must be, a connector fails, no worker runs, or the stores do not
-    become equal.
+    Others may be away meanwhile. Raises CommandError where a table is not as it must be, a connector fails or may
+    capture a collection that is away, no worker runs, or the stores do not become equal.
     """
     chosen = {name: each for name, each in settings.collections.items() if name in names}
     await check_tables(settings.model_copy(update={"collections": chosen}), progress, mend=False)
-    opened = await open_all(settings, home, progress)
+    opened = await open_all(settings, home, progress, names=list(settings.collections))
     try:
         for name in names:
+            if name in opened.away:
+                raise CommandError(f"{name}: {opened.away[name]}", "Bring its database back, then recapture.")
             halt = opened.halts.get(name)
             if halt is not None and halt.reason is Reason.MODEL and halt.detail:
                 raise CommandError(f"{name}: {halt.said}.", f"To mend it: {halt.mend}")
         async with connect_client(settings.kafka) as client:
+            await _check_neighbours(client, opened, names)
             databases, away = await databases_of(opened.collections)
             for error in (away[name] for name in names if name in away):
                 raise error
@@ -76,6 +87,19 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
         return [await _proved(opened, home, name, progress) for name in names]
     finally:
         await opened.close()
+
+
+async def _check_neighbours(client: ConnectClient, opened: Opened, names: Sequence[str]) -> None:
+    """Refuse to change a connector that may capture a collection of which nothing can be known now."""
+    for group in groups(opened.collections) if opened.away else []:
+        if {ports.name for ports in group.members} & set(names):
+            others = await other_tables(client, opened.settings.kafka, group)
+            if others:
+                raise CommandError(
+                    f"{group.connector} captures {', '.join(others)}, too, which may be of {', '.join(opened.away)}: "
+                    + "; ".join(opened.away.values()),
+                    "Bring that back, or remove it from crossfade.toml, then recapture.",
+                )
 
 
 async def _begin(

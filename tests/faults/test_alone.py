@@ -76,6 +76,7 @@ async def test_a_rotated_password_and_a_locked_table_stop_nobody_else(ground: Cl
         await write(ground, "b", "while-locked-out")
         await submit(ground, "b", "sent-while-locked-out")
         await ground.is_stopped(b="unreachable")
+        await ground.recapture("m")
         await goes_on(ground, "m", "beside-a-password")
         assert await alive(ground)
         await administrator.execute(f"alter role {role} password 'first'")

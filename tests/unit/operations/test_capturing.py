@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from agents.halts import Halts
 from domain.halts import Reason
-from operations.capturing import CAPTURING, Group, halt_lost
+from operations.capturing import CAPTURING, Group, halt_lost, other_tables
 from operations.connectors_api import ConnectorState, ConnectorStatus
+from schemas.settings import Kafka
 from tests.unit.agents.parts import NAME, World
+from tests.unit.operations.test_connectors_api import client_of
 from topics.captures import Capture
 
 GONE = "DebeziumException: Client requested master to start replication from a log that have been purged"
@@ -39,3 +44,13 @@ async def test_a_loss_that_the_connector_tells_counts_also_before_it_was_seen_to
     group = Group("mariadb", "mysql://localhost/app", Capture(1, "p", "c", "app.t"), (world.ports,))
     assert await halt_lost(group, now, halts) is lost
     assert (world.legacy.recorded.get(f"halted.{NAME}") == Reason.CAPTURE_LOST) is lost
+
+
+async def test_the_tables_that_a_connector_captures_for_others_are_known() -> None:
+    ports = replace(World().ports, capture=Capture(1, "p", "c", "app.t"))
+    group = Group("mariadb", "mysql://localhost/app", Capture(1, "p", "c", "app.t"), (ports,))
+    kafka = Kafka(bootstrap="127.0.0.1:1")
+    for tables, others in ((r"app\.t", []), (r"app\.t,app\.of_another", [r"app\.of_another"])):
+        config = json.dumps({"topic.prefix": "p", "table.include.list": tables})
+        async with client_of([(200, "application/json", config)]) as client:
+            assert await other_tables(client, kafka, group) == others
