@@ -40,6 +40,8 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
+        # A stream of its own: what is rare leaves every other choice as it is.
+        self.rare = Random(f"rare {seed}")
         chance = self.random
         documents = tuple(chance.sample(DOCUMENTS, chance.choice((1, 2, 2, 3, 5))))
         calm = chance.random() < 0.1
@@ -105,7 +107,7 @@ class Generator:
     def submit(self) -> act.Submit:
         chance = self.random
         body = None if chance.random() < 0.25 else self.body()
-        if body and chance.random() < 0.15:
+        if body and self.rare.random() < 0.15:
             body = body._replace(text=None)
         form = chance.choice(WRONG) if chance.random() < 0.08 else chance.choice(("binary", "binary", "structured"))
         partition = chance.randrange(2) if chance.random() < 0.3 else None
@@ -149,7 +151,7 @@ class Generator:
         """Return a body; a `plain` one no constraint refuses."""
         chance = self.random
         words = [chance.choice("abcde") for _ in range(chance.randrange(0, 9))]
-        if plain and chance.random() < 0.05:
+        if plain and self.rare.random() < 0.05:
             words.append(LONG)
         if not plain and chance.random() < 0.12:
             words.append(POISON)
