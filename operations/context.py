@@ -114,8 +114,8 @@ def told() -> Iterator[None]:
     """Turn every error into a message on stderr and an exit code."""
     debug = bool(os.environ.get("CROSSFADE_DEBUG"))
     if not debug:
-        # The client libraries report on stderr what the command tells its user in one sentence.
-        for name in ("aiokafka", "asyncio"):
+        # The libraries report on stderr, some with a traceback, what the command tells its user in one sentence.
+        for name in ("aiokafka", "asyncio", "asyncpg", "stamina"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         yield
