@@ -10,7 +10,7 @@ from pathlib import Path
 from zlib import crc32
 
 from agents.batch import CollectionPorts
-from agents.identities import EPOCH, Epochs, epochs_of
+from agents.identities import EPOCH, Epochs, epochs_of, share
 from connectors.embedding.service import open_embedding
 from connectors.embedding.settings import EmbeddingSettings
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
@@ -149,6 +149,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
             raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in opened.away.items()))
         opener.resources = resources.pop_all()
         epochs = await epochs_of([ports.ledger for ports in opened.collections.values()])
+        await share(epochs, opened.collections)
         return replace(opened, epochs=epochs, resources=opener.resources)
 
 

@@ -72,6 +72,13 @@ async def epochs_of(ledgers: Iterable[Ledger]) -> Epochs:
     return found
 
 
+async def share(epochs: Epochs, collections: Mapping[str, R]) -> None:
+    """Have every database of collections know the epochs, also one that came after them."""
+    for ports, *_ in databases(collections):
+        await ports.ledger.raise_to(EPOCH, epochs.version)
+        await ports.ledger.raise_to(PRODUCER_EPOCH, epochs.producer)
+
+
 def databases(collections: Mapping[str, R]) -> list[list[R]]:
     """Return the collections by the tables that hold their records."""
     found: dict[tuple[str, str, str], list[R]] = {}

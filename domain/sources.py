@@ -156,6 +156,9 @@ def lsn_number(lsn: str) -> int:
 
 
 _USE = re.compile(r"\s*use (\S+)\s*;", re.IGNORECASE)
+# What a server executes, in `/*! ... */`, is none. In double quotes there may be names.
+_NOT_WORDS = re.compile(r"/\*(?!m?!).*?\*/|--\s[^\n]*|#[^\n]*|'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+_QUOTES = re.compile(r"[`\"]|/\*m?!\d*|\*/")
 _WORD = re.compile(r"[^\s,();=]+")
 _VERBS = frozenset({"rename", "drop", "create", "truncate", "alter", "optimize", "repair", "analyze"})
 _BEFORE_NAMES = frozenset({"or", "replace", "temporary", "table", "tables", "if", "not", "exists"})
@@ -169,7 +172,7 @@ def replaced_by(statements: Sequence[str], table: str) -> str | None:
     """
     fate = None
     for statement in statements:
-        words, names = _words(statement.lower().replace("`", ""))
+        words, names = _words(_QUOTES.sub("", _NOT_WORDS.sub(" ", statement.lower())))
         verb = next((word for word in words if word in _VERBS), None)
         if verb is None or table.lower() not in names:
             continue
@@ -199,4 +202,7 @@ def _replaces(verb: str, rest: Sequence[str], names: Sequence[str], table: str) 
     renamed = [rest[n + 1] for n, word in enumerate(rest[:-1]) if word == "rename"]
     if any(word not in {"column", "index", "key"} for word in renamed):
         return "ALTER TABLE ... RENAME"
-    return "ALTER TABLE ... PARTITION" if "partition" in rest and {"drop", "truncate", "exchange"} & set(rest) else None
+    if "tablespace" in rest and {"import", "discard"} & set(rest):
+        return "ALTER TABLE ... IMPORT TABLESPACE"
+    moved = {"drop", "truncate", "exchange", "convert"} & set(rest)
+    return "ALTER TABLE ... PARTITION" if "partition" in rest and moved else None

@@ -30,10 +30,10 @@ def content_of(
     """
     if submitted.tenant != "default" and collection.tenant is None:
         raise InvalidEvent(f"tenant: the table of {submitted.collection!r} has no tenant column")
-    text = _text(submitted, collection)
-    size = Content(text=text).text_bytes()
-    if size > max_text_bytes:
-        raise InvalidEvent(f"text: {size} bytes, the limit is {max_text_bytes}")
+    text, metadata = _text(submitted, collection), _metadata(submitted, table)
+    above = Content(tenant=submitted.tenant, text=text, metadata=metadata).above(max_text_bytes)
+    if above is not None:
+        raise InvalidEvent(f"{above[0]}: {above[1]} bytes, the limit is {max_text_bytes}")
     embedding = _embedding(submitted, model_names, dimension)
     left = [name for name in omitted_by(submitted, collection) if name in (*table.text, table.tenant)]
     if embedding is not None and table.embedding is None and left:
@@ -42,7 +42,7 @@ def content_of(
     return Content(
         tenant=submitted.tenant,
         text=text,
-        metadata=_metadata(submitted, table),
+        metadata=metadata,
         embedding=embedding,
         embedding_model=model_names[-1] if embedding is not None else None,
     )

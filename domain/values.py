@@ -24,6 +24,8 @@ from schemas.content import Scalar
 # The bounds of PostgreSQL's numeric, the widest: `1e999999999` written out would take the memory of the process.
 _DIGITS_BEFORE_POINT = 131_072
 _DIGITS_AFTER_POINT = 16_383
+# Fewer than what Python's stack has room for, wherever a value is read, so that its form is always the same.
+_DEEPEST = 100
 _exact_json = msgspec.json.Decoder(float_hook=Decimal).decode
 _NOT_FINITE = {
     "nan": "NaN",
@@ -158,14 +160,24 @@ def _uuid(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON with its keys in order and its numbers in their canonical form, exact whatever their length."""
-    # Databases take more digits and larger exponents than a float has.
-    text = _written(_exact_json(value) if isinstance(value, (str, bytes)) else value)
+    """JSON with its keys in order and its numbers in their canonical form, exact whatever their length.
+
+    What a database holds that is nested deeper than anybody reads is kept as the database writes it.
+    """
+    try:
+        # Databases take more digits and larger exponents than a float has.
+        text = _written(_exact_json(value) if isinstance(value, (str, bytes)) else value, _DEEPEST)
+    except RecursionError:
+        if not isinstance(value, str):
+            raise ValueError from None
+        text = value
     text.encode()  # a lone surrogate is no text
     return text
 
 
-def _written(value: Any) -> str:
+def _written(value: Any, deepest: int) -> str:
+    if deepest == 0:
+        raise RecursionError
     if value is None or isinstance(value, (bool, str)):
         return orjson.dumps(value).decode()
     if isinstance(value, int):
@@ -175,10 +187,10 @@ def _written(value: Any) -> str:
             raise ValueError
         return _decimal(value)
     if isinstance(value, dict):
-        pairs = [(orjson.dumps(name).decode(), _written(each)) for name, each in value.items()]
+        pairs = [(orjson.dumps(name).decode(), _written(each, deepest - 1)) for name, each in value.items()]
         return "{" + ",".join(f"{name}:{each}" for name, each in sorted(pairs)) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_written, value)) + "]"
+        return "[" + ",".join(_written(each, deepest - 1) for each in value) + "]"
     raise ValueError
 
 

@@ -18,8 +18,9 @@ def columns_of(kafka: Kafka, members: Sequence[CollectionPorts]) -> dict[str, st
     names, long = {}, {}
     for ports in members:
         if ports.capture is not None:
-            names[ports.capture.table] = [*ports.settings.columns, VERSION_COLUMN]
-            long[ports.capture.table] = list(ports.settings.text)
+            settings = ports.settings
+            names[ports.capture.table] = [*settings.columns, VERSION_COLUMN]
+            long[ports.capture.table] = [*settings.text, *settings.metadata, *filter(None, [settings.tenant])]
     return Columns(names, long, kafka.max_text_bytes + 1, kafka.max_record_bytes).config()
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from agents.assembly import HALTED, Opened
 from agents.halts import Halts
-from agents.identities import epochs_of
+from agents.identities import epochs_of, share
 from connectors.errors import CrossfadeError, Misconfigured
 from domain.halts import Halt, Reason
 from operations.capturing import prepare_capture
@@ -96,6 +96,7 @@ async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progres
     own = await epochs_of([ports.ledger])
     if own.version > opened.epochs.version or own.producer > opened.epochs.producer:
         raise Misconfigured(f"its epochs are {own}, the worker's {opened.epochs}: start the worker again")
+    await share(opened.epochs, {name: ports})
     with_it = replace(opened, collections={**opened.collections, name: ports})
     if (had := halts.of(name)) is not None and had.reason is Reason.TABLE:
         halts.release(name)  # before capture is prepared: what is found then stays

@@ -30,6 +30,15 @@ class Content(BaseModel):
         """Return the bytes of all text columns together, which `kafka.max_text_bytes` limits."""
         return sum([len(value.encode()) for value in self.text.values() if value])
 
+    def metadata_bytes(self) -> int:
+        """Return the bytes of all metadata together, which `kafka.max_text_bytes` limits, too."""
+        return sum([len(value.encode()) for value in self.metadata.values() if isinstance(value, str)])
+
+    def above(self, limit: int) -> tuple[str, int] | None:
+        """Return which part is above a limit, `text` or `metadata`, with its bytes; None where neither is."""
+        parts = (("text", self.text_bytes()), ("metadata", self.metadata_bytes()))
+        return next((part for part in parts if part[1] > limit), None)
+
     def full_text(self) -> str:
         """Return the text columns in their order, joined by a blank line; NULL and empty columns are left out."""
         return "\n\n".join(value for value in self.text.values() if value)

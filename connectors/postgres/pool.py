@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeAlias
 
 import asyncpg
@@ -35,6 +36,9 @@ SERVER_SETTINGS = {
     # Rows that a policy would hide are an error: as absent rows they would be deleted from Qdrant.
     "row_security": "off",
 }
+
+# What was reported as applied must survive a crash of the server. A stronger setting than this one is kept.
+_DURABLE = {"synchronous_commit": "on"}
 
 # SQLSTATE, whole or its class of two characters, to error; the whole code wins, and what is not here is refused: only
 # what is known to pass is waited for. Source: PostgreSQL, Appendix A.
@@ -141,15 +145,19 @@ class Pool:
     ) -> Pool:
         """Connect. Raises Misconfigured (address, role, password, database), StoreUnavailable."""
         parsed(dsn, ("postgresql", "postgres"), "PostgreSQL")
+        create = partial(
+            asyncpg.create_pool,
+            dsn,
+            min_size=minimum,
+            max_size=maximum,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=command_timeout_s,
+        )
         try:
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=minimum,
-                max_size=maximum,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=command_timeout_s,
-                server_settings=SERVER_SETTINGS,
-            )
+            pool = await create(server_settings=SERVER_SETTINGS)
+            if await pool.fetchval("SELECT current_setting('synchronous_commit')") == "off":
+                await pool.close()
+                pool = await create(server_settings=SERVER_SETTINGS | _DURABLE)
         except (ValueError, asyncpg.ClientConfigurationError):
             # What the driver says may quote any part of the address.
             raise Misconfigured(

@@ -30,13 +30,14 @@ async def documents_of(
 ) -> Made:
     """Return rows as documents; `given` says that the table has a column of embeddings.
 
-    Those whose text is over the limit are left to the agents, which refuse them.
+    Those with a text, or metadata, over the limit are left to the agents, which refuse them.
 
     Raises EmbeddingUnavailable where the engine does not answer.
     """
     made = Made()
     if max_text_bytes is not None:
-        made.failed = {row.id: "text too long" for row in rows if row.content.text_bytes() > max_text_bytes}
+        above = {row.id: row.content.above(max_text_bytes) for row in rows}
+        made.failed = {document_id: f"{part[0]} too long" for document_id, part in above.items() if part is not None}
         rows = [row for row in rows if row.id not in made.failed] if made.failed else rows
     size = 4 * embedder.dimension
     ready = [row for row in rows if given and row.content.embedding is not None and len(row.content.embedding) == size]

@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
+import asyncpg
 import numpy as np
 import pytest
 
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.legacy_connector import open_legacy
+from connectors.postgres.pool import Pool
 from domain.legacy import LegacyVerdict
 from operations.stack.layout import StackAddresses
 from schemas.settings import EmbeddingColumn
@@ -334,3 +338,21 @@ async def test_a_batch_with_documents_of_a_megabyte_is_written_in_parts(ports: P
     long = [replace(upsert(f"d{n}", 1), content=content(body="'x\\" * 300_000)) for n in range(24)]
     assert {o.verdict for o in await ports.table.apply(long)} == {LegacyVerdict.APPLIED}
     assert len((await ports.table.rows(["d23"]))["d23"].content.text["body"] or "") == 900_000
+
+
+@pytest.mark.parametrize(("configured", "used"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+async def test_what_is_written_survives_a_crash_of_the_server_whatever_is_configured_for_the_role(
+    stack: StackAddresses, configured: str, used: str
+) -> None:
+    role, parts = f"durable_{uuid4().hex[:8]}", urlsplit(stack.postgres)
+    administrator = await asyncpg.connect(stack.postgres)
+    try:
+        await administrator.execute(f"create role {role} login password 'p'")
+        await administrator.execute(f"alter role {role} set synchronous_commit = {configured}")
+        pool = await Pool.open(urlunsplit(parts._replace(netloc=f"{role}:p@{parts.hostname}:{parts.port}")))
+        async with pool.session() as session:
+            assert await session.fetchval("select current_setting('synchronous_commit')") == used
+        await pool.close()
+    finally:
+        await administrator.execute(f"drop role {role}")
+        await administrator.close()

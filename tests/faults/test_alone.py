@@ -17,7 +17,7 @@ from operations.stack.layout import StackAddresses
 from tests.faults.closing import Closing, closing
 from tests.flow.site import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(700)]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from operations.preparing import check_tables
 from operations.stack.layout import read_addresses
 from schemas.settings import Settings
 
-START_BOUND_S = 180.0
+START_BOUND_S = 360.0  # the first one may wait for the export of the model
 STOP_BOUND_S = 40.0
 COMMAND_BOUND_S = 120.0
 MAIN = (sys.executable, "-c", "from operations.cli import main; main()")

@@ -96,6 +96,7 @@ def test_a_tenant_is_kept_where_the_table_has_a_column_for_it() -> None:
         (ONE, {"metadata": {"rating": "many"}}, "metadata.rating: str is not a valid decimal"),
         (ONE, {"text": "12345678\u00e4"}, "text: 10 bytes, the limit is 8"),
         (TWO, {"text": {"title": "12345", "body": "1234"}}, "text: 9 bytes, the limit is 8"),
+        (ONE, {"metadata": {"rating": "123456789.5"}}, "metadata: 11 bytes, the limit is 8"),
         (ONE, {"tenant": "other"}, "tenant: the table of 'docs' has no tenant column"),
         (ONE, {"embedding": [1.0, 2.0]}, "embedding: 2 numbers, the model's dimension is 3"),
         (ONE, {"embedding": [1.0, 2.0, math.nan]}, "embedding: NaN"),

@@ -120,6 +120,17 @@ def test_a_value_of_another_kind_is_an_error_that_does_not_repeat_it(kind: Kind,
         canonical(kind, value)
 
 
+def test_json_that_is_nested_too_deep_to_be_read_is_kept_as_the_database_writes_it() -> None:
+    for depth in (150, 5_000):
+        text = "[ " * depth + "]" * depth
+        assert canonical(Kind.JSON, text) == text
+    nested: list[Any] = []
+    for _ in range(150):
+        nested = [nested]
+    with pytest.raises(ValueError, match="list is not a valid json"):
+        canonical(Kind.JSON, nested)
+
+
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.TEXT: st.text(),
