@@ -43,6 +43,8 @@ KINDS: dict[str, Kind] = {
 # Literals are of this character set; a column of another one is compared in its own.
 _OF_SESSIONS = "utf8mb4"
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
+_ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
+_CONTROLS = {"0": "\x00", "n": "\n", "r": "\r"}
 _ZERO_FORMS = {
     Kind.DATE: "1970-01-01",
     Kind.TIMESTAMP: "1970-01-01T00:00:00.000000",
@@ -136,7 +138,11 @@ def _details(raw: Mapping[str, Any], base: str, kind: Kind | None) -> ColumnDeta
 
 def enum_labels(sql_type: str) -> tuple[str, ...]:
     """Return the labels of `enum('a','b''c')`, and the empty one, which stands for a value that was none of them."""
-    return (*(label.replace("''", "'") for label in _LABEL.findall(sql_type)), "")
+    return (*(_ESCAPED.sub(_unescaped, label) for label in _LABEL.findall(sql_type)), "")
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return "'" if found[1] is None else _CONTROLS.get(found[1], found[1])
 
 
 async def read_layout(session: Session, name: str, collection: Collection, database: str | None) -> Layout:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from connectors.mariadb.expressions import read_list
-from connectors.mariadb.layout import column_of
+from connectors.mariadb.layout import column_of, enum_labels
 from connectors.mariadb.table_checks import without_overlaps
 from connectors.sql_layout import Column, Layout
 from domain.values import Kind
@@ -61,3 +61,8 @@ def test_zeros_that_a_column_adds_for_show_are_not_read(raw: dict[str, Any], rea
     assert read_list(Layout("documents", collection, "d", "t", columns)) == (
         f"t.`id`, t.`body`, {read}, t.crossfade_version"
     )
+
+
+def test_labels_are_read_as_they_are_and_not_as_they_are_printed() -> None:
+    printed = r"enum('a','b''c','d,e','f\\g','h\ni','')"
+    assert enum_labels(printed) == ("a", "b'c", "d,e", "f\\g", "h\ni", "", "")
