@@ -1,8 +1,8 @@
 """Column values as Debezium writes them, in their canonical form, or the word that one does not say what the row holds.
 
 Debezium cannot carry every value: MariaDB's zero dates come as NULL, as 1970 or as the column's default, PostgreSQL's
-infinity as a year, a snapshot's dates before the year 1 as dates after it, a comma in a label of a MariaDB ENUM behind a
-backslash. A row with a value that may stand for another is read again from its table. Seen with Debezium 3.5;
+infinity as a year, a snapshot's dates before the year 1 as dates after it, a comma in a label of a MariaDB ENUM behind
+a backslash. A row with a value that may stand for another is read again from its table. Seen with Debezium 3.5;
 `tests/stack/test_column_values.py` has each case.
 """
 

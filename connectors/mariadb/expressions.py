@@ -94,15 +94,15 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
     kinds = layout.key_kinds
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
     values = [given(kind, part) for key in keys for kind, part in zip(kinds, key, strict=True)]
-    compared = [_compared(column) for column in layout.key_columns]
+    compared = [compared(column) for column in layout.key_columns]
     if len(names) == 1:
         return f"{names[0]} IN ({', '.join(compared * len(keys))})", values
     one = "(" + " AND ".join(f"{name} = {place}" for name, place in zip(names, compared, strict=True)) + ")"
     return "(" + " OR ".join([one] * len(keys)) + ")", values
 
 
-def _compared(column: Column) -> str:
-    """Return the place of a value that is compared with a key column: in the column's own character set and collation.
+def compared(column: Column) -> str:
+    """Return the place of a value that is compared with a column: in the column's own character set and collation.
 
     MariaDB refuses to compare a column with a text that its character set does not have.
     """
@@ -144,7 +144,7 @@ def _upto_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Giv
 
 def _beyond(layout: Layout, key: tuple[str, ...], sign: str, last: str) -> tuple[str, list[Given]]:
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
-    places = [_compared(column) for column in layout.key_columns]
+    places = [compared(column) for column in layout.key_columns]
     parts = [given(kind, part) for kind, part in zip(layout.key_kinds, key, strict=True)]
     steps, values = [], [parts[0]]
     for number, name in enumerate(names):
