@@ -10,7 +10,10 @@ from connectors.mariadb.expressions import read_list
 from connectors.mariadb.layout import column_of, enum_labels
 from connectors.mariadb.table_checks import without_overlaps
 from connectors.sql_layout import Column, Layout
+from connectors.sql_values import content_bytes
+from domain.legacy import LegacyChange
 from domain.values import Kind
+from schemas.content import Content
 from schemas.settings import Collection
 
 TEXT: dict[str, Any] = {
@@ -66,3 +69,10 @@ def test_zeros_that_a_column_adds_for_show_are_not_read(raw: dict[str, Any], rea
 def test_labels_are_read_as_they_are_and_not_as_they_are_printed() -> None:
     printed = r"enum('a','b''c','d,e','f\\g','h\ni','')"
     assert enum_labels(printed) == ("a", "b'c", "d,e", "f\\g", "h\ni", "", "")
+
+
+def test_a_change_takes_as_many_bytes_as_its_metadata_is_long() -> None:
+    def change(note: str) -> LegacyChange:
+        return LegacyChange("a", 1, 1, Content(text={"body": "x"}, metadata={"note": note, "year": 1}))
+
+    assert content_bytes(change("n" * 9_000_000)) - content_bytes(change("")) >= 2 * 9_000_000 - 64
