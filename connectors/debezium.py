@@ -120,8 +120,11 @@ def decode_capture(
     if after is None or incomplete or is_echo(changed):
         return changed
     form = collection.embedding.format if collection.embedding else None
+    values = CapturedValues(description.details, snapshot=changed.snapshot)
     try:
-        content = row_content(description, form, after, CapturedValues(description.details, snapshot=changed.snapshot))
+        for name in (*description.text, *([description.tenant] if description.tenant else [])):
+            values.require_sure(name, after.get(name))
+        content = row_content(description, form, after, values)
     except InexactValue:
         return changed.model_copy(update={"incomplete": True})
     return changed.model_copy(update={"content": content, "content_hash": content_hash(content)})

@@ -1,8 +1,9 @@
 """Column values as Debezium writes them, in their canonical form, or the word that one does not say what the row holds.
 
 Debezium cannot carry every value: MariaDB's zero dates come as NULL, as 1970 or as the column's default, PostgreSQL's
-infinity as a year, a snapshot's dates before the year 1 as dates after it. A row with a value that may stand for
-another is read again from its table. Seen with Debezium 3.5; `tests/stack/test_column_values.py` has each case.
+infinity as a year, a snapshot's dates before the year 1 as dates after it, a comma in a label of a MariaDB ENUM behind
+a backslash. A row with a value that may stand for another is read again from its table. Seen with Debezium 3.5;
+`tests/stack/test_column_values.py` has each case.
 """
 
 from __future__ import annotations
@@ -31,19 +32,30 @@ class InexactValue(ValueError):
 
 
 class CapturedValues:
-    """Reads the metadata of one captured row; `snapshot` says that a snapshot read it."""
+    """Reads the values of one captured row; `snapshot` says that a snapshot read it."""
 
     def __init__(self, details: Mapping[str, ColumnDetails], *, snapshot: bool) -> None:
         self._details = details
         self._snapshot = snapshot
 
     def __call__(self, name: str, kind: Kind, value: Any) -> Scalar:
-        """Return the canonical form of a column's value. Raises InexactValue."""
+        """Return the canonical form of a metadata column's value. Raises InexactValue."""
         form = _form(kind, value)
-        details = self._details.get(name)
-        if details is not None and (form in details.inexact or (self._snapshot and details.inexact_snapshot)):
-            raise InexactValue(name)
+        self.require_sure(name, form)
         return form
+
+    def require_sure(self, name: str, value: Scalar) -> None:
+        """Raise InexactValue where the value of a column of any use may stand for another one.
+
+        What is no label of an enumeration, or has a backslash, was escaped, or is a label that came later.
+        """
+        details = self._details.get(name)
+        if details is None:
+            return
+        label = value if details.labels is not None else None
+        unknown = label is not None and (label not in (details.labels or ()) or "\\" in str(label))
+        if unknown or value in details.inexact or (self._snapshot and details.inexact_snapshot):
+            raise InexactValue(name)
 
 
 def _form(kind: Kind, value: Any) -> Scalar:

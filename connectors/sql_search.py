@@ -13,6 +13,7 @@ from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 
+SCORE = "crossfade_score"
 HIT_CHARACTERS = 2000
 MAX_ID_CHARACTERS = 512
 
@@ -25,9 +26,18 @@ def wanted_of(layout: Layout, wanted: Mapping[str, Scalar]) -> dict[str, Scalar]
         raise Refused(str(error)) from None
 
 
+def free_name(layout: Layout, name: str) -> str:
+    """Return a name for what a query computes that no column of the table has, whatever its case."""
+    taken = {column.lower() for column in (*layout.columns, *layout.read_columns)}
+    while name in taken:
+        name += "_"
+    return name
+
+
 def hits_of(layout: Layout, records: Iterable[Any], wanted: Mapping[str, Scalar]) -> list[Hit]:
     """Return found rows as hits; those that a database takes for equal though they are not are left out."""
-    found = (hit_of(layout, record, float(record["score"])) for record in records)
+    score = free_name(layout, SCORE)
+    found = (hit_of(layout, record, float(record[score])) for record in records)
     return [hit for hit in found if hit is not None and matches(hit.metadata, wanted)]
 
 

@@ -141,8 +141,8 @@ def content_bytes(change: LegacyChange) -> int:
     content = change.content
     if content is None:
         return 64
-    text = sum(len(value) for value in content.text.values() if value)
-    return 256 + 2 * text + 4 * len(content.embedding or b"") + 64 * len(content.metadata)
+    texts = (value for value in (*content.text.values(), *content.metadata.values()) if isinstance(value, str))
+    return 256 + 2 * sum(map(len, texts)) + 4 * len(content.embedding or b"") + 64 * len(content.metadata)
 
 
 @lru_cache(maxsize=256)

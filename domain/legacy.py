@@ -15,7 +15,7 @@ from schemas.documents import DocumentResolved
 
 @dataclass(frozen=True, slots=True)
 class ColumnDetails:
-    """What a metadata column's type alone does not say: the labels of an enumeration, and what capture cannot carry.
+    """What a column's type alone does not say: the labels of an enumeration, and what capture cannot carry.
 
     `inexact`: canonical forms that capture also gives for other values. `inexact_snapshot`: a snapshot is not sure of
     any value.

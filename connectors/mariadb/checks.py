@@ -9,7 +9,7 @@ from typing import Any
 from connectors.mariadb.layout import column_of, raw_columns, table_name
 from connectors.mariadb.pool import Pool, Session, quoted
 from connectors.mariadb.rights import account_of, rights_findings
-from connectors.mariadb.table_checks import TABLES, UNREADABLE, is_table, kind_findings, uncapturable, unlogged_findings
+from connectors.mariadb.table_checks import TABLES, is_table, kind_findings, uncapturable, unlogged_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
     NOT_PRIMARY,
@@ -80,8 +80,8 @@ async def check_layout(
     if all(column in raw for column in collection.key):
         findings += _key(name, reference, collection, raw, indexes)
     findings += _details(name, collection, raw)
-    causes = await uncapturable(session, schema, table)
-    findings += [error(name, f"{why}: {UNREADABLE}", mend) for why, mend in causes]
+    causes = await uncapturable(session, schema, table, collection)
+    findings += [error(name, why, mend) for why, mend in causes]
     findings += await unlogged_findings(session, name, collection, schema, table)
     if dimension is not None and collection.embedding and collection.embedding.column in raw:
         findings += await _vectors(session, name, reference, collection, dimension, raw)

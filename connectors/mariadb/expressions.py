@@ -14,23 +14,13 @@ Given = str | bytes | int | None
 
 
 def read_list(layout: Layout) -> str:
-    """Return the select list of everything that makes a document, and its version.
-
-    A float of 32 bits is read as a double: as text it would lose digits.
-    """
-    key = set(layout.collection.key)
-    parts = [_key_part(column) for column in layout.key_columns]
-    for name in layout.read_columns:
-        if name in key:
-            continue
-        single = layout.columns[name].kind is Kind.FLOAT32
-        parts.append(f"CAST(t.{quoted(name)} AS DOUBLE) AS {quoted(name)}" if single else f"t.{quoted(name)}")
-    return ", ".join([*parts, "t.crossfade_version"])
+    """Return the select list of everything that makes a document, and its version."""
+    return ", ".join([*(_read(layout.columns[name]) for name in layout.read_columns), "t.crossfade_version"])
 
 
 def key_list(layout: Layout) -> str:
     """Return the select list of the key."""
-    return ", ".join(_key_part(column) for column in layout.key_columns)
+    return ", ".join(_read(column) for column in layout.key_columns)
 
 
 def key_order(layout: Layout) -> str:
@@ -38,11 +28,16 @@ def key_order(layout: Layout) -> str:
     return ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
 
 
-def _key_part(column: Column) -> str:
-    """An integer without what a column adds for show: the zeros of ZEROFILL, the four digits of a YEAR."""
-    shown = "zerofill" in column.sql_type or column.sql_type.startswith("year")
+def _read(column: Column) -> str:
+    """An integer without what a column adds for show: the zeros of ZEROFILL, the four digits of a YEAR.
+
+    A float of 32 bits is read as a double: as text it would lose digits.
+    """
     name = f"t.{quoted(column.name)}"
-    return f"CAST({name} AS UNSIGNED) AS {quoted(column.name)}" if shown else name
+    shown = "zerofill" in column.sql_type or column.sql_type.startswith("year")
+    if column.kind is Kind.INTEGER and shown:
+        return f"CAST({name} AS UNSIGNED) AS {quoted(column.name)}"
+    return f"CAST({name} AS DOUBLE) AS {quoted(column.name)}" if column.kind is Kind.FLOAT32 else name
 
 
 def usable_key(layout: Layout) -> str | None:
@@ -66,7 +61,7 @@ def usable_key(layout: Layout) -> str | None:
 
 
 def _bare(column: Column) -> str:
-    return _key_part(column).partition(" AS `")[0]
+    return _read(column).partition(" AS `")[0]
 
 
 def given(kind: Kind | None, value: Given) -> Given:
@@ -99,15 +94,15 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
     kinds = layout.key_kinds
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
     values = [given(kind, part) for key in keys for kind, part in zip(kinds, key, strict=True)]
-    compared = [_compared(column) for column in layout.key_columns]
+    compared = [compared(column) for column in layout.key_columns]
     if len(names) == 1:
         return f"{names[0]} IN ({', '.join(compared * len(keys))})", values
     one = "(" + " AND ".join(f"{name} = {place}" for name, place in zip(names, compared, strict=True)) + ")"
     return "(" + " OR ".join([one] * len(keys)) + ")", values
 
 
-def _compared(column: Column) -> str:
-    """Return the place of a value that is compared with a key column: in the column's own character set and collation.
+def compared(column: Column) -> str:
+    """Return the place of a value that is compared with a column: in the column's own character set and collation.
 
     MariaDB refuses to compare a column with a text that its character set does not have.
     """
@@ -149,7 +144,7 @@ def _upto_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Giv
 
 def _beyond(layout: Layout, key: tuple[str, ...], sign: str, last: str) -> tuple[str, list[Given]]:
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
-    places = [_compared(column) for column in layout.key_columns]
+    places = [compared(column) for column in layout.key_columns]
     parts = [given(kind, part) for kind, part in zip(layout.key_kinds, key, strict=True)]
     steps, values = [], [parts[0]]
     for number, name in enumerate(names):

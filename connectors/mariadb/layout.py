@@ -9,7 +9,7 @@ from typing import Any
 
 from connectors.errors import Misconfigured
 from connectors.mariadb.pool import Session
-from connectors.mariadb.table_checks import UNREADABLE, uncapturable
+from connectors.mariadb.table_checks import OTHER_TEXT, SAME_SETS, uncapturable
 from connectors.sql_layout import HIGHEST_SIGNED, HIGHEST_UNSIGNED, Column, Layout
 from domain.legacy import ColumnDetails
 from domain.values import Kind, canonical
@@ -43,6 +43,8 @@ KINDS: dict[str, Kind] = {
 # Literals are of this character set; a column of another one is compared in its own.
 _OF_SESSIONS = "utf8mb4"
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
+_ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
+_CONTROLS = {"0": "\x00", "n": "\n", "r": "\r"}
 _ZERO_FORMS = {
     Kind.DATE: "1970-01-01",
     Kind.TIMESTAMP: "1970-01-01T00:00:00.000000",
@@ -103,8 +105,8 @@ def column_of(raw: Mapping[str, Any]) -> Column:
 def _not_key(base: str, raw: Mapping[str, Any]) -> str | None:
     if base == "enum":
         return "an ENUM is ordered by the numbers of its labels, and compared by their text"
-    if raw["charset"] == "sjis":
-        return "a backslash of the character set sjis is captured as another character"
+    if raw["charset"] is not None and raw["charset"] not in SAME_SETS:
+        return f"its character set is {raw['charset']}, of which {OTHER_TEXT}"
     if base == "char" and "_nopad_" in str(raw["collation"]):
         return "a CHAR of this collation is ordered with the blanks that fill it, and compared without them"
     if base == "uuid":
@@ -136,7 +138,11 @@ def _details(raw: Mapping[str, Any], base: str, kind: Kind | None) -> ColumnDeta
 
 def enum_labels(sql_type: str) -> tuple[str, ...]:
     """Return the labels of `enum('a','b''c')`, and the empty one, which stands for a value that was none of them."""
-    return (*(label.replace("''", "'") for label in _LABEL.findall(sql_type)), "")
+    return (*(_ESCAPED.sub(_unescaped, label) for label in _LABEL.findall(sql_type)), "")
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return "'" if found[1] is None else _CONTROLS.get(found[1], found[1])
 
 
 async def read_layout(session: Session, name: str, collection: Collection, database: str | None) -> Layout:
@@ -147,6 +153,6 @@ async def read_layout(session: Session, name: str, collection: Collection, datab
         raise Misconfigured(f"{name}: there is no table {schema}.{table}")
     layout = Layout(name, collection, schema, table, columns)
     _ = layout.description
-    for why, _ in await uncapturable(session, schema, table):
-        raise Misconfigured(f"{name}: {why}: {UNREADABLE}; run crossfade config check")
+    for why, _ in await uncapturable(session, schema, table, collection):
+        raise Misconfigured(f"{name}: {why}; run crossfade config check")
     return layout

@@ -19,6 +19,7 @@ from pymysql.constants import CR
 from pymysql.converters import encoders
 
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
+from connectors.mariadb.texts import ENCODING
 from connectors.sql_address import parsed
 
 CONNECT_TIMEOUT_S = 10.0
@@ -30,6 +31,7 @@ STATEMENT_TIMEOUT_S = 20  # at the server: the caller has not given up by then
 MEND_TIMEOUT_S = 3600.0
 IDLE_S = 5.0  # a connection that rested longer is asked whether it is still there
 MAX_CONNECTIONS = 4
+_COMMAND_BYTES = 16  # what a packet has beside the statement, and some to spare
 
 # Strict, so that a wrong value is refused and not changed; a key of 0 stays 0; lock waits end before the caller gives
 # up; rows are sorted by all of a key, not by its first 1,024 bytes; READ COMMITTED, because gap locks would make
@@ -137,27 +139,42 @@ def arguments(dsn: str) -> dict[str, Any]:
     }
 
 
-class Session:
-    """One connection, lent: statements with `%s` parameters, answers as rows of text."""
+class TooLong(Refused):
+    """A statement does not fit into one packet, which the server answers by closing the connection."""
 
-    def __init__(self, connection: Any, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+
+class Session:
+    """One connection, lent: statements with `%s` parameters, answers as rows of text.
+
+    Raises TooLong for a statement of more bytes than `packet_bytes`, which is not sent.
+    """
+
+    def __init__(self, connection: Any, timeout_s: float, packet_bytes: int) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        self._packet_bytes = packet_bytes
 
     def patient(self, timeout_s: float) -> Session:
         """Return the same connection, whose statements may take so long."""
-        return Session(self._connection, timeout_s)
+        return Session(self._connection, timeout_s, self._packet_bytes)
 
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return all rows by column name."""
         async with asyncio.timeout(self._timeout_s), self._connection.cursor(aiomysql.DictCursor) as cursor:
-            await cursor.execute(statement, tuple(values) or None)
+            await cursor.execute(self._whole(cursor, statement, values))
             return list(await cursor.fetchall())
 
     async def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Execute a statement."""
         async with asyncio.timeout(self._timeout_s), self._connection.cursor() as cursor:
-            await cursor.execute(statement, tuple(values) or None)
+            await cursor.execute(self._whole(cursor, statement, values))
+
+    def _whole(self, cursor: Any, statement: str, values: Sequence[Any]) -> str:
+        whole: str = cursor.mogrify(statement, tuple(values) or None)
+        most = self._packet_bytes - _COMMAND_BYTES
+        if len(whole) * 4 > most and (size := len(whole.encode(errors="surrogatepass"))) > most:
+            raise TooLong(f"the statement has {size} bytes, max_allowed_packet of the server is {self._packet_bytes}")
+        return whole
 
     async def begin(self) -> None:
         """Begin a transaction."""
@@ -184,6 +201,7 @@ class Pool:
         self._free: list[tuple[Any, float]] = []
         self._closed = False
         self._connected = False
+        self._packet_bytes = 0  # of the last connection that was made
 
     @property
     def database(self) -> str | None:
@@ -203,16 +221,19 @@ class Pool:
         sound = False
         try:
             connection = await self._connection()
-            yield Session(connection, self._command_timeout_s)
+            yield Session(connection, self._command_timeout_s, self._packet_bytes)
             sound = True
-        except CrossfadeError:
-            sound = True
+        except CrossfadeError as error:
+            # A limit that was raised since is that of new connections.
+            sound = not isinstance(error, TooLong)
             raise
         except (*_DRIVER_ERRORS, UnicodeError) as error:
             port_error = mapped(error)
             if connection is None and self._connected and _number(error) in _LOGIN:
                 port_error = StoreUnavailable(f"the login is refused: {port_error}")
-            sound = not isinstance(error, TimeoutError) and not isinstance(port_error, StoreUnavailable)
+            # Behind what could not be decoded the rest of the answer is still to come.
+            left = isinstance(error, (TimeoutError, UnicodeDecodeError))
+            sound = not left and not isinstance(port_error, StoreUnavailable)
             raise port_error from None
         finally:
             self._give_back(connection, sound)
@@ -226,7 +247,7 @@ class Pool:
             try:
                 yield session
                 await session.commit()
-            except (CrossfadeError, pymysql.err.MySQLError, UnicodeError):
+            except (CrossfadeError, pymysql.err.MySQLError, UnicodeEncodeError):
                 await session.rollback()
                 raise
 
@@ -258,8 +279,13 @@ class Pool:
             else:
                 return connection
         connection = await aiomysql.connect(**self._arguments)
-        if not self._connected:
-            await _require_strict(connection)
+        connection._encoding = ENCODING
+        try:
+            async with asyncio.timeout(self._command_timeout_s):
+                self._packet_bytes = await _packet_bytes(connection)
+        except BaseException:
+            connection.close()
+            raise
         self._connected = True
         return connection
 
@@ -282,14 +308,17 @@ class Pool:
                 connection.close()
 
 
-async def _require_strict(connection: Any) -> None:
-    """Raise Misconfigured where a proxy did not let the session's mode pass: values would be clipped and rounded."""
+async def _packet_bytes(connection: Any) -> int:
+    """Return how many bytes the server takes at a time.
+
+    Raises Misconfigured where a proxy did not let the session's mode pass: values would be clipped and rounded.
+    """
     async with connection.cursor() as cursor:
-        await cursor.execute("SELECT @@session.sql_mode")
-        modes = (await cursor.fetchone() or ("",))[0]
+        await cursor.execute("SELECT @@session.sql_mode, @@session.max_allowed_packet")
+        modes, packet_bytes = await cursor.fetchone() or ("", 0)
     if "STRICT_ALL_TABLES" not in str(modes).split(","):
-        connection.close()
         raise Misconfigured("sql_mode of the session is not strict, though it was set: connect without the proxy")
+    return int(packet_bytes)
 
 
 async def execute_all(dsn: str, statements: Sequence[str]) -> None:

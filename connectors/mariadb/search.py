@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from connectors.mariadb.expressions import given, read_list
+from connectors.mariadb.expressions import compared, given, read_list
 from connectors.mariadb.pool import Pool, quoted
 from connectors.ports import SearchRequest
 from connectors.sql_layout import Layout
-from connectors.sql_search import hits_of, tenant_exists, tenant_is_text, wanted_of
+from connectors.sql_search import SCORE, free_name, hits_of, tenant_exists, tenant_is_text, wanted_of
 from connectors.sql_values import sql_text
 from domain.values import Kind
 from schemas.content import Scalar
@@ -32,6 +32,7 @@ class MariadbTextSearch:
         self._layout = layout
         text = ", ".join(f"t.{quoted(name)}" for name in layout.collection.text)
         self._match = f"MATCH ({text}) AGAINST (%s IN NATURAL LANGUAGE MODE)"
+        self._score = quoted(free_name(layout, SCORE))
         self._key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
 
     async def search(self, request: SearchRequest) -> list[Hit]:
@@ -42,9 +43,9 @@ class MariadbTextSearch:
         where, values = conditions(self._layout, request.tenant, wanted)
         statement = (
             f"SET STATEMENT max_statement_time = {SEARCH_TIMEOUT_S} FOR "  # noqa: S608 - quoted identifiers
-            f"SELECT {read_list(self._layout)}, {self._match} AS score "
+            f"SELECT {read_list(self._layout)}, {self._match} AS {self._score} "
             f"FROM {quoted(self._layout.schema, self._layout.table)} t WHERE {self._match}{where} "
-            f"ORDER BY score DESC, {self._key} LIMIT %s"
+            f"ORDER BY {self._score} DESC, {self._key} LIMIT %s"
         )
         async with self._pool.session() as session:
             records = await session.fetch(statement, [request.text, request.text, *values, request.limit])
@@ -91,7 +92,8 @@ def _equal(layout: Layout, name: str, text: str, parts: list[str], values: list[
         return
     value = given(kind, text)
     if kind is Kind.TEXT:
-        parts.append(f"{column} = %s AND CONVERT({column} USING utf8mb4) COLLATE utf8mb4_nopad_bin = %s")
+        place = compared(layout.columns[name])
+        parts.append(f"{column} = {place} AND CONVERT({column} USING utf8mb4) COLLATE utf8mb4_nopad_bin = %s")
         values += [value, value]
     elif kind is Kind.JSON:
         parts.append(f"JSON_EQUALS({column}, %s)")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from connectors.mariadb.pool import Session, quoted
 from connectors.sql_checks import error, warning
 from domain.legacy import Finding
@@ -32,7 +36,7 @@ SELECT COUNT(*) AS partitions FROM information_schema.PARTITIONS
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND PARTITION_NAME IS NOT NULL
 """
 
-_VERSIONED = "SELECT TABLE_TYPE AS type FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+_KIND = "SELECT TABLE_TYPE AS type FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
 
 _HASHED = """
 SELECT INDEX_NAME AS name, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARATOR '\n') AS columns
@@ -41,14 +45,27 @@ GROUP BY INDEX_NAME
 """
 
 _COLUMNS = """
-SELECT COLUMN_NAME AS name, COLUMN_TYPE LIKE '%%COMPRESSED%%' AS compressed, CHARACTER_SET_NAME AS charset
+SELECT COLUMN_NAME AS name, COLUMN_TYPE LIKE '%%COMPRESSED%%' AS compressed, CHARACTER_SET_NAME AS charset,
+       LOWER(DATA_TYPE) AS base, COLUMN_TYPE AS sql_type, IS_NULLABLE AS nullable
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
 """
 
 # Java knows them by other names than Debezium asks for, or not at all; seen with Debezium 3.5 on Java 21.
-_UNKNOWN_SETS = {"macce", "macroman", "cp1256"}
+_UNKNOWN_SETS = frozenset({"macce", "macroman", "cp1256"})
+# Each of their characters was seen to come from capture as SQL reads it. Others do not: Java's table of the set is
+# another one, or Debezium decodes it as something else.
+SAME_SETS = frozenset(
+    {"ascii", "latin1", "latin2", "latin5", "latin7", "cp1250", "cp1251", "cp1257", "cp850", "cp852", "koi8r"}
+    | {"gb2312", "ucs2", "utf16", "utf16le", "utf32", "utf8", "utf8mb3", "utf8mb4"}
+)
+# Types that Debezium's parser does not know, and what the application can have instead.
+_UNKNOWN_TYPES = {"inet4": "varchar(15) CHARACTER SET ascii", "inet6": "varchar(45) CHARACTER SET ascii"}
 
-UNREADABLE = "capture cannot read its rows in the binary log"
+OTHER_TEXT = "capture reads another text than the table holds"
+_UNREADABLE = "capture cannot read its rows in the binary log"
+_UNKNOWN_TYPE = "Debezium cannot parse the table's definition, and captures no row"
+# A name in backticks, a text or a comment; with a quote inside doubled, in texts also behind a backslash.
+_QUOTED = re.compile(r"`(?:[^`]|``)*`|'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 
 _CHANGING = {"CASCADE", "SET NULL", "SET DEFAULT"}
 
@@ -97,29 +114,77 @@ async def unlogged_findings(
     return findings
 
 
-async def uncapturable(session: Session, schema: str, table: str) -> list[tuple[str, str]]:
-    """Return why rows of the table are in the binary log in a form that capture cannot read, and what helps.
+async def uncapturable(session: Session, schema: str, table: str, collection: Collection) -> list[tuple[str, str]]:
+    """Return why capture cannot read rows of the table, or reads another value than they hold, and what helps.
 
-    The connector of a table ends at such a row, and with it the capture of every other table that it reads.
+    The connector of a table ends at what it cannot read, and with it the capture of every other table that it reads.
     """
     reference, found = quoted(schema, table), []
-    if (await session.fetch(_VERSIONED, (schema, table)))[0]["type"] == "SYSTEM VERSIONED":
+    kind = (await session.fetch(_KIND, (schema, table)))[0]["type"]
+    if kind == "SYSTEM VERSIONED":
         remedy = f"-- ALTER TABLE {reference} DROP SYSTEM VERSIONING, which forgets the history"
-        found.append(("the table is system-versioned", remedy))
+        found.append((f"the table is system-versioned: {_UNREADABLE}", remedy))
     for row in await session.fetch(_HASHED, (schema, table)):
         indexed = str(row["columns"]).replace("\n", ", ")
         what = f"the unique index {row['name']} over column {indexed} is one of hashes, which are a hidden column"
         remedy = (
             f"-- make the columns of {row['name']} short enough for an index (3,072 bytes), or index a part of them"
         )
-        found.append((what, remedy))
+        found.append((f"{what}: {_UNREADABLE}", remedy))
+    if kind not in _NO_TABLE:
+        created = (await session.fetch(f"SHOW CREATE TABLE {reference}"))[0]["Create Table"]
+        if without_overlaps(str(created)):
+            remedy = (
+                f"-- ALTER TABLE {reference} DROP INDEX the one WITHOUT OVERLAPS, and have the application see to it"
+            )
+            found.append((f"a key of the table is WITHOUT OVERLAPS: {_UNKNOWN_TYPE}", remedy))
     columns = await session.fetch(_COLUMNS, (schema, table))
+    return [*found, *_unreadable_columns(reference, columns), *_misread_columns(reference, columns, collection)]
+
+
+def without_overlaps(created: str) -> bool:
+    """Say whether what SHOW CREATE TABLE answered has a key WITHOUT OVERLAPS, names, texts and comments apart."""
+    return "WITHOUT OVERLAPS" in _QUOTED.sub("", created)
+
+
+def _unreadable_columns(reference: str, columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Those that end the connector, whether or not the configuration names them."""
+    found = []
     compressed = [row["name"] for row in columns if int(row["compressed"] or 0)]
     if compressed:
         remedy = f"-- ALTER TABLE {reference} MODIFY the column without COMPRESSED, which rewrites the table"
-        found.append((f"column {', '.join(compressed)} is COMPRESSED", remedy))
+        found.append((f"column {', '.join(compressed)} is COMPRESSED: {_UNREADABLE}", remedy))
     for row in columns:
+        if row["base"] in _UNKNOWN_TYPES:
+            text = f"column {row['name']} is of type {row['base']}: {_UNKNOWN_TYPE}"
+            found.append((text, _changed(reference, row, _UNKNOWN_TYPES[row["base"]])))
         if row["charset"] in _UNKNOWN_SETS:
-            remedy = f"-- ALTER TABLE {reference} MODIFY the column, CHARACTER SET utf8mb4, which rewrites the table"
-            found.append((f"column {row['name']} has the character set {row['charset']}, unknown to Java", remedy))
+            text = f"column {row['name']} has the character set {row['charset']}, unknown to Java: {_UNREADABLE}"
+            found.append((text, _changed(reference, row, f"{row['sql_type']} CHARACTER SET utf8mb4")))
     return found
+
+
+def _misread_columns(
+    reference: str, columns: Sequence[Mapping[str, Any]], collection: Collection
+) -> list[tuple[str, str]]:
+    """Those of a document that capture reads as something else. The key is not among them: its types are its own."""
+    optional = [collection.tenant] if collection.tenant else []
+    used = {*collection.text, *collection.metadata, *optional} - {*collection.key}
+    found = []
+    for row in columns:
+        if row["name"] not in used:
+            continue
+        charset = row["charset"]
+        if charset is not None and charset not in SAME_SETS | _UNKNOWN_SETS:
+            text = f"column {row['name']} has the character set {charset}: {OTHER_TEXT}"
+            found.append((text, _changed(reference, row, f"{row['sql_type']} CHARACTER SET utf8mb4")))
+        if str(row["sql_type"]).startswith("year(2)"):
+            text = f"column {row['name']} is YEAR(2): capture reads another year than the table shows"
+            found.append((text, _changed(reference, row, "year(4)")))
+    return found
+
+
+def _changed(reference: str, row: Mapping[str, Any], to: str) -> str:
+    null = "NULL" if row["nullable"] == "YES" else "NOT NULL"
+    change = f"ALTER TABLE {reference} MODIFY {quoted(row['name'])} {to} {null}"
+    return f"-- {change}, with the column's DEFAULT and COMMENT; it rewrites the table"

@@ -9,7 +9,7 @@ from typing import Any
 from connectors.postgres.expressions import document_vector, literal
 from connectors.postgres.layout import NOT_UTF8, column_of, find_table, other_encoding, raw_columns, table_reference
 from connectors.postgres.pool import Pool, Session, quoted
-from connectors.postgres.table_checks import NAME_A_TABLE, other_kind, table_findings
+from connectors.postgres.table_checks import NAME_A_TABLE, other_kind, table_findings, type_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
     NOT_PRIMARY,
@@ -86,7 +86,7 @@ async def check_layout(
     session: Session, name: str, collection: Collection, dimension: int | None = None
 ) -> list[Finding]:
     """Return what is wrong, over a connection that is already there."""
-    findings = await _server(session)
+    findings = [*await _server(session), *await type_findings(session)]
     found = await find_table(session, collection.table)
     if found is None:
         kind = await other_kind(session, table_reference(collection.table))

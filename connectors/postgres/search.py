@@ -10,7 +10,7 @@ from connectors.ports import SearchRequest
 from connectors.postgres.expressions import document_vector, literal, read_list
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.sql_layout import HIGHEST_SIGNED, Column, Layout
-from connectors.sql_search import hits_of, tenant_exists, tenant_is_text, wanted_of
+from connectors.sql_search import SCORE, free_name, hits_of, tenant_exists, tenant_is_text, wanted_of
 from connectors.sql_values import embedding_value, sql_text
 from domain.values import Kind
 from schemas.content import Scalar
@@ -22,9 +22,9 @@ MAX_LEXEMES = 24
 
 _STRICT = """
 WITH q AS MATERIALIZED (SELECT websearch_to_tsquery({config}, $1) AS query)
-SELECT {read}, ts_rank_cd({vector}, q.query, 1) AS score
+SELECT {read}, ts_rank_cd({vector}, q.query, 1) AS {score}
 FROM q, (SELECT t.* FROM {table} t, q WHERE {vector} @@ q.query{where} LIMIT {ranked}) t
-ORDER BY score DESC, {key} LIMIT $2
+ORDER BY {score} DESC, {key} LIMIT $2
 """
 
 # Documents that hold some of the words, by the sum of the words' rarity (inverse document frequency): every word is
@@ -34,16 +34,16 @@ WITH words AS MATERIALIZED (
     SELECT ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS word
     FROM unnest(to_tsvector({config}, $1)) ORDER BY length(lexeme) DESC LIMIT {lexemes}
 ), found AS (
-    SELECT {key}, count(*) OVER (PARTITION BY w.word) AS df FROM words w JOIN {table} t ON {vector} @@ w.word{where}
+    SELECT {key}, count(*) OVER (PARTITION BY w.word) AS {rows} FROM words w JOIN {table} t ON {vector} @@ w.word{where}
 ), best AS (
-    SELECT {bare_key}, sum(ln(1 + (SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = {oid}) / df)) AS score
-    FROM found GROUP BY {bare_key} ORDER BY score DESC, {bare_key} LIMIT $2
+    SELECT {bare_key}, sum(ln(1 + (SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = {oid}) / {rows})) AS {score}
+    FROM found GROUP BY {bare_key} ORDER BY {score} DESC, {bare_key} LIMIT $2
 )
-SELECT {read}, b.score::float8 AS score FROM best b JOIN {table} t ON {joined} ORDER BY b.score DESC, {key}
+SELECT {read}, b.{score}::float8 AS {score} FROM best b JOIN {table} t ON {joined} ORDER BY b.{score} DESC, {key}
 """
 
 _NEAREST = """
-SELECT {read}, 1 - (t.{column} {cosine} $1::text::{type}) AS score FROM {table} t
+SELECT {read}, 1 - (t.{column} {cosine} $1::text::{type}) AS {score} FROM {table} t
 WHERE t.{column} IS NOT NULL{where} ORDER BY t.{column} {cosine} $1::text::{type} LIMIT $2
 """
 
@@ -198,4 +198,6 @@ def _names(layout: Layout) -> dict[str, str]:
         "joined": " AND ".join(f"b.{name} = t.{name}" for name in key),
         "ranked": str(RANKED),
         "lexemes": str(MAX_LEXEMES),
+        "score": free_name(layout, SCORE),
+        "rows": free_name(layout, "rows_with_it"),
     }

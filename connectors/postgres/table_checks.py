@@ -44,7 +44,25 @@ FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.isleaf AND p.relid <> to_regclass($1) ORDER BY 1, 2
 """
 
+# A domain over a domain has the category of what is under both.
+_ENUM_DOMAINS = """
+SELECT format('%I.%I', n.nspname, t.typname) AS domain, format_type(t.typbasetype, NULL) AS base
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'd' AND t.typcategory = 'E' ORDER BY 1
+"""
+
 _KIND = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)"
+
+
+async def type_findings(session: Session) -> list[Finding]:
+    """Return which types of the database end Debezium's connector at its start, whether or not a table uses them."""
+    findings = []
+    for row in await session.fetch(_ENUM_DOMAINS):
+        text = (
+            f"{row['domain']} is a domain over the ENUM {row['base']}: capture of the whole database fails at its start"
+        )
+        mend = f"-- give the columns of type {row['domain']} the type {row['base']}, then DROP DOMAIN {row['domain']}"
+        findings.append(error("PostgreSQL", text, mend))
+    return findings
 
 
 async def other_kind(session: Session, reference: str) -> str | None:

@@ -17,7 +17,7 @@ import msgspec
 from connectors.errors import Refused, StoreUnavailable, TransientError
 from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
 from connectors.qdrant import wire
-from connectors.qdrant.points import batch_of, check_metadata
+from connectors.qdrant.points import batch_of, check_metadata, payload_characters
 from connectors.slices import slices
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
@@ -232,7 +232,7 @@ class _Connection:
 
 
 def _parts(documents: Sequence[DocumentPoints]) -> list[list[DocumentPoints]]:
-    sizes = (512 + sum(len(chunk.vector) + 2 * len(chunk.text) for chunk in one.chunks) for one in documents)
+    sizes = (512 + sum(len(c.vector) for c in one.chunks) + 2 * payload_characters(one) for one in documents)
     return slices(documents, sizes, WRITE_BYTES)
 
 

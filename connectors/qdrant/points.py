@@ -56,6 +56,12 @@ _OVERSAMPLING: Final = 4
 _MOST_POINTS_SEARCHED: Final = 65_536
 
 
+def payload_characters(document: DocumentPoints) -> int:
+    """Return about how many characters the payloads of a document's points have: each chunk has all of the metadata."""
+    metadata = sum(len(name) + len(str(value)) for name, value in document.metadata.items())
+    return sum(len(chunk.text) + metadata for chunk in document.chunks)
+
+
 def payload_of(document: DocumentPoints, chunk: int) -> dict[str, Any]:
     """Return the payload of a chunk, a tombstone's for a number that is not among the live chunks."""
     live = chunk < len(document.chunks)

@@ -8,7 +8,16 @@ from qdrant_client import models
 
 from connectors.ports import Storage
 from connectors.qdrant.floats import bounds
-from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, VECTOR, IndexKind, floats, metadata_path, payload_of
+from connectors.qdrant.points import (
+    EXACT_FLOAT,
+    OVERSAMPLING,
+    VECTOR,
+    IndexKind,
+    floats,
+    metadata_path,
+    payload_characters,
+    payload_of,
+)
 from connectors.slices import slices
 from domain.keys import point_id
 from domain.points import DocumentPoints
@@ -107,5 +116,5 @@ def parts_of(documents: Sequence[DocumentPoints]) -> list[list[DocumentPoints]]:
     """Return the documents that have points, as many at a time as fit into a request."""
     some = [one for one in documents if one.chunks or one.tombstones]
     # A float32 takes about 22 bytes in JSON.
-    sizes = (1024 + sum(6 * len(chunk.vector) + 3 * len(chunk.text) for chunk in one.chunks) for one in some)
+    sizes = (1024 + sum(6 * len(c.vector) for c in one.chunks) + 3 * payload_characters(one) for one in some)
     return slices(some, sizes, REQUEST_BYTES, OPERATIONS_A_REQUEST)

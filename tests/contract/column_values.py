@@ -213,9 +213,9 @@ _MARIADB: dict[str, ColumnOfType] = {
         "varchar(40) CHARACTER SET latin1", "'preset'", ("'é'", "''"), _one_of("'ä'", "'a'", "'ß '")
     ),
     "c_enum": ColumnOfType(
-        "enum('sad','happy','so so','')",
+        r"enum('sad','happy','so so','','a,b','a\\b','a\\\\b')",
         "'sad'",
-        ("'happy'", "'so so'", "''", "'SAD'"),
+        ("'happy'", "'so so'", "''", "'SAD'", "'a,b'", r"'a\\b'", r"'a\\\\b'"),
         _one_of("'sad'", "'happy'", "'so so'"),
     ),
     "c_tiny": ColumnOfType("tinyint", "7", ("-128", "127"), _integer(-128, 127)),

@@ -151,14 +151,15 @@ def _mariadb() -> list[KeyType]:
         text("varchar(190) CHARACTER SET latin1 COLLATE latin1_nopad_bin", latin, digits, rare=True),
         text("varchar(190) CHARACTER SET utf16", joined, digits),
         *(text(f"varchar(190) CHARACTER SET {charset}", joined, digits, rare=True)
-          for charset in ("utf8mb3", "ucs2", "utf32", "big5")),
+          for charset in ("utf8mb3", "ucs2", "utf32")),
         KeyType("varchar(30) ascii", "varchar(30) CHARACTER SET ascii COLLATE ascii_bin",
                 _edges("a", "A", "'", "/", quote=escaped), digits),
         KeyType("auto_increment", "bigint AUTO_INCREMENT UNIQUE", ("1",), _integers(2, 2**40)),
     ]  # fmt: skip
     refused = [
         KeyType("enum", "enum('zebra','apple','mango')", refused="ordered by the numbers of its labels"),
-        KeyType("sjis", "varchar(9) CHARACTER SET sjis", refused="captured as another character"),
+        *(KeyType(charset, f"varchar(9) CHARACTER SET {charset}", refused="capture reads another text")
+          for charset in ("sjis", "big5", "greek")),
         KeyType("text", "text", refused="is one of hashes"),
         KeyType("varchar(3000)", "varchar(3000) COLLATE utf8mb4_nopad_bin", refused="is one of hashes"),
         KeyType("char without padding", "char(9) COLLATE utf8mb4_nopad_bin", refused="ordered with the blanks"),

@@ -163,3 +163,34 @@ async def test_a_right_that_was_revoked_is_waited_for_and_refuses_no_document(
             await poor.close()
             end = (f"DROP OWNED BY {user}", f"DROP ROLE {user}")
             await place.execute(*(end if adapter == "postgres" else (f"DROP USER {account}",)))
+
+
+@pytest.mark.parametrize("column", ["body", "slug"])
+async def test_a_document_that_no_packet_holds_is_refused_and_the_others_are_written(
+    stack: StackAddresses, column: str
+) -> None:
+    async with legacy_ports("mariadb", stack) as ports:
+        assert ports.place is not None
+        await ports.place.execute(
+            "ALTER TABLE {t} MODIFY body longtext NOT NULL, DROP INDEX slug, MODIFY slug longtext"
+        )
+        ((packet_bytes,),) = await ports.place.fetch("SELECT @@global.max_allowed_packet")
+        # Each of its characters takes two bytes in a statement.
+        long = "'" * (int(packet_bytes) // 2)
+        given = content(body=long) if column == "body" else content(slug=long)
+        first, second, third = await ports.table.apply([upsert("a", 1), upsert("b", 1, given), upsert("c", 1)])
+        assert (first.verdict, second.verdict, third.verdict) == (APPLIED, REFUSED, APPLIED)
+        assert "max_allowed_packet of the server is" in str(second.reason)
+        assert await ports.table.existing(["a", "b", "c"]) == {"a", "c"}
+
+
+async def test_half_a_pair_of_surrogates_keeps_no_other_row_from_being_read(stack: StackAddresses) -> None:
+    async with legacy_ports("mariadb", stack) as ports:
+        assert ports.place is not None
+        await ports.place.execute(
+            "INSERT INTO {t} (id, title, body) VALUES ('a', 'sound', 'b'), "
+            "('b', CONCAT('x', _utf8mb4 X'EDA0BDEDB880', 'y'), 'b')"
+        )
+        for _ in range(5):
+            rows = await ports.table.rows(["a", "b"])
+            assert {row.content.text["title"] for row in rows.values()} == {"sound", "x\ufffd\ufffdy"}

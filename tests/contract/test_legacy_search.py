@@ -181,3 +181,45 @@ async def test_pgvector_finds_the_nearest_of_the_tenant(stack: StackAddresses) -
             with pytest.raises(Refused):
                 await search(SearchRequest("", wrong, "default", 2, {}))
         await legacy.close()
+
+
+@pytest.mark.parametrize("name", ["score", "Crossfade_Score"])
+async def test_a_column_that_is_called_like_the_score_is_a_column_like_any_other(
+    stack: StackAddresses, name: str
+) -> None:
+    for connector in DATABASES:
+        async with fresh_place(connector, stack) as place:
+            quote = '"' if connector == "postgres" else "`"
+            column = f"{quote}{name}{quote}"
+            await place.execute(
+                f"CREATE TABLE {{t}} ({column} int PRIMARY KEY, body text, crossfade_version bigint)",
+                f"INSERT INTO {{t}} ({column}, body) VALUES (3, 'fox'), (2, 'a fox and a fox'), (1, 'zebra')",
+            )
+            configured = place.collection(key=(name,), text=("body",), metadata=(), tenant=None)
+            legacy = await open_legacy("documents", configured, place.dsn)
+            try:
+                await apply_mend(place.dsn, [f for f in await legacy.table.check() if f.level == "warning"])
+                for question in ("fox", "fox and something else entirely"):
+                    hits = await legacy.text_search.search(ask(question))
+                    assert {hit.document_id for hit in hits} == {"2", "3"}
+                    assert all(0 < hit.score < 1.5 for hit in hits)
+            finally:
+                await legacy.close()
+
+
+async def test_a_text_that_the_columns_character_set_lacks_equals_none_of_its_values(stack: StackAddresses) -> None:
+    async with fresh_place("mariadb", stack) as place:
+        await place.execute(
+            "CREATE TABLE {t} (id int PRIMARY KEY, body text, tag varchar(9), tenant varchar(9), "
+            "crossfade_version bigint, FULLTEXT (body)) CHARACTER SET latin1",
+            "INSERT INTO {t} (id, body, tag, tenant) VALUES (1, 'fox', '??', '??'), (2, 'fox', '\u00e9', NULL)",
+        )
+        configured = place.collection(text=("body",), metadata=("tag",))
+        legacy = await open_legacy("documents", configured, place.dsn)
+        try:
+            assert await found(legacy, ask("fox", tenant="\u65e5\u672c")) == []
+            assert await found(legacy, ask("fox", tag="\u65e5\u672c")) == []
+            assert await found(legacy, ask("fox", tag="\u00e9")) == ["2"]
+            assert await found(legacy, ask("fox", tenant="??", tag="??")) == ["1"]
+        finally:
+            await legacy.close()

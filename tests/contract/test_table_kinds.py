@@ -44,6 +44,11 @@ POSTGRES = {
     "rules": (
         [f"CREATE TABLE {{t}} ({COLUMNS})", FULL, "CREATE RULE r AS ON DELETE TO {t} DO INSTEAD NOTHING"], "has rules"
     ),
+    "domain over an enum": (
+        [f"CREATE TABLE {{t}} ({COLUMNS})", FULL, "CREATE TYPE {s}.mood AS ENUM ('sad')",
+         "CREATE DOMAIN {s}.checked AS {s}.mood", "CREATE DOMAIN {s}.twice AS {s}.checked"],
+        "twice is a domain over the ENUM",
+    ),
     "unlogged partition": (
         ["CREATE TABLE {t} (" + COLUMNS + ") PARTITION BY RANGE (id)", FULL,
          "CREATE UNLOGGED TABLE {s}.one PARTITION OF {t} DEFAULT", "ALTER TABLE {s}.one REPLICA IDENTITY FULL"],
@@ -158,8 +163,24 @@ MARIADB = {
         )
         for engine in ("MyISAM", "Aria", "MEMORY")
     },
-    "character set": ([f"CREATE TABLE {{t}} ({COLUMNS}, other text CHARACTER SET cp1256)"], "the character set cp1256"),
+    "unknown character set": (
+        [f"CREATE TABLE {{t}} ({COLUMNS}, other text CHARACTER SET cp1256)"],
+        "the character set cp1256",
+    ),
     "compressed": ([f"CREATE TABLE {{t}} ({COLUMNS}, other text COMPRESSED)"], "other is COMPRESSED"),
+    "inet4": ([f"CREATE TABLE {{t}} ({COLUMNS}, other inet4)"], "other is of type inet4"),
+    "inet6": ([f"CREATE TABLE {{t}} ({COLUMNS}, other inet6)"], "other is of type inet6"),
+    "without overlaps": (
+        [
+            f"CREATE TABLE {{t}} ({COLUMNS}, room int, a date, b date, PERIOD FOR p (a, b), "
+            "UNIQUE (room, p WITHOUT OVERLAPS))"
+        ],
+        "is WITHOUT OVERLAPS",
+    ),
+    "other text": (
+        ["CREATE TABLE {t} (id bigint PRIMARY KEY, body text CHARACTER SET greek NOT NULL, crossfade_version bigint)"],
+        "column body has the character set greek",
+    ),
 }
 
 
@@ -171,6 +192,29 @@ async def test_what_mariadb_cannot_capture_is_refused(stack: StackAddresses, kin
         findings = await check(place)
         assert words in told(findings, "error")
         assert all(f.mend for f in findings if f.level == "error")
+
+
+async def test_what_capture_reads_as_something_else_is_refused_where_it_is_used(stack: StackAddresses) -> None:
+    async with fresh_place("mariadb", stack) as place:
+        await place.execute(
+            f"CREATE TABLE {{t}} ({COLUMNS}, size year(2), word varchar(9) CHARACTER SET cp866, "
+            "mood enum('a') CHARACTER SET tis620, same varchar(9) CHARACTER SET cp1251, n int(6) zerofill)",
+            "INSERT INTO {t} (id, body, n) VALUES (1, 'x', 42)",
+        )
+        assert told(await check(place), "error") == ""
+        findings = await check(place, metadata=("size", "mood", "same"), tenant="word")
+        assert {f.message.split(":")[0] for f in findings if f.level == "error"} == {
+            "column size is YEAR(2)",
+            "column word has the character set cp866",
+            "column mood has the character set tis620",
+        }
+        assert all(f.mend for f in findings if f.level == "error")
+        legacy = await open_legacy("documents", place.collection(**(PLAIN | {"tenant": "n"})), place.dsn)
+        try:
+            (row,) = (await legacy.table.rows(["1"])).values()
+            assert row.content.tenant == "42"
+        finally:
+            await legacy.close()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from connectors.debezium import UNAVAILABLE, SchemaChanged, decode_capture
 from domain.fold import LedgerState, Verdict, fold, is_echo
-from domain.legacy import TableDescription
+from domain.legacy import ColumnDetails, TableDescription
 from domain.values import Kind
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentChanged
@@ -174,3 +174,15 @@ def test_what_is_wrong_with_one_row_alone_is_an_invalid_event_that_says_why(reco
     with pytest.raises(InvalidEvent, match=message) as told:
         decode(record)
     assert not isinstance(told.value, SchemaChanged)
+
+
+@pytest.mark.parametrize("column", ["mood", "body", "tenant"])
+@pytest.mark.parametrize(
+    ("label", "sure"),
+    [("sad", True), ("", True), (None, True), ("a\\,b", False), ("c\\\\d", False), ("c\\d", False), ("new", False)],
+)
+def test_a_label_that_capture_may_have_escaped_is_read_again(column: str, label: str | None, sure: bool) -> None:
+    details = {column: ColumnDetails(labels=("sad", "a,b", "c\\d", "c\\\\d", ""))}
+    table = TableDescription(("id",), ("body",), {"mood": Kind.TEXT}, "tenant", None, details)
+    given = row(mood="sad", tenant="sad") | {column: label}
+    assert decoded(change("c", None, given), table).incomplete is not sure

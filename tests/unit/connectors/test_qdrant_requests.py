@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, grpc_to
 from qdrant_client.grpc import UpsertPoints
 
 from connectors.errors import Misconfigured, TransientError
+from connectors.qdrant.client import _parts as client_parts
 from connectors.qdrant.embedded import optimising_is_due
 from connectors.qdrant.files import socket_path
 from connectors.qdrant.packed import insertion
@@ -273,3 +275,15 @@ def test_optimising_is_due_after_enough_writes_and_a_share_of_the_points() -> No
     assert optimising_is_due(20_000, 20_000)
     assert not optimising_is_due(20_000, 100_000)
     assert optimising_is_due(25_000, 100_000)
+
+
+@pytest.mark.parametrize("cut", [parts_of, client_parts])
+def test_metadata_counts_for_every_chunk_where_requests_are_cut(
+    cut: Callable[[Sequence[DocumentPoints]], list[list[DocumentPoints]]],
+) -> None:
+    chunks = chunks_of(["x"] * 100, [vector(1, 0, 0, 0)] * 100)
+    long = {"note": "n" * 20_000}
+    documents = [DocumentPoints(str(n), 1, "default", "h", "m", long, chunks, ()) for n in range(4)]
+    assert max(map(len, cut(documents))) <= 1
+    small = [DocumentPoints(str(n), 1, "default", "h", "m", {}, chunks, ()) for n in range(4)]
+    assert len(cut(small)) == 1

@@ -1,0 +1,39 @@
+"""Statements of the searches: names that no column has, and comparisons in the column's own character set."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.mariadb.search import conditions
+from connectors.sql_layout import Column, Layout
+from connectors.sql_search import SCORE, free_name
+from domain.values import Kind
+from schemas.settings import Collection
+
+
+def layout(*names: str, charset: str | None = None) -> Layout:
+    collation = None if charset is None else (charset, f"{charset}_general_ci")
+    columns = {name: Column(name, "varchar(9)", Kind.TEXT, collation=collation) for name in ("id", "body", *names)}
+    columns["crossfade_version"] = Column("crossfade_version", "bigint", Kind.INTEGER)
+    collection = Collection(table="d.t", key=("id",), text=("body",), metadata=names)
+    return Layout("documents", collection, "d", "t", columns)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("score",), SCORE),
+        ((SCORE,), SCORE + "_"),
+        ((SCORE.upper(), SCORE + "_"), SCORE + "__"),
+    ],
+)
+def test_the_score_has_a_name_that_no_column_has(names: tuple[str, ...], expected: str) -> None:
+    assert free_name(layout(*names), SCORE) == expected
+
+
+def test_a_text_is_compared_in_the_columns_own_character_set() -> None:
+    (given, values) = conditions(layout("tag", charset="latin1"), "default", {"tag": "x"})
+    assert "t.`tag` = CONVERT(%s USING latin1) COLLATE latin1_general_ci AND" in given
+    assert values == ["x", "x"]
+    (given, _) = conditions(layout("tag"), "default", {"tag": "x"})
+    assert "t.`tag` = %s AND" in given
