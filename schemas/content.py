@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 Scalar = str | int | float | bool | None
+TENANT_CHARACTERS = 128
 
 
 class Content(BaseModel):
@@ -29,6 +30,18 @@ class Content(BaseModel):
     def text_bytes(self) -> int:
         """Return the bytes of all text columns together, which `kafka.max_text_bytes` limits."""
         return sum([len(value.encode()) for value in self.text.values() if value])
+
+    def refusal(self, max_text_bytes: int | None) -> str:
+        """Return why Qdrant has no place for the document, without any value of it; the empty text where it has.
+
+        Only a table can hold such a document: a producer's event is refused before.
+        """
+        size = self.text_bytes()
+        if max_text_bytes is not None and size > max_text_bytes:
+            return f"text too long: {size} bytes, kafka.max_text_bytes is {max_text_bytes}"
+        if len(self.tenant) > TENANT_CHARACTERS:
+            return f"tenant too long: {len(self.tenant)} characters, the limit is {TENANT_CHARACTERS}"
+        return ""
 
     def full_text(self) -> str:
         """Return the text columns in their order, joined by a blank line; NULL and empty columns are left out."""

@@ -30,14 +30,12 @@ async def documents_of(
 ) -> Made:
     """Return rows as documents; `given` says that the table has a column of embeddings.
 
-    Those whose text is over the limit are left to the agents, which refuse them.
+    Those that Qdrant has no place for are left to the agents, which refuse them.
 
     Raises EmbeddingUnavailable where the engine does not answer.
     """
-    made = Made()
-    if max_text_bytes is not None:
-        made.failed = {row.id: "text too long" for row in rows if row.content.text_bytes() > max_text_bytes}
-        rows = [row for row in rows if row.id not in made.failed] if made.failed else rows
+    made = Made(failed={row.id: why for row in rows if (why := row.content.refusal(max_text_bytes))})
+    rows = [row for row in rows if row.id not in made.failed] if made.failed else rows
     size = 4 * embedder.dimension
     ready = [row for row in rows if given and row.content.embedding is not None and len(row.content.embedding) == size]
     for start in range(0, len(ready), ROWS_A_TURN):

@@ -92,12 +92,8 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Stores) ->
         content.tenant,
         content.metadata,
         given if given is not None and len(given) == 4 * stores.dimension else None,
-        _refused(content.text_bytes(), stores.max_text_bytes),
+        content.refusal(stores.max_text_bytes),
     )
-
-
-def _refused(size: int, limit: int | None) -> str:
-    return f"text too long: {size} bytes, kafka.max_text_bytes is {limit}" if limit and size > limit else ""
 
 
 def _by_vector(stores: Stores, seen: Look) -> dict[str, Difference]:
