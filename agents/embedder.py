@@ -1,8 +1,8 @@
 """Embedder: documents.resolved → documents.embedded. Chunks and embeds the newest version of each document.
 
 A chunk whose text and model are those of a stored point takes that point's vector instead of a new computation. What is
-embedded is passed on slice by slice, so that nothing waits for the whole of a large batch. A text over the limit, which
-only the table can bring, is refused: its document leaves Qdrant, and a dead letter says so.
+embedded is passed on slice by slice, so that nothing waits for the whole of a large batch. A text or a tenant over its
+limit, which only the table can bring, is refused: its document leaves Qdrant, and a dead letter says so.
 """
 
 from __future__ import annotations
@@ -63,10 +63,8 @@ async def embed(
 
 def _refusal(event: DocumentResolved, around: Surroundings) -> InvalidEvent | None:
     """Return why a document has no place in Qdrant, None where it has."""
-    size, limit = event.content.text_bytes() if event.content is not None else 0, around.max_text_bytes
-    if event.deleted or size <= limit:
-        return None
-    return InvalidEvent(f"text: {size} bytes, kafka.max_text_bytes is {limit}: the document is not in Qdrant")
+    why = "" if event.deleted or event.content is None else event.content.refusal(around.max_text_bytes)
+    return InvalidEvent(f"{why}: the document is not in Qdrant") if why else None
 
 
 async def _pass_on(

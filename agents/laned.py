@@ -18,7 +18,7 @@ from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.tail import read_again
 from connectors.telemetry import Telemetry
 from domain.keys import parse_key
-from schemas.cloudevents import InvalidEvent, unwrap
+from schemas.cloudevents import unwrap
 from schemas.records import Received
 from topics.catalogue import group_of
 
@@ -80,9 +80,13 @@ def named_by_key(record: Received) -> str:
 
 
 def submitted_to(record: Received) -> str:
-    """Return the collection of a producer's record, whose key may be anything; the empty text where it names none."""
+    """Return the collection of a producer's record, whose key may be anything; the empty text where it names none.
+
+    This runs outside of a runner, so that an error would end the role: a record that cannot be read, for whatever
+    reason, is of no collection, and the runner of those makes a dead letter of it.
+    """
     try:
         _, data = unwrap(record)
         return named_by_key(record) if data is None else _NAMED.decode(data).collection
-    except (InvalidEvent, msgspec.MsgspecError, ValueError):
+    except Exception:
         return ""

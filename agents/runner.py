@@ -15,11 +15,12 @@ from dataclasses import InitVar, dataclass, field
 from functools import partial
 
 import stamina
+from pydantic import ValidationError
 
 from agents.batch import Batch, Failure, Failures, Message, Surroundings
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.ports import Bus
-from schemas.cloudevents import InvalidEvent
+from schemas.cloudevents import InvalidEvent, explain
 from schemas.dead_letters import SUFFIX, dead_letter
 from schemas.records import Outgoing, size_of
 from topics.provisioning import record_limit
@@ -44,6 +45,11 @@ def _again(error: Exception, waited_for: tuple[type[CrossfadeError], ...] = (Tra
     if isinstance(error, StoreUnavailable) and error.retry_after_s > 0:
         return min(error.retry_after_s, RETRY_AFTER_MAX_S)
     return isinstance(error, waited_for)
+
+
+def _without_values(error: Exception) -> Exception:
+    """Return an error as logs and dead letters may tell it: what pydantic raises has a document's values in it."""
+    return InvalidEvent(explain(error)) if isinstance(error, ValidationError) else error
 
 
 @dataclass(slots=True)
@@ -121,7 +127,8 @@ class Runner:
             failures = await self._try(lambda: self.handler(batch))
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as raised:
+            error = _without_values(raised)
             if not isinstance(error, CrossfadeError | InvalidEvent):
                 log.exception("%s failed", self.role)
             if len(batch) > 1:

@@ -9,6 +9,7 @@ events"; checked with 3.5.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ OLD_KEY_HEADER = "__debezium.oldkey"
 _UNAVAILABLE_FORMS = (UNAVAILABLE, base64.b64encode(UNAVAILABLE.encode()).decode(), [UNAVAILABLE])
 _FIELDS = frozenset({"before", "after", "source", "transaction", "op", "ts_ms", "ts_us", "ts_ns"})
 _HEARTBEAT_FIELDS = frozenset({"ts_ms", "ts_us", "ts_ns"})
+_NO_TEXT = "the key makes no id: it is no text"
 _POSITIONS = {"postgresql": postgres_position, "mariadb": mariadb_position, "mysql": mariadb_position}
 
 
@@ -87,15 +89,31 @@ def decode_capture(
     """Return the log entry of a captured change, None for tombstones and heartbeats.
 
     A row without one of `columns`, which its table has now, was captured before that was configured: it is incomplete.
+    So is one with a text that was cut within a character.
     Raises ForeignChange for a change that is not of the `origin`, where one is given.
     Raises SchemaChanged for a truncation, for an operation or a field that is not known, for a column that is gone,
     for an update without its *before* image; InvalidEvent for a change of a key that is not the table's primary key,
     and for values that no document can have.
     """
-    captured = parse_envelope(record)
-    if captured is None:
-        return None
-    _check_origin(captured, origin)
+    try:
+        captured = parse_envelope(record)
+        if captured is None:
+            return None
+        _check_origin(captured, origin)
+        return _changed(captured, record, collection_name, collection, description, source_epoch, columns)
+    except RecursionError:
+        raise SchemaChanged("its values are nested too deeply") from None
+
+
+def _changed(
+    captured: CapturedRow,
+    record: Received,
+    collection_name: str,
+    collection: Collection,
+    description: TableDescription,
+    source_epoch: int,
+    columns: frozenset[str],
+) -> DocumentChanged:
     document_id = _document_id(captured, record, description)
     incomplete = False
     after: dict[str, Any] | None = None
@@ -149,11 +167,11 @@ def parse_envelope(record: Received) -> CapturedRow | None:
         raise SchemaChanged("the converter wraps values in a schema: set value.converter.schemas.enable=false")
     unknown = sorted(value.keys() - _FIELDS)
     if unknown:
-        raise SchemaChanged(f"not a Debezium envelope: unknown field {', '.join(unknown)}")
+        raise SchemaChanged(f"not a Debezium envelope: unknown field {', '.join(map(repr, unknown))}")
     operation, source = value.get("op"), value.get("source")
     if operation == "t":
         raise SchemaChanged("the table was truncated: the documents that are gone are not named")
-    if operation not in {"r", "c", "u", "d"}:
+    if not isinstance(operation, str) or operation not in {"r", "c", "u", "d"}:
         raise SchemaChanged(f"unknown operation {operation!r}")
     if not isinstance(source, dict):
         raise SchemaChanged("the envelope has no source")
@@ -165,13 +183,36 @@ def parse_envelope(record: Received) -> CapturedRow | None:
 
 
 def _json_object(raw: bytes, what: str) -> dict[str, Any]:
+    """Return the object in a value or key of Debezium, with half characters where it has them. Raises SchemaChanged.
+
+    Debezium cuts a long text by Java's count, which may be in the middle of a character: half of a surrogate pair is
+    left, which orjson takes for no JSON.
+    """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise SchemaChanged(f"the {what} is not JSON: {error}") from None
+        try:
+            value = json.loads(raw, parse_constant=_refuse_constant)
+        except ValueError:
+            raise SchemaChanged(f"the {what} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise SchemaChanged(f"the {what} is not an object")
     return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_cut(value: Any) -> bool:
+    """Say whether a value has half of a character: it is not what the row holds, and no store takes it."""
+    if not isinstance(value, str) or value.isascii():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _image(value: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -184,16 +225,31 @@ def _image(value: Mapping[str, Any], name: str) -> dict[str, Any] | None:
 def _document_id(captured: CapturedRow, record: Received, description: TableDescription) -> str:
     row = captured.row
     if captured.operation == "d" and not _has_key(row, description) and record.key is not None:
-        row = _json_object(record.key, "key")
-    if not _has_key(row, description):
-        raise SchemaChanged(f"no value of the key {', '.join(description.key)}")
-    document_id = row_key(description, row)
-    if not is_id(document_id):
-        raise InvalidEvent(UNUSABLE_ID)
+        return id_in_key(record.key, description)
+    document_id = _id_of(row, description)
     before = captured.before
     moved = captured.operation == "u" and before is not None and _has_key(before, description)
-    if moved and before is not None and row_key(description, before) != document_id:
+    if moved and before is not None and _id_of(before, description) != document_id:
         raise InvalidEvent("an update changed the key, which is not the table's primary key; run verify --repair")
+    return document_id
+
+
+def id_in_key(key: bytes, description: TableDescription) -> str:
+    """Return the document id in the key of a captured record. Raises InvalidEvent for one that names no document."""
+    return _id_of(_json_object(key, "key"), description)
+
+
+def _id_of(row: Mapping[str, Any], description: TableDescription) -> str:
+    if not _has_key(row, description):
+        raise SchemaChanged(f"no value of the key {', '.join(description.key)}")
+    try:
+        document_id = row_key(description, row)
+    except (UnicodeEncodeError, RecursionError):
+        raise InvalidEvent(_NO_TEXT) from None
+    if _is_cut(document_id):
+        raise InvalidEvent(_NO_TEXT)
+    if not is_id(document_id):
+        raise InvalidEvent(UNUSABLE_ID)
     return document_id
 
 
@@ -220,11 +276,9 @@ def _complete(
                 raise ColumnAbsent(name)
             incomplete = True
             continue
-        if row[name] not in _UNAVAILABLE_FORMS:
-            continue
-        kept = before.get(name, UNAVAILABLE) if before is not None else UNAVAILABLE
-        incomplete = incomplete or kept in _UNAVAILABLE_FORMS
-        row[name] = kept
+        if row[name] in _UNAVAILABLE_FORMS:
+            row[name] = before.get(name, UNAVAILABLE) if before is not None else UNAVAILABLE
+        incomplete = incomplete or row[name] in _UNAVAILABLE_FORMS or _is_cut(row[name])
     return row, incomplete
 
 

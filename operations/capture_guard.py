@@ -34,10 +34,10 @@ from operations.capturing import (
     quarantine,
     watches,
 )
-from operations.connectors_api import ConnectClient
+from operations.connectors_api import ConnectClient, in_snapshot
 from operations.debezium_config import SKIP_UNKNOWN_DDL
 from operations.errors import CommandError
-from operations.source_watch import SourceWatch
+from operations.source_watch import SourceWatch, place_read
 from schemas.settings import Kafka
 from topics.catalogue import LOG
 
@@ -45,6 +45,8 @@ log = logging.getLogger("crossfade.capture")
 GUARD_S = 5.0
 # How long a connector may be away unnoticed.
 AWAY_S = 15.0
+# A connector that failed and has read nothing since is in order when it ran for this long.
+WELL_S = 60.0
 _RESTART_MAX_S = 300.0
 _SKIP_S = 60.0
 
@@ -113,13 +115,34 @@ async def _prepare_left(opened: Opened, halts: Halts) -> None:
 
 @dataclass(slots=True)
 class _Watched:
-    """A connector's restarts in a row, when the next may be, and since when it does not run."""
+    """A connector's restarts in a row, when the next may be, and since when it does not run.
+
+    A connector that fails at a change runs for some seconds each time before it comes to that change: it is in order
+    again when it has read beyond `failed_at`, the place to which it had read when it failed, or has run for long.
+    """
 
     count: int = 0
     due_s: float = 0.0
     noted: int = 0
     away_since_s: float | None = None
+    running_since_s: float | None = None
+    failed_at: tuple[int, ...] | None = None
     skips_until_s: float = 0.0
+
+    def failed(self, place: tuple[int, ...]) -> None:
+        """Note that it failed, and how far it had read; a failure beyond the one before is a new one."""
+        if self.failed_at is not None and place > self.failed_at:
+            self.well()
+        self.failed_at = max(place, self.failed_at or ())
+
+    def ran(self, now_s: float, place: tuple[int, ...]) -> bool:
+        """Note that it runs after a failure, and how far it has read; say whether it is in order again."""
+        self.running_since_s = now_s if self.running_since_s is None else self.running_since_s
+        return place > (self.failed_at or ()) or now_s - self.running_since_s >= WELL_S
+
+    def well(self) -> None:
+        """Forget restarts and failures."""
+        self.count, self.failed_at, self.away_since_s = 0, None, None
 
     def passed_over(self, now_s: float) -> bool:
         """Say whether statements that a connector does not understand are again to end it."""
@@ -135,6 +158,7 @@ class _Watched:
 
     def away(self, now_s: float) -> bool:
         """Note that it does not run; say whether that lasts longer than a restart."""
+        self.running_since_s = None
         self.away_since_s = now_s if self.away_since_s is None else self.away_since_s
         return now_s - self.away_since_s >= AWAY_S
 
@@ -156,9 +180,9 @@ async def _guard(
             halts.away(ports.name, GUARD, str(error))
     except CommandError as error:
         why = error.message
-    if why is None:
+    if why is None and watched.failed_at is None:
         watched.away_since_s = None
-    elif watched.away(time.monotonic()):
+    elif why is not None and watched.away(time.monotonic()):
         await quarantine(group, halts, why)
 
 
@@ -173,9 +197,12 @@ async def _guard_connector(
         if watched.passed_over(time.monotonic()):
             await _skip_unknown(client, group, skip=False)
         await _note_capturing(group, watched)
-        _release(group, halts)
-        watched.count = 0
+        if await _in_order(client, group, watched):
+            watched.well()
+            _release(group, halts)
         return None
+    if status.failed:
+        watched.failed(await _place_of(client, group))
     if status.state == "MISSING" and watched.due(time.monotonic()):
         await make_connector(client, kafka, group, keep=True)
     elif status.failed and watched.due(time.monotonic()):
@@ -186,6 +213,17 @@ async def _guard_connector(
             await _skip_unknown(client, group, skip=True)
         await client.restart(group.connector)
     return status.trouble
+
+
+async def _in_order(client: ConnectClient, group: Group, watched: _Watched) -> bool:
+    """Say whether a connector that runs does not merely come to the change again at which it failed."""
+    return watched.failed_at is None or watched.ran(time.monotonic(), await _place_of(client, group))
+
+
+async def _place_of(client: ConnectClient, group: Group) -> tuple[int, ...]:
+    """Return how far a connector has read: nowhere while it takes a snapshot, which begins anew at a later place."""
+    offset = await client.committed(group.connector) or {}
+    return () if in_snapshot(offset) else place_read(group.kind, offset)
 
 
 def _concerns(group: Group, statement: str) -> bool:

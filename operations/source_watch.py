@@ -208,6 +208,11 @@ def _read(kind: str, offset: Mapping[str, Any] | None) -> Outside:
     return replace(_place(kind, offset or {}), begun=_begun(offset))
 
 
+def place_read(kind: str, offset: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """Return how far a connector has read in its database's log; later places are higher, no place is lowest."""
+    return _place(kind, offset or {}).read
+
+
 def _place(kind: str, offset: Mapping[str, Any]) -> Outside:
     if kind == "postgres":
         return Outside((int(offset["lsn"]),)) if offset.get("lsn") else Outside()

@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 Scalar = str | int | float | bool | None
+TENANT_CHARACTERS = 128
 
 
 class Content(BaseModel):
@@ -38,6 +39,18 @@ class Content(BaseModel):
         """Return which part is above a limit, `text` or `metadata`, with its bytes; None where neither is."""
         parts = (("text", self.text_bytes()), ("metadata", self.metadata_bytes()))
         return next((part for part in parts if part[1] > limit), None)
+
+    def refusal(self, max_text_bytes: int | None) -> str:
+        """Return why Qdrant has no place for the document, without any value of it; the empty text where it has.
+
+        Only a table can hold such a document: a producer's event is refused before.
+        """
+        above = self.above(max_text_bytes) if max_text_bytes is not None else None
+        if above is not None:
+            return f"{above[0]} too long: {above[1]} bytes, kafka.max_text_bytes is {max_text_bytes}"
+        if len(self.tenant) > TENANT_CHARACTERS:
+            return f"tenant too long: {len(self.tenant)} characters, the limit is {TENANT_CHARACTERS}"
+        return ""
 
     def full_text(self) -> str:
         """Return the text columns in their order, joined by a blank line; NULL and empty columns are left out."""

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.content import Content, Scalar
+from schemas.content import TENANT_CHARACTERS, Content, Scalar
 
 CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 DocumentId = Annotated[str, Field(min_length=1, max_length=512)]
-Tenant = Annotated[str, Field(min_length=1, max_length=128)]
+Tenant = Annotated[str, Field(min_length=1, max_length=TENANT_CHARACTERS)]
 Origin = Literal["producer", "legacy", "refresh"]
 Position = tuple[int, ...]
 

@@ -109,7 +109,7 @@ async def _chunks(consumer: AIOKafkaConsumer, places: list[TopicPartition], limi
             following = {(at.topic, at.partition): await consumer.position(at) for at in places}
         except KafkaError as error:
             raise mapped(error, places[0].topic) from error
-        yield Chunk([received(record) for batch in batches.values() for record in batch], following)
+        yield Chunk([received(record) for batch in batches.values() for record in plain(batch)], following)
 
 
 async def end_offsets(

@@ -30,15 +30,12 @@ async def documents_of(
 ) -> Made:
     """Return rows as documents; `given` says that the table has a column of embeddings.
 
-    Those with a text, or metadata, over the limit are left to the agents, which refuse them.
+    Those that Qdrant has no place for are left to the agents, which refuse them.
 
     Raises EmbeddingUnavailable where the engine does not answer.
     """
-    made = Made()
-    if max_text_bytes is not None:
-        above = {row.id: row.content.above(max_text_bytes) for row in rows}
-        made.failed = {document_id: f"{part[0]} too long" for document_id, part in above.items() if part is not None}
-        rows = [row for row in rows if row.id not in made.failed] if made.failed else rows
+    made = Made(failed={row.id: why for row in rows if (why := row.content.refusal(max_text_bytes))})
+    rows = [row for row in rows if row.id not in made.failed] if made.failed else rows
     size = 4 * embedder.dimension
     ready = [row for row in rows if given and row.content.embedding is not None and len(row.content.embedding) == size]
     for start in range(0, len(ready), ROWS_A_TURN):

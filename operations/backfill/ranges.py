@@ -35,7 +35,7 @@ Refresh = Callable[[Sequence[str]], Awaitable[object]]
 class Sides:
     """What a range is read from and written to; `refresh` hands documents over to the agents.
 
-    `given` says that the table has a column of embeddings; texts above `max_text_bytes` are handed over.
+    `given` says that the table has a column of embeddings; what Qdrant has no place for is handed over.
     """
 
     name: str

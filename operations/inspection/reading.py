@@ -9,17 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from agents.assembly import MODEL, capture_of
 from agents.identities import Epochs, epochs_of
-from connectors.debezium import decode_capture
+from connectors.debezium import decode_capture, id_in_key
 from connectors.kafka.finding import Finder, finder
 from connectors.kafka.headers import partition_of
 from connectors.kafka.lag import KafkaLag, Place, Reads, pipeline
 from connectors.qdrant import open_vector_store
 from connectors.sql_connector import LegacyConnector
-from connectors.sql_values import row_key
 from domain.fold import fold
 from domain.keys import EPOCH_SHIFT, document_key, version_of
 from domain.ledger import LedgerRow
@@ -268,8 +265,8 @@ class _Kafka:
         if self._known.description is None or record.key is None:
             return False
         try:
-            return row_key(self._known.description, orjson.loads(record.key)) == self._id
-        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return id_in_key(record.key, self._known.description) == self._id
+        except (InvalidEvent, RecursionError):
             return False
 
 

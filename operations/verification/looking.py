@@ -13,7 +13,7 @@ from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk, made_by, newest_version
 from operations.verification.stores import Stores
-from schemas.content import Content, content_hash
+from schemas.content import content_hash
 
 Points = Sequence[StoredChunk]
 
@@ -92,13 +92,8 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Stores) ->
         content.tenant,
         content.metadata,
         given if given is not None and len(given) == 4 * stores.dimension else None,
-        _refused(content, stores.max_text_bytes),
+        content.refusal(stores.max_text_bytes),
     )
-
-
-def _refused(content: Content, limit: int | None) -> str:
-    above = content.above(limit) if limit else None
-    return f"{above[0]} too long: {above[1]} bytes, kafka.max_text_bytes is {limit}" if above else ""
 
 
 def _by_vector(stores: Stores, seen: Look) -> dict[str, Difference]:

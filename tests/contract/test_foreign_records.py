@@ -77,6 +77,20 @@ async def test_aborted_transactions_are_never_used_and_their_offsets_are_committ
     assert [record.key for record in desk.taken] == committed
     assert await letters_of(kafka, topic) == []
     assert [record.key async for record in tail.read_topic(kafka.bootstrap or "", topic)] == committed
+    assert await read_again(kafka, topic) == committed
+
+
+async def read_again(kafka: Kafka, topic: str) -> list[bytes | None]:
+    """Return the keys that the lane of a parked collection is shown, up to the end."""
+    place, bootstrap = (topic, 0), kafka.bootstrap or ""
+    end = (await tail.end_offsets(bootstrap, [topic]))[topic][0]
+    keys: list[bytes | None] = []
+    async with tail.read_again(bootstrap, {place: 0}) as chunks:
+        async for chunk in chunks:
+            keys += [record.key for record in chunk.records]
+            if chunk.following[place] >= end:
+                break
+    return keys
 
 
 async def test_an_open_transaction_holds_nothing_up_that_is_before_it(kafka: Kafka, topic: str, tmp_path: Path) -> None:

@@ -127,6 +127,21 @@ async def stops(world: World, batch: list[Message]) -> tuple[str, Reason, str]:
     return stopped[0]
 
 
+async def test_a_text_that_was_cut_within_a_character_stops_nothing_and_has_its_row_read_again() -> None:
+    world = World()
+
+    async def unreadable(name: str, reason: Reason, detail: str) -> None:
+        raise AssertionError(name, reason, detail)
+
+    message = change(world, 1, row("old"), row("CUT"))
+    value = (message.record.value or b"").replace(b"CUT", b"long \\ud83d")
+    message = Message(message.record._replace(value=value))
+    batch = [message, change(world, 2, row("old"), row("new"))]
+    assert await capture(batch, unreadable=unreadable, **ports(world)) == []
+    entries = world.bus.events(LOG, DocumentChanged)
+    assert [(entry.incomplete, entry.content) for entry in entries] == [(True, None), (False, content("new"))]
+
+
 async def test_a_row_that_is_wrong_by_itself_stops_nothing() -> None:
     world = World()
 

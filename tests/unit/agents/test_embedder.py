@@ -15,7 +15,7 @@ from agents.vector_writer import write_vectors
 from connectors.embedding.memory import HashingEmbedder
 from connectors.errors import EmbeddingFailed, EmbeddingUnavailable
 from domain.points import given_by
-from schemas.content import content_hash
+from schemas.content import Content, content_hash
 from schemas.documents import DocumentEmbedded
 from schemas.records import Outgoing
 from schemas.settings import EmbeddingColumn
@@ -227,17 +227,23 @@ async def test_progress_counts_within_a_document_that_is_longer_than_a_slice() -
     assert len(told(world)[0][2]) == 400
 
 
-async def test_a_text_over_the_limit_leaves_qdrant_and_is_a_failure_that_says_so() -> None:
+@pytest.mark.parametrize(
+    ("refused", "why"),
+    [
+        (content("b " * 60), "text too long: 120 bytes, kafka.max_text_bytes is 100"),
+        (content("b").model_copy(update={"tenant": "t" * 129}), "tenant too long: 129 characters, the limit is 128"),
+    ],
+    ids=["text", "tenant"],
+)
+async def test_what_qdrant_has_no_place_for_leaves_it_and_is_a_failure_that_says_so(refused: Content, why: str) -> None:
     world = await World().prepared()
     await through(world, [world.resolved("1", 5, "a a a")])
-    long = "b " * 60
-    failures = await through(world, [world.resolved("1", 6, long), world.resolved("2", 7, "c")])
-    assert [str(failure.error) for failure in failures] == [
-        "text: 120 bytes, kafka.max_text_bytes is 100: the document is not in Qdrant"
-    ]
+    failures = await through(world, [world.resolved("1", 6, content=refused), world.resolved("2", 7, "c")])
+    assert [str(failure.error) for failure in failures] == [f"{why}: the document is not in Qdrant"]
     assert await world.points("1") == [(0, 6, None)]
     assert await world.points("2") == [(0, 7, "c")]
-    await through(world, [world.resolved("1", 8, "a a a")])
+    longest = content("a a a").model_copy(update={"tenant": "t" * 128})
+    assert await through(world, [world.resolved("1", 8, content=longest)]) == []
     assert await world.points("1") == [(0, 8, "a a a")]
 
 

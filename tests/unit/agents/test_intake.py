@@ -77,6 +77,7 @@ async def test_a_structured_cloudevent_is_read_as_a_binary_one() -> None:
     [
         (b"{", b"docs/1", "event: Invalid JSON"),
         (b'{"collection":"docs","id":"1","text":"a","surprise":1}', b"docs/1", "surprise"),
+        (b'{"collection":"docs","metadata":' + b"[" * 1000 + b"]" * 1000 + b"}", b"docs/1", "recursion limit"),
         (b'{"collection":"other","id":"1","text":"a"}', b"other/1", "unknown collection 'other'"),
         (b'{"collection":"docs","id":"","text":"a"}', b"docs/", "id"),
         (b'{"collection":"docs","id":"a\\u0000b","text":"a"}', b"docs/a", "id: the id has a NUL character"),

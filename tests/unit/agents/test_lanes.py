@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
@@ -17,6 +18,7 @@ from agents.laned import named_by_key, submitted_to
 from agents.lanes import LanePorts, Lanes, Place
 from agents.runner import Retry, RoleHealth, Runner
 from connectors.errors import Misconfigured, RecordsExpired, StoreUnavailable
+from connectors.kafka.reading import PASSED_OVER
 from connectors.kafka.tail import Chunk
 from schemas.records import Received
 from tests.unit.agents.parts import World
@@ -360,7 +362,10 @@ async def test_every_record_is_applied_in_order_over_many_random_histories() -> 
         (Received(LOG, 0, 0, b"b/1", b"not json"), ""),
         (Received(LOG, 0, 0, None, b'{"id": "1"}'), ""),
         (Received(LOG, 0, 0, b"\xff", None), ""),
+        (Received(LOG, 0, 0, b"a/1", b'{"collection": "a", "more": ' + b"[" * 1000 + b"]" * 1000 + b"}"), ""),
+        (Received(LOG, 0, 0, None, cast(bytes, PASSED_OVER)), ""),
     ],
+    ids=["event", "deletion", "no JSON", "no collection", "no text", "nested", "no value to decode"],
 )
 def test_a_producers_record_is_of_the_collection_that_it_names(record: Received, name: str) -> None:
     assert submitted_to(record) == name

@@ -158,6 +158,21 @@ async def test_one_bad_record_does_not_lose_the_others(error: Exception) -> None
     assert (dead(world), runner.health.handled) == ([b"bad"], 3)
 
 
+async def test_neither_the_dead_letter_nor_the_log_of_what_pydantic_refuses_has_values_in_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+
+    async def handler(batch: Batch) -> Failures:
+        DocumentWritten.model_validate({"collection": "docs", "id": ["a secret"]})
+        return []
+
+    await runner_of(world, handler).run(submitted(world, "a"))
+    (letter,) = world.bus.inner.records(DEAD)
+    assert "id: Input should be a valid string" in read_dead_letter(letter).message
+    assert "secret" not in read_dead_letter(letter).message + caplog.text
+
+
 async def test_what_a_handler_returns_as_failed_is_dead_lettered_without_another_try() -> None:
     world, handler = World(), Script()
     await runner_of(world, handler).run(submitted(world, "worse", "a", "worse"))

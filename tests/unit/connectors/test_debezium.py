@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from connectors.debezium import UNAVAILABLE, SchemaChanged, decode_capture
+from connectors.debezium import UNAVAILABLE, SchemaChanged, decode_capture, id_in_key
 from domain.fold import LedgerState, Verdict, fold, is_echo
 from domain.legacy import ColumnDetails, TableDescription
 from domain.values import Kind
@@ -41,7 +41,7 @@ def row(**values: Any) -> dict[str, Any]:
     return {"id": 1, "body": "b", "n": 1, "crossfade_version": None} | values
 
 
-def change(operation: str, before: Any, after: Any, **other: Any) -> Received:
+def change(operation: Any, before: Any, after: Any, **other: Any) -> Received:
     source = {"connector": "postgresql", "sequence": '["1","2"]', "snapshot": "false", "ts_ms": 5}
     value = {"op": operation, "before": before, "after": after, "source": source, "ts_ms": 9, "transaction": None}
     return received({"key": {"id": 1}, "value": value | other})
@@ -131,6 +131,73 @@ def test_keys_of_several_columns_make_one_id() -> None:
     assert decoded(change("c", None, row(shop="a/b")), table).id == "a%2Fb/1"
 
 
+def cut(record: Received) -> Received:
+    """Return a change as Debezium writes it where a text was cut within a character; `received` cannot write that."""
+    return record._replace(value=(record.value or b"").replace(b"CUT", b"long \\ud83d"))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        change("u", row(), row(body="CUT")),
+        change("c", None, row(body="CUT")),
+        change("u", row(body="CUT"), row(body=UNAVAILABLE)),
+        change("u", row(), row(n="CUT")),
+    ],
+    ids=["updated", "inserted", "did not change", "metadata"],
+)
+def test_a_row_with_a_text_that_was_cut_within_a_character_is_read_again(record: Received) -> None:
+    entry = decoded(cut(record))
+    assert (entry.id, entry.incomplete, entry.content, entry.content_hash) == ("1", True, None, None)
+    assert fold(LedgerState(), 1, entry)[0] is Verdict.READ_AGAIN
+
+
+def test_a_text_that_was_cut_is_nothing_to_the_changes_after_it() -> None:
+    entry = decoded(cut(change("u", row(body="CUT"), row(body="short"))))
+    assert entry.content is not None
+    assert (entry.content.text, entry.incomplete) == ({"body": "short"}, False)
+    assert decoded(cut(change("d", row(body="CUT"), None))).deleted
+
+
+@pytest.mark.parametrize("columns", [("id",), ("shop", "id")])
+def test_a_key_with_half_a_character_is_wrong_by_itself(columns: tuple[str, ...]) -> None:
+    table = TableDescription(columns, ("body",), {"n": Kind.INTEGER}, None, None)
+    with pytest.raises(InvalidEvent, match="no text") as told:
+        decode(cut(change("c", None, row(shop="a", id="CUT"))), table)
+    assert not isinstance(told.value, SchemaChanged)
+    with pytest.raises(InvalidEvent, match="no text"):
+        id_in_key(b'{"shop": "a", "id": "\\ude00"}', table)
+
+
+def test_a_key_names_its_document() -> None:
+    assert id_in_key(b'{"id": 7}', TABLE) == "7"
+    for key in (b"7", b"{", b'{"n": 7}', b'{"id": null}', b'{"id": ' + b"[" * 900 + b"]" * 900 + b"}"):
+        with pytest.raises(InvalidEvent):
+            id_in_key(key, TABLE)
+
+
+def nested(record: Received, depth: int) -> Received:
+    return record._replace(value=(record.value or b"").replace(b'"DEEP"', b"[" * depth + b"]" * depth))
+
+
+@pytest.mark.parametrize("depth", [990, 1000, 100_000])
+@pytest.mark.parametrize(
+    "record",
+    [
+        change("c", None, row(body="DEEP")),
+        change("c", None, row(id="DEEP")),
+        change("DEEP", None, row()),
+        change("c", None, row(), source={"connector": "DEEP"}),
+    ],
+    ids=["text", "key", "operation", "connector"],
+)
+def test_values_that_are_nested_without_end_are_told_as_every_other_that_cannot_be_read(
+    record: Received, depth: int
+) -> None:
+    with pytest.raises(InvalidEvent):
+        decode(nested(record, depth))
+
+
 STRUCTURE = [
     (change("t", None, None), "truncated"),
     (change("m", None, None), "operation 'm'"),
@@ -151,6 +218,9 @@ STRUCTURE = [
     (change("c", None, "text"), "not an object"),
     (received({"key": {}, "value": {"schema": {}, "payload": {}}}), "schemas.enable"),
     (Received("t", 0, 0, b"{}", b"not json"), "not JSON"),
+    (Received("t", 0, 0, b"{}", b'{"op": NaN}'), "not JSON"),
+    (Received("t", 0, 0, b"{}", b'{"op": "\xff"}'), "not JSON"),
+    (change([], None, row()), "unknown operation"),
     (Received("t", 0, 0, b"{}", b"[1]"), "not an object"),
 ]
 

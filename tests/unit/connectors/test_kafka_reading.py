@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
+from connectors.kafka import tail
 from connectors.kafka.batches import Fetched
 from connectors.kafka.headers import received
 from connectors.kafka.reading import PASSED_OVER, POLL_BYTES, BoundedResult, CompleteRecords, Unread, plain
@@ -134,3 +135,35 @@ def test_one_poll_ends_with_the_record_that_reaches_its_bytes() -> None:
     while result.has_more():
         counts.append(len(list(plain(result.getall()))))
     assert counts == [4, 4, 2]
+
+
+async def test_what_is_read_again_has_no_record_for_offsets_with_nothing_to_handle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A transaction's control record, and the last offset of a compacted batch: only the offset goes past them."""
+
+    class Consumer:
+        async def start(self) -> None: ...
+
+        async def stop(self) -> None: ...
+
+        def assign(self, places: Sequence[TopicPartition]) -> None: ...
+
+        def seek(self, place: TopicPartition, offset: int) -> None: ...
+
+        async def beginning_offsets(self, places: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+            return dict.fromkeys(places, 0)
+
+        async def getmany(self, **_: int) -> Mapping[TopicPartition, Sequence[Any]]:
+            compacted = bytearray(batch_of([(b"k", b"a", ())]))
+            compacted[23:27] = (4).to_bytes(4, "big")
+            return {AT: read(with_checksum(bytes(compacted)))}
+
+        async def position(self, place: TopicPartition) -> int:
+            return 5
+
+    monkeypatch.setattr(tail, "complete_consumer", lambda *_, **__: Consumer())
+    async with tail.read_again("kafka:9092", {(AT.topic, AT.partition): 0}) as chunks:
+        chunk = await anext(chunks)
+    assert [(record.offset, record.value) for record in chunk.records] == [(0, b"a")]
+    assert chunk.following == {(AT.topic, AT.partition): 5}

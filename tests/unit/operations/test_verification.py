@@ -85,13 +85,23 @@ async def test_a_repair_appends_a_refresh_for_each_difference(place: Place) -> N
     assert (len(entries), run.repaired) == (2, 2)
 
 
-async def test_a_text_that_is_too_long_for_qdrant_is_reported_each_time_and_repaired_never(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (Content(text={"body": "x" * 21}), "text too long: 21 bytes, kafka.max_text_bytes is 20"),
+        (Content(text={"body": "x"}, tenant="t" * 129), "tenant too long: 129 characters, the limit is 128"),
+    ],
+    ids=["text", "tenant"],
+)
+async def test_what_qdrant_has_no_place_for_is_reported_each_time_and_repaired_never(
+    place: Place, given: Content, why: str
+) -> None:
     place.max_text_bytes = 20
-    place.legacy.write_directly("long", Content(text={"body": "x" * 21}))
+    place.legacy.write_directly("long", given)
     for _ in range(2):
         run = await place.verify(3, repair=True)
         assert (run.verdict, kinds(run), run.repaired) == ("different", {"long": "missing"}, 0)
-        assert run.differences[0].detail == "text too long: 21 bytes, kafka.max_text_bytes is 20"
+        assert run.differences[0].detail == why
     assert place.bus.records(LOG) == []
     await place.point("long", "what it was before")
     run = await place.verify(3, repair=True)
