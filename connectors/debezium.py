@@ -25,7 +25,7 @@ from domain.keys import UNUSABLE_ID, is_id
 from domain.legacy import TableDescription
 from domain.positions import is_snapshot, mariadb_position, postgres_position
 from schemas.cloudevents import InvalidEvent, explain, unreadable
-from schemas.content import content_hash
+from schemas.content import Content, content_hash
 from schemas.documents import DocumentChanged, Position
 from schemas.records import Received
 from schemas.settings import Collection
@@ -137,15 +137,22 @@ def _changed(
         raise InvalidEvent(explain(error)) from None
     if after is None or incomplete or is_echo(changed):
         return changed
-    form = collection.embedding.format if collection.embedding else None
-    values = CapturedValues(description.details, snapshot=changed.snapshot)
     try:
-        for name in (*description.text, *([description.tenant] if description.tenant else [])):
-            values.require_sure(name, after.get(name))
-        content = row_content(description, form, after, values)
+        content = _content(collection, description, after, snapshot=changed.snapshot)
     except InexactValue:
         return changed.model_copy(update={"incomplete": True})
     return changed.model_copy(update={"content": content, "content_hash": content_hash(content)})
+
+
+def _content(
+    collection: Collection, description: TableDescription, after: Mapping[str, Any], *, snapshot: bool
+) -> Content:
+    """Return the content of a captured row. Raises InexactValue."""
+    values = CapturedValues(description.details, snapshot=snapshot)
+    for name in (*description.text, *([description.tenant] if description.tenant else [])):
+        values.require_sure(name, after.get(name))
+    form = collection.embedding.format if collection.embedding else None
+    return row_content(description, form, after, values)
 
 
 def _check_origin(captured: CapturedRow, origin: Origin | None) -> None:

@@ -12,7 +12,7 @@ from domain.legacy import Finding
 
 _NAMES = "SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"
 # Denied: to a user in a database, a command on a table or a column, a privilege.
-_DENIED = (1044, 1142, 1143, 1227)
+DENIED = (1044, 1142, 1143, 1227)
 _GRANT = re.compile(r"GRANT (.+?) ON (\*|`(?:[^`]|``)*`)\.\* TO ")
 
 
@@ -42,7 +42,7 @@ async def _may_write(session: Session, reference: str) -> bool:
         try:
             await session.fetch(f"EXPLAIN {statement}")
         except pymysql.err.MySQLError as refused:
-            if refused.args[0] in _DENIED:
+            if refused.args[0] in DENIED:
                 return False
     return True
 

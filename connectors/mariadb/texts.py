@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import codecs
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 ENCODING = "crossfade_mariadb"
 _REPLACEMENT = "\ufffd"
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def decoded(data: bytes, errors: str = "strict") -> tuple[str, int]:
+def decoded(data: ReadableBuffer, errors: str = "strict") -> tuple[str, int]:
     """Return the text of bytes, and how many those were; no bytes are refused, whatever `errors` says."""
     try:
         return codecs.utf_8_decode(data, "strict", True)
@@ -24,7 +28,7 @@ def decoded(data: bytes, errors: str = "strict") -> tuple[str, int]:
         text, _ = codecs.utf_8_decode(data, "surrogatepass", True)
     except UnicodeDecodeError:
         text, _ = codecs.utf_8_decode(data, "replace", True)
-    return _HALF.sub(_REPLACEMENT, text), len(data)
+    return _HALF.sub(_REPLACEMENT, text), memoryview(data).nbytes
 
 
 def _codec(name: str) -> codecs.CodecInfo | None:
