@@ -59,6 +59,22 @@ async def test_what_is_not_configured_does_not_travel_and_a_text_above_the_limit
 
 
 @pytest.mark.parametrize("connector", CONNECTORS)
+async def test_a_text_that_is_cut_within_a_character_has_its_row_read_again(connector: Connector, shop: Shop) -> None:
+    database = await shop.database(connector, "acme")
+    await database.execute("insert into articles (id, title, body) values (1, 't', 'b')")
+    ports = (await shop.captured(acme=shop.collection(connector, "acme")))["acme"]
+    assert ports.capture is not None
+    await shop.records(ports.capture.topic, 1)
+    # Two of Java's characters each, and an odd number of those is kept.
+    assert shop.kafka.max_text_bytes % 2 == 0
+    await database.execute(f"update articles set body = repeat('🎈', {shop.kafka.max_text_bytes}) where id = 1")
+    await database.execute("update articles set body = 'short' where id = 1")
+    _, cut, last = await shop.changes(ports, 3)
+    assert (cut.id, cut.incomplete, cut.content) == ("1", True, None)
+    assert bodies([last]) == [("1", "short")]
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
 async def test_a_column_that_is_configured_later_travels_from_then_on_without_a_new_snapshot(
     connector: Connector, shop: Shop
 ) -> None:
