@@ -94,10 +94,10 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
     kinds = layout.key_kinds
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
     values = [given(kind, part) for key in keys for kind, part in zip(kinds, key, strict=True)]
-    compared = [compared(column) for column in layout.key_columns]
+    places = [compared(column) for column in layout.key_columns]
     if len(names) == 1:
-        return f"{names[0]} IN ({', '.join(compared * len(keys))})", values
-    one = "(" + " AND ".join(f"{name} = {place}" for name, place in zip(names, compared, strict=True)) + ")"
+        return f"{names[0]} IN ({', '.join(places * len(keys))})", values
+    one = "(" + " AND ".join(f"{name} = {place}" for name, place in zip(names, places, strict=True)) + ")"
     return "(" + " OR ".join([one] * len(keys)) + ")", values
 
 
@@ -149,7 +149,7 @@ def _beyond(layout: Layout, key: tuple[str, ...], sign: str, last: str) -> tuple
     steps, values = [], [parts[0]]
     for number, name in enumerate(names):
         same = [f"{names[n]} = {places[n]}" for n in range(number)]
-        compared = last if number == len(names) - 1 else sign
-        steps.append("(" + " AND ".join([*same, f"{name} {compared} {places[number]}"]) + ")")
+        operator = last if number == len(names) - 1 else sign
+        steps.append("(" + " AND ".join([*same, f"{name} {operator} {places[number]}"]) + ")")
         values += parts[: number + 1]
     return f"{names[0]} {sign}= {places[0]} AND ({' OR '.join(steps)})", values

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 ENCODING = "crossfade_mariadb"
 _REPLACEMENT = "\ufffd"
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def decoded(data: ReadableBuffer, errors: str = "strict") -> tuple[str, int]:
-    """Return the text of bytes, and how many those were; no bytes are refused, whatever `errors` says."""
+def decoded(data: Any, errors: str = "strict") -> tuple[str, int]:
+    """Return the text of a buffer of bytes, and how many those were; no bytes are refused, whatever `errors` says."""
     try:
         return codecs.utf_8_decode(data, "strict", True)
     except UnicodeDecodeError:
