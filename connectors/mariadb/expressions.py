@@ -94,10 +94,10 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
     kinds = layout.key_kinds
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
     values = [given(kind, part) for key in keys for kind, part in zip(kinds, key, strict=True)]
-    compared = [compared(column) for column in layout.key_columns]
+    places = [compared(column) for column in layout.key_columns]
     if len(names) == 1:
-        return f"{names[0]} IN ({', '.join(compared * len(keys))})", values
-    one = "(" + " AND ".join(f"{name} = {place}" for name, place in zip(names, compared, strict=True)) + ")"
+        return f"{names[0]} IN ({', '.join(places * len(keys))})", values
+    one = "(" + " AND ".join(f"{name} = {place}" for name, place in zip(names, places, strict=True)) + ")"
     return "(" + " OR ".join([one] * len(keys)) + ")", values
 
 
