@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from connectors.mariadb.expressions import key_condition
 from connectors.mariadb.search import conditions
 from connectors.sql_layout import Column, Layout
 from connectors.sql_search import SCORE, free_name
@@ -37,3 +38,11 @@ def test_a_text_is_compared_in_the_columns_own_character_set() -> None:
     assert values == ["x", "x"]
     (given, _) = conditions(layout("tag"), "default", {"tag": "x"})
     assert "t.`tag` = %s AND" in given
+
+
+def test_a_key_is_compared_in_its_own_character_set() -> None:
+    table = layout()
+    assert key_condition(table, [("a",), ("b",)]) == ("t.`id` IN (%s, %s)", ["a", "b"])
+    key = Column("id", "varchar(9)", Kind.TEXT, collation=("latin1", "latin1_bin"))
+    latin = Layout("documents", table.collection, "d", "t", {**table.columns, "id": key})
+    assert key_condition(latin, [("a",)])[0] == "t.`id` IN (CONVERT(%s USING latin1) COLLATE latin1_bin)"
