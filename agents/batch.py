@@ -15,6 +15,7 @@ from schemas.documents import DocumentResolved
 from schemas.records import Received
 from schemas.settings import Collection, Kafka
 from topics.captures import Capture
+from topics.catalogue import LOG, SUBMITTED
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
@@ -94,3 +95,7 @@ class Surroundings:
     max_text_bytes: int = 1024 * 1024
     kafka: Kafka = field(default_factory=Kafka)
     producer_epoch: int = FIRST_EPOCH
+
+    def epoch_of(self, topic: str) -> int:
+        """Return the epoch of a topic: those of other topics' records are in the events, or in the topic's name."""
+        return self.epoch if topic == LOG else self.producer_epoch if topic == SUBMITTED else FIRST_EPOCH

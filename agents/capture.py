@@ -76,7 +76,7 @@ async def capture(
             continue
         if changed is None:
             continue
-        at = (record.topic, record.partition, changed.position, changed.occurred_at_ms)
+        at = (record.topic, record.partition, changed.position, changed.occurred_at_ms, record.timestamp_ms)
         if places is not None and unreadable is not None and places.went_back(*at):
             said = f"a change came from {changed.position}, before what was captured already"
             await unreadable(ports.name, Reason.SERVER, said)

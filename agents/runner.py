@@ -172,7 +172,8 @@ class Runner:
         log.warning("%s: dead letter of %s/%d/%d: %s", self.role, record.topic, record.partition, record.offset, error)
         answers = self._answers(failure)
         for limit in (record_limit(record.topic + SUFFIX, self.around.kafka), *_SMALLER_BYTES):
-            letter = dead_letter(record, stage=self.role, error=error, attempt=self.retry.attempts, limit=limit)
+            attempts, epoch = self.retry.attempts, self.around.epoch_of(record.topic)
+            letter = dead_letter(record, stage=self.role, error=error, attempt=attempts, limit=limit, epoch=epoch)
             try:
                 await self._publish([letter, *answers])
                 break

@@ -58,7 +58,7 @@ async def recorded_witnesses(ledger: Ledger, name: str) -> tuple[Witness, ...]:
 
 
 async def record_witnesses(ledger: Ledger, name: str, witnesses: Sequence[Witness]) -> None:
-    """Record the points that a collection is to be known again by; none when it was made equal anew."""
+    """Record the points that a collection is to be known again by."""
     await ledger.set_identity(f"witnesses.{name}"[:_NAME_LENGTH], as_text(witnesses))
 
 

@@ -25,11 +25,6 @@ EMBEDDING_TYPES: dict[str, tuple[str, ...]] = {
     "float32": ("bytea", "blob", "mediumblob", "longblob", "tinyblob", "varbinary", "binary"),
 }
 
-NOT_PRIMARY = (
-    "the key is not the table's primary key: an update that changes it is captured as one event of two documents, "
-    "goes to the dead letters, and is repaired by verify --repair"
-)
-
 UNSORTED = (
     "no index has the key's columns in their order: each page that a backfill or verify reads sorts the whole table"
 )

@@ -84,7 +84,7 @@ class Layout:
         if collection.tenant is not None and self._kind(collection.tenant) not in KEY_KINDS:
             what = f"column {collection.tenant} of type {self.columns[collection.tenant].sql_type}"
             raise Misconfigured(f"{self.name}: {what} cannot be a tenant")
-        used = (*collection.text, *collection.metadata, *([collection.tenant] if collection.tenant else []))
+        used = collection.content_columns
         details = {name: given for name in used if (given := self.columns[name].details) is not None}
         place = f"{self.schema}.{self.table}"
         return TableDescription(collection.key, collection.text, kinds, collection.tenant, embedding, details, place)

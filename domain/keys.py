@@ -116,3 +116,8 @@ def version_of(epoch: int, offset: int) -> int:
     if not 0 <= offset < 1 << EPOCH_SHIFT:
         raise ValueError(f"offset {offset} is not in 0..2^{EPOCH_SHIFT}")
     return epoch << EPOCH_SHIFT | offset
+
+
+def epoch_and_offset(version: int) -> tuple[int, int]:
+    """Return what `version_of` made a version of."""
+    return version >> EPOCH_SHIFT, version & ((1 << EPOCH_SHIFT) - 1)

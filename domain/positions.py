@@ -56,21 +56,26 @@ def _stage(source: Mapping[str, Any]) -> int:
 
 @dataclass(slots=True)
 class StreamPlaces:
-    """The highest position and the latest time of what was captured, for each partition of capture's topics.
+    """The highest position and the latest times of what was captured, for each partition of capture's topics.
 
-    A connector that starts again delivers again what was delivered before: lower positions, of times that were seen. A
-    change of a lower position that happened later than everything seen is of a log that began again: the server was
-    replaced, restored or reset. By its position it would count as a second delivery.
+    A connector that starts again delivers again what was delivered before: lower positions, of times that were seen, or
+    where a worker started in between, of times before the higher position was captured. A change of a lower position
+    that happened later than that is of a log that began again: the server was replaced, restored or reset. By its
+    position it would count as a second delivery.
     """
 
     _highest: dict[tuple[str, int], tuple[Position, int]] = field(default_factory=dict)
 
-    def went_back(self, topic: str, partition: int, position: Position, occurred_at_ms: int) -> bool:
-        """Note a captured change; say whether the database's log went back before it."""
+    def went_back(
+        self, topic: str, partition: int, position: Position, occurred_at_ms: int, captured_at_ms: int
+    ) -> bool:
+        """Note a captured change, and when it came to the topic; say whether the database's log went back before it."""
         if len(position) < 2 or position[1] != _STREAM:  # a snapshot row is at no place of the stream
             return False
         highest, latest_ms = self._highest.get((topic, partition), ((), occurred_at_ms))
         if position < highest and occurred_at_ms > latest_ms:
             return True
-        self._highest[topic, partition] = max(position, highest), max(occurred_at_ms, latest_ms)
+        if position > highest:
+            highest, latest_ms = position, max(latest_ms, captured_at_ms)
+        self._highest[topic, partition] = highest, max(latest_ms, occurred_at_ms)
         return False

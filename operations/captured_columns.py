@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,18 +11,20 @@ from connectors.sql_layout import VERSION_COLUMN
 from operations.debezium_config import TABLE_LIST, exactly
 from schemas.settings import Kafka
 
-COLUMN_LIST, DATABASE_LIST = "column.include.list", "database.include.list"
+COLUMN_LIST, DATABASE_LIST, KEY_LIST = "column.include.list", "database.include.list", "message.key.columns"
+_SEPARATOR = re.compile(r"[\s:;,]")
 
 
 def columns_of(kafka: Kafka, members: Sequence[CollectionPorts]) -> dict[str, str]:
     """Return what a connector's configuration says of the columns that travel: those of documents, and the version."""
-    names, long = {}, {}
+    keys, names, long = {}, {}, {}
     for ports in members:
         if ports.capture is not None:
-            settings = ports.settings
-            names[ports.capture.table] = [*settings.columns, VERSION_COLUMN]
-            long[ports.capture.table] = [*settings.text, *settings.metadata, *filter(None, [settings.tenant])]
-    return Columns(names, long, kafka.max_text_bytes + 1, kafka.max_record_bytes).config()
+            table, settings = ports.capture.table, ports.settings
+            keys[table] = settings.key
+            names[table] = [*settings.columns, VERSION_COLUMN]
+            long[table] = settings.content_columns
+    return Columns(keys, names, long, kafka.max_text_bytes + 1, kafka.max_record_bytes).config()
 
 
 def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, str]:
@@ -39,6 +42,10 @@ def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, st
         for column in ([each for each in known if each.startswith(f"{table}\\.")] or [_every_column(table)])
     ]
     lists[COLUMN_LIST] = ",".join(sorted({*config[COLUMN_LIST].split(","), *columns}))
+    keys = [
+        each for each in current.get(KEY_LIST, "").split(";") if each.partition(":")[0] in map(_in_key_list, others)
+    ]
+    lists[KEY_LIST] = ";".join(sorted({*config[KEY_LIST].split(";"), *keys}))
     return lists
 
 
@@ -46,10 +53,13 @@ def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, st
 class Columns:
     """What of its tables a connector sends, by table; what it sends of a row must fit into `record_bytes`.
 
+    The record of a change has the configured `keys` for its key, whatever the primary key is: all changes of a document
+    are in one partition, in order, and an update that gives a row to another document is a deletion and a creation.
     Of a `long` column it sends `text_chars` characters at the most, more than a document may have: a text above that
     limit is refused as every other, instead of ending the connector.
     """
 
+    keys: Mapping[str, Sequence[str]]
     names: Mapping[str, Sequence[str]]
     long: Mapping[str, Sequence[str]]
     text_chars: int
@@ -59,6 +69,11 @@ class Columns:
         """Give the part of a connector's configuration that says so."""
         return {
             COLUMN_LIST: _listed(self.names),
+            KEY_LIST: ";".join(
+                sorted(
+                    f"{_in_key_list(exactly(table))}:{','.join(map(exactly, key))}" for table, key in self.keys.items()
+                )
+            ),
             f"column.truncate.to.{self.text_chars}.chars": _listed(self.long),
             # The worker of a Kafka Connect that is not crossfade's own sends 1 MiB at the most.
             "producer.override.max.request.size": str(self.record_bytes),
@@ -68,6 +83,11 @@ class Columns:
 def _every_column(table_pattern: str) -> str:
     """Give the pattern of all columns of a table, by the pattern of the table."""
     return f"{table_pattern}\\..*"
+
+
+def _in_key_list(table_pattern: str) -> str:
+    """Give the pattern of a table without the characters that separate the parts of the list of keys."""
+    return _SEPARATOR.sub(lambda found: rf"\x{{{ord(found[0]):x}}}", table_pattern)
 
 
 def _listed(columns: Mapping[str, Sequence[str]]) -> str:

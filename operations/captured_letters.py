@@ -1,13 +1,15 @@
-"""Reads the captured changes among dead letters, as capture would now: what their tables are is asked once."""
+"""What the databases tell of dead letters: the captured changes among them, read as capture would now, and epochs."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from agents.assembly import capture_of
+from agents.identities import Epochs, epochs_of
 from connectors.debezium import decode_capture
 from connectors.sql_connector import LegacyConnector
 from domain.legacy import TableDescription
+from operations.errors import CommandError
 from operations.migration.looking import Databases, answered
 from operations.superseding import record_of
 from schemas.cloudevents import InvalidEvent
@@ -20,6 +22,10 @@ from topics.captures import Capture
 async def _table(settings: Settings, name: str, legacy: LegacyConnector) -> tuple[TableDescription, Capture | None]:
     capture = await capture_of(legacy.ledger, settings.kafka, name, settings.collections[name])
     return legacy.table.description, capture
+
+
+async def _epochs(legacy: LegacyConnector) -> Epochs:
+    return await epochs_of([legacy.ledger])
 
 
 class CapturedLetters:
@@ -42,6 +48,19 @@ class CapturedLetters:
             return decode_capture(record_of(letter), name, self._settings.collections[name], description, epoch)
         except InvalidEvent:
             return None
+
+    async def epochs(self) -> Epochs:
+        """Return the epochs of the log and of the submitted topic. Raises CommandError where no database tells them."""
+        found, errors = [], []
+        for name in self._settings.collections:
+            epochs, error = await answered(self._databases.ask(name, _epochs))
+            if epochs is not None:
+                found.append(epochs)
+            errors.append(f"{name}: {error}")
+        if not found:
+            why = "; ".join(errors) or "there is no collection"
+            raise CommandError("Whether anything newer was accepted cannot be told without a database.", why)
+        return Epochs(max(one.version for one in found), max(one.producer for one in found))
 
     async def close(self) -> None:
         """Give the connections back."""

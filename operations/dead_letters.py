@@ -1,4 +1,4 @@
-"""Reads and replays dead letters. What was replayed is remembered in a compacted topic, one record a partition."""
+"""Reads and replays dead letters, each once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from connectors.errors import Misconfigured
+from agents.identities import Epochs
 from connectors.kafka import tail
 from connectors.kafka.admin import partition_counts, topic_names
 from connectors.kafka.headers import partition_of
 from connectors.ports import Bus
-from domain.keys import document_key
-from operations.replay_marks import ReplayMarks
+from domain.keys import document_key, epoch_and_offset
+from operations.replayed import Replays, replays_of
 from operations.superseding import Newer, Subject, in_order, newer_than, older_letters, record_of, subject_of
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
@@ -22,7 +22,7 @@ from schemas.documents import DocumentChanged, DocumentResolved, DocumentSubmitt
 from schemas.records import Outgoing, Received, size_of
 from schemas.settings import Collection, Settings
 from topics.catalogue import LOG, RESOLVED, SUBMITTED
-from topics.provisioning import REPLAYED, desired_topics
+from topics.provisioning import desired_topics
 
 SOURCE = "crossfade/dlt-replay"
 _BATCH = 100
@@ -30,6 +30,7 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _NOT_FORCED = "its content cannot be a change of its own; `crossfade verify --repair` brings what the table holds"
 Captured = Callable[[DeadLetter], Awaitable[DocumentChanged | None]]
 """Reads the captured change of a letter, None for a letter that is none, or that cannot be read."""
+KnownEpochs = Callable[[], Awaitable[Epochs]]
 
 
 _NO_COLLECTIONS: Mapping[str, Collection] = MappingProxyType({})
@@ -37,6 +38,10 @@ _NO_COLLECTIONS: Mapping[str, Collection] = MappingProxyType({})
 
 async def _nothing_captured(_: DeadLetter) -> DocumentChanged | None:
     return None
+
+
+async def _first_epochs() -> Epochs:
+    return Epochs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +98,6 @@ async def letters(bootstrap: str, topic: str) -> AsyncIterator[DeadLetter]:
             continue
 
 
-async def marks_of(bootstrap: str) -> dict[tuple[str, int], ReplayMarks]:
-    """Return what was replayed, by dead-letter topic and partition."""
-    found: dict[tuple[str, int], ReplayMarks] = {}
-    async for record in tail.read_topic(bootstrap, REPLAYED):
-        topic, _, partition = (record.key or b"").decode().rpartition("/")
-        try:
-            found[topic, int(partition)] = ReplayMarks.decode(record.value or b"")
-        except ValueError as error:
-            raise Misconfigured(f"{REPLAYED}/{record.partition}/{record.offset}: {error}") from error
-    return found
-
-
 def replay_of(letter: DeadLetter, now_ms: int, collections: Mapping[str, Collection] = _NO_COLLECTIONS) -> Outgoing:
     """Return what to publish for a dead letter.
 
@@ -159,19 +152,22 @@ def _floats(packed: bytes) -> list[float]:
 
 
 async def forced(
-    bootstrap: str, letter: DeadLetter, now_ms: int, collections: Mapping[str, Collection]
+    bootstrap: str, letter: DeadLetter, now_ms: int, collections: Mapping[str, Collection], epochs: Epochs
 ) -> Outgoing | None:
     """Return a letter's content as a new change, for a document that has newer content; None where it cannot be one.
 
-    A change that was captured is none: the table holds what is newer.
+    A change that was captured is none: the table holds what is newer. One of a log before this one is not there now.
     """
     if letter.original.topic == SUBMITTED:
         return letter.original
     subject = subject_of(letter)
-    if subject is None or subject.log_offset is None:
+    if subject is None or subject.version is None:
+        return None
+    epoch, offset = epoch_and_offset(subject.version)
+    if epoch != epochs.version:
         return None
     partitions = (await partition_counts(bootstrap, [LOG])).get(LOG, 1)
-    record = await tail.record_at(bootstrap, LOG, partition_of(subject.key, partitions), subject.log_offset)
+    record = await tail.record_at(bootstrap, LOG, partition_of(subject.key, partitions), offset)
     if record is None or record.key != subject.key:
         return None
     changed, _ = decode(record, DocumentChanged)
@@ -188,28 +184,30 @@ async def replay(
     force: bool = False,
     captured: Captured = _nothing_captured,
     collections: Mapping[str, Collection] = _NO_COLLECTIONS,
+    known_epochs: KnownEpochs = _first_epochs,
 ) -> list[Replayed]:
     """Publish the selected dead letters in the order of their offsets and remember them; return what became of each.
 
     Several letters of a document are published in the order of their changes. A letter of whose document something
     newer was accepted is left out; `force` makes it a new change. A letter is remembered after the brokers acknowledged
     its record: ended in between, it is published again by the next run, as it is by two runs at the same time.
-    `captured` reads a captured change.
+    `captured` reads a captured change; `known_epochs` returns the epochs of the log and of the submitted topic.
     """
     done: list[Replayed] = []
-    marks = await marks_of(bootstrap)
+    replays = await replays_of(bootstrap, [topic + SUFFIX for topic in selection.topics])
     subjects = [
         subject
-        async for letter in _chosen(bootstrap, selection, marks)
+        async for letter in _chosen(bootstrap, selection, replays)
         if _unusable(letter) is None
         and (subject := subject_of(letter, await captured(letter), collections)) is not None
     ]
-    newer = await newer_than(bootstrap, subjects)
+    epochs = await known_epochs() if subjects else Epochs()
+    newer = await newer_than(bootstrap, subjects, epochs)
     left = [one for one in subjects if force or one.letter not in newer]
     older = older_letters(left)
     ordered = in_order(one for one in left if one.letter not in older)
     # As it was when the facts were gathered: what is published changes it.
-    before = dict(marks)
+    before = replays.copy()
     batch: list[tuple[Replayed, Outgoing]] = []
     size = 0
     async for letter in _ordered(bootstrap, selection, before, ordered):
@@ -224,7 +222,7 @@ async def replay(
         elif place not in newer:
             outgoing = replay_of(letter, now_ms, collections)
         elif force:
-            outgoing = await forced(bootstrap, letter, now_ms, collections)
+            outgoing = await forced(bootstrap, letter, now_ms, collections, epochs)
             if outgoing is None:
                 done.append(Replayed(*place, "", "superseded", _NOT_FORCED, newer[place]))
         else:
@@ -235,31 +233,27 @@ async def replay(
         batch.append((Replayed(*place, outgoing.topic, why=_why(over) if over else "", newer=over), outgoing))
         size += size_of(outgoing)
         if len(batch) == _BATCH or size > _BATCH_BYTES:
-            done += await _publish(bus, batch, marks, dry_run)
+            done += await _publish(bus, batch, replays, dry_run)
             batch, size = [], 0
-    return done + await _publish(bus, batch, marks, dry_run)
+    return done + await _publish(bus, batch, replays, dry_run)
 
 
-async def _chosen(
-    bootstrap: str, selection: Selection, marks: Mapping[tuple[str, int], ReplayMarks]
-) -> AsyncIterator[DeadLetter]:
+async def _chosen(bootstrap: str, selection: Selection, replays: Replays) -> AsyncIterator[DeadLetter]:
     for topic in selection.topics:
         async for letter in letters(bootstrap, topic):
-            at = letter.letter
-            known = marks.get((at.topic, at.partition), ReplayMarks())
-            if selection.takes(at) and (at.offset not in known or selection.again):
+            if selection.takes(letter.letter) and (selection.again or letter.letter not in replays):
                 yield letter
 
 
 async def _ordered(
     bootstrap: str,
     selection: Selection,
-    marks: Mapping[tuple[str, int], ReplayMarks],
+    replays: Replays,
     several: Sequence[Subject],
 ) -> AsyncIterator[DeadLetter]:
     """Yield the chosen letters, at the end those of documents that have several, in the given order."""
     later = {one.letter for one in several}
-    async for letter in _chosen(bootstrap, selection, marks):
+    async for letter in _chosen(bootstrap, selection, replays):
         if (letter.letter.topic, letter.letter.partition, letter.letter.offset) not in later:
             yield letter
     for one in several:
@@ -283,20 +277,13 @@ def _why(newer: Newer) -> str:
 
 
 async def _publish(
-    bus: Bus, batch: Sequence[tuple[Replayed, Outgoing]], marks: dict[tuple[str, int], ReplayMarks], dry_run: bool
+    bus: Bus, batch: Sequence[tuple[Replayed, Outgoing]], replays: Replays, dry_run: bool
 ) -> list[Replayed]:
     steps = [step for step, _ in batch]
     if dry_run or not batch:
         return steps
-    changed: set[tuple[str, int]] = set()
     for step in steps:
-        at = (step.topic, step.partition)
-        marks[at] = marks.get(at, ReplayMarks()).add(step.offset)
-        changed.add(at)
+        replays.add(step.topic, step.partition, step.offset)
     await bus.publish([outgoing for _, outgoing in batch])
-    await bus.publish([_mark(at, marks[at]) for at in sorted(changed)])
+    await bus.publish([replays.record(*at) for at in sorted({(step.topic, step.partition) for step in steps})])
     return steps
-
-
-def _mark(at: tuple[str, int], marks: ReplayMarks) -> Outgoing:
-    return Outgoing(REPLAYED, f"{at[0]}/{at[1]}".encode(), marks.encode())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agents.assembly import HALTED, Opened, open_all, record_capture
-from agents.witnesses import record_witnesses
+from agents.witnesses import record_witnesses, sample
 from connectors.kafka.admin import topic_names
 from connectors.kafka.tail import committed_offsets, end_offsets
 from connectors.postgres.slots import drop_slot
@@ -201,7 +201,8 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
             f"{name}: the stores are not equal after {_ROUNDS} repairs; the collection stays stopped.",
             f"See what differs: crossfade verify {name}",
         )
-    await record_witnesses(ports.ledger, name, ())
+    # At once: a worker that is stopped before it looks would not know them again.
+    await record_witnesses(ports.ledger, name, await sample(ports.vectors, name))
     await ports.ledger.record(f"{HALTED}.{name}", 0)
     progress(f"{name}: {run.legacy_documents} documents, both stores equal; it is in service again")
     return Recaptured(name, ports.source_epoch, run.legacy_documents, repaired, time.monotonic() - started)

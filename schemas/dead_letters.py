@@ -28,10 +28,13 @@ ATTEMPT = "crossfade.errors.attempt"
 CUT = "crossfade.errors.cut"
 RECORDS = "crossfade.errors.unread.records"
 TIMESTAMP = "crossfade.errors.timestamp"
-ERROR_HEADERS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, ERROR_CLASS, ERROR_MESSAGE, ATTEMPT, TIMESTAMP})
+EPOCH = "crossfade.errors.epoch"
+ERROR_HEADERS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, ERROR_CLASS, ERROR_MESSAGE, ATTEMPT, TIMESTAMP, EPOCH})
 _OURS = ERROR_HEADERS | {CUT, RECORDS}
 # With the names of the headers far below what a dead-letter topic takes beyond its source.
 MESSAGE_BYTES = 4096
+# Of a letter that does not say it: topics were never made again before letters said it.
+_FIRST_EPOCH = 1
 # What a cut letter keeps of a key and of the headers, at most.
 _KEY_BYTES = 4096
 _HEADER_BYTES = 16 * 1024
@@ -44,8 +47,9 @@ class DeadLetter:
 
     `partition` and `offset` are those of the original. `attempt` counts the tries before it was given up. `unread`
     counts the records, up to that offset, that could not be read, 0 where it was read: the original's value is then
-    what the broker keeps. `time_ms` is the original's time, 0 where the letter does not say. `cut` names the parts
-    (key, value, headers) that are kept cut, with their length and hash.
+    what the broker keeps. `time_ms` is the original's time, 0 where the letter does not say. `epoch` is that of its
+    topic, which begins anew with each epoch. `cut` names the parts (key, value, headers) that are kept cut, with their
+    length and hash.
     """
 
     letter: Received
@@ -58,14 +62,24 @@ class DeadLetter:
     attempt: int
     unread: int = 0
     time_ms: int = 0
+    epoch: int = _FIRST_EPOCH
     cut: Mapping[str, Any] = field(default_factory=dict)
 
 
-def dead_letter(record: Received, *, stage: str, error: Exception, attempt: int, limit: int = _UNLIMITED) -> Outgoing:
+def dead_letter(
+    record: Received,
+    *,
+    stage: str,
+    error: Exception,
+    attempt: int,
+    limit: int = _UNLIMITED,
+    epoch: int = _FIRST_EPOCH,
+) -> Outgoing:
     """Return what to publish for a record that cannot be used: the same key, value and headers, and the error's.
 
     The trace context is left out, because the one who publishes adds its own. Kafka's clients refuse a record without
     key and value; such a one gets an empty key. `stage` is the role that gave up. Above `limit` bytes it is cut.
+    `epoch` is that of the record's topic.
     """
     error_type = type(error)
     told = {
@@ -77,6 +91,7 @@ def dead_letter(record: Received, *, stage: str, error: Exception, attempt: int,
         ERROR_MESSAGE: str(error),
         ATTEMPT: str(attempt),
         TIMESTAMP: str(record.timestamp_ms),
+        EPOCH: str(epoch),
     }
     if record.unread:
         told[RECORDS] = str(record.records)
@@ -130,7 +145,7 @@ def read_dead_letter(record: Received) -> DeadLetter:
         raise InvalidEvent(f"no dead letter: the headers {TOPIC}, {PARTITION} and {OFFSET} are needed")
     try:
         numbers = int(partition), int(offset), int(record.header(ATTEMPT) or 1), int(record.header(RECORDS) or 0)
-        time_ms = int(record.header(TIMESTAMP) or 0)
+        time_ms, epoch = int(record.header(TIMESTAMP) or 0), int(record.header(EPOCH) or _FIRST_EPOCH)
         cut = orjson.loads(record.header(CUT) or "{}")
     except ValueError as error:
         raise InvalidEvent(f"no dead letter: a header is not a number: {error}") from error
@@ -146,6 +161,7 @@ def read_dead_letter(record: Received) -> DeadLetter:
         attempt=numbers[2],
         unread=numbers[3],
         time_ms=time_ms,
+        epoch=epoch,
         cut=cut if isinstance(cut, dict) else {},
     )
 

@@ -70,9 +70,13 @@ class Collection(_Section):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that make a document, in the order key, text, metadata, tenant, embedding."""
-        extra = [self.tenant] if self.tenant else []
         embedding = [self.embedding.column] if self.embedding else []
-        return (*self.key, *self.text, *self.metadata, *extra, *embedding)
+        return (*self.key, *self.content_columns, *embedding)
+
+    @property
+    def content_columns(self) -> tuple[str, ...]:
+        """The columns of a document's content: text, metadata and tenant."""
+        return (*self.text, *self.metadata, *([self.tenant] if self.tenant else []))
 
     @model_validator(mode="after")
     def _columns_have_one_use(self) -> Collection:

@@ -12,7 +12,6 @@ from connectors.mariadb.rights import account_of, rights_findings
 from connectors.mariadb.table_checks import TABLES, is_table, kind_findings, uncapturable, unlogged_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
-    NOT_PRIMARY,
     OTHER_KEY,
     UNSORTED,
     VECTORS_LOOKED_AT,
@@ -32,8 +31,17 @@ MIN_PACKET_BYTES = 16 * 1024 * 1024
 _SERVER = """
 SELECT @@log_bin AS log_bin, @@global.binlog_format AS binlog_format, @@global.binlog_row_image AS binlog_row_image,
        @@global.binlog_row_metadata AS binlog_row_metadata, @@global.max_allowed_packet AS max_allowed_packet,
-       @@global.read_only AS read_only, @@global.sql_mode AS sql_mode
+       @@global.read_only AS read_only, @@global.sql_mode AS sql_mode, @@global.sync_binlog AS sync_binlog,
+       @@global.innodb_flush_log_at_trx_commit AS innodb_flush_log_at_trx_commit
 """
+
+# What may be lost otherwise with the machine, or with the server alone: rows and ledger that were reported as applied.
+_DURABLE = ("innodb_flush_log_at_trx_commit", "sync_binlog")
+_PREPARED = "SHOW GLOBAL STATUS LIKE 'Com_xa_prepare'"
+_XA = (
+    "applications use XA transactions: their rows are captured at XA PREPARE, and XA ROLLBACK is not seen; after one, "
+    "run crossfade verify --repair"
+)
 
 _UNIQUE = """
 SELECT INDEX_NAME AS name, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARATOR '\n') AS columns,
@@ -119,6 +127,14 @@ async def _server(session: Session) -> list[Finding]:
     if int(server["max_allowed_packet"]) < MIN_PACKET_BYTES:
         message = f"max_allowed_packet is {server['max_allowed_packet']} bytes: long documents would be refused"
         findings.append(warning("MariaDB", message, f"SET GLOBAL max_allowed_packet = {MIN_PACKET_BYTES}"))
+    for variable in _DURABLE:
+        if server[variable] != "1":
+            message = (
+                f"{variable} is {server[variable]}: a crash may lose changes that were captured or reported applied"
+            )
+            findings.append(warning("MariaDB", f"{message}; set it in my.cnf too", f"SET GLOBAL {variable} = 1"))
+    if [row for row in await session.fetch(_PREPARED) if int(row["Value"])]:
+        findings.append(warning("MariaDB", _XA))
     if server["read_only"] != "0":
         findings.append(error("MariaDB", "the server is read-only: give the address of the primary"))
     grants = [str(next(iter(row.values()))) for row in await session.fetch("SHOW GRANTS")]
@@ -154,8 +170,6 @@ def _key(
         primary = any(index["name"] == "PRIMARY" for index in indexes)
         mend = f"ALTER TABLE {table} ADD {'UNIQUE' if primary else 'PRIMARY KEY'} ({names})"
         findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
-    elif any(set(str(i["columns"]).split("\n")) != set(collection.key) for i in whole if i["name"] == "PRIMARY"):
-        findings.append(warning(name, NOT_PRIMARY))
     sorted_by = [
         str(index["columns"]).split("\n") for index in indexes if index["type"] == "BTREE" and not int(index["parts"])
     ]

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from connectors.postgres.expressions import document_vector, literal
+from connectors.postgres.expressions import SEARCHED_CHARS, document_vector, literal
 from connectors.postgres.layout import NOT_UTF8, column_of, find_table, other_encoding, raw_columns, table_reference
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.postgres.table_checks import NAME_A_TABLE, other_kind, table_findings, type_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
-    NOT_PRIMARY,
     OTHER_KEY,
     UNSORTED,
     VECTORS_LOOKED_AT,
@@ -29,7 +28,7 @@ from schemas.settings import Collection
 
 _SERVER = """
 SELECT current_setting('wal_level') AS wal_level,
-       current_setting('max_replication_slots')::int AS slots,
+       current_setting('max_replication_slots')::int AS slots, current_setting('fsync') AS fsync,
        (SELECT count(*)::int FROM pg_replication_slots) AS taken,
        current_setting('max_wal_senders')::int AS senders, pg_is_in_recovery() AS standby, current_user AS role,
        (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user)
@@ -45,12 +44,6 @@ SELECT array(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) W
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
 WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
 AND m.amname = 'btree'
-"""
-
-_PRIMARY = """
-SELECT array(SELECT attname::text FROM pg_attribute WHERE attrelid = i.indrelid
-             AND attnum = ANY(i.indkey[0:i.indnkeyatts - 1]))
-FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisprimary
 """
 
 _TEXT_INDEX = """
@@ -128,6 +121,9 @@ async def _server(session: Session) -> list[Finding]:
     if server["senders"] < 1:
         message = "max_wal_senders is 0: changes cannot be captured; raise it and restart the server"
         findings.append(error(subject, message, "-- postgresql.conf: max_wal_senders = 10"))
+    if server["fsync"] == "off":
+        message = "fsync is off: a crash of the machine may lose changes that were captured or reported as applied"
+        findings.append(warning(subject, message, "-- postgresql.conf: fsync = on"))
     if server["standby"]:
         findings.append(error(subject, "the server is a standby: give the address of the primary"))
     encoding = await other_encoding(session)
@@ -168,8 +164,6 @@ async def _key(
             f"CREATE UNIQUE INDEX ON {table} ({names})" if primary else f"ALTER TABLE {table} ADD PRIMARY KEY ({names})"
         )
         findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
-    elif set(collection.key) != set(await session.fetchval(_PRIMARY, table) or collection.key):
-        findings.append(warning(name, NOT_PRIMARY))
     if not findings and list(collection.key) not in [row["columns"][: len(collection.key)] for row in indexes]:
         findings.append(warning(name, UNSORTED, f"CREATE INDEX ON {table} ({names})"))
     for column in collection.key:
@@ -250,7 +244,7 @@ async def _full_text(session: Session, name: str, table: str, collection: Collec
         known = [str(row[0]) for row in await session.fetch("SELECT cfgname::text FROM pg_ts_config")]
         return [error(name, f"there is no text search configuration {config}{near(config, known)}")]
     # The catalogue prints the expression in its own words; the columns must be there in their order.
-    pattern = "%".join(["", literal(config), *collection.text])
+    pattern = "%".join(["", literal(config), "left", *collection.text, str(SEARCHED_CHARS)])
     if await session.fetchval(_TEXT_INDEX, table, pattern):
         return []
     mend = f"CREATE INDEX ON {table} USING gin ({document_vector(collection)})"

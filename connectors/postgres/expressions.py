@@ -11,6 +11,9 @@ from schemas.settings import Collection
 
 # Keys are compared in a wide type, so that a number beyond the column's range is no row instead of an error.
 KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
+# A tsvector holds 2^20 bytes. The most that a character of text takes in one is about eight: of words of characters
+# outside the basic plane that are joined by hyphens, which are kept whole and in their parts, with their positions.
+SEARCHED_CHARS = 130_000
 _AS_THEY_ARE = frozenset({"text", "character varying", "bpchar", "bytea"})
 
 
@@ -87,7 +90,10 @@ def literal(text: str) -> str:
 
 
 def document_vector(collection: Collection, alias: str | None = None) -> str:
-    """Return the tsvector of a row; an index is used only where it was made of this same expression."""
+    """Return the tsvector of a row; an index is used only where it was made of this same expression.
+
+    Of a long text only the beginning: an index over all of it would have the table refuse rows of larger vectors.
+    """
     prefix = f"{alias}." if alias else ""
     parts = " || ' ' || ".join(f"coalesce({prefix}{quoted(name)}::text, '')" for name in collection.text)
-    return f"to_tsvector({literal(collection.text_search_config)}::regconfig, {parts})"
+    return f"to_tsvector({literal(collection.text_search_config)}::regconfig, left({parts}, {SEARCHED_CHARS}))"

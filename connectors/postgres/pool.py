@@ -6,8 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -133,6 +132,22 @@ def _while_running(error: BaseException) -> CrossfadeError:
     return StoreUnavailable(f"the login is refused: {found}") if state.startswith(_LOGIN) else found
 
 
+async def _connect(*arguments: Any, **named: Any) -> asyncpg.Connection[asyncpg.Record]:
+    """Connect; where the server, the database or the role says that commits do not wait for the disk, again."""
+    connection: asyncpg.Connection[asyncpg.Record]
+    connection = await asyncpg.connect(*arguments, **named, server_settings=SERVER_SETTINGS)
+    try:
+        durable = await connection.fetchval("SELECT current_setting('synchronous_commit')") != "off"
+    except BaseException:
+        connection.terminate()
+        raise
+    if durable:
+        return connection
+    await connection.close()
+    connection = await asyncpg.connect(*arguments, **named, server_settings=SERVER_SETTINGS | _DURABLE)
+    return connection
+
+
 class Pool:
     """At most four connections, opened when needed and given back on `close`."""
 
@@ -145,19 +160,15 @@ class Pool:
     ) -> Pool:
         """Connect. Raises Misconfigured (address, role, password, database), StoreUnavailable."""
         parsed(dsn, ("postgresql", "postgres"), "PostgreSQL")
-        create = partial(
-            asyncpg.create_pool,
-            dsn,
-            min_size=minimum,
-            max_size=maximum,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=command_timeout_s,
-        )
         try:
-            pool = await create(server_settings=SERVER_SETTINGS)
-            if await pool.fetchval("SELECT current_setting('synchronous_commit')") == "off":
-                await pool.close()
-                pool = await create(server_settings=SERVER_SETTINGS | _DURABLE)
+            pool = await asyncpg.create_pool(
+                dsn,
+                connect=_connect,
+                min_size=minimum,
+                max_size=maximum,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=command_timeout_s,
+            )
         except (ValueError, asyncpg.ClientConfigurationError):
             # What the driver says may quote any part of the address.
             raise Misconfigured(

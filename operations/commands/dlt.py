@@ -25,9 +25,9 @@ from operations.context import (
     run,
     told,
 )
-from operations.dead_letters import Replayed, Selection, letters, marks_of, replay, sources
+from operations.dead_letters import Replayed, Selection, letters, replay, sources
 from operations.errors import CommandError
-from operations.replay_marks import ReplayMarks
+from operations.replayed import replays_of
 from schemas.cloudevents import timestamp
 from schemas.dead_letters import SUFFIX, DeadLetter
 from schemas.records import size_of
@@ -196,12 +196,12 @@ async def _topics(context: Context, topic: str | None) -> tuple[str, ...]:
 async def _grouped(context: Context) -> dict[tuple[str, str, str], _Group]:
     groups: dict[tuple[str, str, str], _Group] = {}
     topics = await _topics(context, None)
-    marks = await marks_of(context.bootstrap)
+    replays = await replays_of(context.bootstrap, [name + SUFFIX for name in topics])
     for topic in topics:
         async for letter in letters(context.bootstrap, topic):
             group = groups.setdefault((topic, letter.stage, letter.error_class), _Group())
             group.count += 1
-            group.replayed += _is_replayed(letter, marks)
+            group.replayed += letter.letter in replays
             if letter.letter.timestamp_ms >= group.last_ms:
                 group.last_ms, group.message = letter.letter.timestamp_ms, letter.message
     return groups
@@ -212,14 +212,14 @@ async def _shown(
 ) -> list[tuple[DeadLetter, bool]]:
     topics = await _topics(context, topic)
     selection = Selection(topics, partition, offset, again=True)
-    marks = await marks_of(context.bootstrap)
+    replays = await replays_of(context.bootstrap, [name + SUFFIX for name in topics])
     found: list[tuple[DeadLetter, bool]] = []
     for name in topics:
         newest: list[tuple[DeadLetter, bool]] = []
         size = 0
         async for letter in letters(context.bootstrap, name):
             if selection.takes(letter.letter):
-                newest.append((letter, _is_replayed(letter, marks)))
+                newest.append((letter, letter.letter in replays))
                 size += size_of(letter.original)
                 while len(newest) > limit or (size > _SHOWN_BYTES and len(newest) > 1):
                     size -= size_of(newest.pop(0)[0].original)
@@ -240,14 +240,11 @@ async def _replayed(context: Context, selection: Selection, force: bool, dry_run
             force=force,
             captured=captured,
             collections=context.settings.collections,
+            known_epochs=captured.epochs,
         )
     finally:
         await captured.close()
         await bus.close()
-
-
-def _is_replayed(letter: DeadLetter, marks: dict[tuple[str, int], ReplayMarks]) -> bool:
-    return letter.letter.offset in marks.get((letter.letter.topic, letter.letter.partition), ReplayMarks())
 
 
 def _described(letter: DeadLetter, replayed: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from domain.halts import Halt
-from domain.keys import EPOCH_SHIFT
+from domain.keys import epoch_and_offset
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk
@@ -105,4 +105,4 @@ class Document:
 
 def place_of(version: int | None) -> str:
     """Return a version as people read it: partition epoch and offset, a dash for none."""
-    return f"{version >> EPOCH_SHIFT}:{version & ((1 << EPOCH_SHIFT) - 1)}" if version else "-"
+    return "{}:{}".format(*epoch_and_offset(version)) if version else "-"

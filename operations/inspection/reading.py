@@ -18,16 +18,15 @@ from connectors.kafka.lag import KafkaLag, Place, Reads, pipeline
 from connectors.qdrant import open_vector_store
 from connectors.sql_connector import LegacyConnector
 from domain.fold import fold
-from domain.keys import EPOCH_SHIFT, document_key, version_of
+from domain.keys import document_key, epoch_and_offset, version_of
 from domain.ledger import LedgerRow
 from domain.legacy import TableDescription
 from domain.points import StoredChunk
-from operations.dead_letters import marks_of
 from operations.errors import CommandError
 from operations.inspection.explaining import LEDGER, LOG, POINTS, ROW, difference_of
 from operations.inspection.facts import Document, Entry, Letter, LogPart, Stores, Waiting
 from operations.migration.looking import Databases, answered, recorded_halt
-from operations.replay_marks import ReplayMarks
+from operations.replayed import Replays, replays_of
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.dead_letters import SUFFIX, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved
@@ -251,8 +250,9 @@ class _Kafka:
         if seen.unread:
             self._known.cut["dead letters"] = f"{seen.unread} were not read in time"
         replays = bool(seen.records) and bool(await lag.bounds([REPLAYED]))
-        marks = await marks_of(self._settings.kafka.bootstrap or "") if replays else {}
-        return [letter for record in seen.records if (letter := _letter(record, marks)) is not None]
+        topics = {record.topic for record in seen.records}
+        replayed = await replays_of(self._settings.kafka.bootstrap or "", topics) if replays else Replays()
+        return [letter for record in seen.records if (letter := _letter(record, replayed)) is not None]
 
     def _is_ours(self, record: Any) -> bool:
         return bool(record.key == self._key)
@@ -282,7 +282,7 @@ def _named(stores: Stores, epoch: int) -> set[int]:
     ledger = stores.ledger
     if ledger is not None:
         versions |= {ledger.state.version, ledger.state.written, ledger.legacy_version, ledger.vector_version}
-    return {version & ((1 << EPOCH_SHIFT) - 1) for version in versions if version >> EPOCH_SHIFT == epoch}
+    return {offset for of, offset in map(epoch_and_offset, versions) if of == epoch}
 
 
 def _entry(record: Received, version: int, event: DocumentChanged, comes_to: str | None) -> Entry:
@@ -302,13 +302,12 @@ def _entry(record: Received, version: int, event: DocumentChanged, comes_to: str
     )
 
 
-def _letter(record: Received, marks: Mapping[tuple[str, int], ReplayMarks]) -> Letter | None:
+def _letter(record: Received, replays: Replays) -> Letter | None:
     try:
         letter = read_dead_letter(record)
     except InvalidEvent:
         return None
-    replayed = record.offset in marks.get((record.topic, record.partition), ReplayMarks())
     error = letter.error_class.rpartition(".")[2]
     source = record.topic.removesuffix(SUFFIX)
     place = (source, record.partition, record.offset, letter.stage, error, letter.message, record.timestamp_ms)
-    return Letter(*place, replayed)
+    return Letter(*place, record in replays)

@@ -352,6 +352,10 @@ async def test_what_is_written_survives_a_crash_of_the_server_whatever_is_config
         pool = await Pool.open(urlunsplit(parts._replace(netloc=f"{role}:p@{parts.hostname}:{parts.port}")))
         async with pool.session() as session:
             assert await session.fetchval("select current_setting('synchronous_commit')") == used
+            # Also on a connection that is made later, when something else is configured.
+            await administrator.execute(f"alter role {role} set synchronous_commit = off")
+            async with pool.session() as later:
+                assert await later.fetchval("select current_setting('synchronous_commit')") == "on"
         await pool.close()
     finally:
         await administrator.execute(f"drop role {role}")

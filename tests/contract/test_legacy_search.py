@@ -223,3 +223,17 @@ async def test_a_text_that_the_columns_character_set_lacks_equals_none_of_its_va
             assert await found(legacy, ask("fox", tenant="??", tag="??")) == ["1"]
         finally:
             await legacy.close()
+
+
+@pytest.mark.parametrize("joined", [" ", "-"])
+async def test_the_index_has_no_row_refused_that_an_application_writes(
+    legacy: LegacyConnector, place: Place, joined: str
+) -> None:
+    """As one over whole texts does in PostgreSQL, above 2^20 bytes of a row's words."""
+    # Distinct words of characters that take four bytes.
+    word = "chr(66560 + i / 4096) || chr(66560 + i / 64 % 64) || chr(66560 + i % 64)"
+    words = f"(SELECT string_agg({word}, '{joined}') FROM generate_series(0, 200000) i)"
+    if place.connector == "mariadb":
+        words = f"repeat('word{joined}', 200000)"
+    await place.execute(f"INSERT INTO {{t}} (id, title, body) VALUES ('long', 'aardvark', {words})")
+    assert [hit.document_id for hit in await legacy.text_search.search(ask("aardvark"))] == ["long"]

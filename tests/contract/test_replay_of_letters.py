@@ -11,6 +11,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
+from agents.identities import Epochs
 from connectors.kafka import tail
 from connectors.kafka.admin import delete_topics, existing_topics, provision
 from connectors.kafka.bus import AiokafkaBus
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.stack
 ROLES = ["submitted", "log", "resolved", "embedded", "captured"]
 OLD = Content(text={"body": "old"})
 NEW = Content(text={"body": "new"})
+_FIRST = Epochs()
 COLLECTION = Collection(table="docs", key=("id",), text=("body",), metadata=("year", "month"))
 
 
@@ -53,9 +55,7 @@ class Place:
     def record(self, topic: str, event: Event, event_id: str = "e") -> Outgoing:
         return encode(event, topic=self.topic(topic), key="docs/1", event_id=event_id, source="s", time_ms=0)
 
-    async def letter(
-        self, role: str, offset: int = 5, *, log_offset: int = 0, deleted: bool = False, time_ms: int = 0
-    ) -> None:
+    async def letter(self, role: str, offset: int = 5, *, log_offset: int = 0, deleted: bool = False) -> None:
         """Keep a record of the old content as a dead letter."""
         content = None if deleted else OLD
         fields: dict[str, Any] = {"collection": "docs", "id": "1"}
@@ -68,7 +68,7 @@ class Place:
             "captured": DocumentChanged(**fields, origin="legacy", content=content),
         }
         sent = self.record(role, events[role])
-        await self.keep(sent, log_offset if role == "log" else offset, time_ms)
+        await self.keep(sent, log_offset if role == "log" else offset)
 
     async def keep(self, sent: Outgoing, offset: int, time_ms: int = 0) -> None:
         """Keep a record as a dead letter."""
@@ -76,11 +76,16 @@ class Place:
         received = Received(sent.topic, 0, offset, sent.key, sent.value, sent.headers, at_ms)
         await self.bus.publish([dead_letter(received, stage="x", error=ValueError("no"), attempt=1)])
 
-    async def replay(self, *roles: str, force: bool = False, again: bool = False) -> list[Replayed]:
+    async def replay(
+        self, *roles: str, force: bool = False, again: bool = False, epochs: Epochs = _FIRST
+    ) -> list[Replayed]:
         async def captured(letter: DeadLetter) -> DocumentChanged | None:
             if letter.original.topic != self.topic("captured"):
                 return None
             return decode(superseding.record_of(letter), DocumentChanged)[0]
+
+        async def known() -> Epochs:
+            return epochs
 
         selection = Selection(tuple(map(self.topic, roles)), again=again)
         now_ms = time.time_ns() // 1_000_000
@@ -93,6 +98,7 @@ class Place:
             force=force,
             captured=captured,
             collections={"docs": COLLECTION},
+            known_epochs=known,
         )
 
     async def records(self, name: str) -> list[Received]:
@@ -175,6 +181,35 @@ async def test_a_submission_that_still_waits_for_intake_is_newer(place: Place) -
     (step,) = await place.replay("submitted")
     assert step.newer is not None
     assert (step.state, step.newer.waits, step.newer.deleted, step.newer.offset) == ("superseded", True, True, 1)
+
+
+@pytest.mark.parametrize("role", ["submitted", "log", "resolved", "embedded"])
+async def test_a_letter_of_a_topic_before_it_was_made_again_is_older_than_what_came_after(
+    place: Place, role: str
+) -> None:
+    await place.letter(role, 500, log_offset=500)
+    newer = await place.change(source=source_of(place, role, 4), position=(2, 0, 4))
+    (step,) = await place.replay(role, epochs=Epochs(version=2, producer=2))
+    assert step.newer is not None
+    assert (step.state, step.newer.offset) == ("superseded", newer)
+
+
+async def test_what_waits_in_a_topic_that_was_made_again_is_newer_than_a_letter_of_the_one_before(place: Place) -> None:
+    await place.letter("submitted", offset=500)
+    await place.bus.publish([Outgoing(place.topic("submitted"), b"docs/1", None)])
+    (step,) = await place.replay("submitted", epochs=Epochs(version=1, producer=2))
+    assert step.newer is not None
+    assert (step.state, step.newer.waits) == ("superseded", True)
+
+
+async def test_the_letters_of_a_dead_letter_topic_that_was_made_again_were_not_replayed(place: Place) -> None:
+    await place.letter("submitted", 5)
+    assert [step.state for step in await place.replay("submitted")] == ["published"]
+    assert await place.replay("submitted") == []
+    await delete_topics(place.bootstrap, [place.topic("submitted") + SUFFIX])
+    await make_topic(place.bootstrap, place.topic("submitted"), 1, 1024 * 1024)
+    await place.letter("submitted", 6)
+    assert [step.state for step in await place.replay("submitted")] == ["published"]
 
 
 async def test_of_several_letters_of_a_document_the_newest_is_published(place: Place) -> None:

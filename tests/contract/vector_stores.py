@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +76,26 @@ async def end(host: asyncio.subprocess.Process, number: signal.Signals = signal.
     return await host.wait()
 
 
+@cache
+def shared_host() -> Path:
+    """Start a host for the tests of this process, which have collections of their own; return its home."""
+    home = Path(tempfile.mkdtemp(prefix="crossfade-"))
+    command = (sys.executable, "-m", "connectors.qdrant.host", "--home", str(home))
+    host = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def ended() -> None:
+        host.terminate()
+        host.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+    atexit.register(ended)
+    return home
+
+
 @asynccontextmanager
 async def opened(kind: str) -> AsyncIterator[VectorStore]:
     """Open an empty store of a kind."""
     home = Path(tempfile.mkdtemp(prefix="crossfade-"))
-    host: asyncio.subprocess.Process | None = None
     gateway = AsyncExitStack()
     store: VectorStore
     if kind == "memory":
@@ -87,8 +105,10 @@ async def opened(kind: str) -> AsyncIterator[VectorStore]:
         await embedded.start()
         store = embedded
     elif kind == "hosted":
-        host = await start_host(home)
-        store = HostedVectorStore(socket_path(home))
+        socket = socket_path(shared_host())
+        while not await healthy(socket):  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.02)
+        store = HostedVectorStore(socket)
     elif kind == "local mode":
         store = ServerVectorStore(AsyncQdrantClient(":memory:"), local=True)
     elif kind == "grpc gateway":
@@ -104,8 +124,6 @@ async def opened(kind: str) -> AsyncIterator[VectorStore]:
     finally:
         await store.close()
         await gateway.aclose()
-        if host is not None:
-            await end(host)
         shutil.rmtree(home)
 
 

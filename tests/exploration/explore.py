@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections import deque
 
 from tests.exploration.model import World, is_fault
-from tests.exploration.state import GONE, HIGH, OFFSETS, State
+from tests.exploration.state import GONE, HIGH, OFFSETS, Point, Row, State
+
+End = tuple[Row, Point | None, int, int]
+"""What is left where nothing is to be done: the row, the point, the ledger, and the version that came to the row."""
 
 
-def explore(world: World, first: State) -> tuple[int, list[str] | None]:
-    """Visit every state; return how many there are, and the history of a violation if there is one."""
+def explore(world: World, first: State, ends: set[End] | None = None) -> tuple[int, list[str] | None]:
+    """Visit every state; return how many there are, and the history of a violation if there is one.
+
+    Where nothing is left to do, what is there is added to `ends`.
+    """
     seen: dict[State, tuple[State, str] | None] = {first: None}
     queue = deque([first])
     undisturbed = is_undisturbed(first)
@@ -28,6 +34,8 @@ def explore(world: World, first: State) -> tuple[int, list[str] | None]:
             if after not in seen:
                 seen[after] = (s, name)
                 queue.append(after)
+        if finished and ends is not None:
+            ends.add((s.row, s.point, s.ledger, s.legacy_version))
         held = s.point.content if s.point else GONE
         if finished and s.row.content != held:
             return len(seen), [*history(seen, s), f"legacy holds {s.row.content}, Qdrant {held}"]

@@ -44,13 +44,20 @@ from tests.exploration.state import (
 )  # fmt: skip
 
 Step = tuple[str, State]
+DONE = ("", "")
+"""A backfill that is done: what it read is nothing to anybody now."""
 
 
 @dataclass
 class World:
-    """Caches over the pure functions, and the order in which the resolver publishes and remembers."""
+    """Caches over the pure functions, and the order in which the resolver publishes and remembers.
+
+    With `reduced`, a step that no other can disturb or be disturbed by is taken at once, instead of before and after
+    each of them: the states where nothing is left to do are the same.
+    """
 
     emit_first: bool = True
+    reduced: bool = True
     ledgers: list[LedgerState] = field(default_factory=lambda: [LedgerState()])
     index: dict[LedgerState, int] = field(default_factory=lambda: {LedgerState(): 0})
     folds: dict[tuple[int, int, Entry], tuple[bool, int]] = field(default_factory=dict)
@@ -73,12 +80,31 @@ class World:
         return known
 
     def steps(self, s: State) -> Iterator[Step]:
+        if self.reduced and (alone := self.alone(s)) is not None:
+            yield alone
+            return
         rest = True
         for name, after in self._steps(s):
             rest = rest and is_fault(name)
             yield name, after
         if rest and s.rounds_left and _differs(s):
             yield "a repair at rest", self.repaired(s)
+
+    def alone(self, s: State) -> Step | None:
+        """Return a step that concerns nobody else, where nothing may befall who takes it.
+
+        That is what a backfill does where a point is; a commit of the resolver; and what the vector writer does, once
+        nobody else will write the point.
+        """
+        if s.point is not None and len(s.backfill) < 2 and not guards.backfill_inserts(_stored(s.point)):
+            return "backfill finds a point", s._replace(backfill=DONE)
+        if s.crashes_left:
+            return None
+        if s.resolver_step == 2:
+            return "resolver commits", s._replace(resolver_at=s.resolver_at + 1, resolver_step=0)
+        if s.vector_at < len(s.resolved) and len(s.backfill) > 1 and not s.zombies and not s.damages_left:
+            return "vector writer", _committed(self.apply_vector(s, s.resolved[s.vector_at]), "vector")
+        return None
 
     def _steps(self, s: State) -> Iterator[Step]:
         yield from self.writes(s)
@@ -258,7 +284,7 @@ class World:
         elif len(s.backfill) == 1:
             inserts = s.backfill[0] != GONE and guards.backfill_inserts(_stored(s.point))
             point = Point(0, s.backfill[0]) if inserts else s.point
-            yield "backfill inserts where no point is", s._replace(point=point, backfill=(*s.backfill, "done"))
+            yield "backfill inserts where no point is", s._replace(point=point, backfill=DONE)
 
 
 def _captured(s: State, after: Row) -> tuple[tuple[Row, Row, bool], ...]:

@@ -17,7 +17,7 @@ import pytest
 from domain import fold, guards, points
 from domain.fold import LedgerState
 from tests.exploration import model
-from tests.exploration.explore import explore
+from tests.exploration.explore import End, explore
 from tests.exploration.model import World
 from tests.exploration.state import (
     ARCHIVE,
@@ -114,6 +114,29 @@ def test_every_interleaving_ends_with_both_stores_holding_the_same(long: bool) -
             states += count
             assert violation is None, "\n  ".join(violation)
     assert states > 1_000_000, "the exploration became smaller than it was: is a kind of step missing?"
+
+
+SMALL = [
+    start(("A",), ("x",), NO_ROW, 0, 0),
+    start(("A",), (), Row("o", None), 0, 1),
+    start(("A",), (GONE,), Row("o", None), 1, 0),
+    start((REFUSED,), (), Row("o", None), 0, 0, 1),
+    start(("A",), ("x",), NO_ROW, 0, 0, damages=("slot",)),
+    start(("A",), (GONE,), NO_ROW, 0, 0, damages=("point version",)),
+    start((SWALLOWED,), (ARCHIVE, RESTORE), Row("o", None), 0, 0),
+]
+
+
+@pytest.mark.parametrize("first", SMALL, ids=range(len(SMALL)))
+def test_steps_that_concern_nobody_else_may_be_taken_at_once(first: State) -> None:
+    world, ends, all_ends = World(), set[End](), set[End]()
+    fewer, violation = explore(world, first, ends)
+    assert violation is None
+    world.reduced = False
+    states, violation = explore(world, first, all_ends)
+    assert violation is None
+    assert ends == all_ends
+    assert fewer < states
 
 
 def never(*_: object) -> bool:

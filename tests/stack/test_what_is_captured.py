@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from agents.halts import Halts
 from connectors.kafka.admin import topic_names
 from connectors.telemetry import Telemetry
+from domain.fold import LedgerState, Verdict, fold
 from domain.halts import Reason
 from operations import capture_guard, capturing
 from operations.capture_guard import guard_capture
@@ -92,6 +94,33 @@ async def test_a_column_that_is_configured_later_travels_from_then_on_without_a_
                 break
     assert all(b"unused" not in (record.value or b"") for record in earlier)
     assert b'"op":"r"' not in (last.value or b"")
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+async def test_a_document_keeps_its_place_when_the_primary_key_of_its_row_changes(
+    connector: Connector, shop: Shop
+) -> None:
+    database = await shop.database(connector, "acme")
+    await database.execute("alter table articles add sku varchar(40) not null unique")
+    ports = (await shop.captured(acme=shop.collection(connector, "acme", key=("sku",))))["acme"]
+    replaced = "replace into articles (id, sku, body) values (3, 'a', 'three')"
+    if connector == "postgres":
+        replaced = "update articles set id = 3, body = 'three' where sku = 'a'"
+    for statement in (
+        "insert into articles (id, sku, body) values (1, 'a', 'one')",
+        "update articles set id = 2 where sku = 'a'",
+        replaced,
+        "insert into articles (id, sku, body) values (9, 'x', 'nine')",
+        "update articles set sku = 'b' where sku = 'x'",
+    ):
+        await database.execute(statement)
+    documents: dict[str, str | None] = {}
+    ledgers: dict[str, LedgerState] = defaultdict(LedgerState)
+    for version, changed in enumerate(await shop.changes(ports, 7), start=1):
+        verdict, ledgers[changed.id] = fold(ledgers[changed.id], version, changed)
+        assert verdict is Verdict.TAKES_EFFECT
+        documents |= bodies([changed])
+    assert documents == {"a": "three", "b": "nine", "x": None}
 
 
 async def test_changes_of_partitions_come_as_those_of_their_table(shop: Shop) -> None:

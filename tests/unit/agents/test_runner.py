@@ -195,6 +195,7 @@ async def test_a_dead_letter_is_the_record_with_where_it_came_from_and_why() -> 
         ("__connect.errors.exception.message", b"value too long"),
         ("crossfade.errors.attempt", str(ATTEMPTS).encode()),
         ("crossfade.errors.timestamp", str(NOW - 5).encode()),
+        ("crossfade.errors.epoch", b"1"),
     )
     letter = read_dead_letter(record)
     assert letter.original == Outgoing(SUBMITTED, b"docs/1", b"bad", (("ce_id", b"e1"),))

@@ -143,19 +143,26 @@ def test_gtids_are_read_by_domain() -> None:
 def test_a_log_that_began_again_is_told_from_a_second_delivery() -> None:
     places = StreamPlaces()
     first, second = (1, 1, 120, 4000, 0), (1, 1, 120, 5000, 0)
-    assert not places.went_back("t", 0, first, 1000)
-    assert not places.went_back("t", 0, second, 2000)
-    assert not places.went_back("t", 0, first, 1000)  # the connector started again
-    assert not places.went_back("t", 0, second, 2000)
-    assert not places.went_back("t", 1, (1, 1, 119, 9000, 0), 900)  # another partition is at a place of its own
-    assert not places.went_back("t", 0, (1, 0, 5, 0, 0), 9000)  # a snapshot row
-    assert places.went_back("t", 0, (1, 1, 7, 300, 0), 3000)
-    assert places.went_back("t", 0, (1, 1, 7, 400, 0), 3100)
+    assert not places.went_back("t", 0, first, 1000, 1500)
+    assert not places.went_back("t", 0, second, 2000, 2500)
+    assert not places.went_back("t", 0, first, 1000, 2600)  # the connector started again
+    assert not places.went_back("t", 0, second, 2000, 2700)
+    assert not places.went_back("t", 1, (1, 1, 119, 9000, 0), 900, 2800)  # another partition is at a place of its own
+    assert not places.went_back("t", 0, (1, 0, 5, 0, 0), 9000, 9100)  # a snapshot row
+    assert places.went_back("t", 0, (1, 1, 7, 300, 0), 3000, 3100)
+    assert places.went_back("t", 0, (1, 1, 7, 400, 0), 3100, 3200)
 
 
 def test_a_long_transaction_that_began_early_is_no_way_back() -> None:
     places = StreamPlaces()
     early, late = 1000, 5000
-    assert not places.went_back("t", 0, (1, 1, 1, 100, 0), late)
-    assert not places.went_back("t", 0, (1, 1, 1, 200, 0), early)
-    assert not places.went_back("t", 0, (1, 1, 1, 100, 0), late)
+    assert not places.went_back("t", 0, (1, 1, 1, 100, 0), late, 5100)
+    assert not places.went_back("t", 0, (1, 1, 1, 200, 0), early, 5200)
+    assert not places.went_back("t", 0, (1, 1, 1, 100, 0), late, 5300)
+
+
+def test_what_a_worker_that_starts_did_not_see_before_is_no_way_back() -> None:
+    places = StreamPlaces()
+    assert not places.went_back("t", 0, (1, 1, 1, 200, 0), 1000, 5200)  # of a long transaction
+    assert not places.went_back("t", 0, (1, 1, 1, 100, 0), 5000, 5300)  # delivered again
+    assert places.went_back("t", 0, (1, 1, 1, 100, 0), 5400, 5500)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from domain.keys import version_of
 from operations.superseding import Subject, in_order, older_letters, subject_of
 from schemas.cloudevents import encode
 from schemas.content import Content
@@ -102,6 +103,23 @@ def test_a_letter_is_left_out_where_a_newer_one_names_all_that_it_names(
     ]
     found = {letter[2]: newer.letter[2] for letter, newer in older_letters(reversed(every)).items()}
     assert found == left_out
+
+
+def test_letters_of_one_partition_come_in_its_order_whatever_the_clocks_of_producers_say() -> None:
+    """A topic that was made again begins at 0; by versions it is the same."""
+    ahead, first, second, third = 900, 100, 200, 300
+    submitted = [
+        Subject(("t", 0, 0), (SUBMITTED, 0, 7), b"a", ahead),
+        Subject(("t", 0, 1), (SUBMITTED, 0, 8), b"a", first),
+        Subject(("t", 0, 2), (SUBMITTED, 0, 1), b"a", second, epoch=2),
+    ]
+    of_another = Subject(("t", 0, 3), (SUBMITTED, 1, 0), b"a", third)
+    assert [one.letter[2] for one in in_order([*reversed(submitted), of_another])] == [3, 0, 1, 2]
+    versions = [
+        Subject(("t", 0, number), (RESOLVED, 0, 9 - number), b"a", time_ms, version)
+        for number, (time_ms, version) in enumerate([(ahead, version_of(1, 500)), (first, version_of(2, 3))])
+    ]
+    assert [one.letter[2] for one in in_order(reversed(versions))] == [0, 1]
 
 
 def test_letters_of_a_document_that_has_several_come_in_the_order_of_their_changes() -> None:
