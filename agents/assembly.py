@@ -180,11 +180,11 @@ async def _halt(
     try:
         storage = Storage(collection.quantization, collection.on_disk)
         await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
-        made_by, fingerprint = await legacy.ledger.recorded(f"{MODEL}.{name}"), crc32(embedder.model_key.encode())
-        if made_by != fingerprint and (made_by is None or not await vectors.count(name)):
+        fingerprint = crc32(embedder.model_key.encode())
+        if await legacy.ledger.claim(f"{MODEL}.{name}", fingerprint) != fingerprint:
+            if await vectors.count(name):
+                raise Misconfigured(f"not by {embedder.model_key}")
             await legacy.ledger.record(f"{MODEL}.{name}", fingerprint)
-        elif made_by != fingerprint:
-            raise Misconfigured(f"not by {embedder.model_key}")
     except Misconfigured as error:
         await legacy.ledger.record(f"{HALTED}.{name}", Reason.MODEL)
         return Halt(name, Reason.MODEL, str(error))

@@ -13,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
+from operations.connectors_api import PLAIN
 from operations.stack.layout import StackAddresses
 from tests.faults.closing import Closing, closing
 from tests.flow.site import eventually
@@ -52,7 +53,7 @@ async def submit(ground: Closing, purpose: str, document_id: str) -> None:
 
 
 async def alive(ground: Closing) -> bool:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=PLAIN) as client:
         return (await client.get(f"http://127.0.0.1:{ground.worker.port}/livez")).status_code == 200
 
 

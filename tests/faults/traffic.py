@@ -23,8 +23,8 @@ from topics.catalogue import SUBMITTED
 RETRY_BOUND_S = 120.0
 STATEMENT_BOUND_S = 15.0
 REFUSED_LINE = 5_000
-DIRECT_PAUSE_S = 0.1
-SUBMIT_PAUSE_S = 0.1
+DIRECT_PAUSE_S = 0.2
+SUBMIT_PAUSE_S = 0.2
 WORDS = (
     "ant",
     "birch",
