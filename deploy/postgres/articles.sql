@@ -15,4 +15,4 @@ CREATE TABLE articles (
 ALTER TABLE articles REPLICA IDENTITY FULL;
 
 CREATE INDEX articles_full_text ON articles
-    USING gin (to_tsvector('english'::regconfig, coalesce(title, '') || ' ' || coalesce(body, '')));
+    USING gin (to_tsvector('english'::regconfig, left(coalesce(title, '') || ' ' || coalesce(body, ''), 130000)));
