@@ -59,9 +59,9 @@ class StreamPlaces:
     """The highest position and the latest times of what was captured, for each partition of capture's topics.
 
     A connector that starts again delivers again what was delivered before: lower positions, of times that were seen, or
-    where a worker started in between, of times before the higher position was captured. A change of a lower position
-    that happened later than that is of a log that began again: the server was replaced, restored or reset. By its
-    position it would count as a second delivery.
+    that were before the first change that was seen was captured. A change of a lower position that happened later is of
+    a log that began again: the server was replaced, restored or reset. By its position it would count as a second
+    delivery.
     """
 
     _highest: dict[tuple[str, int], tuple[Position, int]] = field(default_factory=dict)
@@ -72,10 +72,9 @@ class StreamPlaces:
         """Note a captured change, and when it came to the topic; say whether the database's log went back before it."""
         if len(position) < 2 or position[1] != _STREAM:  # a snapshot row is at no place of the stream
             return False
-        highest, latest_ms = self._highest.get((topic, partition), ((), occurred_at_ms))
+        # By the database's clock, which may differ from the brokers', but for what came before the first change.
+        highest, latest_ms = self._highest.get((topic, partition), ((), max(occurred_at_ms, captured_at_ms)))
         if position < highest and occurred_at_ms > latest_ms:
             return True
-        if position > highest:
-            highest, latest_ms = position, max(latest_ms, captured_at_ms)
-        self._highest[topic, partition] = highest, max(latest_ms, occurred_at_ms)
+        self._highest[topic, partition] = max(position, highest), max(occurred_at_ms, latest_ms)
         return False

@@ -159,6 +159,20 @@ async def test_a_key_whose_collation_joins_ids_is_told(stack: StackAddresses) ->
         assert "would be one row" in messages(findings, "error")
 
 
+async def test_a_server_that_a_crash_costs_what_was_captured_is_warned_of(stack: StackAddresses) -> None:
+    variables = ("sync_binlog", "innodb_flush_log_at_trx_commit")
+    async with fresh_place("mariadb", stack) as place:
+        await place.execute(DOCUMENTS["mariadb"])
+        try:
+            await place.execute(*(f"SET GLOBAL {variable} = 0" for variable in variables))
+            findings = [one for one in await check(place) if "a crash may lose" in one.message]
+            assert [one.message.partition(" ")[0] for one in findings] == [*reversed(variables)]
+            await apply_mend(place.dsn, findings)
+            assert "a crash may lose" not in messages(await check(place))
+        finally:
+            await place.execute(*(f"SET GLOBAL {variable} = 1" for variable in variables))
+
+
 async def test_a_key_beside_the_primary_key_is_as_good_as_that(place: Place) -> None:
     await place.execute(
         "CREATE TABLE {t} (id bigint PRIMARY KEY, number bigint NOT NULL UNIQUE, body text, crossfade_version bigint)"
