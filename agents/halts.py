@@ -52,10 +52,18 @@ class Halts:
         if had is not None and not _gives_way(had, found):
             return  # the first reason is the one to fix
         if not found.passes and name in self.collections:
+            if found.of_capture and await self._was_recaptured(name):
+                return  # what was seen is of an epoch that another process has left; `follow` comes to that
             # Recorded first: what is only known here would be forgotten with this process. One that is being opened is
             # recorded when it is looked at next.
             await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
         self._enter(found)
+
+    async def _was_recaptured(self, name: str) -> bool:
+        """Say whether a collection has another source epoch by now: recorded before the connector of this one goes."""
+        ports = self.collections[name]
+        epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+        return epoch is not None and ports.capture is not None and epoch != ports.capture.epoch
 
     def away(self, name: str, who: str, detail: str) -> None:
         """Note that a store of a collection cannot be used, as `who` sees it; it passes when nobody sees that."""

@@ -56,6 +56,9 @@ _MEND = {
 }
 # Found again for as long as the cause is there, so never recorded.
 _PASSING = frozenset({Reason.TABLE, Reason.CONNECTOR, Reason.UNREACHABLE})
+_OF_CAPTURE = frozenset(
+    {Reason.CAPTURE_LOST, Reason.UNREADABLE, Reason.SERVER, Reason.TABLE_REPLACED, Reason.FOREIGN_CHANGE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,11 @@ class Halt:
     def passes(self) -> bool:
         """Whether it ends with its cause, without a command; such a stop is never recorded."""
         return self.reason in _PASSING
+
+    @property
+    def of_capture(self) -> bool:
+        """Whether it is about the source epoch in which the collection was captured when it was found."""
+        return self.reason in _OF_CAPTURE
 
     @property
     def captures(self) -> bool:

@@ -47,6 +47,19 @@ async def test_the_first_reason_stays_and_a_new_loss_while_capturing_anew_counts
     assert world.legacy.recorded[f"halted.{NAME}"] == Reason.CAPTURE_LOST
 
 
+async def test_what_is_found_of_an_epoch_that_was_left_stops_nothing() -> None:
+    """The connector of that one is gone by then, and a recapture must not be taken for interrupted."""
+    world = World()
+    halts = halts_of(world)
+    world.legacy.recorded |= {f"halted.{NAME}": Reason.RECAPTURING, f"source_epoch.{NAME}": 4}
+    await halts.halt(NAME, Reason.CAPTURE_LOST, "the connector is missing")
+    assert halts.of(NAME) is None
+    assert world.legacy.recorded[f"halted.{NAME}"] == Reason.RECAPTURING
+    await halts.follow()
+    await halts.halt(NAME, Reason.CAPTURE_LOST, "the new one is missing, too")
+    assert world.legacy.recorded[f"halted.{NAME}"] == Reason.CAPTURE_LOST
+
+
 async def test_a_mended_collection_is_in_service_again_in_its_new_source_epoch() -> None:
     world = World()
     halts = halts_of(world)
