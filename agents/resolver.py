@@ -32,13 +32,15 @@ SOURCE = "crossfade/resolver"
 class _Work:
     """What a batch holds for one collection: its entries in log order, and the ledger as the fold moves it.
 
-    `asking` are the entries because of which rows are read again, `causes` the events whose rows those bring.
+    `latest` are the documents of which it holds the last entry that was folded. `asking` are the entries because of
+    which rows are read again, `causes` the events whose rows those bring.
     """
 
     ports: CollectionPorts
     entries: list[tuple[Message, DocumentChanged, int]] = field(default_factory=list)
     ledger: dict[str, LedgerRow] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
+    latest: set[str] = field(default_factory=set)
     asking: dict[str, Message] = field(default_factory=dict)
     causes: dict[str, Cause] = field(default_factory=dict)
 
@@ -70,9 +72,10 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: S
 async def _read_again(work: _Work, bus: Bus, around: Surroundings) -> Failures:
     """Append the rows that the ledger asks for; return the entries that asked for one that the log does not take.
 
-    Other entries of such a document are none the worse for it: each has the row read again, which may fit by then.
+    Other entries of such a document are none the worse for it: each has the row read again, which may fit by then. What
+    was folded before the last entry asks for nothing: where a version is damaged, each refresh would ask for another.
     """
-    due = [i for i in work.ids() if i in work.ledger and work.ledger[i].state.refresh]
+    due = [i for i in work.ids() if i in work.moved | work.latest and work.ledger[i].state.refresh]
     traceparents = {i: work.asking[i].trace.sent(LOG) for i in due if i in work.asking}
     refused = await append_refreshes(
         work.ports,
@@ -116,6 +119,8 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
         cause = Cause(entry.cause, entry.cause_version) if entry.origin == "refresh" and entry.cause else None
         if version <= row.state.version:
             # Folded before: its decision was published before the ledger moved. The row may still have to be read.
+            if version == row.state.version:
+                work.latest.add(entry.id)
             if row.state.refresh and entry.origin != "producer":
                 _ask(work, message, entry.id, cause)
             continue

@@ -30,6 +30,8 @@ from tests.simulation.settled import (
 from tests.simulation.world import BUFFER, MOST_POINTS, NAMES, World
 
 ROUNDS = 60
+# More than any history needs: a role that reads what it wrote itself may go on for ever.
+BATCHES = 300
 
 
 @dataclass
@@ -103,7 +105,7 @@ def drain(world: World) -> None:
 def work_off(world: World, role: RoleName) -> None:
     """Give a role all records that there are."""
     order = tuple(range(4)) * (BUFFER // 4)
-    while True:
+    for _ in range(BATCHES):
         process = world.live[role][1]
         world.do(act.Step(role, order, MOST_POINTS))
         if not process.idle:

@@ -61,6 +61,10 @@ def test_a_damaged_version_of_a_tombstone_hides_no_later_change(number: int) -> 
     assert run(act.Write(()), history).violation is None
 
 
+def test_a_damaged_version_and_a_row_that_is_to_be_read_do_not_fill_the_log() -> None:
+    assert run(*history_of(2985)).violation is None
+
+
 def test_a_list_is_shrunk_to_the_items_that_are_needed_together() -> None:
     assert minimal(list(range(100)), lambda some: {3, 50, 51} <= set(some)) == [3, 50, 51]
     assert minimal(list(range(10)), lambda some: True) == []

@@ -220,6 +220,13 @@ async def test_a_row_is_read_again_as_long_as_the_ledger_asks_for_it() -> None:
     assert world.steps()[-1] == REFRESH
 
 
+async def test_an_entry_below_a_damaged_version_asks_for_no_row_again_and_again() -> None:
+    world = World()
+    world.legacy.ledger_rows["1"] = LedgerRow(LedgerState(version=v(1 << 20), refresh=True))
+    await resolve([entry(world, "1", origin="refresh", position=())], **world.handled)
+    assert REFRESH not in world.steps()
+
+
 async def test_what_cannot_be_read_fails_alone() -> None:
     world = World()
     bad = world.bus.add(Outgoing(LOG, b"docs/9", b"{"))
