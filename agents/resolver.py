@@ -75,7 +75,8 @@ async def _read_again(work: _Work, bus: Bus, around: Surroundings) -> Failures:
     Other entries of such a document are none the worse for it: each has the row read again, which may fit by then. What
     was folded before the last entry asks for nothing: where a version is damaged, each refresh would ask for another.
     """
-    due = [i for i in work.ids() if i in work.moved | work.latest and work.ledger[i].state.refresh]
+    latest = work.moved | work.latest
+    due = [i for i in work.ids() if i in latest and work.ledger[i].state.refresh]
     traceparents = {i: work.asking[i].trace.sent(LOG) for i in due if i in work.asking}
     refused = await append_refreshes(
         work.ports,

@@ -171,8 +171,8 @@ class Runner:
         record, error = failure.message.record, failure.error
         log.warning("%s: dead letter of %s/%d/%d: %s", self.role, record.topic, record.partition, record.offset, error)
         answers = self._answers(failure)
+        attempts, epoch = self.retry.attempts, self.around.epoch_of(record.topic)
         for limit in (record_limit(record.topic + SUFFIX, self.around.kafka), *_SMALLER_BYTES):
-            attempts, epoch = self.retry.attempts, self.around.epoch_of(record.topic)
             letter = dead_letter(record, stage=self.role, error=error, attempt=attempts, limit=limit, epoch=epoch)
             try:
                 await self._publish([letter, *answers])
