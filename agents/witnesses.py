@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -60,6 +60,23 @@ async def recorded_witnesses(ledger: Ledger, name: str) -> tuple[Witness, ...]:
 async def record_witnesses(ledger: Ledger, name: str, witnesses: Sequence[Witness]) -> None:
     """Record the points that a collection is to be known again by."""
     await ledger.set_identity(f"witnesses.{name}"[:_NAME_LENGTH], as_text(witnesses))
+
+
+async def forgotten_witnesses(ledger: Ledger, name: str) -> tuple[Witness, ...]:
+    """Return the witnesses whose points a repair removed."""
+    return from_text(await ledger.identity(f"forgotten.{name}"[:_NAME_LENGTH]))
+
+
+async def forget_witnesses(ledger: Ledger, name: str, points: Collection[bytes]) -> None:
+    """Record which witnesses a repair is about to remove, so that nobody takes the collection for another one.
+
+    Apart from the witnesses: those are recorded by the worker, again and again.
+    """
+    removed = [one for one in await recorded_witnesses(ledger, name) if one.point in points]
+    if removed:
+        earlier = [one for one in await forgotten_witnesses(ledger, name) if one not in removed]
+        kept = [*earlier, *removed][-(RECENT + SAMPLED) :]
+        await ledger.set_identity(f"forgotten.{name}"[:_NAME_LENGTH], as_text(kept))
 
 
 def as_text(witnesses: Sequence[Witness]) -> str:

@@ -88,11 +88,12 @@ def packed_id(point: UUID | int | str) -> bytes:
 
 def unpacked_ids(packed: bytes) -> list[UUID | int]:
     """Return the point ids of `packed_id`, one after the other."""
-    ids: list[UUID | int] = []
-    for start in range(0, len(packed), POINT_ID_BYTES):
-        one = packed[start : start + POINT_ID_BYTES]
-        ids.append(UUID(bytes=one) if any(one[:8]) else int.from_bytes(one[8:], "big"))
-    return ids
+    return [UUID(bytes=one) if any(one[:8]) else int.from_bytes(one[8:], "big") for one in each_packed(packed)]
+
+
+def each_packed(packed: bytes) -> list[bytes]:
+    """Return the parts of `packed`, a point id each."""
+    return [packed[start : start + POINT_ID_BYTES] for start in range(0, len(packed), POINT_ID_BYTES)]
 
 
 def point_hash(collection: str, document_id: str, chunk: int) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from agents.batch import CollectionPorts
 from agents.halts import Halts
-from agents.witnesses import Written, record_witnesses, recorded_witnesses, sample, versions
+from agents.witnesses import Written, forgotten_witnesses, record_witnesses, recorded_witnesses, sample, versions
 from connectors.errors import CollectionMissing, CrossfadeError, Misconfigured, TransientError
 from connectors.ports import Storage
 from domain.halts import Reason
@@ -83,7 +83,12 @@ class PointWatch:
                 await ports.vectors.scan_ids(ports.name, None, 1)
         except CollectionMissing as error:
             return str(error)
-        return missing(known.witnesses, held)
+        why = missing(known.witnesses, held)
+        if why:
+            removed = await forgotten_witnesses(ports.ledger, ports.name)
+            known.witnesses = tuple(one for one in known.witnesses if one not in removed)
+            why = missing(known.witnesses, held)
+        return why
 
     async def _quarantine(self, ports: CollectionPorts, why: str) -> None:
         await self.halts.halt(ports.name, Reason.POINTS_REPLACED, why)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
+from agents.witnesses import forget_witnesses
 from domain.fold import LedgerState
-from domain.keys import packed_id, point_id
+from domain.keys import each_packed, packed_id, point_id
 from domain.ledger import LedgerRow
 from domain.points import StoredChunk, tombstones_for
 from domain.repair import Ends, evidence_of, impossible_versions
@@ -40,7 +41,9 @@ async def put_back(stores: Stores, ids: Sequence[str], ends_of: EndsOf, waited: 
     held = await stores.vectors.points(stores.name, b"".join(own.values()))
     ends = await ends_of(ids)
     misplaced = [one for one in ids if len(named.get(one, ())) > len(held.get(one, ()))]
-    for one in dict.fromkeys([*misplaced, *_strange(ids, held, ends)]):
+    removed = list(dict.fromkeys([*misplaced, *_strange(ids, held, ends)]))
+    await forget_witnesses(stores.ledger, stores.name, {point for one in removed for point in each_packed(own[one])})
+    for one in removed:
         await stores.vectors.forget(stores.name, one, own[one], ends[one].newest)
     evidence: dict[str, Evidence | None] = {}
     for one, row in rows.items():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 
 import pytest
 
 from agents.halts import Halts
 from agents.witnesses import Written, record_witnesses
+from connectors.memory.legacy import MemoryBulk
 from connectors.ports import VectorStore
 from domain.halts import Reason
+from domain.keys import version_of
 from domain.ledger import VectorMark
 from domain.points import DocumentPoints
+from domain.repair import Ends
 from operations import point_watch
 from operations.point_watch import PointWatch
+from operations.verification.stores import Stores
+from operations.verification.unsound import put_back
 from tests.contract.vector_stores import DIMENSION, KINDS, delete, document, opened
 from tests.unit.agents.parts import NAME, CountingEmbedder, World
 
@@ -121,3 +126,33 @@ async def test_what_was_proved_equal_again_is_known_by_other_points(store: Vecto
     assert reason(watch) is None
     assert not await watch.look()
     assert not await ground.watch().look()
+
+
+@pytest.mark.parametrize("seen_with_it", [True, False])
+async def test_a_point_that_a_repair_removes_is_not_missed(store: VectorStore, seen_with_it: bool) -> None:
+    ground = Ground(store)
+    watch = ground.watch()
+    await ground.write(watch, *(document(f"d{n}", n + 1) for n in range(9)), document("damaged", 20))
+    assert not await watch.look()
+    beyond = version_of(5, 0)
+    await store.write(NAME, [document("damaged", beyond)])
+    if seen_with_it:
+        watch.written.last.clear()
+        known = watch.known[NAME]
+        while beyond not in {one.version for one in known.witnesses}:  # a sample is random
+            known.witnesses, known.sample_due_s = (), 0.0
+            assert not await watch.look()
+    ledger = ground.ports.ledger
+    await ledger.vectors_written([VectorMark("damaged", 20, None, 1, "m")])
+    stores = Stores(NAME, ground.ports.table, MemoryBulk(ground.world.legacy), ledger, store, DIMENSION)
+
+    async def ends_of(ids: Collection[str]) -> Mapping[str, Ends]:
+        return {one: Ends(100, (), {}) for one in ids}
+
+    await put_back(stores, ["damaged"], ends_of, {})
+    assert await store.count(NAME) == 9
+    assert not await watch.look()
+    assert not await ground.watch().look()
+    await delete(store, NAME)
+    await store.prepare(NAME, DIMENSION)
+    assert await watch.look(), "the other points are missed all the same"

@@ -42,12 +42,16 @@ class Caller:
 
 
 async def trace_with(store: Store, trace_id: str, names: Sequence[str]) -> list[ReceivedSpan]:
-    """Return a trace when it has at least these spans, each as often as it is named."""
+    """Return a trace when it has at least these spans, each as often as it is named, and the parents of its spans.
+
+    A span is exported when it ends, and a parent ends after its children.
+    """
 
     async def complete() -> bool:
-        return not Counter(names) - Counter(span.name for span in store.site.spans.trace(trace_id))
+        spans = store.site.spans.trace(trace_id)
+        return not Counter(names) - Counter(span.name for span in spans) and len(unknown_parents(spans)) == 1
 
-    await eventually(complete, f"the trace has {', '.join(names)}")
+    await eventually(complete, f"the trace has {', '.join(names)}, and one parent that is not a span of it")
     return store.site.spans.trace(trace_id)
 
 
@@ -56,11 +60,16 @@ def one(spans: Sequence[ReceivedSpan], name: str) -> ReceivedSpan:
     return found
 
 
+def unknown_parents(spans: Sequence[ReceivedSpan]) -> list[str]:
+    """Return the parents that are no spans of the trace."""
+    known = {span.span_id for span in spans}
+    return [span.parent for span in spans if span.parent not in known]
+
+
 def expect_connected(spans: Sequence[ReceivedSpan], caller: str) -> None:
     """Expect one tree: every parent is a span of the trace, but for the first span, whose parent is the caller's."""
-    known = {span.span_id for span in spans}
-    assert len(known) == len(spans)
-    assert [span.parent for span in spans if span.parent not in known] == [caller]
+    assert len({span.span_id for span in spans}) == len(spans)
+    assert unknown_parents(spans) == [caller]
 
 
 def expect_names(spans: Sequence[ReceivedSpan]) -> None:
