@@ -101,8 +101,9 @@ async def _held(ports: CollectionPorts, late: Sequence[DocumentResolved]) -> dic
     held: dict[tuple[str, int], LegacyOutcome] = {}
     for event in late:
         row, known = rows.get(event.id), ledger.get(event.id)
-        if event.deleted and row is None and known is not None and known.legacy_version == event.version:
-            held[_at(event)] = LegacyOutcome(LegacyVerdict.APPLIED)
+        if event.deleted:
+            if row is None and known is not None and known.legacy_version == event.version:
+                held[_at(event)] = LegacyOutcome(LegacyVerdict.APPLIED)
         elif row is not None and row.version == event.version:
             differs = row_differs(ports.table.description, _change(event), row)
             held[_at(event)] = LegacyOutcome(LegacyVerdict.APPLIED, differs=differs)

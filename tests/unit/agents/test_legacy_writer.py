@@ -11,6 +11,7 @@ from agents.batch import Failure
 from agents.legacy_writer import RefusedByLegacy, lost_write, refusal_told, write_legacy
 from connectors.errors import Misconfigured, StoreUnavailable
 from domain.fold import LedgerState, Verdict, fold
+from domain.legacy import LegacyRow
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.content import Content
 from schemas.documents import DocumentChanged, DocumentWritten
@@ -140,6 +141,14 @@ async def test_a_deletion_that_was_applied_and_not_told_is_told_as_applied() -> 
         await write_legacy(gone, **world.handled)
     await write_legacy(gone, **world.handled)
     assert world.outcomes()[1:] == [("1", 6, "applied")]
+
+
+async def test_a_late_deletion_is_not_applied_where_a_row_carries_its_version() -> None:
+    world = World()
+    await write_legacy([world.resolved("1", 5, None), world.resolved("1", 7, None)], **world.handled)
+    world.legacy.stored["1"] = LegacyRow("1", Content(text={"title": "put there", "body": None}), 5)
+    await write_legacy([world.resolved("1", 5, None)], **world.handled)
+    assert world.outcomes()[2:] == [("1", 5, "superseded")]
 
 
 async def test_an_older_version_that_comes_late_is_told_as_superseded() -> None:
