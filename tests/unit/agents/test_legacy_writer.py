@@ -146,7 +146,7 @@ async def test_a_deletion_that_was_applied_and_not_told_is_told_as_applied() -> 
 async def test_a_late_deletion_is_not_applied_where_a_row_carries_its_version() -> None:
     world = World()
     await write_legacy([world.resolved("1", 5, None), world.resolved("1", 7, None)], **world.handled)
-    world.legacy.stored["1"] = LegacyRow("1", Content(text={"title": "put there", "body": None}), 5)
+    world.legacy.stored["1"] = LegacyRow("1", 5, Content(text={"title": "put there", "body": None}))
     await write_legacy([world.resolved("1", 5, None)], **world.handled)
     assert world.outcomes()[2:] == [("1", 5, "superseded")]
 
