@@ -68,12 +68,11 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
     key, version = versions[0]
     told = watch.told.get((key, version, "legacy"), set())
     if "dead_lettered" in told:
-        if "applied" in told:
+        if "applied" in told and (key, version) not in watch.copied:
             raise Violation(f"1: {cause} was told applied and dead-lettered")
         return "dead_lettered"
     if "applied" in told:
-        # The application's copy of another document's row may carry the version: no one can tell it from ours.
-        if (key, version) not in watch.applied and key not in watch.restored:
+        if (key, version) not in watch.applied | watch.copied:
             raise Violation(f"1: {cause} was told applied, and the table never had it")
         return "applied"
     if "superseded" in told:

@@ -67,6 +67,8 @@ class Watch:
         self.newest: dict[str, int] = {}
         # Keys of rows that the application put there with a version: what it is says nothing of the writer.
         self.restored: set[str] = set()
+        # Versions that came to a row with a copy of another document's: no one can tell them from what we wrote.
+        self.copied: set[tuple[str, int | None]] = set()
         self._row_versions: dict[str, int] = {}
         self._legacy_versions: dict[str, int] = {}
         self._points: dict[tuple[str, int], int] = {}

@@ -212,6 +212,8 @@ class World:
         row = self.archived.get(action.source) or (legacy.stored.get(other_id) if other == name else None)
         if row is not None and other == name:
             self.watch.restored.add(action.document)
+            if action.source != action.document:
+                self.watch.copied.add((action.document, row.version))
             legacy.put(replace(row, id=document_id))
 
     def _harm(self, action: act.LoseSlot | act.Trigger | act.Damage) -> None:
