@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 INTERRUPTED = 130
 
 
+def print_whole() -> None:
+    """Have what is printed on stdout written to its end.
+
+    With PYTHONUNBUFFERED, as containers set it, Python writes once, and a signal ends a write to a pipe where it is.
+    """
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        out = sys.stdout
+        sys.stdout = open(out.fileno(), "w", encoding=out.encoding, errors=out.errors, buffering=1, closefd=False)  # noqa: SIM115
+
+
 def main() -> None:
     """Run the command and end the process with its exit code; nothing prints a traceback without CROSSFADE_DEBUG=1."""
     try:
+        print_whole()
         # Not at the top: these take half a second, and nobody would catch what interrupts them.
         import typer  # noqa: PLC0415
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -199,3 +201,31 @@ async def test_work_that_ends_first_gives_its_result_or_its_error() -> None:
     assert await _unless(asyncio.Event(), result()) == 7
     with pytest.raises(CommandError):
         await _unless(asyncio.Event(), failure())
+
+
+_INTERRUPTED_BY_SIGNALS = """
+import signal
+from operations import cli
+from operations.context import print_json
+cli.print_whole()
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+print_json(["x" * 1000] * 1000)
+print("y" * 1000000)
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_is_printed_into_a_slow_pipe_is_whole_whatever_signals_come(unbuffered: str) -> None:
+    environ = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen([sys.executable, "-c", _INTERRUPTED_BY_SIGNALS], stdout=subprocess.PIPE, env=environ) as one:
+        assert one.stdout is not None
+        printed = bytearray()
+        while part := os.read(one.stdout.fileno(), 65_536):
+            printed += part
+            time.sleep(0.05)
+    assert one.returncode == 0
+    text, _, last = printed.decode().rpartition("]\n")
+    assert json.loads(text + "]") == ["x" * 1000] * 1000
+    assert last == "y" * 1_000_000 + "\n"
