@@ -5,44 +5,58 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences were found or
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from operations.commands import (
-    ask,
-    backfill,
-    config,
-    demo,
-    dlt,
-    inspect,
-    migrate,
-    recapture,
-    schemas,
-    stack,
-    submit,
-    topics,
-    verify,
-    worker,
-)
 from operations.context import PANEL_LOOK, PANEL_SET_UP
 
-app = typer.Typer(
-    name="crossfade",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences or mistakes were found.",
-)
+# By module of `operations.commands`, in the order of the help: the commands of each.
+COMMANDS = {
+    "demo": ("demo",),
+    "stack": ("up", "down", "status"),
+    "worker": ("worker",),
+    "submit": ("submit",),
+    "ask": ("ask",),
+    "backfill": ("backfill",),
+    "verify": ("verify",),
+    "inspect": ("inspect",),
+    "recapture": ("recapture",),
+}
+# Modules whose commands are a group of their name, with the panel of the help.
+GROUPS = {
+    "migrate": PANEL_LOOK,
+    "dlt": PANEL_LOOK,
+    "config": PANEL_SET_UP,
+    "topics": PANEL_SET_UP,
+    "schemas": PANEL_SET_UP,
+}
 
-for group in (demo, stack, worker, submit, ask, backfill, verify, inspect, recapture):
-    app.add_typer(group.app)
-app.add_typer(migrate.app, name="migrate", rich_help_panel=PANEL_LOOK)
-app.add_typer(dlt.app, name="dlt", rich_help_panel=PANEL_LOOK)
-app.add_typer(config.app, name="config", rich_help_panel=PANEL_SET_UP)
-app.add_typer(topics.app, name="topics", rich_help_panel=PANEL_SET_UP)
-app.add_typer(schemas.app, name="schemas", rich_help_panel=PANEL_SET_UP)
+
+def command_tree(wanted: str | None = None) -> typer.Typer:
+    """Return all commands; where `wanted` is one or a group, it alone, without importing what the others need."""
+    app = typer.Typer(
+        name="crossfade",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences or mistakes were found.",
+    )
+    app.callback()(crossfade)
+    known = wanted in GROUPS or any(wanted in names for names in COMMANDS.values())
+    for module, names in COMMANDS.items():
+        if not known or wanted in names:
+            app.add_typer(_commands(module))
+    for module, panel in GROUPS.items():
+        if not known or wanted == module:
+            app.add_typer(_commands(module), name=module, rich_help_panel=panel)
+    return app
+
+
+def _commands(module: str) -> typer.Typer:
+    return cast("typer.Typer", import_module(f"operations.commands.{module}").app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,7 +65,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def crossfade(
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 
@@ -22,15 +23,16 @@ def main() -> None:
     """Run the command and end the process with its exit code; nothing prints a traceback without CROSSFADE_DEBUG=1."""
     try:
         print_whole()
+        gc.set_threshold(50_000, 20, 20)  # nothing of what is imported now is garbage
         # Not at the top: these take half a second, and nobody would catch what interrupts them.
         import typer  # noqa: PLC0415
 
-        from operations.app import app  # noqa: PLC0415
+        from operations.app import command_tree  # noqa: PLC0415
         from operations.context import told  # noqa: PLC0415
 
         try:
             with told():
-                app()
+                command_tree(next((one for one in sys.argv[1:] if not one.startswith("-")), None))()
         except typer.Exit as end:
             sys.exit(end.exit_code)
     except KeyboardInterrupt:

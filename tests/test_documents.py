@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from agents.wiring import WIRING
-from operations.app import app
+from operations.app import command_tree
 from operations.documents import PAGES, main
 from schemas.settings import Collection, EmbeddingColumn, Settings
 from tests.test_rooms import ROOT
@@ -82,7 +82,7 @@ def commands() -> dict[tuple[str, ...], Any]:
             found[*path, name] = inner
             walk(inner, (*path, name))
 
-    walk(typer.main.get_command(app), ())
+    walk(typer.main.get_command(command_tree()), ())
     return found
 
 
@@ -100,7 +100,7 @@ def test_commands_of_the_documents_exist_with_their_options(path: Path) -> None:
     for words in spoken(path.read_text(encoding="utf-8")):
         command = next((known[tuple(words[:n])] for n in (2, 1) if tuple(words[:n]) in known), None)
         if words[0].startswith("--"):
-            command = typer.main.get_command(app)
+            command = typer.main.get_command(command_tree())
         assert command is not None, words
         options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= options, words

@@ -19,8 +19,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from operations import app as tree
 from operations import cli
+from operations.app import COMMANDS, GROUPS, command_tree
 from operations.commands.worker import roles_of
 from operations.errors import CommandError
 from operations.running import _unless
@@ -43,7 +43,8 @@ def commands(command: Any, path: str = "crossfade") -> Iterator[tuple[str, Any]]
         yield from commands(inner, f"{path} {name}")
 
 
-TREE = dict(commands(typer.main.get_command(tree.app)))
+APP = command_tree()
+TREE = dict(commands(typer.main.get_command(APP)))
 
 
 def test_the_commands_are_those_that_the_design_names() -> None:
@@ -56,19 +57,30 @@ def test_the_commands_are_those_that_the_design_names() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [*(one for names in COMMANDS.values() for one in names), *GROUPS])
+def test_a_command_alone_is_the_one_of_the_whole_tree(name: str) -> None:
+    alone = dict(commands(typer.main.get_command(command_tree(name))))
+    assert [path for path in TREE if path.split()[1:2] == [name]] == [
+        path for path in alone if path.split()[1:2] == [name]
+    ]
+    for path, command in alone.items():
+        assert command.help == TREE[path].help
+        assert [(one.name, one.opts) for one in command.params] == [(one.name, one.opts) for one in TREE[path].params]
+
+
 @pytest.mark.parametrize("path", TREE)
 def test_every_command_and_each_of_its_options_says_what_it_is_for(path: str) -> None:
     command = TREE[path]
     assert command.help
     for parameter in command.params:
         assert getattr(parameter, "help", None), parameter.name
-    result = CliRunner().invoke(tree.app, [*path.split()[1:], "--help"])
+    result = CliRunner().invoke(APP, [*path.split()[1:], "--help"])
     assert result.exit_code == 0
     assert f"Usage: {path} [OPTIONS]" in result.stdout
 
 
 def test_the_version_is_the_packages() -> None:
-    result = CliRunner().invoke(tree.app, ["--version"])
+    result = CliRunner().invoke(APP, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"crossfade {version('crossfade')}\n")
 
 
@@ -113,7 +125,7 @@ def test_a_mistake_ends_with_its_exit_code_and_a_sentence_on_stderr(
     (tmp_path / "two.toml").write_text(CONFIG, encoding="utf-8")
     (tmp_path / "one.toml").write_text(CONFIG.partition("[collections.second]")[0], encoding="utf-8")
     (tmp_path / "wrong.jsonl").write_text('{"collection": "first", "id": "1", "delete": true}\n{}\n', encoding="utf-8")
-    result = CliRunner().invoke(tree.app, shlex.split(arguments))
+    result = CliRunner().invoke(APP, shlex.split(arguments))
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
@@ -126,7 +138,7 @@ def test_an_error_outside_of_a_command_is_told_too(
     def broken() -> None:
         raise CommandError("it is broken", "mend it", 2)
 
-    monkeypatch.setattr(tree, "app", broken)
+    monkeypatch.setattr("operations.app.command_tree", lambda _: broken)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2
