@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from connectors.garbage import collect_rarely
+
 pytest_plugins = ["tests.stack_fixture"]
 
 
@@ -13,3 +15,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)
+
+
+def pytest_collection_finish() -> None:
+    """Spare what makes many values: the collector would go through thousands of modules and tests again and again."""
+    collect_rarely()

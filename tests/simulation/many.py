@@ -6,6 +6,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 
+from connectors.garbage import collect_rarely
 from tests.simulation.run import history_of, run
 from tests.simulation.shrink import shrink
 
@@ -20,7 +21,7 @@ def outcome_of(seed: int) -> tuple[int, str | None, Counter[str], int]:
 
 def outcomes(first: int, last: int) -> Iterator[tuple[int, str | None, Counter[str], int]]:
     """Run the seeds of a range in two processes; yield their outcomes in the order of the seeds."""
-    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+    with multiprocessing.get_context("spawn").Pool(PROCESSES, collect_rarely) as pool:
         yield from pool.imap(outcome_of, range(first, last), chunksize=10)
 
 
