@@ -99,6 +99,8 @@ class Broker(Part):
             "log.segment.bytes": 128 * 1024 * 1024,
             # Index files are sparse but mapped: small ones keep many small topics cheap.
             "log.index.size.max.bytes": 1024 * 1024,
+            # Two records a second say that the controller still works; nobody asks it but this broker, which is it.
+            "metadata.max.idle.interval.ms": 0,
             "num.network.threads": 2,
             "num.io.threads": 4,
             "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,

@@ -93,6 +93,7 @@ async def test_a_value_that_a_column_cannot_hold_equals_no_row_and_another_kind_
         "c_timestamp": ["294277-01-01", "2015-00-01 00:00:00"], "c_datetime": ["12026-01-01 00:00:00"],
         "c_time": ["100:00:00", "-00:00:01"] if connector == "postgres" else ["101:02:03"],
         "c_text": ["nowhere", "a\x00b"], "c_varchar": ["x" * 100], "c_char": ["x" * 100],
+        "c_json": ['"a\\u0000b"'], "c_jsonb": ['"a\\u0000b"'],
     }  # fmt: skip
     refused: list[dict[str, Scalar]] = [
         {"colour": "red"}, {"body": "wing"}, {"crossfade_version": 1}, {"c_date": "soon"}, {"c_uuid": "7"},
@@ -108,6 +109,29 @@ async def test_a_value_that_a_column_cannot_hold_equals_no_row_and_another_kind_
                 await legacy.text_search.search(request(wrong))
             with pytest.raises(ValueError, match="filter: "):
                 canonical_filter(legacy.table.description, wrong)
+
+
+@pytest.mark.stack
+async def test_rows_of_json_that_jsonb_cannot_hold_hide_no_other(stack: StackAddresses) -> None:
+    values = ['{"x": 1}', '{"x": "\\u0000"}', '"\\ud83d"', '"\\ud83d\\ude00"', "1e200000", '"\\\\u0000"', "7" * 140_000]
+    async with fresh_place("postgres", stack) as place:
+        await place.execute("CREATE TABLE {t} (id int PRIMARY KEY, body text, c_json json, crossfade_version bigint)")
+        for number, value in enumerate(values):
+            await place.execute(f"INSERT INTO {{t}} VALUES ({number}, 'wing', '{value}', NULL)")
+        settings = place.collection(key=("id",), text=("body",), metadata=("c_json",), tenant=None)
+        legacy = await open_legacy("documents", settings, place.dsn)
+        try:
+            await legacy.prepare()
+            await apply_mend(place.dsn, [f for f in await legacy.table.check() if "index" in f.message.lower()])
+            rows = await legacy.bulk.scan_range(None, None, 1000)
+            assert len(rows) == len(values)
+            for value in ('{"x":1}', '{"x":"\\u0000"}', '"😀"', '"\\\\u0000"'):
+                wanted = canonical_filter(legacy.table.description, {"c_json": value})
+                found = {hit.document_id for hit in await legacy.text_search.search(request(wanted))}
+                assert found == {one.id for one in rows if matches(one.content.metadata, wanted)}, wanted
+                assert len(found) == 1, wanted
+        finally:
+            await legacy.close()
 
 
 KINDS: dict[str, Kind] = {kind.name.lower(): kind for kind in Kind}
