@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from operations.stack.stack import ALL_PARTS, LocalStack
+from schemas.settings import Connector
 from tests.contract.legacy_places import DATABASES, Connection
 from tests.flow.damage import KINDS, Damage
 from tests.flow.site import Site, Store
@@ -24,15 +25,22 @@ CORRUPTIONS = 500  # in each database
 LIVE = 60
 
 
-@pytest.fixture(params=DATABASES)
-async def store(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    store = site.store("damaged", request.param)
-    await store.holds_the_same(await store.count())
-    yield store
+@pytest.fixture(scope="module")
+async def stores(site: Site) -> AsyncIterator[dict[Connector, Store]]:
+    found = {connector: site.store("damaged", connector) for connector in DATABASES}
+    for store in found.values():
+        await store.holds_the_same(await store.count())
+    yield found
     # The worker sees by its own sample that points are missing, where one of them is in it, and quarantines: rightly.
-    code, _ = await store.command("recapture", store.name)
-    assert code == 0
-    await store.holds_the_same(await store.count())
+    code, said = await store.command("recapture", *(store.name for store in found.values()))
+    assert code == 0, said
+    for store in found.values():
+        await store.holds_the_same(await store.count())
+
+
+@pytest.fixture(params=DATABASES)
+def store(stores: dict[Connector, Store], request: pytest.FixtureRequest) -> Store:
+    return stores[request.param]
 
 
 async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(store: Store) -> None:
