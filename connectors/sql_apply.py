@@ -27,6 +27,7 @@ NOT_SEEN = (
 )
 # What a trigger raises under a state that may pass is tried again after these seconds, and refused then.
 RAISED_AGAIN_S = (0.1, 0.5, 2.0)
+OTHERS_TOO = "other rows have an equal key: the type of the key's column was changed; start the worker again"
 NOT_GONE = "after the deletion the row is still there: a trigger, a rule or a policy keeps it"
 
 

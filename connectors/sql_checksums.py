@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
+from connectors.sql_layout import Layout
+
 _HALF = 1 << 64
 
 
@@ -17,9 +19,20 @@ def range_checksum(rows: Any, high: Any, low: Any) -> str:
     return f"{int(rows):x}-{int(high or 0) % _HALF:016x}{int(low or 0) % _HALF:016x}"
 
 
-def columns_name(database: str, expressions: Iterable[str]) -> str:
-    """Return what stands for the expressions that a row's hash is made of."""
-    return f"{database}-{blake2b(chr(10).join(expressions).encode(), digest_size=8).hexdigest()}"
+def columns_name(database: str, expressions: Iterable[str], layout: Layout) -> str:
+    """Return what stands for the expressions that a row's hash is made of, and for what its columns are used as.
+
+    Of a column that is used otherwise, or has another type, the points are other ones, though its bytes are the same.
+    """
+    description = layout.description
+    uses = [
+        *(f"{use}:{name}" for use in ("key", "text") for name in getattr(description, use)),
+        *(f"metadata:{name}:{kind.name}" for name, kind in description.metadata.items()),
+        f"tenant:{description.tenant}",
+        f"embedding:{layout.collection.embedding!r}",
+        *(f"type:{name}:{layout.columns[name].sql_type}" for name in layout.read_columns),
+    ]
+    return f"{database}-{blake2b(chr(10).join([*expressions, *uses]).encode(), digest_size=8).hexdigest()}"
 
 
 def rows_counted(checksum: str) -> int:

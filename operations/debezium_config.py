@@ -59,6 +59,10 @@ def postgres_connector(
         "publication.autocreate.mode": "filtered",
         # Otherwise changes of a partitioned table come under the names of its partitions, which nobody reads.
         "publish.via.partition.root": "true",
+        # An answer that does not come for so many seconds ends the connection, and the task begins again. Otherwise one
+        # that a firewall forgot is waited for for hours. A slot that waits longer for old transactions is asked for
+        # again, too.
+        "driver.socketTimeout": "90",
         TABLE_LIST: ",".join(exactly(table) for table in tables),
         # What is written to other tables says nothing to a slot's reader, so that it would confirm nothing and the
         # server keep its log for ever: each heartbeat writes a message, and reads it.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import pymysql
+
 from connectors.mariadb.layout import column_of, raw_columns, table_name
 from connectors.mariadb.pool import Pool, Session, quoted
 from connectors.mariadb.rights import account_of, rights_findings
@@ -32,8 +34,10 @@ _SERVER = """
 SELECT @@log_bin AS log_bin, @@global.binlog_format AS binlog_format, @@global.binlog_row_image AS binlog_row_image,
        @@global.binlog_row_metadata AS binlog_row_metadata, @@global.max_allowed_packet AS max_allowed_packet,
        @@global.read_only AS read_only, @@global.sql_mode AS sql_mode, @@global.sync_binlog AS sync_binlog,
-       @@global.innodb_flush_log_at_trx_commit AS innodb_flush_log_at_trx_commit
+       @@global.innodb_flush_log_at_trx_commit AS innodb_flush_log_at_trx_commit,
+       @@global.log_bin_compress AS log_bin_compress
 """
+_FILTERS = {"Binlog_Do_DB": "binlog_do_db", "Binlog_Ignore_DB": "binlog_ignore_db"}
 
 # What may be lost otherwise with the machine, or with the server alone: rows and ledger that were reported as applied.
 _DURABLE = ("innodb_flush_log_at_trx_commit", "sync_binlog")
@@ -49,7 +53,12 @@ SELECT INDEX_NAME AS name, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARA
 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s GROUP BY INDEX_NAME
 """
 
-_REPLICATION = ("REPLICATION SLAVE", "REPLICATION REPLICA", "ALL PRIVILEGES ON *.*")
+# What capture needs, each by the names under which SHOW GRANTS may have it.
+_CAPTURE = {
+    "REPLICATION SLAVE": ("REPLICATION SLAVE", "REPLICATION REPLICA"),
+    "REPLICATION CLIENT": ("REPLICATION CLIENT", "BINLOG MONITOR"),
+    "RELOAD": ("RELOAD", "LOCK TABLES", "ALL PRIVILEGES"),  # a snapshot locks the tables for a moment
+}
 
 
 async def check_mariadb(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Finding]:
@@ -71,6 +80,7 @@ async def check_layout(
     """Return what is wrong, over a connection that is already there."""
     findings = await _server(session)
     schema, table = table_name(collection.table, database)
+    findings += await _filtered(session, schema)
     tables = {row["name"]: row for row in await session.fetch(TABLES, (schema,))}
     if table not in tables:
         return [*findings, error(name, f"there is no table {schema}.{table}{near(table, tables)}")]
@@ -120,6 +130,9 @@ async def _server(session: Session) -> list[Finding]:
         if server[variable] != wanted:
             message = f"{variable} is {server[variable]}, capture needs {wanted}; set it in my.cnf too"
             findings.append(error("MariaDB", message, f"SET GLOBAL {variable} = '{wanted}'"))
+    if server["log_bin_compress"] != "0":
+        message = "log_bin_compress is on: compressed events are not captured, without a word; set it in my.cnf too"
+        findings.append(error("MariaDB", message, "SET GLOBAL log_bin_compress = OFF"))
     if "ALLOW_INVALID_DATES" in str(server["sql_mode"]):
         message = "sql_mode has ALLOW_INVALID_DATES: a date such as 2015-02-31 in the binary log ends capture"
         mend = "SET GLOBAL sql_mode = REPLACE(@@global.sql_mode, 'ALLOW_INVALID_DATES', '')"
@@ -138,12 +151,31 @@ async def _server(session: Session) -> list[Finding]:
     if server["read_only"] != "0":
         findings.append(error("MariaDB", "the server is read-only: give the address of the primary"))
     grants = [str(next(iter(row.values()))) for row in await session.fetch("SHOW GRANTS")]
-    if not any(privilege in grant for grant in grants for privilege in _REPLICATION):
+    lacking = [
+        privilege
+        for privilege, names in _CAPTURE.items()
+        if not any(name in grant for grant in grants for name in (*names, "ALL PRIVILEGES ON *.*"))
+    ]
+    if lacking:
         account = await account_of(session)
-        message = f"the user {account} may not read the binary log"
-        mend = f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account}"
-        findings.append(error("MariaDB", message, mend))
+        message = f"the user {account} may not read the binary log: it lacks {', '.join(lacking)}"
+        findings.append(error("MariaDB", message, f"GRANT {', '.join(lacking)} ON *.* TO {account}"))
     return findings
+
+
+async def _filtered(session: Session, schema: str) -> list[Finding]:
+    """Find a binary log that leaves out what is written to the database; where the user may not ask, nothing."""
+    try:
+        status = await session.fetch("SHOW MASTER STATUS")
+    except pymysql.err.MySQLError:
+        return []
+    named = {variable: str(row[field] or "").split(",") for row in status for field, variable in _FILTERS.items()}
+    only, never = ([one for one in named.get(variable, []) if one] for variable in _FILTERS.values())
+    if (only and schema not in only) or schema in never:
+        variable = "binlog_ignore_db" if schema in never else "binlog_do_db"
+        message = f"{variable} leaves {schema} out of the binary log: its changes are not captured"
+        return [error("MariaDB", message, f"-- my.cnf: no {variable}; restart the server")]
+    return []
 
 
 def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:

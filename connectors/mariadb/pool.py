@@ -164,10 +164,10 @@ class Session:
             await cursor.execute(self._whole(cursor, statement, values))
             return list(await cursor.fetchall())
 
-    async def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
-        """Execute a statement."""
+    async def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Execute a statement; return how many rows it changed."""
         async with asyncio.timeout(self._timeout_s), self._connection.cursor() as cursor:
-            await cursor.execute(self._whole(cursor, statement, values))
+            return int(await cursor.execute(self._whole(cursor, statement, values)))
 
     def _whole(self, cursor: Any, statement: str, values: Sequence[Any]) -> str:
         whole: str = cursor.mogrify(statement, tuple(values) or None)

@@ -96,7 +96,8 @@ def _equal(layout: Layout, name: str, text: str, parts: list[str], values: list[
         parts.append(f"{column} = {place} AND CONVERT({column} USING utf8mb4) COLLATE utf8mb4_nopad_bin = %s")
         values += [value, value]
     elif kind is Kind.JSON:
-        parts.append(f"JSON_EQUALS({column}, %s)")
+        # It takes an escape for another character than the one that it stands for.
+        parts.append(f"(JSON_EQUALS({column}, %s) OR LOCATE(CHAR(92), {column}) > 0)")
         values.append(value)
     elif kind is Kind.FLOAT32:
         parts.append(f"{column} = CAST(%s AS FLOAT)")

@@ -11,7 +11,7 @@ from connectors.mariadb.expressions import Given, given, key_condition, key_list
 from connectors.mariadb.layout import raw_columns
 from connectors.mariadb.pool import Pool, Session, places, quoted
 from connectors.slices import slices
-from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen, writes_nothing
+from connectors.sql_apply import APPLIED, NOT_GONE, OTHERS_TOO, Shape, apply_changes, by_shape, seen, writes_nothing
 from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
 from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
@@ -128,7 +128,9 @@ class MariadbTable:
         values = zip(shape.columns, self._values(shape, change), strict=True)
         sets, given_ = self._sets(shape, {name: (self._places[name], (value,)) for name, value in values})
         condition, key = key_condition(self._layout, [self._layout.key_values(change.id) or ()])
-        await session.execute(f"UPDATE {self._table} t SET {sets} WHERE {condition}", [*given_, *key])  # noqa: S608
+        statement = f"UPDATE {self._table} t SET {sets} WHERE {condition}"  # noqa: S608 - a quoted identifier
+        if await session.execute(statement, [*given_, *key]) > 1:
+            raise Refused(OTHERS_TOO)
 
     def _values(self, shape: Shape, change: LegacyChange) -> list[Given]:
         values = zip(shape.columns, self._layout.row_values(change, shape.columns), strict=True)
@@ -158,7 +160,8 @@ class MariadbTable:
         keys = [key for key in map(self._layout.key_values, sorted(exact)) if key is not None]
         if keys:
             condition, values = key_condition(self._layout, keys)
-            await session.execute(f"DELETE t FROM {self._table} t WHERE {condition}", values)
+            if await session.execute(f"DELETE t FROM {self._table} t WHERE {condition}", values) > len(keys):
+                raise Refused(OTHERS_TOO)  # a number equals every text that begins with it
             if await self._exact(session, ids):
                 raise Refused(NOT_GONE)
 

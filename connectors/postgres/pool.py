@@ -32,6 +32,8 @@ SERVER_SETTINGS = {
     # A worker that vanished without a word leaves no locks behind for longer than this.
     "idle_in_transaction_session_timeout": "20000",
     "jit": "off",
+    # Backslashes in our statements are backslashes, whatever the database is set to.
+    "standard_conforming_strings": "on",
     # Rows that a policy would hide are an error: as absent rows they would be deleted from Qdrant.
     "row_security": "off",
 }

@@ -27,7 +27,11 @@ SELECT c.relreplident::text AS identity, c.relkind::text AS kind, c.relpersisten
        EXISTS (SELECT 1 FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type IN ('2', '3', '4')) AS has_rules,
        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE') AS privileges,
-       has_schema_privilege(c.relnamespace, 'CREATE') AS may_create
+       has_schema_privilege(c.relnamespace, 'CREATE') AS may_create,
+       has_database_privilege(current_database(), 'CREATE') AS may_publish, current_database()::text AS database,
+       pg_has_role(c.relowner, 'USAGE') AS owns, pg_get_userbyid(c.relowner)::text AS owner,
+       EXISTS (SELECT 1 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+               WHERE r.prrelid = c.oid AND p.pubname LIKE 'crossfade%') AS published
 FROM pg_class c WHERE c.oid = to_regclass($1)
 """
 
@@ -86,10 +90,24 @@ async def table_findings(session: Session, name: str, table: str, schema: str) -
         # Also where they are there: PostgreSQL asks for the right before it looks.
         mend = f"GRANT CREATE ON SCHEMA {quoted(schema)} TO CURRENT_USER"
         findings.append(error(name, f"the role may not create {', '.join(OWN_TABLES)} in schema {schema}", mend))
+    if not row["published"]:
+        findings += _publication(name, row)
     for own in OWN_TABLES:
         if await session.fetchval(_OWN, quoted(schema, own)) is False:
             mend = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted(schema, own)} TO CURRENT_USER"
             findings.append(error(name, f"the role may not read and write {schema}.{own}", mend))
+    return findings
+
+
+def _publication(name: str, row: Mapping[str, Any]) -> list[Finding]:
+    """Find what the role lacks for a publication with the table."""
+    findings = []
+    if not row["may_publish"]:
+        mend = f"GRANT CREATE ON DATABASE {quoted(row['database'])} TO CURRENT_USER"
+        findings.append(error(name, "the role may not create a publication: changes cannot be captured", mend))
+    if not row["owns"]:
+        message = "the table belongs to another role, so that this one cannot publish it: changes cannot be captured"
+        findings.append(error(name, message, f"GRANT {quoted(row['owner'])} TO CURRENT_USER"))
     return findings
 
 

@@ -134,6 +134,26 @@ async def test_rows_of_json_that_jsonb_cannot_hold_hide_no_other(stack: StackAdd
             await legacy.close()
 
 
+@pytest.mark.stack
+async def test_escapes_in_json_of_mariadb_stand_for_their_characters(stack: StackAddresses) -> None:
+    async with fresh_place("mariadb", stack) as place:
+        await place.execute(
+            "CREATE TABLE {t} (id int PRIMARY KEY, body text, c_json json, crossfade_version bigint INVISIBLE,"
+            " FULLTEXT (body))",
+            r"""INSERT INTO {t} VALUES (1, 'wing', '{"n": "M\\u00fcller"}'), (2, 'wing', '{"u": "http:\\/\\/x"}')""",
+            """INSERT INTO {t} VALUES (3, 'wing', '{"n": "Müller"}'), (4, 'wing', '{"n": "Mueller"}')""",
+        )
+        settings = place.collection(key=("id",), text=("body",), metadata=("c_json",), tenant=None)
+        legacy = await open_legacy("documents", settings, place.dsn)
+        try:
+            await legacy.prepare()
+            for value, expected in (('{"n":"Müller"}', {"1", "3"}), ('{"u":"http://x"}', {"2"})):
+                wanted = canonical_filter(legacy.table.description, {"c_json": value})
+                assert {hit.document_id for hit in await legacy.text_search.search(request(wanted))} == expected
+        finally:
+            await legacy.close()
+
+
 KINDS: dict[str, Kind] = {kind.name.lower(): kind for kind in Kind}
 GIVEN: list[tuple[str, list[Scalar], Scalar]] = [
     ("decimal", [19.9, "19.90", "1.99e1"], "19.9"),
