@@ -22,7 +22,9 @@ from pathlib import Path
 folder = Path({folder!r})
 ready = Path({ready!r})
 number = len(list(folder.glob("start-*")))
-(folder / f"start-{{number}}").write_text(str(os.getpid()))
+begun = folder / f"begun-{{number}}"
+begun.write_text(str(os.getpid()))
+begun.replace(folder / f"start-{{number}}")
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers()
@@ -63,7 +65,7 @@ class Supervised:
     def starts(self) -> list[int]:
         """The processes of the workers, in the order of their starts."""
         paths = sorted(self.folder.glob("start-*"), key=lambda path: int(path.name.removeprefix("start-")))
-        return [int(path.read_text() or 0) for path in paths]
+        return [int(path.read_text()) for path in paths]
 
     async def ended(self) -> tuple[int, str]:
         assert self.process is not None
