@@ -115,10 +115,8 @@ def _changed(
     columns: frozenset[str],
 ) -> DocumentChanged:
     document_id = _document_id(captured, record, description)
-    incomplete = False
-    after: dict[str, Any] | None = None
-    if captured.after is not None:
-        after, incomplete = _complete(captured.after, captured.before, description, columns)
+    after = captured.after
+    incomplete = after is not None and not _is_whole(after, description, columns)
     before_version, after_version = _versions(captured)
     try:
         changed = DocumentChanged(
@@ -264,29 +262,19 @@ def _has_key(row: Mapping[str, Any], description: TableDescription) -> bool:
     return all(row.get(name) is not None for name in description.key)
 
 
-def _complete(
-    after: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
-    description: TableDescription,
-    columns: frozenset[str],
-) -> tuple[dict[str, Any], bool]:
-    """Return the row with values that were left out because they did not change, and whether one is still missing.
+def _is_whole(after: Mapping[str, Any], description: TableDescription, columns: frozenset[str]) -> bool:
+    """Say whether a row has all values that a document is made of.
 
+    What a row holds is written whole, also where the database's log leaves it out because it did not change: Debezium
+    takes it from the image before. Where it could not, or a text is its very word for that, the row is read again.
     Debezium names every configured column in every row. Raises ColumnAbsent for one that it does not name.
     """
     used = [*description.key, *description.text, *description.metadata]
     used += [name for name in (description.tenant, description.embedding) if name]
-    row, incomplete = dict(after), False
     for name in used:
-        if name not in row:
-            if name not in columns:
-                raise ColumnAbsent(name)
-            incomplete = True
-            continue
-        if row[name] in _UNAVAILABLE_FORMS:
-            row[name] = before.get(name, UNAVAILABLE) if before is not None else UNAVAILABLE
-        incomplete = incomplete or row[name] in _UNAVAILABLE_FORMS or _is_cut(row[name])
-    return row, incomplete
+        if name not in after and name not in columns:
+            raise ColumnAbsent(name)
+    return all(name in after and after[name] not in _UNAVAILABLE_FORMS and not _is_cut(after[name]) for name in used)
 
 
 def _versions(captured: CapturedRow) -> tuple[int | None, int | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from connectors.debezium import UNAVAILABLE
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from domain.legacy import LegacyRow, TableDescription
@@ -26,7 +27,6 @@ from topics.captures import Capture
 PARTITIONS = 2
 SOURCE_EPOCHS = 3
 """So often, less one, a table's slot may be lost."""
-UNAVAILABLE = "__debezium_unavailable_value"
 MAX_TEXT_BYTES = 200
 LONG = "x" * (MAX_TEXT_BYTES + 1)
 """What only an application writes: the document has no place in Qdrant."""
@@ -139,7 +139,7 @@ class Connector:
 
     @staticmethod
     def _leave_out(before: dict[str, Any] | None, after: dict[str, Any] | None, holes: int) -> None:
-        """Leave out a text that did not change (1: the image before has it, 2: neither has it)."""
+        """Leave out a text that did not change (1: after the change, 2: before it as well)."""
         if before is None or after is None or not holes or before["body"] != after["body"]:
             return
         after["body"] = UNAVAILABLE

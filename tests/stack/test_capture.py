@@ -127,6 +127,37 @@ async def test_postgres_rows_and_changes_arrive_with_before_after_and_sequence(
     assert values[2]["before"]["embedding"] == [1.0, 2.5, -3.0]
 
 
+async def test_postgres_values_that_did_not_change_arrive_whole_though_its_log_leaves_them_out(
+    stack: StackAddresses, connect: ConnectClient, name: str
+) -> None:
+    table, key, text = f"public.{name}", "k" * 400, "t" * 4000
+    database = await asyncpg.connect(stack.postgres)
+    await database.execute(
+        f"CREATE TABLE {name} (id text PRIMARY KEY, n integer, body text, raw bytea, digits numeric, doc json, "
+        f"more jsonb, embedding vector(600)) WITH (toast_tuple_target = 128); ALTER TABLE {name} "
+        "REPLICA IDENTITY FULL, ALTER id SET STORAGE EXTERNAL, ALTER body SET STORAGE EXTERNAL, "
+        "ALTER raw SET STORAGE EXTERNAL, ALTER digits SET STORAGE EXTERNAL, ALTER doc SET STORAGE EXTERNAL, "
+        "ALTER more SET STORAGE EXTERNAL"
+    )
+    await provide(stack, capture_topics(name, [table]))
+    await connect.put_config(name, postgres_connector(name, stack.postgres, name, [table], slot=name, publication=name))
+    await connect.wait_running(name, _BOUND_S)
+    await slot_until_there(stack, name)
+    await database.execute(
+        f"INSERT INTO {name} VALUES ($1, 1, $2, $2::text::bytea, repeat('7', 900)::numeric, to_json($2), "
+        "to_jsonb($2), (SELECT array_agg(i) FROM generate_series(1, 600) i)::vector)",
+        key,
+        text,
+    )
+    await database.execute(f"UPDATE {name} SET n = 2")
+    await database.close()
+    (_, inserted), (changed_key, changed) = await read(stack, f"{name}.{table}", 2)
+    assert (changed["op"], changed_key) == ("u", {"id": key})
+    assert changed["after"] == {**inserted["after"], "n": 2}
+    assert (changed["after"]["body"], len(changed["after"]["embedding"])) == (text, 600)
+    assert "unavailable" not in str(changed)
+
+
 async def test_mariadb_rows_and_changes_arrive_with_before_after_and_binlog_position(
     stack: StackAddresses, connect: ConnectClient, name: str
 ) -> None:
