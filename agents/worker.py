@@ -34,6 +34,7 @@ from agents.wiring import WIRING, RoleName
 from agents.witnesses import Written
 from connectors.errors import CrossfadeError
 from connectors.kafka.tail import group_lag
+from connectors.ports import LegacyTable
 from connectors.telemetry import Telemetry
 from domain.halts import Halt, Reason
 from domain.positions import StreamPlaces
@@ -54,6 +55,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _opened_tables(captured: Mapping[str, CollectionPorts]) -> dict[str, LegacyTable]:
+    return {topic: ports.table for topic, ports in captured.items()}
+
+
 class Worker:
     """The agents of the given roles over opened ports."""
 
@@ -70,7 +75,7 @@ class Worker:
         self._apps: list[Any] = []
         self._runners: list[Runner] = []
         self._healths: dict[RoleName, RoleHealth] = {}
-        self._captured: tuple[str, ...] = ()
+        self._captured: dict[str, LegacyTable] = {}
         self._places = StreamPlaces()
         self._lanes: list[Lanes] = []
         self._stops: set[asyncio.Task[None]] = set()
@@ -111,7 +116,7 @@ class Worker:
         self._apps.append(app)
         self._runners.append(runner)
         if role == "capture":
-            self._captured = topics
+            self._captured = _opened_tables(tables)
         return app
 
     def _runner(self, role: RoleName, handler: Handler, health: RoleHealth) -> Runner:
@@ -202,7 +207,7 @@ class Worker:
             await self.halts.follow()
             if bool(self.halts.replaced) != self._suspended:
                 await (self._resume() if self._suspended else self._suspend())
-            if not self._suspended and "capture" in self._healths and tuple(self._tables()) != self._captured:
+            if not self._suspended and "capture" in self._healths and _opened_tables(self._tables()) != self._captured:
                 await self._capture_anew()
 
     async def _capture_anew(self) -> None:
@@ -211,7 +216,7 @@ class Worker:
             self._apps.remove(app)
             await stop_apps([app], self._settings.worker.drain_s)
         self._runners[:] = [runner for runner in self._runners if runner.role != "capture"]
-        self._captured = ()
+        self._captured = {}
         health = self._healths["capture"]
         health.busy_since_s = health.waiting_for = None
         app = self._add("capture", ())
@@ -225,7 +230,7 @@ class Worker:
         left = [app for app in self._apps if app.conf.id != group_of("query")]
         self._apps[:] = [app for app in self._apps if app not in left]
         self._runners[:] = [runner for runner in self._runners if runner.role == "query"]
-        self._captured = ()
+        self._captured = {}
         await stop_apps(left, self._settings.worker.drain_s)
         for role in self._roles:
             if role.name != "query":

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from connectors.errors import Misconfigured, Raised, Refused
+from connectors.errors import Misconfigured, Raised, Refused, StoreUnavailable
 from connectors.sql_layout import Layout
 from domain.legacy import (
     LegacyChange,
@@ -27,7 +27,7 @@ NOT_SEEN = (
 )
 # What a trigger raises under a state that may pass is tried again after these seconds, and refused then.
 RAISED_AGAIN_S = (0.1, 0.5, 2.0)
-OTHERS_TOO = "other rows have an equal key: the type of the key's column was changed; start the worker again"
+OTHERS_TOO = "other rows have an equal key: the type of the key's column was changed"
 NOT_GONE = "after the deletion the row is still there: a trigger, a rule or a policy keeps it"
 
 
@@ -45,9 +45,23 @@ class GuardedWriter(Protocol):
         """Raise Misconfigured where the table cannot be written at all, whatever the document."""
         ...
 
+    async def altered(self) -> str | None:
+        """Say how the table's columns changed since it was opened, None where they did not."""
+        ...
+
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
         ...
+
+
+async def require_unaltered(table: GuardedWriter) -> None:
+    """Raise StoreUnavailable where the columns are not those that a table was opened with.
+
+    Asked before a row counts as missing and a document as refused: the columns of now may hold it.
+    """
+    altered = await table.altered()
+    if altered is not None:
+        raise StoreUnavailable(f"{altered}: the table is opened again")
 
 
 class Shape(NamedTuple):
@@ -93,7 +107,11 @@ def writes_nothing(table: str, columns: Sequence[str]) -> tuple[str, str, str]:
 
 
 async def apply_changes(writer: GuardedWriter, layout: Layout, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
-    """Return the outcome of each change. Documents are locked in the order of their ids, so batches never deadlock."""
+    """Return the outcome of each change. Documents are locked in the order of their ids, so batches never deadlock.
+
+    Raises StoreUnavailable where one would be refused, but by a table whose columns are not those that it was opened
+    with: what they are now may take it.
+    """
     outcomes: dict[str, LegacyOutcome] = {}
     sound: list[LegacyChange] = []
     for change in sorted(changes, key=lambda one: one.id):
@@ -101,11 +119,16 @@ async def apply_changes(writer: GuardedWriter, layout: Layout, changes: Sequence
         if reason is None:
             sound.append(change)
         else:
-            outcomes[change.id] = await writer.refuse(change, reason)
+            outcomes[change.id] = await _refused(writer, change, reason)
     raised: list[LegacyChange] = []
     await _by_halves(writer, sound, outcomes, raised)
     await _again(writer, raised, outcomes)
     return [outcomes[change.id] for change in changes]
+
+
+async def _refused(writer: GuardedWriter, change: LegacyChange, reason: str) -> LegacyOutcome:
+    await require_unaltered(writer)
+    return await writer.refuse(change, reason)
 
 
 async def _by_halves(
@@ -133,7 +156,7 @@ async def _by_halves(
         else:
             if isinstance(error, Misconfigured):
                 await writer.usable()
-            outcomes[changes[0].id] = await writer.refuse(changes[0], str(error))
+            outcomes[changes[0].id] = await _refused(writer, changes[0], str(error))
 
 
 async def _again(writer: GuardedWriter, changes: Sequence[LegacyChange], outcomes: dict[str, LegacyOutcome]) -> None:
@@ -150,5 +173,5 @@ async def _again(writer: GuardedWriter, changes: Sequence[LegacyChange], outcome
                 if last < 0:
                     left.append(change)
                 else:
-                    outcomes[change.id] = await writer.refuse(change, str(error))
+                    outcomes[change.id] = await _refused(writer, change, str(error))
         changes = left

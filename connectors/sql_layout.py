@@ -39,7 +39,8 @@ class Column:
 
     `binary` marks text that is compared byte by byte. As a part of the key: `not_key` is why it cannot be one, whatever
     its kind is, `highest` the largest integer, `length` the most characters (None: there is no limit), `collation` the
-    character set and the collation where the database does not take them from the column by itself.
+    character set and the collation where the database does not take them from the column by itself. `compared` is the
+    collation by whatever name the database has for it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Column:
     length: int | None = None
     collation: tuple[str, str] | None = None
     details: ColumnDetails | None = None
+    compared: str | None = None
 
     @property
     def key_refusal(self) -> str | None:
@@ -188,6 +190,24 @@ class Layout:
             given = content.embedding
             values.append(None if given is None else embedding_value(self.collection.embedding.format, given))
         return [*values, change.written]
+
+
+def _typed(column: Column) -> str:
+    return column.sql_type if column.compared is None else f"{column.sql_type} {column.compared}"
+
+
+def altered_columns(layout: Layout, now: Mapping[str, Column]) -> str | None:
+    """Return how the columns that crossfade uses differ from those a table was opened with, None where they do not.
+
+    A table that is not there is another matter.
+    """
+    for name in layout.write_columns if now else ():
+        was, found = layout.columns[name], now.get(name)
+        if found is None:
+            return f"column {name} is gone"
+        if found != was:
+            return f"column {name} is another one ({_typed(was)}, now {_typed(found)})"
+    return None
 
 
 def content_refusal(description: TableDescription, content: Content, tenant_is_text: bool = True) -> str | None:

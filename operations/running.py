@@ -27,6 +27,7 @@ from operations.capture_guard import guard_capture
 from operations.capturing import prepare_capture
 from operations.context import WRONG_USE
 from operations.errors import CommandError
+from operations.layout_watch import watch_layouts
 from operations.observability import set_up, shut_down
 from operations.opening import bring_back, stop_those, tables_found, usable
 from operations.point_watch import compare_points, watch_points
@@ -111,6 +112,7 @@ async def _run(
         worker = Worker(opened, roles, home, telemetry, halts)
         captures = "capture" in roles
         guards = [_ending(watch_topics(opened.settings.kafka, worker.halts, worker.changed), stop)]
+        guards.append(_ending(watch_layouts(opened, worker.halts, worker.changed), stop))
         if captures:
             guards.append(_ending(guard_capture(opened, worker.halts, worker.changed), stop))
         if "vector" in roles:

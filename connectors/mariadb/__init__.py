@@ -32,8 +32,9 @@ async def open_mariadb(name: str, collection: Collection, dsn: str) -> LegacyCon
         await ledger.prepare()
         await tasks.prepare()
 
+    table = MariadbTable(pool, layout)
     return LegacyConnector(
-        table=MariadbTable(pool, layout),
+        table=table,
         bulk=MariadbBulk(pool, layout),
         checksums=MariadbChecksums(pool, layout),
         ledger=ledger,
@@ -41,4 +42,5 @@ async def open_mariadb(name: str, collection: Collection, dsn: str) -> LegacyCon
         text_search=MariadbTextSearch(pool, layout),
         vector_search=None,
         prepare=prepare,
+        altered=table.altered,
     )

@@ -99,6 +99,7 @@ def column_of(raw: Mapping[str, Any]) -> Column:
         length=None if raw["length"] is None else int(raw["length"]),
         collation=None if collation is None or charset == _OF_SESSIONS else (charset, str(collation)),
         details=_details(raw, base, kind),
+        compared=None if collation is None else str(collation),
     )
 
 

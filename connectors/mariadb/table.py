@@ -8,11 +8,21 @@ from typing import Any
 from connectors.errors import Refused
 from connectors.mariadb.checks import check_layout
 from connectors.mariadb.expressions import Given, given, key_condition, key_list, kinds_written, read_list
-from connectors.mariadb.layout import raw_columns
+from connectors.mariadb.layout import column_of, raw_columns
 from connectors.mariadb.pool import Pool, Session, places, quoted
 from connectors.slices import slices
-from connectors.sql_apply import APPLIED, NOT_GONE, OTHERS_TOO, Shape, apply_changes, by_shape, seen, writes_nothing
-from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
+from connectors.sql_apply import (
+    APPLIED,
+    NOT_GONE,
+    OTHERS_TOO,
+    Shape,
+    apply_changes,
+    by_shape,
+    require_unaltered,
+    seen,
+    writes_nothing,
+)
+from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout, altered_columns
 from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 
@@ -59,6 +69,12 @@ class MariadbTable:
         async with self._pool.transaction() as session:
             for statement in self._nothing:
                 await session.execute(statement)
+
+    async def altered(self) -> str | None:
+        """Say how the columns changed since the table was opened, None where they did not."""
+        async with self._pool.session() as session:
+            raw = await raw_columns(session, self._layout.schema, self._layout.table)
+        return altered_columns(self._layout, {name: column_of(each) for name, each in raw.items()})
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
@@ -182,7 +198,10 @@ class MariadbTable:
         async with self._pool.session() as session:
             records = await self._at(session, ids, self._read, " LOCK IN SHARE MODE")
         wanted = set(ids)
-        return {row.id: row for row in map(self._row, records) if row.id in wanted}
+        rows = {row.id: row for row in map(self._row, records) if row.id in wanted}
+        if len(rows) < len(wanted):
+            await require_unaltered(self)
+        return rows
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
         """See `LegacyTable.existing`."""

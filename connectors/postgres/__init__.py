@@ -33,8 +33,9 @@ async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyCo
         await ledger.prepare()
         await tasks.prepare()
 
+    table = PostgresTable(pool, layout)
     return LegacyConnector(
-        table=PostgresTable(pool, layout),
+        table=table,
         bulk=PostgresBulk(pool, layout),
         checksums=PostgresChecksums(pool, layout),
         ledger=ledger,
@@ -42,4 +43,5 @@ async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyCo
         text_search=PostgresTextSearch(pool, layout),
         vector_search=PostgresVectorSearch(pool, layout, vectors) if vectors else None,
         prepare=prepare,
+        altered=table.altered,
     )

@@ -8,11 +8,20 @@ from typing import Any
 from connectors.errors import Refused
 from connectors.postgres.checks import check_layout
 from connectors.postgres.expressions import KEY_TYPES, read_list, selected
-from connectors.postgres.layout import raw_columns
+from connectors.postgres.layout import column_of, raw_columns
 from connectors.postgres.pool import Pool, Session, quoted
 from connectors.slices import slices
-from connectors.sql_apply import APPLIED, NOT_GONE, Shape, apply_changes, by_shape, seen, writes_nothing
-from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout
+from connectors.sql_apply import (
+    APPLIED,
+    NOT_GONE,
+    Shape,
+    apply_changes,
+    by_shape,
+    require_unaltered,
+    seen,
+    writes_nothing,
+)
+from connectors.sql_layout import LEDGER_TABLE, VERSION_COLUMN, Layout, altered_columns
 from connectors.sql_values import content_bytes, row_content, row_key
 from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 
@@ -104,6 +113,12 @@ class PostgresTable:
             for statement in self._nothing:
                 await session.execute(statement)
 
+    async def altered(self) -> str | None:
+        """Say how the columns changed since the table was opened, None where they did not."""
+        async with self._pool.session() as session:
+            raw = await raw_columns(session, self._layout.collection.table)
+        return altered_columns(self._layout, {name: column_of(each) for name, each in raw.items()})
+
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
         """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
         async with self._pool.transaction() as session:
@@ -123,14 +138,15 @@ class PostgresTable:
 
     async def rows(self, ids: Sequence[str]) -> dict[str, LegacyRow]:
         """See `LegacyTable.rows`."""
-        keys = self._keys(ids)
-        if not keys:
-            return {}
-        async with self._pool.session() as session:
-            records = await session.fetch(self._sql.rows, *_columns(keys))
-        wanted = set(ids)
-        found = (self._row(record) for record in records)
-        return {row.id: row for row in found if row.id in wanted}
+        wanted, keys = set(ids), self._keys(ids)
+        rows: dict[str, LegacyRow] = {}
+        if keys:
+            async with self._pool.session() as session:
+                records = await session.fetch(self._sql.rows, *_columns(keys))
+            rows = {row.id: row for row in map(self._row, records) if row.id in wanted}
+        if len(rows) < len(wanted):
+            await require_unaltered(self)
+        return rows
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
         """See `LegacyTable.existing`."""

@@ -19,6 +19,7 @@ from tests.flow.otlp_receiver import span_receiver
 from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, Site, Store, Table, collection_name, document_rows
 from tests.flow.worker_process import WorkerProcess, mend, settings_of
 
+ALTERED = "create table {t} (id int primary key, title varchar(40), body text, kind varchar(40), line int)"
 TABLES = (
     *(Table("docs", connector, create, rows=document_rows(50)) for connector, create in DOCUMENTS.items()),
     *(Table("checked", connector, create, rows=document_rows(40)) for connector, create in DOCUMENTS.items()),
@@ -29,6 +30,7 @@ TABLES = (
         for connector, create in DOCUMENTS.items()
     ),
     Table("moved", "postgres", DOCUMENTS["postgres"], DOCUMENT_LINES + 'fill = "backfill"\n', document_rows(30)),
+    *(Table("altered", connector, ALTERED, rows=("(17, 'seventeen', 'A row.', 'a', 1)",)) for connector in DATABASES),
     *EMBEDDING_TABLES,
     *DAMAGED_TABLES,
 )
