@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.admin import partition_counts
 from connectors.postgres.slots import slot_state
 from domain.halts import Reason
+from operations.captured_columns import without_tables
 from operations.capturing import (
     CAPTURING,
     GUARD,
@@ -32,9 +34,10 @@ from operations.capturing import (
     make_connector,
     prepare_capture,
     quarantine,
+    readable,
     watches,
 )
-from operations.connectors_api import ConnectClient, in_snapshot
+from operations.connectors_api import ConnectClient, ConnectorStatus, in_snapshot
 from operations.debezium_config import SKIP_UNKNOWN_DDL
 from operations.errors import CommandError
 from operations.source_watch import SourceWatch, place_read
@@ -49,6 +52,8 @@ AWAY_S = 15.0
 WELL_S = 60.0
 _RESTART_MAX_S = 300.0
 _SKIP_S = 60.0
+# Characters of a statement that a message shows.
+_QUOTED = 300
 
 
 async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:
@@ -195,7 +200,7 @@ async def _guard_connector(
         return None
     if status.running:
         if watched.passed_over(time.monotonic()):
-            await _skip_unknown(client, group, skip=False)
+            await _fail_at_unknown(client, group)
         await _note_capturing(group, watched)
         if await _in_order(client, group, watched):
             watched.well()
@@ -204,13 +209,12 @@ async def _guard_connector(
     if status.failed:
         watched.failed(await _place_of(client, group))
     if status.state == "MISSING" and watched.due(time.monotonic()):
-        await make_connector(client, kafka, group, keep=True)
+        await make_connector(client, kafka, readable(group, halts), keep=True)
     elif status.failed and watched.due(time.monotonic()):
         log.error("the connector %s failed and is started again: %s", group.connector, status.failure)
-        if status.statement is not None and not _concerns(group, status.statement):
-            # Debezium's parser knows not all of MariaDB: for a minute, what others do to their tables is passed over.
+        if status.statement is not None or status.table is not None:
+            await _pass_over(client, group, halts, status)
             watched.skips_until_s = time.monotonic() + _SKIP_S
-            await _skip_unknown(client, group, skip=True)
         await client.restart(group.connector)
     return status.trouble
 
@@ -226,17 +230,39 @@ async def _place_of(client: ConnectClient, group: Group) -> tuple[int, ...]:
     return () if in_snapshot(offset) else place_read(group.kind, offset)
 
 
-def _concerns(group: Group, statement: str) -> bool:
-    """Say whether a statement may be about a captured table: its name is in it, as in `_articles_gho`."""
-    lowered = statement.lower()
-    return any(capture.table.rpartition(".")[2].lower() in lowered for capture in group.captures)
+async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: ConnectorStatus) -> None:
+    """Have a connector pass, for a while, over what Debezium's parser does not know of MariaDB's language.
+
+    A table that is named in it, or whose rows have other columns than the connector knows, is stopped and left out.
+    """
+    left_out = []
+    for ports in group.members:
+        table = "" if ports.capture is None else ports.capture.table
+        name = table.rpartition(".")[2]
+        if status.statement is not None and names_table(status.statement, name):
+            why = f"Debezium cannot parse {status.statement[:_QUOTED]!r}"
+        elif status.table is not None and status.table.rpartition(".")[2] == name:
+            why = "its rows have other columns than Debezium knows of"
+        else:
+            continue
+        await halts.halt(ports.name, Reason.UNREADABLE, why)
+        left_out.append(table)
+    config = await client.config(group.connector)
+    if config:
+        skipping = {SKIP_UNKNOWN_DDL: "true"} if status.statement is not None else {}
+        await client.put_config(group.connector, {**without_tables(config, left_out), **skipping})
 
 
-async def _skip_unknown(client: ConnectClient, group: Group, *, skip: bool) -> None:
-    """Have a connector pass over statements that it does not understand, or fail at them, as it does by default."""
+def names_table(statement: str, table: str) -> bool:
+    """Say whether a table's name is a word of a statement."""
+    return re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", statement, re.IGNORECASE) is not None
+
+
+async def _fail_at_unknown(client: ConnectClient, group: Group) -> None:
+    """Have a connector fail at statements that it does not understand, as it does by default."""
     config = await client.config(group.connector) if group.kind == "mariadb" else {}
-    if config and (config.get(SKIP_UNKNOWN_DDL) == "true") != skip:
-        await client.put_config(group.connector, {**config, SKIP_UNKNOWN_DDL: str(skip).lower()})
+    if config.get(SKIP_UNKNOWN_DDL) == "true":
+        await client.put_config(group.connector, {**config, SKIP_UNKNOWN_DDL: "false"})
 
 
 def _release(group: Group, halts: Halts) -> None:

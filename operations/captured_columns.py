@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.batch import CollectionPorts
@@ -47,6 +47,22 @@ def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, st
     ]
     lists[KEY_LIST] = ";".join(sorted({*config[KEY_LIST].split(";"), *keys}))
     return lists
+
+
+def without_tables(config: Mapping[str, str], tables: Collection[str]) -> dict[str, str]:
+    """Return a connector's configuration without some of its tables; the same where it would have none left."""
+    leaving = {exactly(table) for table in tables}
+    left = [table for table in config.get(TABLE_LIST, "").split(",") if table not in leaving]
+    if not left:
+        return dict(config)
+    columns = [
+        each
+        for each in config.get(COLUMN_LIST, "").split(",")
+        if not any(each.startswith(f"{table}\\.") for table in leaving)
+    ]
+    in_key_list = {_in_key_list(table) for table in leaving}
+    keys = [each for each in config.get(KEY_LIST, "").split(";") if each.partition(":")[0] not in in_key_list]
+    return {**config, TABLE_LIST: ",".join(left), COLUMN_LIST: ",".join(columns), KEY_LIST: ";".join(keys)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.assembly import SOURCE_EPOCH, Opened
 from agents.batch import CollectionPorts
@@ -135,7 +135,7 @@ async def _begin(client: ConnectClient, kafka: Kafka, group: Group, halts: Halts
             return False
         if await halt_lost(group, await client.status(group.connector), halts):
             return False
-        await make_connector(client, kafka, group, keep=True)
+        await make_connector(client, kafka, readable(group, halts), keep=True)
         await client.wait_running(group.connector, START_BOUND_S)
     except CommandError as error:
         await quarantine(group, halts, error.message)
@@ -150,6 +150,12 @@ async def _begin(client: ConnectClient, kafka: Kafka, group: Group, halts: Halts
 def watches(group: Group, halts: Halts) -> bool:
     """Say whether any collection of a group is in service, or would be if its cause were gone."""
     return any((halt := halts.of(ports.name)) is None or halt.captures or halt.passes for ports in group.members)
+
+
+def readable(group: Group, halts: Halts) -> Group:
+    """Return a group without the MariaDB tables that cannot be read: a connector may end at each of their rows."""
+    left = tuple(p for p in group.members if (halt := halts.of(p.name)) is None or halt.reason is not Reason.UNREADABLE)
+    return replace(group, members=left) if left and group.kind == "mariadb" else group
 
 
 async def quarantine(group: Group, halts: Halts, why: str) -> None:

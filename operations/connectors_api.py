@@ -26,6 +26,7 @@ _BUSY_BOUND_S = 90.0
 _POLL_S = 0.1
 # How Debezium names the statement that its parser does not know.
 _UNKNOWN_DDL = re.compile(r"DDL statement couldn't be parsed.*? with the statement '(.*?)'\n", re.DOTALL)
+_OTHER_COLUMNS = re.compile(r"Error processing row in (\S+), internal schema size \d+, but row size \d+")
 
 # How Debezium and the databases say that a slot or a binary log is gone; seen with 3.5, PostgreSQL 18, MariaDB 10.11.
 _LOST_SIGNS = (
@@ -52,7 +53,8 @@ class ConnectUnreachable(CommandError):
 class ConnectorStatus:
     """State of a connector and of its tasks; `failure` is what the first stack trace says is wrong, if any.
 
-    `statement` is the one that a MariaDB connector does not understand, where that ended it.
+    `statement` is the one that a MariaDB connector does not understand, where that ended it; `table` the one whose rows
+    have other columns than it knows, as after such a statement, or one that is not in the binary log.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ConnectorStatus:
     tasks: tuple[ConnectorState, ...]
     failure: str | None
     statement: str | None = None
+    table: str | None = None
 
     @property
     def running(self) -> bool:
@@ -178,12 +181,14 @@ class ConnectClient:
         body = _body(answer, _STATUS)
         traces = [part.trace for part in (body.connector, *body.tasks) if part.trace]
         unknown = _UNKNOWN_DDL.search(traces[0]) if traces else None
+        other = _OTHER_COLUMNS.search(traces[0]) if traces else None
         return ConnectorStatus(
             name=name,
             state=cast(ConnectorState, body.connector.state),
             tasks=tuple(cast(ConnectorState, task.state) for task in body.tasks),
             failure=_first_cause(traces[0]) if traces else None,
             statement=unknown[1] if unknown else None,
+            table=other[1] if other else None,
         )
 
     async def wait_running(self, name: str, timeout_s: float) -> ConnectorStatus:

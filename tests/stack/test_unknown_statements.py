@@ -1,0 +1,79 @@
+"""A statement of MariaDB that Debezium cannot parse stops the table that it names, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from domain.halts import Reason
+from operations import capture_guard
+from operations.capture_guard import guard_capture
+from operations.capturing import groups, prepare_capture
+from operations.connectors_api import ConnectClient
+from operations.stack.layout import StackAddresses
+from tests.flow.site import eventually
+from tests.stack.shop import TABLES, Shop, bodies, shop_on
+from tests.stack.test_captured_alone import halts_of, reasons
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+STATEMENTS = {
+    "names a captured table": "alter table articles add constraint if not exists positive check (id > 0)",
+    "changes its columns": "alter table articles add more int first, add constraint if not exists p check (id > 0)",
+    "is in no binary log": "set sql_log_bin = 0; alter table articles add more int; set sql_log_bin = 1",
+    "names another table": "alter table elsewhere add constraint if not exists positive check (id > 0)",
+}
+
+
+@pytest.fixture
+async def shop(stack: StackAddresses) -> AsyncIterator[Shop]:
+    async with shop_on(stack) as made:
+        yield made
+
+
+@pytest.mark.parametrize("what", STATEMENTS)
+async def test_a_statement_that_debezium_cannot_parse_stops_the_table_that_it_names_alone(
+    shop: Shop, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_guard, "GUARD_S", 0.5)
+    database = await shop.database("mariadb", "acme")
+    await database.execute(TABLES["mariadb"].replace("articles", "notes"))
+    await database.execute("create table elsewhere (id int primary key)")
+    names = {"articles": {}, "notes": {"table": "notes"}}
+    opened = await shop.opened(
+        **{name: shop.collection("mariadb", "acme", **changes) for name, changes in names.items()}
+    )
+    halts = halts_of(opened)
+    await prepare_capture(opened, halts, lambda _: None)
+    (group,) = groups(opened.collections)
+
+    async def begun() -> bool:
+        async with ConnectClient(shop.stack.connect) as client:
+            return await client.has_snapshot(group.connector)
+
+    await eventually(begun, "the snapshot is read")
+    assert reasons(halts) == {}
+    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
+    try:
+        for statement in STATEMENTS[what].split(";"):
+            await database.execute(statement)
+        await database.execute("insert into articles (id, title, body) values (1, 't', 'after')")
+        await database.execute("insert into notes (id, title, body) values (1, 't', 'after')")
+        assert bodies(await shop.changes(opened.collections["notes"], 1)) == [("1", "after")]
+
+        async def steady() -> bool:
+            return all("FAILED" not in each for each in await shop.connectors())
+
+        await eventually(steady, "the connector runs")
+        if "another" in what:
+            assert reasons(halts) == {}
+            assert bodies(await shop.changes(opened.collections["articles"], 1)) == [("1", "after")]
+        else:
+            assert reasons(halts) == {"articles": Reason.UNREADABLE}
+            detail = halts.now["articles"].detail
+            assert "constraint if not exists" in detail or "other columns" in detail
+    finally:
+        guard.cancel()
+        await asyncio.gather(guard, return_exceptions=True)
