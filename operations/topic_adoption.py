@@ -6,6 +6,7 @@ reads from the topics meanwhile, because the workers take part in the quarantine
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from agents.identities import (
     note_replaced,
     record_mark,
 )
+from connectors.errors import CrossfadeError, StoreUnavailable
 from connectors.failpoints import passing
 from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.groups import left_alone, set_offsets
@@ -74,27 +76,47 @@ class Adopted:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Adopter]:
-    """Open the ledgers of every collection. Raises StoreUnavailable where a database or the brokers do not answer."""
+    """Open the ledgers of the collections; those whose table or database cannot be used are left out.
+
+    What they have recorded of the topics stays as it is, so that they are found again when they come back.
+    Raises StoreUnavailable where no database can be used, or the brokers do not answer.
+    """
     async with AsyncExitStack() as resources:
         books: dict[str, Book] = {}
-        for name, collection in settings.collections.items():
-            legacy = await open_legacy(name, collection, collection.dsn or "")
-            resources.push_async_callback(legacy.close)
-            await legacy.prepare()
-            capture = await capture_of(legacy.ledger, settings.kafka, name, collection)
-            books[name] = Book(name, collection, legacy.ledger, capture)
+        left_out: dict[str, str] = {}
+        names = list(settings.collections)
+        # Together: one that is away takes its whole time limit.
+        found = await asyncio.gather(*(_book(settings, name, resources) for name in names), return_exceptions=True)
+        for name, each in zip(names, found, strict=True):
+            if isinstance(each, Book):
+                books[name] = each
+            elif isinstance(each, CrossfadeError):
+                left_out[name] = str(each)
+            else:
+                raise each
+        if not books:
+            raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in left_out.items()))
         watch = TopicWatch(settings.kafka, books)
         resources.push_async_callback(watch.close)
-        yield Adopter(settings, books, watch)
+        yield Adopter(settings, books, watch, left_out)
+
+
+async def _book(settings: Settings, name: str, resources: AsyncExitStack) -> Book:
+    collection = settings.collections[name]
+    legacy = await open_legacy(name, collection, collection.dsn or "")
+    resources.push_async_callback(legacy.close)
+    await legacy.prepare()
+    return Book(name, collection, legacy.ledger, await capture_of(legacy.ledger, settings.kafka, name, collection))
 
 
 @dataclass(slots=True)
 class Adopter:
-    """Plans an adoption and carries it out."""
+    """Plans an adoption and carries it out. `left_out` are collections that cannot be opened, with why."""
 
     settings: Settings
     books: dict[str, Book]
     watch: TopicWatch
+    left_out: dict[str, str] = field(default_factory=dict)
 
     async def plan(self) -> Plan:
         """Return what is to be done. Raises CommandError where no topic was replaced, or one is missing."""
@@ -204,7 +226,7 @@ class Adopter:
         """Forget where parked collections would go on: the role takes all of them from the given places."""
         cursors = KafkaCursors(self.settings.kafka.bootstrap or "", role)
         try:
-            for name in await cursors.load(self.books):
+            for name in await cursors.load(self.settings.collections):
                 await cursors.unpark(name, places)
         finally:
             await cursors.close()

@@ -136,7 +136,8 @@ def adopt_topics(
     """Go on with topics that were deleted and created again, moved to another cluster, or lost unread records.
 
     Raises the epochs, so that every change takes effect again, and has the roles read again what may have been missed.
-    Workers may run: they take nothing until it is done. Exit code 3: it waits for --yes; 1: nothing was replaced.
+    Workers may run: they take nothing until it is done. A collection that cannot be opened is left out: adopt again
+    when it is back. Exit code 3: it waits for --yes; 1: nothing was replaced.
     """
     # It opens the databases, whose drivers take a while to import.
     from operations.topic_adoption import opened  # noqa: PLC0415
@@ -144,12 +145,12 @@ def adopt_topics(
     with told():
         context = load(config, home)
 
-    async def adopt() -> tuple[Any, Any]:
+    async def adopt() -> tuple[Any, Any, dict[str, str]]:
         async with opened(context.settings) as adopter:
             plan = await adopter.plan()
-            return plan, await adopter.carry_out(plan, say) if yes else None
+            return plan, await adopter.carry_out(plan, say) if yes else None, adopter.left_out
 
-    plan, done = run(adopt())
+    plan, done, left_out = run(adopt())
     document = {
         "adopted": done is not None,
         "replaced": dict(plan.replaced),
@@ -158,12 +159,15 @@ def adopt_topics(
         "read_again": sorted(plan.steps.restart),
         "forgotten": done.forgotten if done else None,
         "remedies": done.remedies if done else None,
+        "left_out": left_out,
     }
     if json:
         print_json(document)
     else:
         for line in _adoption_said(plan, done):
             print(line)
+        for name, why in left_out.items():
+            print(f"{name} is left out, and to be adopted when it can be opened: {why}")
     if done is None:
         raise typer.Exit(DIFFERENCES)
 

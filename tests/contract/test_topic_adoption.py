@@ -10,12 +10,14 @@ import pytest
 
 from agents.assembly import HALTED
 from agents.identities import REPLACED, record_mark
+from connectors.errors import StoreUnavailable
 from connectors.kafka.admin import delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.groups import set_offsets
 from connectors.kafka.tail import committed_offsets
 from connectors.memory.legacy import MemoryLedger, MemoryLegacy
+from connectors.ports import Ledger
 from domain.legacy import TableDescription
 from operations import topic_adoption, topic_watch
 from operations.stack.layout import StackAddresses
@@ -25,6 +27,7 @@ from schemas.dead_letters import SUFFIX
 from schemas.records import Outgoing
 from schemas.settings import Collection, Kafka, Settings
 from tests.contract.consuming import make_topic
+from tests.contract.legacy_places import fresh_place
 from topics.catalogue import CATALOGUE, EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
 
 pytestmark = pytest.mark.stack
@@ -42,7 +45,7 @@ class Place:
     bootstrap: str
     topics: dict[str, str]
     name: str
-    ledger: MemoryLedger
+    ledger: Ledger
     adopter: Adopter
 
     async def known_otherwise(self, topic: str, *, cluster: str = "", topic_id: str = "") -> None:
@@ -133,3 +136,37 @@ async def test_a_topic_made_again_is_read_from_its_beginning_and_nothing_stays_p
         assert await place.begins("resolver", LOG) == 0
     finally:
         await cursors.close()
+
+
+async def test_collections_that_cannot_be_opened_hold_up_no_adoption(place: Place, stack: StackAddresses) -> None:
+    run = uuid4().hex[:8]
+    good, missing, away = (f"{name}{run}" for name in ("good", "missing", "away"))
+    async with fresh_place("postgres", stack) as home:
+        await home.execute(
+            "CREATE TABLE {t} (id int PRIMARY KEY, title text, body text, crossfade_version bigint);"
+            "ALTER TABLE {t} REPLICA IDENTITY FULL"
+        )
+        own = home.collection(dsn=home.dsn, metadata=(), tenant=None)
+        collections = {
+            away: own.model_copy(update={"dsn": "postgresql://app:secret@127.0.0.1:1/shop"}),
+            good: own,
+            missing: own.model_copy(update={"table": f"{home.schema}.nothing"}),
+        }
+        settings = Settings(kafka=Kafka(bootstrap=stack.kafka), collections=collections)
+        cursors = KafkaCursors(stack.kafka, "resolver")
+        try:
+            await cursors.park(away, {(place.topics[LOG], 0): 2})
+            async with topic_adoption.opened(settings) as adopter:
+                assert set(adopter.left_out) == {missing, away}
+                assert "secret" not in str(adopter.left_out)
+                ours = replace(place, name=good, ledger=adopter.books[good].ledger, adopter=adopter)
+                await ours.known_otherwise(LOG, topic_id="made before")
+                await ours.adopt()
+                assert await ours.begins("resolver", LOG) == 0
+            assert await cursors.load([away]) == {}, "its place is one of the topic that was there before"
+        finally:
+            await cursors.close()
+        del collections[good]
+        with pytest.raises(StoreUnavailable, match="there is no table"):
+            async with topic_adoption.opened(Settings(kafka=settings.kafka, collections=collections)):
+                pass
