@@ -5,7 +5,6 @@ A sum does not depend on an order, so that no database has to sort. No statement
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -19,8 +18,8 @@ def range_checksum(rows: Any, high: Any, low: Any) -> str:
     return f"{int(rows):x}-{int(high or 0) % _HALF:016x}{int(low or 0) % _HALF:016x}"
 
 
-def columns_name(database: str, expressions: Iterable[str], layout: Layout) -> str:
-    """Return what stands for the expressions that a row's hash is made of, and for what its columns are used as.
+def columns_name(database: str, expression: str, layout: Layout) -> str:
+    """Return what stands for the expression that a row's hash is made of, and for what its columns are used as.
 
     Of a column that is used otherwise, or has another type, the points are other ones, though its bytes are the same.
     """
@@ -32,7 +31,7 @@ def columns_name(database: str, expressions: Iterable[str], layout: Layout) -> s
         f"embedding:{layout.collection.embedding!r}",
         *(f"type:{name}:{layout.columns[name].sql_type}" for name in layout.read_columns),
     ]
-    return f"{database}-{blake2b(chr(10).join([*expressions, *uses]).encode(), digest_size=8).hexdigest()}"
+    return f"{database}-{blake2b(chr(10).join([expression, *uses]).encode(), digest_size=8).hexdigest()}"
 
 
 def rows_counted(checksum: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import pymysql
 
 from connectors.mariadb.layout import column_of, raw_columns, table_name
 from connectors.mariadb.pool import Pool, Session, quoted
-from connectors.mariadb.rights import account_of, rights_findings
+from connectors.mariadb.rights import DENIED, account_of, rights_findings
 from connectors.mariadb.table_checks import TABLES, is_table, kind_findings, uncapturable, unlogged_findings
 from connectors.sql_checks import (
     EMBEDDING_TYPES,
@@ -167,15 +167,24 @@ async def _filtered(session: Session, schema: str) -> list[Finding]:
     """Find a binary log that leaves out what is written to the database; where the user may not ask, nothing."""
     try:
         status = await session.fetch("SHOW MASTER STATUS")
-    except pymysql.err.MySQLError:
+    except pymysql.err.MySQLError as refused:
+        if refused.args[0] in DENIED:
+            return []
+        raise
+    variable = leaves_out(status, schema)
+    if variable is None:
         return []
+    message = f"{variable} leaves {schema} out of the binary log: its changes are not captured"
+    return [error("MariaDB", message, f"-- my.cnf: no {variable}; restart the server")]
+
+
+def leaves_out(status: Sequence[Mapping[str, Any]], schema: str) -> str | None:
+    """Return the variable by which a server's binary log leaves a database out, by `SHOW MASTER STATUS`."""
     named = {variable: str(row[field] or "").split(",") for row in status for field, variable in _FILTERS.items()}
     only, never = ([one for one in named.get(variable, []) if one] for variable in _FILTERS.values())
-    if (only and schema not in only) or schema in never:
-        variable = "binlog_ignore_db" if schema in never else "binlog_do_db"
-        message = f"{variable} leaves {schema} out of the binary log: its changes are not captured"
-        return [error("MariaDB", message, f"-- my.cnf: no {variable}; restart the server")]
-    return []
+    if schema in never:
+        return "binlog_ignore_db"
+    return "binlog_do_db" if only and schema not in only else None
 
 
 def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:

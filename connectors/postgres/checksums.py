@@ -29,7 +29,7 @@ class PostgresChecksums:
         self._table = quoted(layout.schema, layout.table)
         names = (*layout.read_columns, VERSION_COLUMN)
         self._expressions = ", ".join(_hashed(layout.columns[name]) for name in names)
-        self.columns = columns_name("postgres", [self._expressions], layout)
+        self.columns = columns_name("postgres", self._expressions, layout)
 
     async def of_ranges(self, ranges: Sequence[tuple[str | None, str | None]]) -> list[str]:
         """See `Checksums.of_ranges`."""

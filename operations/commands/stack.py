@@ -73,7 +73,7 @@ def status(config: ConfigOption = None, home: HomeOption = None, json: JsonOptio
     """Show each part of the local stack, its state, process, memory and address, and which collections are stopped.
 
     Exit code 1: a part that was ever started does not run, or a collection's database does not answer; 3: a collection
-    is stopped. Only --json shows passwords.
+    is stopped, or its connector does not run. Only --json shows passwords.
     """
     parts = run(_stack(home).status())
     with told():
@@ -89,7 +89,7 @@ def status(config: ConfigOption = None, home: HomeOption = None, json: JsonOptio
     started = [part for part in parts if part.detail != NEVER_STARTED]
     if not started or any(part.state != "running" for part in started) or any(c.unanswered for c in collections):
         raise typer.Exit(FAILED)
-    if any(progress.halt for progress in collections):
+    if any(progress.state in {"stopped", "not captured"} for progress in collections):
         raise typer.Exit(DIFFERENCES)
 
 
@@ -105,7 +105,9 @@ def _told(progress: Progress) -> dict[str, object]:
     return {
         "collection": progress.collection,
         "phase": progress.phase,
+        "state": progress.state,
         "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.mend},
+        "capture_failure": progress.capture.failure if progress.capture else None,
         "unanswered": progress.unanswered.get("database"),
     }
 
@@ -117,9 +119,10 @@ def _print_collections(collections: list[Progress]) -> None:
     rows = []
     for progress in collections:
         halt, missing = progress.halt, progress.unanswered.get("database")
-        state = "stopped" if halt else "unknown" if missing else "in service"
         detail = f"{halt.said}. To mend it: {halt.mend}" if halt else missing or ""
-        rows.append((progress.collection, state, progress.phase, detail))
+        if progress.state == "not captured" and progress.capture is not None:
+            detail = progress.capture.failure or f"its connector is {progress.capture.state.lower()}"
+        rows.append((progress.collection, progress.state, progress.phase, detail))
     print_table(("collection", "state", "phase", "detail"), rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from connectors.kafka.lag import RoleLag
 from domain.halts import Halt
@@ -48,6 +48,11 @@ class Proof:
     moved_s: float
 
 
+# A connector that Kafka Connect moves or starts again runs in a moment.
+_CAPTURED = frozenset({"RUNNING", "UNASSIGNED", "RESTARTING"})
+CollectionState = Literal["stopped", "unknown", "not captured", "in service"]
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One collection. `unanswered` names each part that could not be read, and why; what it would tell is None then."""
@@ -62,11 +67,21 @@ class Progress:
     unanswered: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def state(self) -> CollectionState:
+        """Whether it is served as its phase says: not where a stop is recorded, or its changes are not captured now."""
+        if self.halt is not None:
+            return "stopped"
+        if "database" in self.unanswered:
+            return "unknown"
+        runs = self.capture is None or self.capture.state in _CAPTURED
+        return "in service" if runs else "not captured"
+
+    @property
     def wrong(self) -> bool:
         """Whether something needs the operator: it is stopped, its backfill failed, or the stores differ."""
         failed = self.backfill is not None and self.backfill.state.state == "failed"
         differs = self.proof is not None and (self.proof.state.verdict == "different" or self.proof.state.differences)
-        return self.halt is not None or failed or bool(differs)
+        return self.state in {"stopped", "not captured"} or failed or bool(differs)
 
 
 def backfill_of(parts: Mapping[int, bytes], now_ms: int) -> Backfill | None:
@@ -102,6 +117,7 @@ def document_of(progress: Progress) -> dict[str, Any]:
     return {
         "collection": progress.collection,
         "phase": progress.phase,
+        "state": progress.state,
         "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.mend},
         "backfill": backfill
         and {

@@ -92,21 +92,12 @@ class Databases:
 
 
 async def stops(settings: Settings) -> list[Progress]:
-    """Return of every configured collection whether it is stopped, or that its database does not answer."""
-    databases = Databases(settings)
-
-    async def one(name: str) -> Progress:
-        async def halt(legacy: LegacyConnector) -> Halt | None:
-            return await recorded_halt(legacy.ledger, name)
-
-        found, missing = await answered(databases.ask(name, halt))
-        unanswered = {} if missing is None else {"database": missing}
-        return Progress(name, settings.collections[name].phase, halt=found, unanswered=unanswered)
-
+    """Return of every configured collection whether it is stopped or not captured now, or what does not answer."""
+    observer = Observer(settings)
     try:
-        return list(await asyncio.gather(*(one(name) for name in settings.collections)))
+        return await observer.look(list(settings.collections), lag=False)
     finally:
-        await databases.close()
+        await observer.close()
 
 
 class Observer:
@@ -120,15 +111,16 @@ class Observer:
         self._lag = KafkaLag(kafka.bootstrap, pipeline(())) if kafka.bootstrap else None
         self._connect = ConnectClient(kafka.connect) if kafka.connect else None
 
-    async def look(self, names: Sequence[str]) -> list[Progress]:
-        """Return what is known of the collections now; every part has ten seconds to answer."""
+    async def look(self, names: Sequence[str], *, lag: bool = True) -> list[Progress]:
+        """Return what is known of the collections now; every part has ten seconds to answer.
+
+        Without `lag` the brokers are not asked.
+        """
         asked = [answered(self.databases.ask(name, self._reading(name))) for name in names]
         databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
         captures = {name: found.capture if found else None for name, (found, _) in databases.items()}
-        (lags, no_lags), places = await asyncio.gather(
-            answered(self._lags([capture.topic for capture in captures.values() if capture is not None])),
-            self._places(captures),
-        )
+        topics = [capture.topic for capture in captures.values() if capture is not None]
+        (lags, no_lags), places = await asyncio.gather(answered(self._lags(topics, lag)), self._places(captures))
         found = []
         for name, (database, no_database) in databases.items():
             progress = Progress(name, self._settings.collections[name].phase)
@@ -165,7 +157,9 @@ class Observer:
 
         return read
 
-    async def _lags(self, captured: Sequence[str]) -> list[RoleLag]:
+    async def _lags(self, captured: Sequence[str], asked: bool) -> list[RoleLag] | None:
+        if not asked:
+            return None
         if self._lag is None:
             raise CommandError("No Kafka brokers are known.", "Set kafka.bootstrap, or run: crossfade up")
         lags = await self._lag.lags(captured)

@@ -46,11 +46,9 @@ def size(number: int) -> str:
 
 def _heading(progress: Progress) -> Text:
     heading = Text(progress.collection, style="bold").append(f"  {progress.phase}  ", style="not bold")
-    if progress.halt is not None:
-        return heading.append("stopped", style=f"not bold {_BAD}")
-    if "database" in progress.unanswered:
-        return heading.append("its state is unknown", style=f"not bold {_DOUBTFUL}")
-    return heading.append("in service", style=f"not bold {_GOOD}")
+    state = progress.state
+    colour = {"in service": _GOOD, "unknown": _DOUBTFUL}.get(state, _BAD)
+    return heading.append("its state is unknown" if state == "unknown" else state, style=f"not bold {colour}")
 
 
 def _table(progress: Progress) -> Table:

@@ -90,7 +90,7 @@ async def test_states_of_tasks_and_stops_are_read(rig: Rig) -> None:
         assert (found.halt.reason, found.halt.mend) == (Reason.CAPTURE_LOST, "crossfade recapture documents")
         assert found.wrong
         (stopped,) = await stops(rig.settings)
-        assert stopped.halt == found.halt
+        assert (stopped.halt, stopped.state) == (found.halt, "stopped")
 
 
 async def test_a_part_that_does_not_answer_is_named_and_the_others_are_shown(rig: Rig) -> None:
@@ -106,7 +106,7 @@ async def test_a_part_that_does_not_answer_is_named_and_the_others_are_shown(rig
         assert "database" in found.unanswered
         assert "kafka" not in found.unanswered
         (unknown,) = await stops(rig.settings)
-        assert set(unknown.unanswered) == {"database"}
+        assert (set(unknown.unanswered), unknown.state) == ({"database", "capture"}, "unknown")
 
 
 async def test_a_connector_that_was_never_made_is_missing(rig: Rig) -> None:
@@ -115,6 +115,7 @@ async def test_a_connector_that_was_never_made_is_missing(rig: Rig) -> None:
         found = await rig.look()
     assert found.capture is not None
     assert (found.capture.state, found.capture.position) == ("MISSING", None)
+    assert (found.state, found.wrong) == ("not captured", True)
 
 
 async def test_pause_and_resume_are_what_a_backfill_reads(rig: Rig) -> None:

@@ -211,3 +211,21 @@ def test_a_span_has_the_units_that_matter(seconds: float, said: str) -> None:
 )
 def test_a_size_has_the_unit_that_fits(number: int, said: str) -> None:
     assert size(number) == said
+
+
+@pytest.mark.parametrize(
+    ("connector", "state"),
+    [
+        ("RUNNING", "in service"),
+        ("RESTARTING", "in service"),
+        ("FAILED", "not captured"),
+        ("PAUSED", "not captured"),
+        ("STOPPED", "not captured"),
+        ("MISSING", "not captured"),
+    ],
+)
+def test_a_collection_whose_connector_does_not_run_is_not_in_service(connector: str, state: str) -> None:
+    place = CapturePlace("c", connector, None, None, None, None, None)
+    progress = Progress("articles", "dual_write", capture=place)
+    assert (progress.state, progress.wrong, document_of(progress)["state"]) == (state, state != "in service", state)
+    assert f"articles  dual_write  {state}" in shown(progress)
