@@ -69,7 +69,6 @@ class Opener:
     partitions: int
     resources: AsyncExitStack
     embedders: dict[tuple[str, int, int], Embedder] = field(default_factory=dict)
-    databases: dict[str, LegacyConnector] = field(default_factory=dict)
 
     async def database(self, name: str) -> LegacyConnector:
         """Open a collection's database, with crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
@@ -81,7 +80,6 @@ class Opener:
             await legacy.close()
             raise
         self.resources.push_async_callback(legacy.close)
-        self.databases[name] = legacy
         return legacy
 
     async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, Halt | None]:

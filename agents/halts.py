@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from agents.assembly import HALTED, SOURCE_EPOCH, capture_of
@@ -96,12 +97,15 @@ class Halts:
         return await self._follow_topics() or changed
 
     async def _follow_topics(self) -> bool:
+        """Read which topics were replaced. A database that is away is not waited for: it is adopted when it is back."""
         found: set[str] = set()
+        answered = False
         for ports, *_ in databases(self.collections):
-            try:
+            with suppress(CrossfadeError):
                 found |= await found_replaced(ports.ledger)
-            except CrossfadeError:
-                found |= self.replaced
+                answered = True
+        if not answered:
+            return False
         changed, self.replaced = found != self.replaced, found
         return changed
 

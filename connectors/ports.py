@@ -141,6 +141,10 @@ class LegacyTable(Protocol):
         """
         ...
 
+    async def altered(self) -> str | None:
+        """Say how the columns changed since the table was opened, after which it is to be opened again; else None."""
+        ...
+
     async def close(self) -> None:
         """Give the connections back."""
         ...

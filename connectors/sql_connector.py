@@ -14,7 +14,6 @@ class LegacyConnector:
 
     `vector_search` is there only for a pgvector column. `prepare` creates crossfade's own tables where they are absent
     (`crossfade_ledger`, `crossfade_meta`, `crossfade_tasks`), beside the collection's table, in its schema or database.
-    `altered` says how the table's columns changed since it was opened, after which it is to be opened again; else None.
     """
 
     table: LegacyTable
@@ -25,7 +24,6 @@ class LegacyConnector:
     text_search: SearchBackend
     vector_search: SearchBackend | None
     prepare: Callable[[], Awaitable[None]]
-    altered: Callable[[], Awaitable[str | None]]
 
     async def close(self) -> None:
         """Give the connections back."""

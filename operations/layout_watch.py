@@ -37,7 +37,7 @@ async def watch_layouts(opened: Opened, halts: Halts, changed: Callable[[], None
 async def _look(opened: Opened, opener: Opener, halts: Halts, name: str) -> bool:
     """Open a collection again where its columns changed; say whether that, or why it cannot be, is news."""
     try:
-        altered = await opener.databases[name].altered()
+        altered = await opened.collections[name].table.altered()
     except CrossfadeError:
         return False  # who uses it says so
     try:
@@ -57,14 +57,12 @@ async def _open_again(opened: Opened, opener: Opener, name: str) -> None:
     alone = settings.model_copy(update={"collections": {name: settings.collections[name]}})
     if mistakes := await table_mistakes(alone, log.info, mend=False):
         raise Misconfigured(mistakes[name])
-    before = opener.databases[name]
     legacy = await opener.database(name)
     try:
         ports, _ = await opener.collection(name, legacy)
     except BaseException:
-        opener.databases[name] = before
         await legacy.close()
         raise
-    now = opened.collections[name]
-    opened.collections[name] = replace(ports, settings=now.settings, capture=now.capture)
-    await before.close()
+    before = opened.collections[name]
+    opened.collections[name] = replace(ports, settings=before.settings, capture=before.capture)
+    await before.table.close()

@@ -135,7 +135,7 @@ async def quarantine(watch: TopicWatch, halts: Halts, found: Mapping[str, Replac
                 await note_replaced(members[0].ledger, working)
             for ports in members:
                 own = captured_through(ports)
-                if working and halts.of(ports.name) is None:
+                if working and ((halt := halts.of(ports.name)) is None or halt.passes):
                     await halts.halt(ports.name, Reason.TOPIC_REPLACED, named(working.values()))
                 elif own in found:
                     await halts.halt(ports.name, Reason.CAPTURE_LOST, found[own].said)

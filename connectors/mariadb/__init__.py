@@ -32,9 +32,8 @@ async def open_mariadb(name: str, collection: Collection, dsn: str) -> LegacyCon
         await ledger.prepare()
         await tasks.prepare()
 
-    table = MariadbTable(pool, layout)
     return LegacyConnector(
-        table=table,
+        table=MariadbTable(pool, layout),
         bulk=MariadbBulk(pool, layout),
         checksums=MariadbChecksums(pool, layout),
         ledger=ledger,
@@ -42,5 +41,4 @@ async def open_mariadb(name: str, collection: Collection, dsn: str) -> LegacyCon
         text_search=MariadbTextSearch(pool, layout),
         vector_search=None,
         prepare=prepare,
-        altered=table.altered,
     )

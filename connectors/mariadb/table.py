@@ -71,7 +71,7 @@ class MariadbTable:
                 await session.execute(statement)
 
     async def altered(self) -> str | None:
-        """Say how the columns changed since the table was opened, None where they did not."""
+        """See `LegacyTable.altered`."""
         async with self._pool.session() as session:
             raw = await raw_columns(session, self._layout.schema, self._layout.table)
         return altered_columns(self._layout, {name: column_of(each) for name, each in raw.items()})

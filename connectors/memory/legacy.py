@@ -197,6 +197,10 @@ class MemoryTable:
         """See `LegacyTable.check`: nothing can be wrong with a table that was made from its description."""
         return []
 
+    async def altered(self) -> str | None:
+        """See `LegacyTable.altered`: the columns are those of the description."""
+        return None
+
     async def close(self) -> None:
         """See `LegacyTable.close`."""
 

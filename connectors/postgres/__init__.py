@@ -33,9 +33,8 @@ async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyCo
         await ledger.prepare()
         await tasks.prepare()
 
-    table = PostgresTable(pool, layout)
     return LegacyConnector(
-        table=table,
+        table=PostgresTable(pool, layout),
         bulk=PostgresBulk(pool, layout),
         checksums=PostgresChecksums(pool, layout),
         ledger=ledger,
@@ -43,5 +42,4 @@ async def open_postgres(name: str, collection: Collection, dsn: str) -> LegacyCo
         text_search=PostgresTextSearch(pool, layout),
         vector_search=PostgresVectorSearch(pool, layout, vectors) if vectors else None,
         prepare=prepare,
-        altered=table.altered,
     )

@@ -114,7 +114,7 @@ class PostgresTable:
                 await session.execute(statement)
 
     async def altered(self) -> str | None:
-        """Say how the columns changed since the table was opened, None where they did not."""
+        """See `LegacyTable.altered`."""
         async with self._pool.session() as session:
             raw = await raw_columns(session, self._layout.collection.table)
         return altered_columns(self._layout, {name: column_of(each) for name, each in raw.items()})

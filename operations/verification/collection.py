@@ -99,6 +99,9 @@ async def verify_rounds(
 
     A round that fails because a store does not answer is yielded as unknown, and the next one begins after a pause.
     """
-    async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
-        async for run in rounds(stores, way, teller, most=most):
-            yield run
+    number = 0
+    while most is None or number < most:
+        async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
+            async for run in rounds(stores, way, teller, most=most, number=number + 1):
+                number = run.round
+                yield run

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 from connectors.errors import TransientError
@@ -21,13 +22,14 @@ _AFTER_FAILURE_S = 5.0
 
 
 async def rounds(
-    stores: Stores, way: Way, teller: Teller, *, most: int | None, pause_s: float = _PAUSE_S
+    stores: Stores, way: Way, teller: Teller, *, most: int | None, number: int = 1, pause_s: float = _PAUSE_S
 ) -> AsyncIterator[Verification]:
     """Yield the result of each round, `most` of them at the most (None: without an end).
 
+    Ends, too, where the columns of the table changed: it is to be opened again. The first round has the `number`.
     Raises Refused where another process verifies the collection, Misconfigured.
     """
-    number = 0
+    number -= 1
     while most is None or number < most:
         number += 1
         try:
@@ -37,6 +39,9 @@ async def rounds(
             await asyncio.sleep(_AFTER_FAILURE_S)
         way = replace(way, restart=False)
         yield run
+        with suppress(TransientError):
+            if await stores.table.altered() is not None:
+                return
         await way.throttle.pause()
         if most is None or number < most:
             await asyncio.sleep(pause_s)

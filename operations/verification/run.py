@@ -198,10 +198,13 @@ class Round:
             return
         begun, ranges = self._way.clock(), [(rng.after, rng.upto) for rng in self._proof.chain()]
         try:
+            altered = await _retried(self._stores.table.altered)
             found = await _retried(lambda: self._stores.bulk.coverage(ranges))
         except TransientError as error:
             self._tally.unknown("the number of rows of the table", None, begun, str(error))
             return
+        if altered is not None:
+            self._tally.unknown("rows of columns that changed meanwhile", None, begun, altered)
         for what, reason in gaps(found):
             self._tally.unknown(what, None, begun, reason)
 

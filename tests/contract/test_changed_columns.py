@@ -87,9 +87,9 @@ async def test_what_changes_in_the_columns_is_seen_and_what_crossfade_does_not_u
         for statement in ALTERED[connector]:
             async with opened(place.collection(metadata=("year", "form"), tenant=None), place) as legacy:
                 await place.execute("ALTER TABLE {t} DROP own", "ALTER TABLE {t} ADD own text")
-                assert await legacy.altered() is None
+                assert await legacy.table.altered() is None
                 await place.execute(statement.replace("{schema}", place.schema))
-                assert (await legacy.altered() or "").startswith("column ")
+                assert (await legacy.table.altered() or "").startswith("column ")
 
 
 @pytest.mark.parametrize("connector", DATABASES)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from connectors.kafka.admin import delete_topics, existing_topics, provision
@@ -114,6 +117,44 @@ async def test_a_log_made_again_under_a_worker_folds_nothing_and_is_adopted(grou
     await in_the_table(ground, "row-1", "after")
     await ground.same("a", "b")
     assert await ground.recorded_epochs() == (before[0] + 1, before[1])
+
+
+@pytest.mark.long
+async def test_a_database_that_is_away_holds_up_no_adoption_and_is_adopted_when_it_is_back(
+    ground: Closing, producer: Foreign
+) -> None:
+    role = f"crossfade_{uuid4().hex[:6]}"
+    administrator = await asyncpg.connect(ground.addresses.postgres)
+    parts = urlsplit(ground.addresses.postgres)
+    dsn = urlunsplit(parts._replace(netloc=f"{role}:first@{parts.hostname}:{parts.port}"))
+    await administrator.execute(f"create role {role} superuser login password 'first'")
+    try:
+        await ground.configure({"a": "mariadb", "b": "postgres"}, dsns={"b": dsn})
+        await ground.worker.start()
+        await ground.same("a", "b")
+        before = await ground.recorded_epochs()
+        await administrator.execute(f"alter role {role} password 'second'")
+        await administrator.execute(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'")
+        await ground.is_stopped(b="unreachable")
+        await delete_and_make_again(ground, working(ground, LOG))
+        await ground.is_stopped(a="topic_replaced", b="unreachable")
+        code, said = await ground.command("topics", "adopt", "--yes")
+        assert code == 0, said
+        assert f"{ground.tables['b'].name} is left out" in said
+        await ground.is_stopped(a="points_replaced", b="unreachable")
+        await ground.recapture("a")
+        submit(ground, producer, "row-1", "beside one that is away")
+        await in_the_table(ground, "row-1", "beside one that is away")
+        await ground.same("a")
+
+        await administrator.execute(f"alter role {role} password 'first'")
+        await ground.is_stopped(a="topic_replaced", b="topic_replaced")
+        await adopted(ground)
+        await proved(ground, "a", "b")
+        await ground.same("a", "b")
+        assert (await ground.recorded_epochs())[0] == before[0] + 2
+    finally:
+        await administrator.close()
 
 
 @pytest.mark.long

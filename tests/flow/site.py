@@ -21,7 +21,7 @@ from domain.points import StoredChunk
 from operations.verification.confirming import at_rest
 from operations.verification.result import Bounds, Verification
 from operations.verification.run import Way, verify
-from operations.verification.stores import open_stores
+from operations.verification.stores import Stores, open_stores
 from operations.verification.telling import Teller
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
@@ -151,11 +151,15 @@ class Store:
 
     async def verify(self, *, settle_s: float = 0.5) -> Verification:
         """Compare now, without waiting for what is under way; nothing is kept, and no vector computed again."""
+        async with open_stores(self.site.opened.settings, self.site.home, self.name) as stores:
+            return await self.verify_by(stores, settle_s=settle_s)
+
+    async def verify_by(self, stores: Stores, *, settle_s: float = 0.5) -> Verification:
+        """Compare so by stores that are opened."""
         around = Surroundings(now_ms, self.site.opened.epochs.version, Telemetry(tracing=False))
         way = Way(Bounds(100, settle_s), at_rest, now_ms)
-        async with open_stores(self.site.opened.settings, self.site.home, self.name) as stores:
-            teller = Teller(stores, self.site.opened.bus, around, repair=False)
-            return await verify(replace(stores, tasks=None), way, teller)
+        teller = Teller(stores, self.site.opened.bus, around, repair=False)
+        return await verify(replace(stores, tasks=None), way, teller)
 
     async def holds_the_same(self, documents: int) -> None:
         last: list[Verification] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from operations.verification.stores import open_stores
 from schemas.settings import Connector
 from tests.contract.legacy_places import DATABASES
 from tests.flow.foreign import WAIT_S
@@ -23,12 +24,15 @@ async def test_a_key_and_metadata_of_another_type_are_served_without_a_restart(
 ) -> None:
     store = site.store("altered", connector)
     await store.applied("18", text={"title": "eighteen", "body": "Another row."}, metadata={"kind": "b", "line": 2})
-    await store.execute(CHANGE[connector])
-    await store.execute(
-        "insert into {t} (id, title, body, line) values ('17abc', 'new', 'A row of the new kind.', 'x')"
-    )
-    # At once: the worker has not seen yet that the columns are others.
-    await store.applied("word", text={"title": "word", "body": "Text."})
+    new = "insert into {t} (id, title, body, line) values ('17abc', 'new', 'A row of the new kind.', 'x')"
+    async with open_stores(site.opened.settings, site.home, store.name) as before:
+        await store.execute(CHANGE[connector])
+        await store.execute(new)
+        # At once: the worker has not seen yet that the columns are others.
+        await store.applied("word", text={"title": "word", "body": "Text."})
+        found = await store.verify_by(before)
+    assert found.verdict != "equal"
+    assert any("columns that changed" in error for error in found.errors), found.errors
     cause = store.delete("17")
     for side in ("legacy", "qdrant"):
         assert (await store.written(cause, side)).data["outcome"] == "applied"
