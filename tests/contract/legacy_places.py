@@ -182,13 +182,14 @@ def memory_ports() -> Ports:
 
 
 @asynccontextmanager
-async def legacy_ports(adapter: str, stack: StackAddresses) -> AsyncIterator[Ports]:
+async def legacy_ports(adapter: str, stack: StackAddresses, *statements: str) -> AsyncIterator[Ports]:
+    """Open ports over a fresh table, changed by `statements` before."""
     if adapter == "memory":
         yield memory_ports()
         return
     connector: Connector = "postgres" if adapter == "postgres" else "mariadb"
     async with fresh_place(connector, stack) as place:
-        await place.execute(DOCUMENTS[connector])
+        await place.execute(DOCUMENTS[connector], *statements)
         legacy = await open_legacy("documents", place.collection(), place.dsn)
         try:
             await legacy.prepare()

@@ -169,11 +169,9 @@ async def test_a_right_that_was_revoked_is_waited_for_and_refuses_no_document(
 async def test_a_document_that_no_packet_holds_is_refused_and_the_others_are_written(
     stack: StackAddresses, column: str
 ) -> None:
-    async with legacy_ports("mariadb", stack) as ports:
+    wider = "ALTER TABLE {t} MODIFY body longtext NOT NULL, DROP INDEX slug, MODIFY slug longtext"
+    async with legacy_ports("mariadb", stack, wider) as ports:
         assert ports.place is not None
-        await ports.place.execute(
-            "ALTER TABLE {t} MODIFY body longtext NOT NULL, DROP INDEX slug, MODIFY slug longtext"
-        )
         ((packet_bytes,),) = await ports.place.fetch("SELECT @@global.max_allowed_packet")
         # Each of its characters takes two bytes in a statement.
         long = "'" * (int(packet_bytes) // 2)

@@ -193,6 +193,13 @@ async def settled(lanes: Lanes, role: Role) -> None:
             await asyncio.sleep(0.005)
 
 
+async def forgotten(role: Role, name: str) -> None:
+    """Wait until nobody would go on from where a collection was parked: a moment after it is back."""
+    async with asyncio.timeout(5):
+        while role.broker.parked[name]:  # noqa: ASYNC110 - a lane of its own does it
+            await asyncio.sleep(0.001)
+
+
 @pytest.mark.parametrize("error", [StoreUnavailable("down"), Misconfigured("28P01: password")])
 async def test_the_others_go_on_while_a_database_is_away_and_it_catches_up_by_itself(error: Exception) -> None:
     role = Role(Broker())
@@ -211,7 +218,7 @@ async def test_the_others_go_on_while_a_database_is_away_and_it_catches_up_by_it
     await settled(lanes, role)
     assert role.missing() == {"a": 0, "b": 0, "c": 0}
     assert role.told[-1] == "back a"
-    assert not role.broker.parked["a"]
+    await forgotten(role, "a")
     role.broker.append("a", 0)
     await step(lanes, role.broker)
     assert role.missing()["a"] == 0
@@ -254,7 +261,7 @@ async def test_a_lane_never_remembers_a_place_that_it_has_handled(monkeypatch: p
         assert not running.done()
         await running
     assert role.applied["a"][0] == [1]
-    assert not role.broker.parked["a"], "the next worker would handle it again"
+    await forgotten(role, "a")  # or the next worker would handle it again
     await lanes.close()
 
 
