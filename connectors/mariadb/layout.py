@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from connectors.errors import Misconfigured
-from connectors.mariadb.pool import Session
+from connectors.mariadb.pool import Session, quoted
 from connectors.mariadb.table_checks import OTHER_TEXT, SAME_SETS, uncapturable
 from connectors.sql_layout import HIGHEST_SIGNED, HIGHEST_UNSIGNED, Column, Layout
 from domain.legacy import ColumnDetails
@@ -51,17 +51,19 @@ _ZERO_FORMS = {
     Kind.TIMESTAMPTZ: "1970-01-01T00:00:00.000000Z",
 }
 
-# The type alone does not tell JSON from long text: the check constraint that MariaDB gives a JSON column does.
 _COLUMNS = """
 SELECT c.COLUMN_NAME AS name, c.DATA_TYPE AS base, c.COLUMN_TYPE AS sql_type, c.IS_NULLABLE AS nullable,
        c.COLLATION_NAME AS collation, c.CHARACTER_SET_NAME AS charset,
        c.CHARACTER_MAXIMUM_LENGTH AS length, c.EXTRA AS extra, c.COLUMN_DEFAULT AS preset, c.IS_GENERATED AS made,
        c.DATETIME_PRECISION AS time_digits,
-       @@global.sql_mode LIKE '%%NO_ZERO_IN_DATE%%' AND @@global.sql_mode LIKE '%%NO_ZERO_DATE%%' AS no_zero_dates,
-       EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA
-               AND k.TABLE_NAME = c.TABLE_NAME
-               AND k.CHECK_CLAUSE = CONCAT('json_valid(`', c.COLUMN_NAME, '`)')) AS is_json
+       @@global.sql_mode LIKE '%%NO_ZERO_IN_DATE%%' AND @@global.sql_mode LIKE '%%NO_ZERO_DATE%%' AS no_zero_dates
 FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = %s AND c.TABLE_NAME = %s ORDER BY c.ORDINAL_POSITION
+"""
+# The type alone does not tell JSON from long text: the check constraint that MariaDB gives a JSON column does. Asked by
+# itself, it takes a millisecond; joined with the columns, a second.
+_CHECKS = """
+SELECT CHECK_CLAUSE AS clause FROM information_schema.CHECK_CONSTRAINTS
+WHERE CONSTRAINT_SCHEMA = %s AND TABLE_NAME = %s
 """
 
 
@@ -77,7 +79,9 @@ def table_name(table: str, database: str | None) -> tuple[str, str]:
 
 async def raw_columns(session: Session, schema: str, table: str) -> dict[str, dict[str, Any]]:
     """Return what the information schema says of each column; none where there is no such table."""
-    return {row["name"]: row for row in await session.fetch(_COLUMNS, (schema, table))}
+    rows = await session.fetch(_COLUMNS, (schema, table))
+    clauses = {str(row["clause"]) for row in await session.fetch(_CHECKS, (schema, table))} if rows else set()
+    return {row["name"]: {**row, "is_json": f"json_valid({quoted(row['name'])})" in clauses} for row in rows}
 
 
 def column_of(raw: Mapping[str, Any]) -> Column:
