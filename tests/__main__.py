@@ -18,12 +18,16 @@ from typing import IO
 
 PYTEST = (sys.executable, "-m", "pytest", "-m")
 STACK = (*PYTEST, "stack and not long")
-FIRST = (*STACK, "--ignore=tests/faults", "--ignore=tests/stack")
-# Faults that the third process has time for.
-MOVED = tuple(f"tests/faults/test_{name}.py" for name in ("outages", "replaced_points", "supervisor"))
+# Contracts that the second process has time for, and faults that the third one has.
+SECOND = tuple(
+    f"tests/contract/test_{name}.py"
+    for name in ("batches_in_bytes", "foreign_records_fuzzed", "key_types", "legacy_agreement")
+)
+THIRD = tuple(f"tests/faults/test_{name}.py" for name in ("outages", "replaced_points", "supervisor"))
+FIRST = (*STACK, "--ignore=tests/faults", "--ignore=tests/stack", *(f"--ignore={path}" for path in SECOND))
 OTHERS: tuple[list[tuple[str, ...]], ...] = (
-    [(*STACK, "tests/faults", *(f"--ignore={path}" for path in MOVED))],
-    [(sys.executable, "-m", "mypy"), (*PYTEST, "not stack and not long"), (*STACK, "tests/stack", *MOVED)],
+    [(*STACK, "tests/faults", *SECOND, *(f"--ignore={path}" for path in THIRD))],
+    [(sys.executable, "-m", "mypy"), (*PYTEST, "not stack and not long"), (*STACK, "tests/stack", *THIRD)],
 )
 
 
