@@ -110,6 +110,16 @@ async def recorded_mark(ledger: Ledger, topic: str, roles: Sequence[str]) -> Top
     return TopicMark(cluster, topic_id, await _offsets(ledger, _ENDS, topic), read)
 
 
+async def adopted_as(ledger: Ledger, topic: str) -> str | None:
+    """Return the identity under which a topic was adopted in a database, None where it never was."""
+    return await ledger.identity(f"adopted.{_short(topic)}")
+
+
+async def record_adopted(ledger: Ledger, topic: str, identity: str) -> None:
+    """Record the identity under which a topic is adopted."""
+    await ledger.set_identity(f"adopted.{_short(topic)}", identity)
+
+
 async def record_mark(ledger: Ledger, topic: str, mark: TopicMark, had: TopicMark | None = None) -> None:
     """Record a topic; what `had` has already is not written again."""
     for role, offsets in mark.read.items():

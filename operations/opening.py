@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from agents.assembly import HALTED, Opened
 from agents.halts import Halts
-from agents.identities import epochs_of, share
+from agents.identities import epochs_of, reachable_epochs, share
 from connectors.errors import CrossfadeError, Misconfigured
 from domain.halts import Halt, Reason
 from operations.capturing import prepare_capture
@@ -94,9 +94,11 @@ async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progres
     legacy = await opened.opener.database(name)
     ports, halt = await opened.opener.collection(name, legacy)
     own = await epochs_of([ports.ledger])
-    if own.version > opened.epochs.version or own.producer > opened.epochs.producer:
-        raise Misconfigured(f"its epochs are {own}, the worker's {opened.epochs}: start the worker again")
-    await share(opened.epochs, {name: ports})
+    # An adoption raised them since the worker started, in databases that it has, and may have in this one.
+    epochs = await reachable_epochs(opened.collections, opened.epochs)
+    if own.version > epochs.version or own.producer > epochs.producer:
+        raise Misconfigured(f"its epochs are {own}, the worker's {epochs}: start the worker again")
+    await share(epochs, {name: ports})
     with_it = replace(opened, collections={**opened.collections, name: ports})
     if (had := halts.of(name)) is not None and had.reason is Reason.TABLE:
         halts.release(name)  # before capture is prepared: what is found then stays

@@ -7,9 +7,9 @@ reads from the topics meanwhile, because the workers take part in the quarantine
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agents.assembly import HALTED, LOG_PARTITIONS, capture_of
 from agents.identities import (
@@ -17,11 +17,13 @@ from agents.identities import (
     PRODUCER_EPOCH,
     REPLACED,
     Epochs,
+    adopted_as,
     databases,
     epochs_of,
     found_moved,
     found_replaced,
     note_replaced,
+    record_adopted,
     record_mark,
 )
 from connectors.errors import CrossfadeError, StoreUnavailable
@@ -34,7 +36,8 @@ from domain.halts import Halt, Reason
 from domain.topics import Adoption, Replaced, TopicLook, TopicMark, adoption
 from operations.errors import CommandError
 from operations.topic_watch import READERS, TopicWatch, captured_through
-from schemas.settings import Collection, Settings
+from schemas import settings as configured
+from schemas.settings import Settings
 from topics.captures import Capture
 from topics.catalogue import CATALOGUE, EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
 
@@ -49,20 +52,25 @@ class Book:
     """What adoption uses of one collection."""
 
     name: str
-    settings: Collection
+    settings: configured.Collection
     ledger: Ledger
     capture: Capture | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was replaced, and what follows from it."""
+    """What was replaced, and what follows from it.
+
+    `current` are the collections of databases in which all of it was adopted before: the others were left out then, and
+    join them. What producers and applications did since stays.
+    """
 
     replaced: Mapping[str, str]
     steps: Adoption
     captured: frozenset[str]
     epochs: Epochs
     moved: frozenset[str]
+    current: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -134,8 +142,11 @@ class Adopter:
         steps = adoption(SUBMITTED in working, LOG in working, RESOLVED in working, EMBEDDED in working)
         epochs = await epochs_of([book.ledger for book in self.books.values()])
         moved = frozenset(topic for topic, one in found.items() if one.moved) | noted
+        current = await self._current(working)
+        if current:
+            steps = replace(steps, version_epoch=False, producer_epoch=False, restart=frozenset())
         raised = Epochs(epochs.version + steps.version_epoch, epochs.producer + steps.producer_epoch)
-        return Plan(said, steps, frozenset(self._captured(found)), raised, moved)
+        return Plan(said, steps, frozenset(self._captured(found)), raised, moved, current)
 
     async def carry_out(self, plan: Plan, progress: Progress) -> Adopted:
         """Do it. Raises CommandError where a worker goes on reading."""
@@ -148,7 +159,7 @@ class Adopter:
             await book.ledger.record(EPOCH, plan.epochs.version)
             await book.ledger.record(PRODUCER_EPOCH, plan.epochs.producer)
             await book.ledger.record(LOG_PARTITIONS, len(looks[LOG].bounds))
-            if plan.steps.forget:
+            if plan.steps.forget and book.name not in plan.current:
                 done.forgotten += await book.ledger.forget_undelivered()
         passing("adoption.before_offsets")
         read = await self._restart(plan, looks)
@@ -161,8 +172,23 @@ class Adopter:
                 await record_mark(
                     members[0].ledger, topic, TopicMark(looks[topic].cluster, looks[topic].topic, bounds, positions)
                 )
+            for topic in plan.replaced.keys() & READERS.keys():
+                await record_adopted(members[0].ledger, topic, _identity(looks[topic]))
         await self._release(plan, done)
         return done
+
+    async def _current(self, working: Collection[str]) -> frozenset[str]:
+        """Return the collections of the databases in which the topics were adopted as they are now."""
+        looks = await self._looks()
+        found: set[str] = set()
+        for members in databases(self.books):
+            ledger = members[0].ledger
+            adopted = {topic: await adopted_as(ledger, topic) for topic in working}
+            as_now = all(adopted[topic] == _identity(looks[topic]) for topic in working)
+            wrong = self.watch.wrong.get(members[0].name, frozenset()) & set(working)
+            if as_now and not wrong and not await found_replaced(ledger):
+                found.update(book.name for book in members)
+        return frozenset(found)
 
     async def _check_usable(self) -> None:
         looks = await self._looks()
@@ -248,7 +274,11 @@ class Adopter:
         own = captured_through(book)
         if own in plan.captured:
             return Reason.CAPTURE_LOST
-        return Reason.POINTS_REPLACED if plan.steps.behind else 0
+        return Reason.POINTS_REPLACED if plan.steps.behind and book.name not in plan.current else 0
+
+
+def _identity(look: TopicLook) -> str:
+    return f"{look.cluster}/{look.topic}"
 
 
 def _first(plan: Plan, look: TopicLook, topic: str, role: str) -> dict[int, int]:

@@ -33,12 +33,16 @@ _GROUPS = {reads.role: reads.group for reads in pipeline(())}
 
 @dataclass(slots=True)
 class TopicWatch:
-    """Compares and records. `known` are the marks of this process, by a database's first collection and topic."""
+    """Compares and records. `known` are the marks of this process, by a database's first collection and topic.
+
+    `wrong` are, by a database's first collection, the topics that were other ones for it at the last look.
+    """
 
     kafka: Kafka
     collections: Mapping[str, Recorded]
     lag: KafkaLag = field(init=False)
     known: dict[tuple[str, str], TopicMark] = field(default_factory=dict)
+    wrong: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lag = KafkaLag(self.kafka.bootstrap or "", ())
@@ -88,6 +92,7 @@ class TopicWatch:
             compared = [replaced(topic, mark, looks.get(topic)) for topic, mark in marks.items() if mark is not None]
             wrong = {one.topic: one for one in compared if one is not None}
             found |= wrong
+            self.wrong[members[0].name] = frozenset(wrong)
             # What is recorded of a topic that is not what it was stays: it is what that is known by.
             await self._record(members[0], {t: look for t, look in looks.items() if t not in wrong})
         return found

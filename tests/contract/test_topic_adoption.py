@@ -20,6 +20,7 @@ from connectors.memory.legacy import MemoryLedger, MemoryLegacy
 from connectors.ports import Ledger
 from domain.legacy import TableDescription
 from operations import topic_adoption, topic_watch
+from operations.errors import CommandError
 from operations.stack.layout import StackAddresses
 from operations.topic_adoption import Adopter, Book
 from operations.topic_watch import TopicWatch
@@ -170,3 +171,32 @@ async def test_collections_that_cannot_be_opened_hold_up_no_adoption(place: Plac
         with pytest.raises(StoreUnavailable, match="there is no table"):
             async with topic_adoption.opened(Settings(kafka=settings.kafka, collections=collections)):
                 pass
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_database_that_was_left_out_joins_and_nothing_is_taken_again(place: Place, lost: bool) -> None:
+    """Unless the topic is another one again for those that were adopted before."""
+    (book,) = place.adopter.books.values()
+    late = f"late{uuid4().hex[:8]}"
+    ledger = MemoryLedger(MemoryLegacy(late, TableDescription(("id",), ("body",), {}, None, None)))
+    elsewhere = book.settings.model_copy(update={"dsn": "postgresql://app@localhost/elsewhere"})
+    await place.known_otherwise(SUBMITTED, topic_id="made before")
+    await replace(place, ledger=ledger).known_otherwise(SUBMITTED, topic_id="made before")
+    await place.adopt()
+    assert (await place.ledger.recorded("documents.submitted.epoch"), await place.begins("intake", SUBMITTED)) == (2, 0)
+    await set_offsets(place.bootstrap, group_of("intake"), {(place.topics[SUBMITTED], 0): 3})
+
+    place.adopter.books[late] = Book(late, elsewhere, ledger, None)
+    if lost:
+        await place.known_otherwise(SUBMITTED, topic_id="made since")
+    plan = await place.adopter.plan()
+    assert plan.current == (set() if lost else {place.name})
+    await place.adopt()
+    taken_again = (3, 0) if lost else (2, 3)
+    for one in (place.ledger, ledger):
+        epoch = await one.recorded("documents.submitted.epoch")
+        assert (epoch, await place.begins("intake", SUBMITTED)) == taken_again
+        assert await one.identity(REPLACED) == ""
+    assert not await place.ledger.recorded(f"{HALTED}.{place.name}")
+    with pytest.raises(CommandError, match="nothing to adopt"):
+        await place.adopter.plan()
