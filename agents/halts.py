@@ -20,6 +20,8 @@ from connectors.telemetry import Telemetry
 from domain.halts import Halt, Reason
 from schemas.settings import Collection, Kafka
 
+# Who says that a collection is away, where its table cannot be opened as it is now.
+LAYOUT = "layout"
 log = logging.getLogger("crossfade.collections")
 
 
@@ -80,6 +82,10 @@ class Halts:
         had = self.now.get(name)
         if not left and had is not None and had.reason is Reason.UNREACHABLE:
             self._leave(name)
+
+    def holds_capture(self, name: str) -> bool:
+        """Say whether captured changes wait, because the columns that they are of are not known now."""
+        return LAYOUT in self._away.get(name, ())
 
     def noted_by(self, who: str) -> set[str]:
         """Return the collections that are away as `who` sees it."""

@@ -186,6 +186,7 @@ class Worker:
             ports.capture.topic: ports
             for name, ports in self._opened.collections.items()
             if ports.capture is not None and ((halt := self.halts.of(name)) is None or halt.captures)
+            if not self.halts.holds_capture(name)
         }
 
     async def _unreadable(self, name: str, reason: Reason, detail: str) -> None:

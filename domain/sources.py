@@ -23,7 +23,7 @@ class SourceFacts:
     `table` is None where there is none of that name. `end` is the end of the database's log, `gtids` the sequence
     number of each of its replication domains, `place` the end as the server writes it. `published` is whether capture's
     publication contains the table, None where there is no publication. `altered`: the table has another id because it
-    was altered or rebuilt, as the database's log shows.
+    was altered or rebuilt, as the database's log shows. `blind`: why changes are missing in what capture reads.
     """
 
     server: Mapping[str, str]
@@ -33,6 +33,7 @@ class SourceFacts:
     published: bool | None = None
     place: str = ""
     altered: bool = False
+    blind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ def source_change(
     if recorded.begun and outside.begun is False:
         # A connector without a place takes a new snapshot, and reads on from there: what was between is never read.
         return SourceChange(Reason.CAPTURE_LOST, f"Kafka Connect lost the place that {recorded.capture} had committed")
+    if now.blind is not None:
+        return SourceChange(Reason.CAPTURE_LOST, now.blind)
     return _table_change(recorded, now)
 
 

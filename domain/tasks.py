@@ -109,7 +109,8 @@ class ProofState(_State):
     """The proof of a collection as a whole; `oldest_at_ms` is the time of its oldest range.
 
     `full`: every row was read, whatever its checksum. `differences` counts by kind what was found and is not repaired;
-    `oldest_difference_at_ms` is when the oldest of them was first seen.
+    `oldest_difference_at_ms` is when the oldest of them was first seen. `columns` names the columns, with their uses
+    and types, that it is of: under others its ranges may be in another order, and prove nothing.
     """
 
     state: Literal["running", "failed", "done"] = "running"
@@ -127,4 +128,5 @@ class ProofState(_State):
     round: int = 1
     continuous: bool = False
     full: bool = False
+    columns: str = ""
     error: str | None = None

@@ -54,6 +54,11 @@ _RESTART_MAX_S = 300.0
 _SKIP_S = 60.0
 # Characters of a statement that a message shows.
 _QUOTED = 300
+_ALTERED = re.compile(
+    r"\s*(?:/\*.*?\*/\s*)*alter\s+(?:online\s+)?(?:ignore\s+)?table\s+(?:if\s+exists\s+)?"
+    r"((?:`[^`]+`|[\w$]+)(?:\s*\.\s*(?:`[^`]+`|[\w$]+))?)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:
@@ -238,8 +243,8 @@ async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: 
     left_out = []
     for ports in group.members:
         table = "" if ports.capture is None else ports.capture.table
-        name = table.rpartition(".")[2]
-        if status.statement is not None and names_table(status.statement, name):
+        database, _, name = table.partition(".")
+        if status.statement is not None and names_table(status.statement, database, name):
             why = f"Debezium cannot parse {status.statement[:_QUOTED]!r}"
         elif status.table is not None and status.table.rpartition(".")[2] == name:
             why = "its rows have other columns than Debezium knows of"
@@ -253,9 +258,13 @@ async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: 
         await client.put_config(group.connector, {**without_tables(config, left_out), **skipping})
 
 
-def names_table(statement: str, table: str) -> bool:
-    """Say whether a table's name is a word of a statement."""
-    return re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", statement, re.IGNORECASE) is not None
+def names_table(statement: str, database: str, table: str) -> bool:
+    """Say whether a statement is about a table: it alters that one, or is no ALTER TABLE and has its name as a word."""
+    altered = _ALTERED.match(statement)
+    if altered is None:
+        return re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", statement, re.IGNORECASE) is not None
+    *space, name = (part.strip().strip("`").lower() for part in altered[1].split("."))
+    return name == table.lower() and space in ([], [database.lower()])
 
 
 async def _fail_at_unknown(client: ConnectClient, group: Group) -> None:

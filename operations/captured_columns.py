@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agents.batch import CollectionPorts
 from connectors.sql_layout import VERSION_COLUMN
-from operations.debezium_config import TABLE_LIST, exactly
+from operations.debezium_config import EXACT, TABLE_LIST, escaped, exactly
 from schemas.settings import Kafka
 
 COLUMN_LIST, DATABASE_LIST, KEY_LIST = "column.include.list", "database.include.list", "message.key.columns"
@@ -29,24 +29,28 @@ def columns_of(kafka: Kafka, members: Sequence[CollectionPorts]) -> dict[str, st
 
 def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, str]:
     """Return the lists of a configuration, with the tables of the current one that are not in it, and their columns."""
-    own, had = config[TABLE_LIST].split(","), current.get(TABLE_LIST, config[TABLE_LIST]).split(",")
+    own, had = exact(config[TABLE_LIST]), exact(current.get(TABLE_LIST, config[TABLE_LIST]))
     others = [table for table in had if table not in own]
     lists = {TABLE_LIST: ",".join(sorted({*own, *had}))}
     if DATABASE_LIST in config:
-        databases = current.get(DATABASE_LIST, config[DATABASE_LIST]).split(",")
+        databases = exact(current.get(DATABASE_LIST, config[DATABASE_LIST]))
         lists[DATABASE_LIST] = ",".join(sorted({*config[DATABASE_LIST].split(","), *databases}))
-    known = current.get(COLUMN_LIST, "").split(",")
+    known = exact(current.get(COLUMN_LIST, ""))
     columns = [
         column
         for table in others
         for column in ([each for each in known if each.startswith(f"{table}\\.")] or [_every_column(table)])
     ]
     lists[COLUMN_LIST] = ",".join(sorted({*config[COLUMN_LIST].split(","), *columns}))
-    keys = [
-        each for each in current.get(KEY_LIST, "").split(";") if each.partition(":")[0] in map(_in_key_list, others)
-    ]
+    known_keys = exact(current.get(KEY_LIST, ""), ";")
+    keys = [each for each in known_keys if each.partition(":")[0] in map(_in_key_list, others)]
     lists[KEY_LIST] = ";".join(sorted({*config[KEY_LIST].split(";"), *keys}))
     return lists
+
+
+def exact(listed: str, separator: str = ",") -> list[str]:
+    """Return the patterns of a list; those of connectors that were made before disregard the case of names."""
+    return [each if each.startswith(EXACT) else EXACT + each for each in listed.split(separator)]
 
 
 def without_tables(config: Mapping[str, str], tables: Collection[str]) -> dict[str, str]:
@@ -87,7 +91,7 @@ class Columns:
             COLUMN_LIST: _listed(self.names),
             KEY_LIST: ";".join(
                 sorted(
-                    f"{_in_key_list(exactly(table))}:{','.join(map(exactly, key))}" for table, key in self.keys.items()
+                    f"{_in_key_list(exactly(table))}:{','.join(map(escaped, key))}" for table, key in self.keys.items()
                 )
             ),
             f"column.truncate.to.{self.text_chars}.chars": _listed(self.long),

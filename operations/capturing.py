@@ -21,10 +21,11 @@ from connectors.ports import Ledger
 from connectors.postgres.slots import slot_state
 from connectors.postgres.source import failover_slots
 from domain.halts import Reason
-from operations.captured_columns import columns_of, kept_tables
+from operations.captured_columns import columns_of, exact, kept_tables
 from operations.captures import assign_captures, conflicts, databases_of
 from operations.connectors_api import ConnectClient, ConnectorStatus
 from operations.debezium_config import (
+    EXACT,
     SLOT_FAILOVER,
     SNAPSHOT_MODE,
     TABLE_LIST,
@@ -194,8 +195,8 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
 async def other_tables(client: ConnectClient, kafka: Kafka, group: Group) -> list[str]:
     """Return the tables that a group's connector captures and that are of none of its collections."""
     own = _config(kafka, group, snapshot_all=False)[TABLE_LIST].split(",")
-    current = (await client.config(group.connector)).get(TABLE_LIST, "")
-    return [table for table in current.split(",") if table and table not in own]
+    current = (await client.config(group.connector)).get(TABLE_LIST)
+    return [table.removeprefix(EXACT) for table in exact(current) if table not in own] if current else []
 
 
 async def make_topics(kafka: Kafka, group: Group) -> None:

@@ -11,6 +11,7 @@ SNAPSHOT_MODE = "snapshot.mode"
 # Debezium makes its slot with it; PostgreSQL knows it from 17 on.
 SLOT_FAILOVER = "slot.failover"
 TABLE_LIST = "table.include.list"
+EXACT = "(?-i)"
 SKIP_UNKNOWN_DDL = "schema.history.internal.skip.unparseable.ddl"
 SnapshotMode = Literal["initial", "always", "initial_only", "no_data", "when_needed"]
 
@@ -172,5 +173,13 @@ def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: 
 
 
 def exactly(name: str) -> str:
-    """Give the pattern of a name: Debezium reads lists as regular expressions, a dot and a dollar sign among them."""
+    """Give the pattern of a name: Debezium reads lists as regular expressions, a dot and a dollar sign among them.
+
+    It compares without regard to case: a table `Articles` beside `articles` would be captured too, into no topic.
+    """
+    return EXACT + escaped(name)
+
+
+def escaped(name: str) -> str:
+    """Give the pattern of a name in whatever case."""
     return name.replace("\\", "\\\\").replace(".", "\\.").replace("$", "\\$")

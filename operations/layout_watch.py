@@ -12,14 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agents.assembly import Opened, Opener
-from agents.halts import Halts
+from agents.halts import LAYOUT, Halts
 from connectors.errors import CrossfadeError, Misconfigured
 from operations.preparing import table_mistakes
 
 log = logging.getLogger("crossfade.collections")
 LAYOUT_S = 3.0
-# Who says that a collection is away, where its table cannot be opened as it is now.
-LAYOUT = "layout"
 
 
 async def watch_layouts(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:

@@ -7,17 +7,22 @@ too, when a table is only altered or rebuilt; which it was is read from the bina
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from connectors.errors import CrossfadeError, Misconfigured
 from connectors.mariadb.pool import Pool, Session
 from domain.sources import SourceFacts, binlog_number, gtid_numbers
 
-_SERVER = "SELECT @@server_id AS id, @@gtid_binlog_pos AS gtids"
+_SERVER = """
+SELECT @@server_id AS id, @@gtid_binlog_pos AS gtids, @@global.log_bin_compress AS compressed,
+       @@global.binlog_format AS format
+"""
 _CREATED = "SELECT CREATE_TIME AS created FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
 _NUMBERS = (
     "SELECT GROUP_CONCAT(TABLE_ID ORDER BY TABLE_ID) AS ids FROM information_schema.INNODB_SYS_TABLES"
-    " WHERE NAME = %s OR NAME LIKE %s"
+    " WHERE BINARY NAME = %s OR BINARY NAME LIKE %s"
+    " OR (@@lower_case_table_names > 0 AND (NAME = %s OR NAME LIKE %s))"
 )
 INNODB = "innodb "
 _PAGE = 20_000
@@ -45,7 +50,17 @@ async def mariadb_facts(dsn: str, table: str) -> SourceFacts:
         (binlog_number(file), position),
         gtid_numbers(str(server["gtids"] or "")),
         place=f"{file}:{position}",
+        blind=_blind(server),
     )
+
+
+def _blind(server: Mapping[str, Any]) -> str | None:
+    """Return by which setting, changed since it was checked, changes are missing in what Debezium reads."""
+    if int(server["compressed"]):
+        return "log_bin_compress is on, and Debezium passes over compressed rows"
+    if str(server["format"]).upper() != "ROW":
+        return f"binlog_format is {server['format']}, so that statements are logged instead of rows"
+    return None
 
 
 async def _numbers(pool: Pool, database: str, table: str) -> str | None:
@@ -53,7 +68,7 @@ async def _numbers(pool: Pool, database: str, table: str) -> str | None:
     like = f"{database}/{table}#P#".replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     try:
         async with pool.session() as session:
-            (found,) = await session.fetch(_NUMBERS, (f"{database}/{table}", like))
+            (found,) = await session.fetch(_NUMBERS, (f"{database}/{table}", like) * 2)
     except Misconfigured:
         return None
     return f"{INNODB}{found['ids']}"[:_KEPT_IDS] if found["ids"] else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from connectors.errors import StoreUnavailable
 from connectors.postgres.pool import Pool
 from domain.sources import SourceFacts, lsn_number
@@ -22,6 +24,12 @@ SELECT p.puballtables
                WHERE s.pnpubid = p.oid AND c.oid = $2)
 FROM pg_publication p WHERE p.pubname = $1
 """
+# Releases before 15 know no rows and columns that a publication leaves out.
+_PARTLY = """
+SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AS all_kinds,
+       to_jsonb(r) ->> 'prqual' AS rows, to_jsonb(r) ->> 'prattrs' AS columns
+FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = $2 WHERE p.pubname = $1
+"""
 _FAILOVER_SINCE = 170_000
 
 
@@ -37,6 +45,7 @@ async def postgres_facts(dsn: str, table: str, publication: str) -> SourceFacts:
             log = await session.fetchrow(_LOG)
             oid = facts["tabled"] if facts else None
             published = await session.fetchval(_PUBLISHED, publication, oid or 0)
+            partly = await session.fetchrow(_PARTLY, publication, oid or 0)
     finally:
         await pool.close()
     timeline, lsn = log or ("0", "0/0")
@@ -48,7 +57,19 @@ async def postgres_facts(dsn: str, table: str, publication: str) -> SourceFacts:
         (lsn_number(lsn),),
         published=published,
         place=lsn,
+        blind=_blind(partly),
     )
+
+
+def _blind(publication: Any) -> str | None:
+    """Return what the publication leaves out, changed since capture made it."""
+    if publication is None:
+        return None
+    if not publication["all_kinds"]:
+        return "capture's publication leaves out inserts, updates, deletes or truncations"
+    if publication["rows"] is not None or publication["columns"] is not None:
+        return "capture's publication leaves out rows or columns of the table"
+    return None
 
 
 async def failover_slots(dsn: str) -> bool:

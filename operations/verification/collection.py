@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from agents.batch import Surroundings
+from connectors.errors import TransientError
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
 from domain.keys import FIRST_EPOCH
@@ -17,7 +19,7 @@ from operations.verification.ends import ends_of
 from operations.verification.pace import Throttle
 from operations.verification.records import Records
 from operations.verification.result import Bounds, Verification
-from operations.verification.rounds import rounds
+from operations.verification.rounds import AFTER_FAILURE_S, rounds
 from operations.verification.run import Progress, Way, verify
 from operations.verification.sampling import collection_embedder
 from operations.verification.stores import Stores, check_log, open_stores
@@ -101,7 +103,15 @@ async def verify_rounds(
     """
     number = 0
     while most is None or number < most:
-        async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
-            async for run in rounds(stores, way, teller, most=most, number=number + 1):
-                number = run.round
-                yield run
+        try:
+            async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
+                async for run in rounds(stores, way, teller, most=most, number=number + 1):
+                    number = run.round
+                    yield run
+        except TransientError as error:
+            if not number:
+                raise
+            # The columns changed, and the table or a store cannot be opened again now.
+            number += 1
+            yield Verification(name, number, now_ms(), now_ms(), unknown=1, errors=[str(error)])
+            await asyncio.sleep(AFTER_FAILURE_S)

@@ -16,7 +16,7 @@ from operations.verification.ranges import Range
 from operations.verification.result import Verification
 
 _SAVE_EVERY_MS = 1000
-ONE_ROUND: Mapping[str, bool] = MappingProxyType({})
+ONE_ROUND: Mapping[str, bool | str] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Proof:
         *,
         state: str = "running",
         error: str | None = None,
-        kind: Mapping[str, bool] = ONE_ROUND,
+        kind: Mapping[str, bool | str] = ONE_ROUND,
     ) -> None:
         """Store the ranges that changed, and the state of the whole; while it runs, once a second at most."""
         if state == "running" and now_ms - self._saved_at_ms < _SAVE_EVERY_MS:

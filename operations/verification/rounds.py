@@ -18,7 +18,7 @@ from operations.verification.telling import Teller
 
 # A round that is over at once is not begun again at once: little would have changed.
 _PAUSE_S = 1.0
-_AFTER_FAILURE_S = 5.0
+AFTER_FAILURE_S = 5.0
 
 
 async def rounds(
@@ -36,7 +36,7 @@ async def rounds(
             run = await verify(stores, way, teller, number=number)
         except TransientError as error:
             run = Verification(stores.name, number, way.clock(), way.clock(), unknown=1, errors=[str(error)])
-            await asyncio.sleep(_AFTER_FAILURE_S)
+            await asyncio.sleep(AFTER_FAILURE_S)
         way = replace(way, restart=False)
         yield run
         with suppress(TransientError):

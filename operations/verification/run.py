@@ -111,7 +111,8 @@ class Round:
         self._walk = Walk(stores, way.bounds, way.records, way.throttle, full=way.full)
         self._confirmer = Confirmer(stores, way.bounds, way.barrier)
         self._suspects: asyncio.Queue[tuple[int | None, list[Suspect]] | None] = asyncio.Queue(_WAITING)
-        self._kind = {"continuous": way.continuous, "full": way.full}
+        self._columns = stores.checksums.columns if stores.checksums else ""
+        self._kind: dict[str, bool | str] = {"continuous": way.continuous, "full": way.full, "columns": self._columns}
         self._since_ms: int | None = None
         self._failed_in_a_row = 0
 
@@ -138,9 +139,10 @@ class Round:
         state = proof.state
         recent = state is not None and way.clock() - state.updated_at_ms <= _RESUMED_MS
         enough = state is not None and (state.full or not way.full)
-        if state is not None and recent and enough and proof.interrupted and not way.restart:
+        anew = way.restart or (state is not None and state.columns != self._columns)
+        if state is not None and recent and enough and proof.interrupted and not anew:
             self._result.started_at_ms = self._since_ms = state.started_at_ms
-        elif way.restart or is_sparse(proof, way.bounds.range_rows):
+        elif anew or is_sparse(proof, way.bounds.range_rows):
             await proof.clear()
             if way.records is not None:
                 way.records.clear()

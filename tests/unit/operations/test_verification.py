@@ -327,6 +327,19 @@ async def test_a_restart_forgets_what_was_proved(place: Place) -> None:
     assert (await place.verify(bounds=ONE_BY_ONE, restart=True)).resumed == 0
 
 
+async def test_what_was_proved_of_other_columns_is_forgotten_with_its_ranges(place: Place) -> None:
+    place.checksums = MemoryChecksums(place.legacy)
+    place.bulk = Failing(place.legacy, "d7", 1, Refused("cut off"))
+    with pytest.raises(Refused):
+        await place.verify(bounds=ONE_BY_ONE)
+    place.bulk = None
+    place.checksums.columns = "others"
+    run = await place.verify(bounds=ONE_BY_ONE)
+    assert (run.verdict, run.resumed, run.rows_read) == ("equal", 0, 10)
+    state = ProofState.model_validate_json(place.tasks.stored[PROOF][HEADER])
+    assert state.columns == "others"
+
+
 async def test_the_proof_is_as_old_as_its_oldest_range(place: Place) -> None:
     run = await place.verify()
     parts = place.tasks.stored[PROOF]
