@@ -201,13 +201,14 @@ def altered_columns(layout: Layout, now: Mapping[str, Column]) -> str | None:
 
     A table that is not there is another matter.
     """
+    said = []
     for name in layout.write_columns if now else ():
         was, found = layout.columns[name], now.get(name)
         if found is None:
-            return f"column {name} is gone"
-        if found != was:
-            return f"column {name} is another one ({_typed(was)}, now {_typed(found)})"
-    return None
+            said.append(f"column {name} is gone")
+        elif found != was:
+            said.append(f"column {name} is another one ({_typed(was)}, now {_typed(found)})")
+    return "; ".join(said) or None
 
 
 def content_refusal(description: TableDescription, content: Content, tenant_is_text: bool = True) -> str | None:

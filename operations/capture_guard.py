@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agents.assembly import LOG_PARTITIONS, Opened
@@ -20,6 +20,7 @@ from agents.batch import CollectionPorts
 from agents.halts import Halts
 from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.admin import partition_counts
+from connectors.mariadb.source import column_order
 from connectors.postgres.slots import slot_state
 from domain.halts import Reason
 from operations.captured_columns import without_tables
@@ -39,6 +40,7 @@ from operations.capturing import (
 )
 from operations.connectors_api import ConnectClient, ConnectorStatus, in_snapshot
 from operations.debezium_config import SKIP_UNKNOWN_DDL
+from operations.debezium_model import known_columns
 from operations.errors import CommandError
 from operations.source_watch import SourceWatch, place_read
 from schemas.settings import Kafka
@@ -54,6 +56,8 @@ _RESTART_MAX_S = 300.0
 _SKIP_S = 60.0
 # Characters of a statement that a message shows.
 _QUOTED = 300
+# How often Debezium's model of MariaDB's tables is compared with the tables.
+MODEL_S = 10.0
 _ALTERED = re.compile(
     r"\s*(?:/\*.*?\*/\s*)*alter\s+(?:online\s+)?(?:ignore\s+)?table\s+(?:if\s+exists\s+)?"
     r"((?:`[^`]+`|[\w$]+)(?:\s*\.\s*(?:`[^`]+`|[\w$]+))?)",
@@ -138,6 +142,8 @@ class _Watched:
     running_since_s: float | None = None
     failed_at: tuple[int, ...] | None = None
     skips_until_s: float = 0.0
+    compared_s: float = 0.0
+    unlike: dict[str, tuple[list[str], tuple[int, ...]]] = field(default_factory=dict)
 
     def failed(self, place: tuple[int, ...]) -> None:
         """Note that it failed, and how far it had read; a failure beyond the one before is a new one."""
@@ -203,6 +209,9 @@ async def _guard_connector(
     status = await client.status(group.connector)
     if await halt_lost(group, status, halts):
         return None
+    if group.kind == "mariadb" and time.monotonic() >= watched.compared_s + MODEL_S:
+        watched.compared_s = time.monotonic()
+        await _compare_models(client, kafka, group, halts, watched, status)
     if status.running:
         if watched.passed_over(time.monotonic()):
             await _fail_at_unknown(client, group)
@@ -233,6 +242,32 @@ async def _place_of(client: ConnectClient, group: Group) -> tuple[int, ...]:
     """Return how far a connector has read: nowhere while it takes a snapshot, which begins anew at a later place."""
     offset = await client.committed(group.connector) or {}
     return () if in_snapshot(offset) else place_read(group.kind, offset)
+
+
+async def _compare_models(
+    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watched: _Watched, status: ConnectorStatus
+) -> None:
+    """Stop and leave out the tables whose columns Debezium has in another order, or takes for others.
+
+    Not before the connector has read what was in the binary log when that was first seen, or failed on its way there.
+    """
+    known = await known_columns(kafka, group.capture.schema_history)
+    left_out = []
+    for ports in readable(group, halts).members:
+        table = "" if ports.capture is None else ports.capture.table
+        order, end = await column_order(group.dsn, table)
+        if table not in known or not order or known[table] == order:
+            watched.unlike.pop(ports.name, None)
+            continue
+        seen, first_end = watched.unlike.setdefault(ports.name, (order, end))
+        if seen != order:
+            watched.unlike[ports.name] = (order, end)
+        elif status.failed or await _place_of(client, group) >= first_end:
+            why = f"Debezium takes its columns for {', '.join(known[table])}, and they are {', '.join(order)}"
+            await halts.halt(ports.name, Reason.UNREADABLE, why)
+            left_out.append(table)
+    if left_out and (config := await client.config(group.connector)):
+        await client.put_config(group.connector, without_tables(config, left_out))
 
 
 async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: ConnectorStatus) -> None:

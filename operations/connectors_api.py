@@ -45,6 +45,10 @@ _TOO_LARGE = (
 )
 
 
+# What nobody but an operator does; a worker does not undo it.
+_LEFT_ALONE = frozenset({"PAUSED", "STOPPED"})
+
+
 class ConnectUnreachable(CommandError):
     """Nobody answers at Kafka Connect's address."""
 
@@ -74,7 +78,8 @@ class ConnectorStatus:
         """Why it does not run, as a sentence without its full stop."""
         if self.failed:
             return str(self.failure) + (f"; {_TOO_LARGE}" if _IS_TOO_LARGE in (self.failure or "") else "")
-        return f"{self.name} is {self.state.lower()}"
+        state = f"{self.name} is {self.state.lower()}"
+        return f"{state} by somebody, who is to resume it in Kafka Connect" if self.state in _LEFT_ALONE else state
 
     @property
     def lost(self) -> bool:

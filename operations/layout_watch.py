@@ -40,8 +40,8 @@ async def _look(opened: Opened, opener: Opener, halts: Halts, name: str) -> bool
         return False  # who uses it says so
     try:
         if altered is not None:
-            log.warning("the table of %s is opened again: %s; see: crossfade verify %s", name, altered, name)
             await _open_again(opened, opener, name)
+            log.warning("the table of %s was opened again: %s; see: crossfade verify %s", name, altered, name)
     except CrossfadeError as error:
         halts.away(name, LAYOUT, f"{altered}: {error}")
     else:

@@ -19,6 +19,10 @@ SELECT @@server_id AS id, @@gtid_binlog_pos AS gtids, @@global.log_bin_compress 
        @@global.binlog_format AS format
 """
 _CREATED = "SELECT CREATE_TIME AS created FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+_ORDER = """
+SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
+ORDER BY ORDINAL_POSITION
+"""
 _NUMBERS = (
     "SELECT GROUP_CONCAT(TABLE_ID ORDER BY TABLE_ID) AS ids FROM information_schema.INNODB_SYS_TABLES"
     " WHERE BINARY NAME = %s OR BINARY NAME LIKE %s"
@@ -72,6 +76,18 @@ async def _numbers(pool: Pool, database: str, table: str) -> str | None:
     except Misconfigured:
         return None
     return f"{INNODB}{found['ids']}"[:_KEPT_IDS] if found["ids"] else None
+
+
+async def column_order(dsn: str, table: str) -> tuple[list[str], tuple[int, ...]]:
+    """Return the columns of a table in their order, in lower case, and the end of the binary log after that."""
+    pool = Pool(dsn, maximum=1)
+    try:
+        async with pool.session() as session:
+            rows = await session.fetch(_ORDER, tuple(table.split(".", 1)))
+            (status,) = await session.fetch("SHOW MASTER STATUS")
+    finally:
+        await pool.close()
+    return [str(row["name"]).lower() for row in rows], (binlog_number(str(status["File"])), int(status["Position"]))
 
 
 async def statements_since(dsn: str, place: str, table: str) -> list[str] | None:

@@ -128,6 +128,8 @@ class Observer:
                 told = (database.halt, database.backfill, database.proof)
                 progress = replace(progress, halt=told[0], backfill=told[1], proof=told[2])
             place, no_place = places[name]
+            # Under which names it is captured is recorded in the database.
+            no_place = None if no_database is not None and captures[name] is None else no_place
             missing = {"database": no_database, "kafka": no_lags, "capture": no_place}
             found.append(
                 replace(

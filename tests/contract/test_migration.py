@@ -106,7 +106,7 @@ async def test_a_part_that_does_not_answer_is_named_and_the_others_are_shown(rig
         assert "database" in found.unanswered
         assert "kafka" not in found.unanswered
         (unknown,) = await stops(rig.settings)
-        assert (set(unknown.unanswered), unknown.state) == ({"database", "capture"}, "unknown")
+        assert (set(unknown.unanswered), unknown.state) == ({"database"}, "unknown")
 
 
 async def test_a_connector_that_was_never_made_is_missing(rig: Rig) -> None:

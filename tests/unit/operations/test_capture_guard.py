@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import SimpleNamespace
@@ -110,6 +111,7 @@ class Guarded:
         self.connect, self.watched = Connect(), _Watched()
         self.halts = Halts({NAME: world.ports}, world.around.telemetry, {NAME: world.ports.settings})
         self.group = Group("mariadb", "mysql://localhost/app", Capture(1, "p", "c", "app.t"), (world.ports,))
+        monkeypatch.setattr(capture_guard, "MODEL_S", math.inf)  # there is no schema history
         monkeypatch.setattr(capture_guard, "time", SimpleNamespace(monotonic=lambda: self.connect.now_s))
 
     async def look(self, group: Group, halts: Halts) -> list[str]:
