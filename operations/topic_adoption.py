@@ -172,9 +172,7 @@ class Adopter:
                 await record_mark(
                     members[0].ledger, topic, TopicMark(looks[topic].cluster, looks[topic].topic, bounds, positions)
                 )
-            for topic in plan.replaced.keys() & READERS.keys():
-                await record_adopted(members[0].ledger, topic, _identity(looks[topic]))
-        await self._release(plan, done)
+        await self._release(plan, looks, done)
         return done
 
     async def _current(self, working: Collection[str]) -> frozenset[str]:
@@ -186,7 +184,7 @@ class Adopter:
             adopted = {topic: await adopted_as(ledger, topic) for topic in working}
             as_now = all(adopted[topic] == _identity(looks[topic]) for topic in working)
             wrong = self.watch.wrong.get(members[0].name, frozenset()) & set(working)
-            if as_now and not wrong and not await found_replaced(ledger):
+            if as_now and not wrong:  # what is noted in it may have been found for another database
                 found.update(book.name for book in members)
         return frozenset(found)
 
@@ -257,8 +255,11 @@ class Adopter:
         finally:
             await cursors.close()
 
-    async def _release(self, plan: Plan, done: Adopted) -> None:
-        """End the quarantine; what must be compared or captured again stays in one that says so."""
+    async def _release(self, plan: Plan, looks: Mapping[str, TopicLook], done: Adopted) -> None:
+        """End the quarantine; what must be compared or captured again stays in one that says so.
+
+        Last, what was adopted is recorded: before, an adoption that goes on would take these databases for current.
+        """
         for name, book in self.books.items():
             number = await book.ledger.recorded(f"{HALTED}.{name}") or 0
             if number == Reason.TOPIC_REPLACED:
@@ -268,6 +269,8 @@ class Adopter:
                 done.remedies[name] = Halt(name, Reason(number)).mend
         passing("adoption.before_release")
         for members in databases(self.books):
+            for topic in plan.replaced.keys() & READERS.keys():
+                await record_adopted(members[0].ledger, topic, _identity(looks[topic]))
             await members[0].ledger.set_identity(REPLACED, "")
 
     def _after(self, book: Book, plan: Plan) -> int:
