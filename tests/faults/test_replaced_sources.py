@@ -13,6 +13,7 @@ import pytest
 from operations.stack.layout import StackAddresses
 from operations.stack.stack import LocalStack
 from tests.faults.closing import Closing, closing
+from tests.flow.site import eventually
 from tests.flow.worker_process import mend, settings_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
@@ -54,6 +55,12 @@ async def restore_yesterday(home: Path, ground: Closing, purpose: str) -> None:
     await ground.reconnect()
     await ground.tables[purpose].execute(*CHANGED)
     await ground.same(purpose)
+    seen = await ground.tables[purpose].recorded("source_count") or 0
+
+    async def looked_at() -> bool:
+        return (await ground.tables[purpose].recorded("source_count") or 0) > seen + 1
+
+    await eventually(looked_at, "the changed database was looked at")  # a worker does every few seconds
     await part.stop()
     shutil.rmtree(data)
     backup.rename(data)
