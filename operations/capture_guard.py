@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -268,8 +268,8 @@ async def _compare_models(
             why = f"Debezium takes its columns for {', '.join(known[table])}, and they are {', '.join(order)}"
             await halts.halt(ports.name, Reason.UNREADABLE, why)
             left_out.append(table)
-    if left_out and (config := await client.config(group.connector)):
-        await client.put_config(group.connector, without_tables(config, left_out))
+    if left_out:
+        await _leave_out(client, group, left_out, {})
 
 
 async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: ConnectorStatus) -> None:
@@ -289,10 +289,13 @@ async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: 
             continue
         await halts.halt(ports.name, Reason.UNREADABLE, why)
         left_out.append(table)
-    config = await client.config(group.connector)
-    if config:
-        skipping = {SKIP_UNKNOWN_DDL: "true"} if status.statement is not None else {}
-        await client.put_config(group.connector, {**without_tables(config, left_out), **skipping})
+    await _leave_out(client, group, left_out, {SKIP_UNKNOWN_DDL: "true"} if status.statement is not None else {})
+
+
+async def _leave_out(client: ConnectClient, group: Group, tables: Sequence[str], other: Mapping[str, str]) -> None:
+    """Take tables out of a connector, where there is one, and set what is `other`."""
+    if config := await client.config(group.connector):
+        await client.put_config(group.connector, {**without_tables(config, tables), **other})
 
 
 def names_table(statement: str, database: str, table: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from agents.assembly import Opened, Opener
 from agents.halts import LAYOUT, Halts
 from connectors.errors import CrossfadeError, Misconfigured
-from operations.preparing import table_mistakes
+from operations.opening import mistakes_of
 
 log = logging.getLogger("crossfade.collections")
 LAYOUT_S = 3.0
@@ -51,9 +51,7 @@ async def _look(opened: Opened, opener: Opener, halts: Halts, name: str) -> bool
 
 async def _open_again(opened: Opened, opener: Opener, name: str) -> None:
     """Put a collection as it is now in the place of the one that was opened before, whose users begin again."""
-    settings = opened.settings
-    alone = settings.model_copy(update={"collections": {name: settings.collections[name]}})
-    if mistakes := await table_mistakes(alone, log.info, mend=False):
+    if mistakes := await mistakes_of(opened.settings, name, log.info):
         raise Misconfigured(mistakes[name])
     legacy = await opener.database(name)
     try:

@@ -35,7 +35,7 @@ async def tables_found(settings: Settings, progress: Progress) -> tuple[dict[str
     All are asked together: one that is away takes its whole time limit.
     """
     names = list(settings.collections)
-    found = await asyncio.gather(*(_mistakes(settings, name, progress) for name in names), return_exceptions=True)
+    found = await asyncio.gather(*(mistakes_of(settings, name, progress) for name in names), return_exceptions=True)
     mistakes: dict[str, str] = {}
     away: dict[str, str] = {}
     for name, each in zip(names, found, strict=True):
@@ -48,7 +48,8 @@ async def tables_found(settings: Settings, progress: Progress) -> tuple[dict[str
     return mistakes, away
 
 
-async def _mistakes(settings: Settings, name: str, progress: Progress) -> dict[str, str]:
+async def mistakes_of(settings: Settings, name: str, progress: Progress) -> dict[str, str]:
+    """Return what is wrong with the table of one collection, by its name. Raises as `table_mistakes`."""
     alone = settings.model_copy(update={"collections": {name: settings.collections[name]}})
     return await table_mistakes(alone, progress, mend=False)
 
@@ -75,7 +76,7 @@ async def _bring_back(
         await asyncio.sleep(pause_s)
         pause_s = min(PAUSE_MAX_S, 2 * pause_s)
         try:
-            mistakes = await _mistakes(settings, name, progress)
+            mistakes = await mistakes_of(settings, name, progress)
             if not mistakes:
                 await _open(opened, halts, name, captures, progress)
                 break

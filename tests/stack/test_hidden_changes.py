@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from agents.assembly import Opened
-from agents.halts import Halts
 from domain.halts import Reason
-from operations import capture_guard
-from operations.capture_guard import guard_capture
-from operations.capturing import groups, prepare_capture
-from operations.connectors_api import ConnectClient
+from operations.capturing import groups
 from operations.stack.layout import StackAddresses
 from schemas.settings import Connector
 from tests.flow.site import eventually
+from tests.stack.guarded import guarded
 from tests.stack.shop import TABLES, Shop, bodies, shop_on
-from tests.stack.test_captured_alone import halts_of, reasons
+from tests.stack.test_captured_alone import reasons
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -37,27 +32,6 @@ RESTORED = ("set global log_bin_compress = off", "set global binlog_format = row
 async def shop(stack: StackAddresses) -> AsyncIterator[Shop]:
     async with shop_on(stack) as made:
         yield made
-
-
-@asynccontextmanager
-async def guarded(shop: Shop, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Halts]:
-    """Capture and guard the collections; the snapshot is read."""
-    monkeypatch.setattr(capture_guard, "GUARD_S", 0.5)
-    halts = halts_of(opened)
-    await prepare_capture(opened, halts, lambda _: None)
-    (group,) = groups(opened.collections)
-
-    async def begun() -> bool:
-        async with ConnectClient(shop.stack.connect) as client:
-            return await client.has_snapshot(group.connector)
-
-    await eventually(begun, "the snapshot is read")
-    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
-    try:
-        yield halts
-    finally:
-        guard.cancel()
-        await asyncio.gather(guard, return_exceptions=True)
 
 
 @pytest.mark.parametrize(("connector", "number"), [(c, n) for c in HIDING for n in (0, 1)])

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from domain.halts import Reason
-from operations import capture_guard
-from operations.capture_guard import guard_capture
-from operations.capturing import groups, prepare_capture
-from operations.connectors_api import ConnectClient
 from operations.stack.layout import StackAddresses
 from tests.flow.site import eventually
+from tests.stack.guarded import guarded
 from tests.stack.shop import TABLES, Shop, bodies, shop_on
-from tests.stack.test_captured_alone import halts_of, reasons
+from tests.stack.test_captured_alone import reasons
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -41,8 +37,6 @@ async def shop(stack: StackAddresses) -> AsyncIterator[Shop]:
 async def test_a_statement_that_debezium_cannot_parse_stops_the_table_that_it_names_alone(
     shop: Shop, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture_guard, "GUARD_S", 0.5)
-    monkeypatch.setattr(capture_guard, "MODEL_S", 1.0)
     database = await shop.database("mariadb", "acme")
     await database.execute(TABLES["mariadb"].replace("articles", "notes"))
     await database.execute("create table elsewhere (id int primary key)")
@@ -50,18 +44,8 @@ async def test_a_statement_that_debezium_cannot_parse_stops_the_table_that_it_na
     opened = await shop.opened(
         **{name: shop.collection("mariadb", "acme", **changes) for name, changes in names.items()}
     )
-    halts = halts_of(opened)
-    await prepare_capture(opened, halts, lambda _: None)
-    (group,) = groups(opened.collections)
-
-    async def begun() -> bool:
-        async with ConnectClient(shop.stack.connect) as client:
-            return await client.has_snapshot(group.connector)
-
-    await eventually(begun, "the snapshot is read")
-    assert reasons(halts) == {}
-    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
-    try:
+    async with guarded(shop, opened, monkeypatch) as halts:
+        assert reasons(halts) == {}
         for statement in STATEMENTS[what].split(";"):
             await database.execute(statement)
         await database.execute("insert into articles (id, title, body) values (1, 't', 'after')")
@@ -84,6 +68,3 @@ async def test_a_statement_that_debezium_cannot_parse_stops_the_table_that_it_na
             assert any(
                 each in detail for each in ("constraint if not exists", "other columns", "takes its columns for")
             )
-    finally:
-        guard.cancel()
-        await asyncio.gather(guard, return_exceptions=True)

@@ -1,0 +1,41 @@
+"""Captures collections of a shop under the guard of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from agents.assembly import Opened
+from agents.halts import Halts
+from operations import capture_guard
+from operations.capture_guard import guard_capture
+from operations.capturing import groups, prepare_capture
+from operations.connectors_api import ConnectClient
+from tests.flow.site import eventually
+from tests.stack.shop import Shop
+from tests.stack.test_captured_alone import halts_of
+
+
+@asynccontextmanager
+async def guarded(shop: Shop, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Halts]:
+    """Capture and guard the collections of one connector, at a quick pace; its snapshot is read."""
+    monkeypatch.setattr(capture_guard, "GUARD_S", 0.5)
+    monkeypatch.setattr(capture_guard, "MODEL_S", 1.0)
+    halts = halts_of(opened)
+    await prepare_capture(opened, halts, lambda _: None)
+    (group,) = groups(opened.collections)
+
+    async def begun() -> bool:
+        async with ConnectClient(shop.stack.connect) as client:
+            return await client.has_snapshot(group.connector)
+
+    await eventually(begun, "the snapshot is read")
+    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
+    try:
+        yield halts
+    finally:
+        guard.cancel()
+        await asyncio.gather(guard, return_exceptions=True)
