@@ -181,8 +181,11 @@ class KafkaLag:
 
     async def bounds(self, topics: Iterable[str]) -> dict[Place, tuple[int, int]]:
         """See `Offsets.bounds`."""
+        wanted = sorted(set(topics))
+        if not wanted:
+            return {}
         async with self._clients() as (admin, reader):
-            described = await admin.describe_topics(sorted(set(topics)))
+            described = await admin.describe_topics(wanted)
             places = [
                 TopicPartition(topic["topic"], partition["partition"])
                 for topic in described

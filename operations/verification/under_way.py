@@ -9,11 +9,12 @@ from typing import Self
 from agents.assembly import HALTED, capture_of
 from connectors.kafka.lag import KafkaLag, pipeline
 from connectors.ports import Ledger
-from domain.halts import Reason
+from domain.halts import Halt, Reason
 from operations.capture_places import captured
 from operations.capturing import connect_client
 from operations.errors import CommandError
 from schemas.settings import Settings
+from topics.captures import Capture
 
 
 class UnderWay:
@@ -35,21 +36,34 @@ class UnderWay:
     async def passed(self, limit_s: float) -> bool:
         """Say whether all that is committed in the database and published now went through every role in time.
 
-        Of a stopped collection nothing is under way, unless it is being captured again. Raises StoreUnavailable.
+        What was published alone where captured changes are not taken from a stopped collection, and nothing where no
+        role takes a record. Raises StoreUnavailable.
         """
         ends = time.monotonic() + limit_s
-        if await self._ledger.recorded(f"{HALTED}.{self._name}") not in {None, 0, Reason.RECAPTURING}:
+        number = await self._ledger.recorded(f"{HALTED}.{self._name}")
+        halt = Halt(self._name, Reason(number)) if number else None
+        if halt is not None and halt.reason is Reason.TOPIC_REPLACED:
             return True
+        topics: list[str] = []
+        if halt is None or halt.captures:
+            capture = await self._captured(limit_s)
+            if capture is None:
+                return False
+            topics = [capture.topic]
+        if self._lag is None:
+            self._lag = KafkaLag(self._settings.kafka.bootstrap or "", pipeline(topics), collection=self._name)
+        return await self._lag.passed(max(1.0, ends - time.monotonic()), topics)
+
+    async def _captured(self, limit_s: float) -> Capture | None:
+        """Wait until all that is committed now is in the topic of capture; return None where that takes too long."""
         kafka, collection = self._settings.kafka, self._settings.collections[self._name]
         capture = await capture_of(self._ledger, kafka, self._name, collection)
         if capture is None:  # nobody has captured it yet
-            return False
+            return None
         try:
             async with connect_client(kafka) as client:
-                if not await captured(client, collection.connector, collection.dsn or "", capture, limit_s):
-                    return False
+                if await captured(client, collection.connector, collection.dsn or "", capture, limit_s):
+                    return capture
         except CommandError:  # Kafka Connect does not answer, so nobody knows what is captured
-            return False
-        if self._lag is None:
-            self._lag = KafkaLag(kafka.bootstrap or "", pipeline([capture.topic]), collection=self._name)
-        return await self._lag.passed(max(1.0, ends - time.monotonic()), [capture.topic])
+            pass
+        return None

@@ -1,12 +1,15 @@
-"""A worker that is ended in the midst of its work and started again loses nothing."""
+"""A worker ended in the midst of its work and started again loses nothing; what waits for it is no difference."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter
 
 import pytest
 
+from agents.assembly import HALTED
+from domain.halts import Reason
 from tests.contract.legacy_places import DATABASES
 from tests.flow.foreign import SUBMITTED_TYPE
 from tests.flow.site import Site, Store, eventually
@@ -58,3 +61,22 @@ async def test_sigterm_in_the_midst_of_submissions_loses_nothing(site: Site) -> 
     for store in stores:
         assert await store.value("select count(*) from {t} where id like 'in-flight-%'") == DOCUMENTS
         await store.holds_the_same(await store.count())
+
+
+async def test_what_waits_for_a_worker_is_no_difference_of_a_stopped_collection(site: Site) -> None:
+    store = site.store("docs", "postgres")
+    halted = f"{HALTED}.{store.name}"
+    await store.holds_the_same(await store.count())
+    await site.worker.stop()
+    await store.ports.ledger.record(halted, Reason.POINTS_REPLACED)
+    try:
+        await store.execute("insert into {t} values ('waits', 't', 'Committed.', 'sql', 1)")
+        code, said = await store.command("verify", store.name, "--json", "--full", "--sample", "0", "--patience", "2")
+        found = json.loads(said)
+        assert (code, found["differences"], found["pending"]) == (1, 0, 1), said
+    finally:
+        await site.worker.start()
+    code, said = await store.command("verify", store.name, "--json", "--full", "--sample", "0")
+    assert (code, json.loads(said)["differences"]) == (0, 0), said
+    await store.ports.ledger.record(halted, 0)
+    await store.applied("waits", text={"title": "t", "body": "Again."}, metadata={"kind": None, "line": 1})
