@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from connectors.kafka.reading import PASSED_OVER, Unread
+from connectors.kafka.consumer import PASSED_OVER, Unread
 from schemas.records import Received
 
 

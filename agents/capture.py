@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from agents.batch import Batch, CollectionPorts, Failure, Failures, Surroundings
-from connectors.debezium import ColumnAbsent, ForeignChange, SchemaChanged, decode_capture
+from agents.batch import Batch, Failure, Failures
+from connectors.debezium.changes import ColumnAbsent, ForeignChange, SchemaChanged, decode_capture
 from connectors.ports import Bus
-from domain.halts import Reason
 from domain.keys import document_key
 from domain.positions import StreamPlaces
+from domain.quarantine import Reason
+from migration.collection import CollectionPorts
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, encode
 from schemas.documents import DocumentChanged
 from schemas.records import Outgoing, Received
@@ -50,7 +52,7 @@ async def capture(
     *,
     tables: Mapping[str, CollectionPorts],
     bus: Bus,
-    around: Surroundings,
+    ctx: HandlerContext,
     unreadable: Unreadable | None = None,
     places: StreamPlaces | None = None,
 ) -> Failures:
@@ -87,7 +89,7 @@ async def capture(
                 key=document_key(changed.collection, changed.id),
                 event_id=f"{record.topic}/{record.partition}/{record.offset}",
                 source=SOURCE,
-                time_ms=around.clock(),
+                time_ms=ctx.clock(),
                 traceparent=message.trace.sent(LOG),
             )
         )

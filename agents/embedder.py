@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings
-from agents.grouping import by_collection, newest_of
+from agents.batch import Batch, Failure, Failures, Message
 from agents.outcomes import written
+from agents.selection import by_collection, newest_of
+from connectors.batching import slices
 from connectors.errors import EmbeddingFailed
 from connectors.failpoints import passing
 from connectors.ports import Bus
-from connectors.slices import slices
 from connectors.telemetry import client_span, embeddings_span
 from domain.keys import document_key
 from domain.legacy import given_vector
 from domain.points import given_by, reusable_vectors
+from migration.collection import CollectionPorts, Collections
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, encode
 from schemas.content import content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, EmbeddedChunk
@@ -41,7 +43,7 @@ async def embed(
     *,
     collections: Collections,
     bus: Bus,
-    around: Surroundings,
+    ctx: HandlerContext,
     progress: Callable[[], None] = lambda: None,
 ) -> Failures:
     """Embed the newest version of each document and pass deletions on; older versions of the batch are superseded.
@@ -55,29 +57,27 @@ async def embed(
         if ports.rules.writes_qdrant:
             # The others come with their rows: what becomes of those is their outcome.
             own = [item for item in items if not ports.waits_for_row(item[1])]
-            failures += await _pass_on(ports, own, bus, around, progress)
+            failures += await _pass_on(ports, own, bus, ctx, progress)
         else:
-            await bus.publish([written(message, event, "qdrant", "not_written", around) for message, event in items])
+            await bus.publish([written(message, event, "qdrant", "not_written", ctx) for message, event in items])
     return failures
 
 
-def _refusal(event: DocumentResolved, around: Surroundings) -> InvalidEvent | None:
+def _refusal(event: DocumentResolved, ctx: HandlerContext) -> InvalidEvent | None:
     """Return why a document has no place in Qdrant, None where it has."""
-    why = "" if event.deleted or event.content is None else event.content.refusal(around.max_text_bytes)
+    why = "" if event.deleted or event.content is None else event.content.refusal(ctx.max_text_bytes)
     return InvalidEvent(f"{why}: the document is not in Qdrant") if why else None
 
 
 async def _pass_on(
-    ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings, progress: Callable[[], None]
+    ports: CollectionPorts, items: Sequence[Item], bus: Bus, ctx: HandlerContext, progress: Callable[[], None]
 ) -> Failures:
     newest = newest_of(items)
     overtaken = [(message, event) for message, event in items if newest[event.id][1].version != event.version]
-    await bus.publish([written(message, event, "qdrant", "superseded", around) for message, event in overtaken])
-    refused = {i: error for i, (_, event) in newest.items() if (error := _refusal(event, around)) is not None}
+    await bus.publish([written(message, event, "qdrant", "superseded", ctx) for message, event in overtaken])
+    refused = {i: error for i, (_, event) in newest.items() if (error := _refusal(event, ctx)) is not None}
     # Qdrant must not keep serving what such a document was before.
-    await bus.publish(
-        [_record(m, _taken_out(ports, event), around) for i, (m, event) in newest.items() if i in refused]
-    )
+    await bus.publish([_record(m, _taken_out(ports, event), ctx) for i, (m, event) in newest.items() if i in refused])
     current = [item for document_id, item in newest.items() if document_id not in refused]
     pieces = await _pieces(ports, current, progress)
     vectors, given = await _given_or_stored(ports, current, pieces)
@@ -88,15 +88,13 @@ async def _pass_on(
     }
     for part in slices(current, (len(absent[event.id]) for _, event in current), _SLICE_CHUNKS):
         missing = [chunk for _, event in part for chunk in absent[event.id]]
-        failed = await _embed(ports, part, missing, pieces, vectors, around, progress)
+        failed = await _embed(ports, part, missing, pieces, vectors, ctx, progress)
         failures += [Failure(message, failed[event.id]) for message, event in part if event.id in failed]
         done = [(message, event) for message, event in part if event.id not in failed]
         passing("embedder.before_publish")
         await bus.publish(
             [
-                _record(
-                    message, _embedded(ports, event, pieces[event.id], vectors[event.id], event.id in given), around
-                )
+                _record(message, _embedded(ports, event, pieces[event.id], vectors[event.id], event.id in given), ctx)
                 for message, event in done
             ]
         )
@@ -110,7 +108,7 @@ async def _embed(
     missing: Sequence[Chunk],
     pieces: dict[str, tuple[str, ...]],
     vectors: dict[str, dict[int, bytes]],
-    around: Surroundings,
+    ctx: HandlerContext,
     progress: Callable[[], None],
 ) -> dict[str, Exception]:
     """Compute the missing chunks into `vectors`; return the documents that have none, and why."""
@@ -123,7 +121,7 @@ async def _embed(
                 part = [chunk for chunk in missing[start : start + _SLICE_CHUNKS] if chunk[0] not in failed]
                 await _compute(ports, part, pieces, vectors, failed, progress)
                 progress()
-        around.telemetry.embedded(ports.name, sum(document_id not in failed for document_id, _ in missing))
+        ctx.telemetry.embedded(ports.name, sum(document_id not in failed for document_id, _ in missing))
     return failed
 
 
@@ -241,7 +239,7 @@ def _taken_out(ports: CollectionPorts, event: DocumentResolved) -> DocumentEmbed
     )
 
 
-def _record(message: Message, event: DocumentEmbedded, around: Surroundings) -> Outgoing:
+def _record(message: Message, event: DocumentEmbedded, ctx: HandlerContext) -> Outgoing:
     key = document_key(event.collection, event.id)
     return encode(
         event,
@@ -249,6 +247,6 @@ def _record(message: Message, event: DocumentEmbedded, around: Surroundings) -> 
         key=key,
         event_id=f"{key}@{event.version}/embedded",
         source=SOURCE,
-        time_ms=around.clock(),
+        time_ms=ctx.clock(),
         traceparent=message.trace.sent(EMBEDDED),
     )

@@ -19,7 +19,7 @@ from agents.batches import acknowledge, batches, received
 from agents.faust_transport import PromptTransport, RawSchema
 from agents.runner import Runner
 from connectors.failpoints import passing
-from connectors.kafka.reading import PARTITION_FETCH_BYTES, PASSED_OVER, read_everything
+from connectors.kafka.consumer import PARTITION_FETCH_BYTES, PASSED_OVER, read_everything
 from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
 from topics.catalogue import group_of

@@ -17,7 +17,7 @@ from faust import Event, Schema
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 
 from agents.batches import bytes_of
-from connectors.kafka.reading import FETCH_BYTES, READ_COMMITTED
+from connectors.kafka.consumer import FETCH_BYTES, READ_COMMITTED
 
 _ROOM_POLL_S = 0.005
 

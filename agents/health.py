@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.runner import RoleHealth
-from domain.halts import Halt
+from domain.quarantine import Halt
 
 
 def is_stuck(role: RoleHealth, stall_s: float, now_s: float) -> bool:

@@ -5,11 +5,13 @@ What a store would refuse for sure (an unknown column, a number that is none, te
 
 from __future__ import annotations
 
-from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.batch import Batch, Failure, Failures, Message
 from connectors.ports import Bus
 from domain.keys import document_key, parse_key, split_key
 from domain.legacy import is_partial
 from domain.submission import content_of, omitted_by
+from migration.collection import CollectionPorts, Collections, collection_of
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, decode, encode, unwrap
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, DocumentSubmitted, DocumentWritten
@@ -23,26 +25,26 @@ _MAX_EVENT_ID = 1024
 _MAX_KEY_BYTES = 4096
 
 
-async def intake(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+async def intake(batch: Batch, *, collections: Collections, bus: Bus, ctx: HandlerContext) -> Failures:
     """Append every valid submission to the log; return the others."""
     entries: list[Outgoing] = []
     failures: Failures = []
     for message in batch:
         try:
-            entries.append(_entry(message, collections, around))
+            entries.append(_entry(message, collections, ctx))
         except InvalidEvent as error:
             failures.append(Failure(message, error))
     await bus.publish(entries)
     return failures
 
 
-def _entry(message: Message, collections: Collections, around: Surroundings) -> Outgoing:
+def _entry(message: Message, collections: Collections, ctx: HandlerContext) -> Outgoing:
     record = message.record
     attributes, data = unwrap(record)
     if len(attributes.id) > _MAX_EVENT_ID:
         raise InvalidEvent(f"ce_id: longer than {_MAX_EVENT_ID} characters")
     if data is None:
-        changed = _deletion(message, collections, attributes.id, around)
+        changed = _deletion(message, collections, attributes.id, ctx)
     else:
         submitted, attributes = decode(record, DocumentSubmitted)
         ports = collection_of(collections, submitted.collection)
@@ -54,7 +56,7 @@ def _entry(message: Message, collections: Collections, around: Surroundings) -> 
             ports.table.description,
             model_names=(ports.settings.model, ports.embedder.model_key),
             dimension=ports.embedder.dimension,
-            max_text_bytes=around.max_text_bytes,
+            max_text_bytes=ctx.max_text_bytes,
         )
         changed = DocumentChanged(
             collection=submitted.collection,
@@ -63,7 +65,7 @@ def _entry(message: Message, collections: Collections, around: Surroundings) -> 
             content=content,
             content_hash=None if is_partial(ports.table.description, omitted) else content_hash(content),
             omitted=omitted,
-            position=(around.producer_epoch, record.partition, record.offset),
+            position=(ctx.producer_epoch, record.partition, record.offset),
             cause=attributes.id,
             occurred_at_ms=record.timestamp_ms,
         )
@@ -73,12 +75,12 @@ def _entry(message: Message, collections: Collections, around: Surroundings) -> 
         key=document_key(changed.collection, changed.id),
         event_id=f"{record.topic}/{record.partition}/{record.offset}",
         source=SOURCE,
-        time_ms=around.clock(),
+        time_ms=ctx.clock(),
         traceparent=message.trace.sent(LOG),
     )
 
 
-def _deletion(message: Message, collections: Collections, cause: str, around: Surroundings) -> DocumentChanged:
+def _deletion(message: Message, collections: Collections, cause: str, ctx: HandlerContext) -> DocumentChanged:
     record = message.record
     try:
         collection, document_id = parse_key(record.key or b"")
@@ -90,7 +92,7 @@ def _deletion(message: Message, collections: Collections, cause: str, around: Su
         id=document_id,
         origin="producer",
         deleted=True,
-        position=(around.producer_epoch, record.partition, record.offset),
+        position=(ctx.producer_epoch, record.partition, record.offset),
         cause=cause,
         occurred_at_ms=record.timestamp_ms,
     )
@@ -105,7 +107,7 @@ def _check_id(ports: CollectionPorts, document_id: str) -> None:
         raise InvalidEvent(f"id: {error}") from error
 
 
-def refused_submission(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+def refused_submission(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:
     """Return the answer to a producer whose event was refused before any store."""
     record = message.record
     try:
@@ -126,7 +128,7 @@ def refused_submission(message: Message, error: Exception, around: Surroundings)
         origin="producer",
         error=str(error)[:1000],
         cause=cause,
-        latency_ms=max(0, around.clock() - record.timestamp_ms),
+        latency_ms=max(0, ctx.clock() - record.timestamp_ms),
     )
     return [
         encode(
@@ -135,7 +137,7 @@ def refused_submission(message: Message, error: Exception, around: Surroundings)
             key=(record.key or cause.encode())[:_MAX_KEY_BYTES].decode("utf-8", "replace"),
             event_id=f"{record.topic}/{record.partition}/{record.offset}/refused",
             source=SOURCE,
-            time_ms=around.clock(),
+            time_ms=ctx.clock(),
             traceparent=message.trace.sent(WRITTEN),
         )
     ]

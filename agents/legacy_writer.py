@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
-from agents.grouping import by_collection, newest_of
+from agents.batch import Batch, Failure, Failures, Message
 from agents.outcomes import written
-from agents.refresh import NO_CAUSE, Cause, append_refreshes
+from agents.selection import by_collection, newest_of
 from connectors.errors import Refused
 from connectors.failpoints import passing
 from connectors.ports import Bus
-from connectors.sql_layout import LEDGER_TABLE
+from connectors.sql.layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.keys import document_key
 from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict, TableDescription, is_partial, row_differs
+from migration.collection import CollectionPorts, Collections, collection_of
+from migration.context import HandlerContext
+from migration.refresh import NO_CAUSE, Cause, append_refreshes
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentChanged, DocumentResolved
 from schemas.records import Outgoing
@@ -33,12 +35,12 @@ class RefusedByLegacy(Refused):
     """The legacy store refused a producer's change; the message is the database's."""
 
 
-async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, ctx: HandlerContext) -> Failures:
     """Apply every resolved version to its table, the newest of each document; return what the table refused."""
     work, failures = by_collection(batch, collections, DocumentResolved)
     outcomes: list[Outgoing] = []
     for name, items in work.items():
-        told, refused = await _write(collections[name], items, bus, around)
+        told, refused = await _write(collections[name], items, bus, ctx)
         outcomes += told
         failures += refused
     await bus.publish(outcomes)
@@ -46,7 +48,7 @@ async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, arou
 
 
 async def _write(
-    ports: CollectionPorts, items: Sequence[Item], bus: Bus, around: Surroundings
+    ports: CollectionPorts, items: Sequence[Item], bus: Bus, ctx: HandlerContext
 ) -> tuple[list[Outgoing], Failures]:
     passing("legacy.before_write")
     verdicts = await _apply(ports, items)
@@ -61,18 +63,18 @@ async def _write(
             continue
         outcome = verdicts.get(_at(event), _LATE)
         if outcome.verdict is LegacyVerdict.APPLIED:
-            outcomes.append(written(message, event, "legacy", "applied", around))
+            outcomes.append(written(message, event, "legacy", "applied", ctx))
         elif outcome.verdict is LegacyVerdict.REFUSED or outcome.unconfirmed:
             reason = outcome.reason or "refused before; told again after a restart"
             refusals[_at(event)] = ((message, event), reason)
         else:
-            outcomes.append(written(message, event, "legacy", "superseded", around))
+            outcomes.append(written(message, event, "legacy", "superseded", ctx))
         if outcome.differs or _at(event) in refusals:
             followed.append((message, event))
     causes = _brought(ports, [item for item in followed if _at(item[1]) not in refusals])
-    await _follow(ports, newest_of(followed), causes, bus, around)
+    await _follow(ports, newest_of(followed), causes, bus, ctx)
     outcomes += [
-        written(message, event, "qdrant", "superseded", around)
+        written(message, event, "qdrant", "superseded", ctx)
         for message, event in items
         if ports.waits_for_row(event) and causes.get(event.id, NO_CAUSE).version != event.version
     ]
@@ -158,7 +160,7 @@ def _change(event: DocumentResolved) -> LegacyChange:
 
 
 async def _follow(
-    ports: CollectionPorts, followed: dict[str, Item], causes: dict[str, Cause], bus: Bus, around: Surroundings
+    ports: CollectionPorts, followed: dict[str, Item], causes: dict[str, Cause], bus: Bus, ctx: HandlerContext
 ) -> None:
     """Bring Qdrant to the rows of versions that the table refused, or holds otherwise than they were sent.
 
@@ -170,7 +172,7 @@ async def _follow(
         ports,
         list(followed),
         bus=bus,
-        around=around,
+        ctx=ctx,
         source=SOURCE,
         rejects={document_id: event.version for document_id, (_, event) in followed.items()},
         causes=causes,
@@ -178,7 +180,7 @@ async def _follow(
     )
 
 
-def lost_write(message: Message, error: Exception, *, collections: Collections, around: Surroundings) -> list[Outgoing]:
+def lost_write(message: Message, error: Exception, *, collections: Collections, ctx: HandlerContext) -> list[Outgoing]:
     """Return what goes out with the dead letter of a resolved version: its outcome, and the end of the wait for it.
 
     Published with the dead letter, and read from no store: what made it one may keep rows from being read, too. The
@@ -191,16 +193,16 @@ def lost_write(message: Message, error: Exception, *, collections: Collections, 
         return []
     if event.origin != "producer":
         return []
-    outcomes = [written(message, event, "legacy", "dead_lettered", around, str(error)[:1000])]
+    outcomes = [written(message, event, "legacy", "dead_lettered", ctx, str(error)[:1000])]
     if isinstance(error, RefusedByLegacy):
         return outcomes
     ports = collections.get(event.collection)
     waits = ports is not None and ports.waits_for_row(event)
     cause = Cause(event.cause, event.version) if waits else NO_CAUSE
-    return [*outcomes, _wait_ended(message, event, cause, around)]
+    return [*outcomes, _wait_ended(message, event, cause, ctx)]
 
 
-def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, around: Surroundings) -> Outgoing:
+def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, ctx: HandlerContext) -> Outgoing:
     """Return the entry that ends the wait for a version, and has the row read."""
     key = document_key(event.collection, event.id)
     entry = DocumentChanged(
@@ -211,7 +213,7 @@ def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, around:
         rejects=event.version,
         cause=cause.event_id,
         cause_version=cause.version,
-        occurred_at_ms=around.clock(),
+        occurred_at_ms=ctx.clock(),
     )
     return encode(
         entry,
@@ -219,7 +221,7 @@ def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, around:
         key=key,
         event_id=f"lost/{key}@{event.version}",
         source=SOURCE,
-        time_ms=around.clock(),
+        time_ms=ctx.clock(),
         traceparent=message.trace.sent(LOG),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from agents.batch import Message, Surroundings
+from agents.batch import Message
 from domain.keys import document_key
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, Store, WriteOutcome
 from schemas.records import Outgoing
@@ -15,14 +16,14 @@ def written(
     event: DocumentResolved | DocumentEmbedded,
     store: Store | None,
     outcome: WriteOutcome,
-    around: Surroundings,
+    ctx: HandlerContext,
     error: str | None = None,
 ) -> Outgoing:
     """Return the record that tells what became of one version in one store, and count it; None is before any store."""
-    now = around.clock()
+    now = ctx.clock()
     latency_ms = max(0, now - event.occurred_at_ms)
     if store is not None:
-        around.telemetry.outcome(event.collection, store, outcome, latency_ms)
+        ctx.telemetry.outcome(event.collection, store, outcome, latency_ms)
     key = document_key(event.collection, event.id)
     return encode(
         DocumentWritten(
@@ -45,14 +46,14 @@ def written(
     )
 
 
-def lost_resolved(message: Message, error: Exception, store: Store, around: Surroundings) -> list[Outgoing]:
+def lost_resolved(message: Message, error: Exception, store: Store, ctx: HandlerContext) -> list[Outgoing]:
     """Return the outcome of a resolved version that goes to the dead-letter topic for a store."""
-    return _lost(message, error, DocumentResolved, store, around)
+    return _lost(message, error, DocumentResolved, store, ctx)
 
 
-def lost_embedded(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+def lost_embedded(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:
     """Return the outcome of an embedded version that goes to the dead-letter topic."""
-    return _lost(message, error, DocumentEmbedded, "qdrant", around)
+    return _lost(message, error, DocumentEmbedded, "qdrant", ctx)
 
 
 def _lost(
@@ -60,7 +61,7 @@ def _lost(
     error: Exception,
     model: type[DocumentResolved] | type[DocumentEmbedded],
     store: Store,
-    around: Surroundings,
+    ctx: HandlerContext,
 ) -> list[Outgoing]:
     try:
         event, _ = decode(message.record, model)
@@ -68,4 +69,4 @@ def _lost(
         return []
     if isinstance(event, DocumentEmbedded) and event.refused:  # the embedder's dead letter told it
         return []
-    return [written(message, event, store, "dead_lettered", around, str(error)[:1000])]
+    return [written(message, event, store, "dead_lettered", ctx, str(error)[:1000])]

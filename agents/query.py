@@ -13,14 +13,16 @@ from typing import Literal, Protocol
 
 import orjson
 
-from agents.batch import CollectionPorts, Collections, Message, Surroundings, collection_of
+from agents.batch import Message
 from connectors.errors import CrossfadeError, EmbeddingFailed, Refused
 from connectors.ports import Bus, SearchBackend, SearchRequest
 from connectors.telemetry import client_span, database_span, embeddings_span
 from domain.breaker import Breaker
 from domain.filters import canonical_filter
-from domain.halts import Halt
+from domain.quarantine import Halt
 from domain.routing import RULES_VERSION, Decision, decide
+from migration.collection import CollectionPorts, Collections, collection_of
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import Event
 from schemas.queries import Backend, Hit, QueryAnswered, QueryAsked, RouteDecided
@@ -34,7 +36,7 @@ MAX_QUERY_ID = 128
 
 
 class Tell(Protocol):
-    """Takes the state of a circuit, as `agents.standing` does."""
+    """Takes the state of a circuit, as `agents.status_reporter` does."""
 
     def __call__(self, scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
         """Note a state."""
@@ -113,7 +115,7 @@ async def answer(
     *,
     collections: Collections,
     bus: Bus,
-    around: Surroundings,
+    ctx: HandlerContext,
     breakers: Breakers,
     stopped: Callable[[str], Halt | None] = in_service,
 ) -> None:
@@ -135,7 +137,7 @@ async def answer(
     search = _Search(ports, query, message)
     left_ms = None
     if query.deadline_ms is not None:
-        left_ms = query.deadline_ms - max(0, around.clock() - message.record.timestamp_ms)
+        left_ms = query.deadline_ms - max(0, ctx.clock() - message.record.timestamp_ms)
     served_by, hits = await _first_answer(search, decision, breakers, left_ms)
     search.timings_ms["total"] = round((time.perf_counter() - started) * 1000, 3)
     answered = QueryAnswered(
@@ -146,19 +148,17 @@ async def answer(
         error="; ".join(search.errors)[:1000] if served_by is None else None,
         timings_ms=search.timings_ms,
     )
-    around.telemetry.answered(
-        query.collection, served_by or "none", answered.degraded, search.timings_ms["total"] / 1000
-    )
+    ctx.telemetry.answered(query.collection, served_by or "none", answered.degraded, search.timings_ms["total"] / 1000)
     decided = _decided(search, decision, served_by)
     await bus.publish(
         [
-            _record(message, answered, ANSWERED, query.id, attributes.id, around),
-            _record(message, decided, DECIDED, query.id, attributes.id, around),
+            _record(message, answered, ANSWERED, query.id, attributes.id, ctx),
+            _record(message, decided, DECIDED, query.id, attributes.id, ctx),
         ]
     )
 
 
-def refused_question(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+def refused_question(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:
     """Return the answer to a question that is refused: its error, under its id, else under its record's key."""
     query_id = _query_id(message) or (message.record.key or b"").decode("utf-8", "replace")
     if not query_id:
@@ -166,7 +166,7 @@ def refused_question(message: Message, error: Exception, around: Surroundings) -
     answered = QueryAnswered(
         query_id=query_id, hits=(), served_by=None, degraded=True, error=str(error)[:1000], refused=True
     )
-    return [_record(message, answered, ANSWERED, query_id, query_id, around)]
+    return [_record(message, answered, ANSWERED, query_id, query_id, ctx)]
 
 
 def _query_id(message: Message) -> str | None:
@@ -273,13 +273,13 @@ def _decided(search: _Search, decision: Decision, served_by: Backend | None) -> 
     )
 
 
-def _record(message: Message, event: Event, topic: str, key: str, cause: str, around: Surroundings) -> Outgoing:
+def _record(message: Message, event: Event, topic: str, key: str, cause: str, ctx: HandlerContext) -> Outgoing:
     return encode(
         event,
         topic=topic,
         key=key,
         event_id=f"{cause}/{event.ce_type}",
         source=SOURCE,
-        time_ms=around.clock(),
+        time_ms=ctx.clock(),
         traceparent=message.trace.sent(topic),
     )

@@ -8,17 +8,19 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 
-from agents.batch import Batch, CollectionPorts, Collections, Failure, Failures, Message, Surroundings, collection_of
+from agents.batch import Batch, Failure, Failures, Message
 from agents.outcomes import written
-from agents.refresh import Cause, append_refreshes
 from connectors.errors import Refused
 from connectors.failpoints import passing
 from connectors.ports import Bus
-from connectors.sql_layout import LEDGER_TABLE
+from connectors.sql.layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.fold import Verdict, fold
 from domain.keys import document_key, version_of
 from domain.ledger import LedgerRow
+from migration.collection import CollectionPorts, Collections, collection_of
+from migration.context import HandlerContext
+from migration.refresh import Cause, append_refreshes
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentChanged, DocumentResolved
 from schemas.records import Outgoing
@@ -48,15 +50,15 @@ class _Work:
         return list(dict.fromkeys(entry.id for _, entry, _ in self.entries))
 
 
-async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings) -> Failures:
+async def resolve(batch: Batch, *, collections: Collections, bus: Bus, ctx: HandlerContext) -> Failures:
     """Fold every entry; publish what takes effect, remember it, and have rows read again where the fold asks for it."""
-    work, failures = _by_collection(batch, collections, around)
+    work, failures = _by_collection(batch, collections, ctx)
     decisions: list[Outgoing] = []
     for each in work:
         span = database_span(each.ports.settings.connector, "select", LEDGER_TABLE)
         with client_span([message.trace for message, _, _ in each.entries], *span):
             each.ledger = await each.ports.ledger.read(each.ids())
-        decisions += _fold(each, around)
+        decisions += _fold(each, ctx)
     passing("resolver.before_publish")
     await bus.publish(decisions)
     passing("resolver.before_ledger")
@@ -65,11 +67,11 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, around: S
         if moved:
             await each.ports.ledger.folded(moved)
         passing("resolver.before_refresh")
-        failures += await _read_again(each, bus, around)
+        failures += await _read_again(each, bus, ctx)
     return failures
 
 
-async def _read_again(work: _Work, bus: Bus, around: Surroundings) -> Failures:
+async def _read_again(work: _Work, bus: Bus, ctx: HandlerContext) -> Failures:
     """Append the rows that the ledger asks for; return the entries that asked for one that the log does not take.
 
     Other entries of such a document are none the worse for it: each has the row read again, which may fit by then. What
@@ -82,7 +84,7 @@ async def _read_again(work: _Work, bus: Bus, around: Surroundings) -> Failures:
         work.ports,
         due,
         bus=bus,
-        around=around,
+        ctx=ctx,
         source=SOURCE,
         traceparents=traceparents,
         causes=work.causes,
@@ -98,14 +100,14 @@ async def _read_again(work: _Work, bus: Bus, around: Surroundings) -> Failures:
     return failures
 
 
-def _by_collection(batch: Batch, collections: Collections, around: Surroundings) -> tuple[list[_Work], Failures]:
+def _by_collection(batch: Batch, collections: Collections, ctx: HandlerContext) -> tuple[list[_Work], Failures]:
     work: dict[str, _Work] = {}
     failures: Failures = []
     for message in batch:
         try:
             entry, _ = decode(message.record, DocumentChanged)
             ports = collection_of(collections, entry.collection)
-            version = version_of(around.epoch, message.record.offset)
+            version = version_of(ctx.epoch, message.record.offset)
         except InvalidEvent as error:
             failures.append(Failure(message, error))
             continue
@@ -113,7 +115,7 @@ def _by_collection(batch: Batch, collections: Collections, around: Surroundings)
     return list(work.values()), failures
 
 
-def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
+def _fold(work: _Work, ctx: HandlerContext) -> list[Outgoing]:
     decisions: list[Outgoing] = []
     for message, entry, version in work.entries:
         row = work.ledger.get(entry.id, LedgerRow())
@@ -129,9 +131,9 @@ def _fold(work: _Work, around: Surroundings) -> list[Outgoing]:
         work.ledger[entry.id] = replace(row, state=state)
         work.moved.add(entry.id)
         if verdict is Verdict.TAKES_EFFECT:
-            decisions.append(_decision(message, entry, version, around))
+            decisions.append(_decision(message, entry, version, ctx))
         overtaken = _overtaken(work, entry.id, cause, verdict, reads_again=state.refresh)
-        decisions += [_superseded(message, entry, each, around) for each in overtaken]
+        decisions += [_superseded(message, entry, each, ctx) for each in overtaken]
         if verdict is Verdict.READ_AGAIN:
             _ask(work, message, entry.id, cause)
     return decisions
@@ -178,12 +180,12 @@ def _resolved(entry: DocumentChanged, version: int) -> DocumentResolved:
     )
 
 
-def _superseded(message: Message, entry: DocumentChanged, cause: Cause, around: Surroundings) -> Outgoing:
+def _superseded(message: Message, entry: DocumentChanged, cause: Cause, ctx: HandlerContext) -> Outgoing:
     event = _resolved(entry, cause.version).model_copy(update={"origin": "refresh", "cause": cause.event_id})
-    return written(message, event, "qdrant", "superseded", around)
+    return written(message, event, "qdrant", "superseded", ctx)
 
 
-def _decision(message: Message, entry: DocumentChanged, version: int, around: Surroundings) -> Outgoing:
+def _decision(message: Message, entry: DocumentChanged, version: int, ctx: HandlerContext) -> Outgoing:
     key = document_key(entry.collection, entry.id)
     return encode(
         _resolved(entry, version),
@@ -191,12 +193,12 @@ def _decision(message: Message, entry: DocumentChanged, version: int, around: Su
         key=key,
         event_id=f"{key}@{version}",
         source=SOURCE,
-        time_ms=around.clock(),
+        time_ms=ctx.clock(),
         traceparent=message.trace.sent(RESOLVED),
     )
 
 
-def lost_entry(message: Message, error: Exception, around: Surroundings) -> list[Outgoing]:
+def lost_entry(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:
     """Return what is told with the dead letter of an entry: of a producer's event that no store gets any more, or of
     one whose row it brings, for Qdrant.
     """
@@ -206,14 +208,14 @@ def lost_entry(message: Message, error: Exception, around: Surroundings) -> list
         return []
     reason = str(error)[:1000]
     if entry.origin == "producer":
-        event = _resolved(entry, version_of(around.epoch, message.record.offset))
-        return [written(message, event, None, "dead_lettered", around, reason)]
+        event = _resolved(entry, version_of(ctx.epoch, message.record.offset))
+        return [written(message, event, None, "dead_lettered", ctx, reason)]
     if entry.origin != "refresh" or not entry.cause:
         return []
-    return [written(message, _resolved(entry, entry.cause_version), "qdrant", "dead_lettered", around, reason)]
+    return [written(message, _resolved(entry, entry.cause_version), "qdrant", "dead_lettered", ctx, reason)]
 
 
-async def dead_letter_told(failure: Failure, *, collections: Collections, around: Surroundings) -> None:
+async def dead_letter_told(failure: Failure, *, collections: Collections, ctx: HandlerContext) -> None:
     """Remember an entry whose decision the broker refused, as soon as its dead letter is published.
 
     Otherwise the end of a wait that it brings would be missed for good, and no repair could take effect. A producer's
@@ -225,6 +227,6 @@ async def dead_letter_told(failure: Failure, *, collections: Collections, around
     except InvalidEvent:
         return
     row = (await ledger.read([entry.id])).get(entry.id, LedgerRow())
-    version = version_of(around.epoch, failure.message.record.offset)
+    version = version_of(ctx.epoch, failure.message.record.offset)
     if entry.origin != "producer" and version > row.state.version:
         await ledger.folded({entry.id: replace(row, state=fold(row.state, version, entry)[1])})

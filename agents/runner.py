@@ -17,9 +17,10 @@ from functools import partial
 import stamina
 from pydantic import ValidationError
 
-from agents.batch import Batch, Failure, Failures, Message, Surroundings
+from agents.batch import Batch, Failure, Failures, Message
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.ports import Bus
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, explain
 from schemas.dead_letters import SUFFIX, dead_letter
 from schemas.records import Outgoing, size_of
@@ -98,7 +99,7 @@ class Runner:
     handler: Handler
     lost: Lost
     bus: Bus
-    around: Surroundings
+    ctx: HandlerContext
     retry: Retry = Retry()
     told: Told = _nothing_to_note
     gives_up: bool = True
@@ -120,7 +121,7 @@ class Runner:
         self.health.finished_at_s = time.monotonic()
         self.health.handled += len(batch)
         self.health.waiting_for = None
-        self.around.telemetry.handled(batch[0].record.topic, self.role, len(batch), time.monotonic() - started)
+        self.ctx.telemetry.handled(batch[0].record.topic, self.role, len(batch), time.monotonic() - started)
 
     async def _handle(self, batch: Batch) -> None:
         try:
@@ -152,7 +153,7 @@ class Runner:
                 ):
                     with attempt:
                         if attempt.num > 1:
-                            self.around.telemetry.retried(self.role)
+                            self.ctx.telemetry.retried(self.role)
                         try:
                             failures = await call()
                         except waited_for as error:
@@ -171,8 +172,8 @@ class Runner:
         record, error = failure.message.record, failure.error
         log.warning("%s: dead letter of %s/%d/%d: %s", self.role, record.topic, record.partition, record.offset, error)
         answers = self._answers(failure)
-        attempts, epoch = self.retry.attempts, self.around.epoch_of(record.topic)
-        for limit in (record_limit(record.topic + SUFFIX, self.around.kafka), *_SMALLER_BYTES):
+        attempts, epoch = self.retry.attempts, self.ctx.epoch_of(record.topic)
+        for limit in (record_limit(record.topic + SUFFIX, self.ctx.kafka), *_SMALLER_BYTES):
             letter = dead_letter(record, stage=self.role, error=error, attempt=attempts, limit=limit, epoch=epoch)
             try:
                 await self._publish([letter, *answers])
@@ -183,7 +184,7 @@ class Runner:
                 log.warning("%s: the dead letter is cut: %s", self.role, refused)
         await self._note_told(failure)
         self.health.dead_letters += 1
-        self.around.telemetry.dead_lettered(record.topic)
+        self.ctx.telemetry.dead_lettered(record.topic)
 
     def _answers(self, failure: Failure) -> list[Outgoing]:
         """Return what to tell of a lost message; an answer that cannot be given does not hold back the dead letter."""
@@ -192,7 +193,7 @@ class Runner:
         except Exception:
             log.exception("%s: no answer can be given", self.role)
             return []
-        fitting = [one for one in answers if size_of(one) <= record_limit(one.topic, self.around.kafka)]
+        fitting = [one for one in answers if size_of(one) <= record_limit(one.topic, self.ctx.kafka)]
         if len(fitting) < len(answers):
             log.warning("%s: an answer is too large to be given", self.role)
         return fitting

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agents.batch import Batch, CollectionPorts, Collections, Failures, Message, Surroundings
-from agents.grouping import by_collection
+from agents.batch import Batch, Failures, Message
 from agents.outcomes import written
+from agents.selection import by_collection
 from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.telemetry import client_span, database_span
 from domain.guards import vector_moves
 from domain.ledger import VectorMark
 from domain.points import DocumentPoints, StoredChunk, chunks_of, made_by, newest_version, tombstones_for
+from migration.collection import CollectionPorts, Collections
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentEmbedded
 from schemas.records import Outgoing
@@ -33,13 +35,13 @@ def _nobody(name: str, marks: Sequence[VectorMark]) -> None:
 
 
 async def write_vectors(
-    batch: Batch, *, collections: Collections, bus: Bus, around: Surroundings, noted: Noted = _nobody
+    batch: Batch, *, collections: Collections, bus: Bus, ctx: HandlerContext, noted: Noted = _nobody
 ) -> Failures:
     """Write the newest version of each document; older ones are superseded."""
     work, failures = by_collection(batch, collections, DocumentEmbedded, _check)
     outcomes: list[Outgoing] = []
     for name, items in work.items():
-        outcomes += await _write(collections[name], items, around, noted)
+        outcomes += await _write(collections[name], items, ctx, noted)
     await bus.publish(outcomes)
     return failures
 
@@ -54,7 +56,7 @@ def _check(ports: CollectionPorts, event: DocumentEmbedded) -> None:
         raise InvalidEvent(f"embedded by {event.model!r}, the collection's model is {ports.embedder.model_key!r}")
 
 
-async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surroundings, noted: Noted) -> list[Outgoing]:
+async def _write(ports: CollectionPorts, items: Sequence[Item], ctx: HandlerContext, noted: Noted) -> list[Outgoing]:
     newest: dict[str, DocumentEmbedded] = {}
     widest: dict[str, int] = {}
     for _, event in items:
@@ -78,7 +80,7 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], around: Surround
     passing("vector.before_told")
     applied = {(event.id, event.version) for event in held}
     return [
-        written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", around)
+        written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", ctx)
         for message, event in items
         if not event.refused  # the embedder's dead letter tells it
     ]

@@ -11,33 +11,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agents.assembly import Opened
-from agents.batch import Batch, CollectionPorts, Failure, Failures, Message, Surroundings
+from agents.batch import Batch, Failure, Failures, Message
 from agents.capture import capture
 from agents.embedder import embed
 from agents.faust_apps import Bounds, add_batch_agent, add_concurrent_agent, make_app, start_apps, stop_apps
-from agents.halts import Halts
 from agents.health import is_stuck, serve_health
-from agents.identities import reachable_epochs
 from agents.intake import intake, refused_submission
-from agents.laned import LANED, PARKING, lanes_of
+from agents.lane_wiring import LANED, PARKING, lanes_of
 from agents.lanes import Lanes
 from agents.legacy_writer import lost_write, refusal_told, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import Breakers, answer, refused_question
 from agents.resolver import dead_letter_told, lost_entry, resolve
 from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
-from agents.standing import Standing
+from agents.status_reporter import Standing
 from agents.vector_writer import write_vectors
 from agents.watchdog import Awake, CommitWatch
 from agents.wiring import WIRING, RoleName
-from agents.witnesses import Written
+from connectors.addresses import brokers_of
 from connectors.errors import CrossfadeError
 from connectors.kafka.tail import group_lag
 from connectors.ports import LegacyTable
 from connectors.telemetry import Telemetry
-from domain.halts import Halt, Reason
 from domain.positions import StreamPlaces
+from domain.quarantine import Halt, Reason
+from migration.collection import CollectionPorts, Opened
+from migration.context import HandlerContext, now_ms
+from migration.epochs import reachable_epochs
+from migration.quarantine import Halts
+from migration.witnesses import Written
 from schemas.cloudevents import InvalidEvent
 from schemas.records import Outgoing
 from topics.catalogue import group_of
@@ -48,11 +50,6 @@ END_POLL_S = 0.5
 FOLLOW_S = 2.0
 # The others bear the order of changes: one that they left out, or half did, would be missed by those after it.
 GIVING_UP: tuple[RoleName, ...] = ("embedder", "vector", "query")
-
-
-def now_ms() -> int:
-    """Return the time in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def _opened_tables(captured: Mapping[str, CollectionPorts]) -> dict[str, LegacyTable]:
@@ -69,8 +66,8 @@ class Worker:
         self._settings = opened.settings
         self._telemetry = telemetry
         self._epochs = opened.epochs
-        self._around = self._surroundings()
-        self._standing = Standing(opened.bus, self._around)
+        self._ctx = self._context()
+        self._standing = Standing(opened.bus, self._ctx)
         self._home = home
         self._apps: list[Any] = []
         self._runners: list[Runner] = []
@@ -92,9 +89,9 @@ class Worker:
             else:
                 self._add(role.name, role.reads)
 
-    def _surroundings(self) -> Surroundings:
+    def _context(self) -> HandlerContext:
         epochs, kafka = self._epochs, self._settings.kafka
-        return Surroundings(now_ms, epochs.version, self._telemetry, kafka.max_text_bytes, kafka, epochs.producer)
+        return HandlerContext(now_ms, epochs.version, self._telemetry, kafka.max_text_bytes, kafka, epochs.producer)
 
     def _add(self, role: RoleName, reads: tuple[str, ...]) -> Any:
         """Make the application of a role; nothing is made for capture without a collection in service."""
@@ -126,7 +123,7 @@ class Worker:
             handler,
             self._lost(role),
             self._opened.bus,
-            self._around,
+            self._ctx,
             Retry(bounds.retry_attempts, bounds.retry_max_s),
             gives_up=role in GIVING_UP,
             waits_for_rights=role in PARKING,
@@ -135,7 +132,7 @@ class Worker:
         if role == "legacy":
             runner.told = partial(refusal_told, collections=self._opened.collections)
         if role == "resolver":
-            runner.told = partial(dead_letter_told, collections=self._opened.collections, around=self._around)
+            runner.told = partial(dead_letter_told, collections=self._opened.collections, ctx=self._ctx)
         return runner
 
     def _laned(
@@ -164,9 +161,9 @@ class Worker:
         ports: dict[str, Any] = {
             "collections": self._opened.collections,
             "bus": self._opened.bus,
-            "around": self._around,
+            "ctx": self._ctx,
         }
-        captured = partial(capture, tables=tables, bus=self._opened.bus, around=self._around)
+        captured = partial(capture, tables=tables, bus=self._opened.bus, ctx=self._ctx)
         breakers = Breakers(self._settings.routing, self._standing.tell)
         question = partial(answer, breakers=breakers, stopped=self._stopped, **ports)
         handlers: dict[RoleName, Handler] = {
@@ -246,7 +243,7 @@ class Worker:
     async def _resume(self) -> None:
         """Go on, with the epochs that the adoption left."""
         self._epochs = await reachable_epochs(self._opened.collections, self._epochs)
-        self._around = self._surroundings()
+        self._ctx = self._context()
         self._suspended = False
         begun = []
         for role in self._roles:
@@ -274,12 +271,12 @@ class Worker:
             return []
 
         lost: dict[RoleName, Lost] = {
-            "intake": partial(refused_submission, around=self._around),
-            "resolver": partial(lost_entry, around=self._around),
-            "legacy": partial(lost_write, collections=self._opened.collections, around=self._around),
-            "embedder": partial(lost_resolved, store="qdrant", around=self._around),
-            "vector": partial(lost_embedded, around=self._around),
-            "query": partial(refused_question, around=self._around),
+            "intake": partial(refused_submission, ctx=self._ctx),
+            "resolver": partial(lost_entry, ctx=self._ctx),
+            "legacy": partial(lost_write, collections=self._opened.collections, ctx=self._ctx),
+            "embedder": partial(lost_resolved, store="qdrant", ctx=self._ctx),
+            "vector": partial(lost_embedded, ctx=self._ctx),
+            "query": partial(refused_question, ctx=self._ctx),
         }
         return lost.get(role, none)
 
@@ -361,7 +358,7 @@ class Worker:
         if not topics:
             return None
         try:
-            lags = await group_lag(kafka.bootstrap or "", group_of(role), topics)
+            lags = await group_lag(brokers_of(kafka), group_of(role), topics)
         except CrossfadeError:
             return None
         return watch.stuck(lags, assigned, time.monotonic(), self._settings.worker.stall_s)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from domain.halts import Reason
+from domain.quarantine import Reason
 
 
 @dataclass(frozen=True, slots=True)

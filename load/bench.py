@@ -22,7 +22,7 @@ from load.memory import MemoryWatch
 from load.path import given_embeddings, path_ratio
 from load.place import VECTORS, Place, place, progress
 from load.rows import make_rows
-from operations.preparing import follow_advice
+from migration.preflight.tables import follow_advice
 
 STAGES = ("engine", "path", "freshness", "given", "answers", "backfill")
 

@@ -12,7 +12,7 @@ from load.figures import Figure, Latencies
 from load.outcomes import WAIT_S
 from load.path import submission
 from load.place import TEXTS, VECTORS, Place
-from operations.asking import Asker
+from operations.clients.questions import Asker
 from schemas.queries import Backend, QueryAsked
 
 _RATE_S = 20.0

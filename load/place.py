@@ -12,14 +12,15 @@ from typing import TypeAlias
 
 import asyncpg
 
+from connectors.addresses import brokers_of
 from connectors.kafka.bus import AiokafkaBus
 from load.outcomes import Outcomes
+from migration.preflight.tables import check_tables, prepare_topics
 from operations.configuration import read_settings, resolve
-from operations.preparing import check_tables, prepare_topics
-from operations.stack.layout import PartName
-from operations.stack.stack import LocalStack
-from operations.worker_process import RunningWorker, worker_process
 from schemas.settings import Settings
+from stack.layout import PartName
+from stack.stack import LocalStack
+from stack.worker import RunningWorker, worker_process
 
 TEXTS = "bench_texts"
 VECTORS = "bench_vectors"
@@ -101,7 +102,7 @@ async def place(home: Path, fill: Callable[[Sql], Awaitable[None]]) -> AsyncIter
         await check_tables(settings, progress, mend=True)
         await prepare_topics(settings, progress)
         bus = AiokafkaBus(settings.kafka)
-        async with Outcomes(settings.kafka.bootstrap or "") as outcomes, worker_process(config, home) as worker:
+        async with Outcomes(brokers_of(settings.kafka)) as outcomes, worker_process(config, home) as worker:
             yield Place(settings, home, stack, worker, bus, outcomes, sql)
         await bus.close()
         await sql.close()

@@ -17,8 +17,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from operations.errors import CommandError
-from operations.stack.layout import StackAddresses
 from schemas.settings import Settings
+from stack.layout import StackAddresses
 
 CONFIG_NAME = "crossfade.toml"
 PREFIX = "CROSSFADE_"

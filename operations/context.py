@@ -21,11 +21,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable, TableNotReady, TaskFailed
+from migration.installation import Installation
 from operations.configuration import find_config, read_settings, resolve
 from operations.errors import CommandError
-from operations.stack.layout import default_home, read_addresses
-from schemas.settings import Settings
+from stack.layout import default_home, read_addresses
 
 FAILED = 1
 WRONG_USE = 2
@@ -53,31 +53,10 @@ CollectionArgument = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """Settings with the local stack's addresses filled in, and where they came from (`file` None: only defaults)."""
+class Context(Installation):
+    """An installation, and the file that its settings came from (None: only defaults)."""
 
-    settings: Settings
-    home: Path
     file: Path | None
-
-    @property
-    def bootstrap(self) -> str:
-        """Give the brokers' addresses. Raises CommandError where there are none."""
-        if self.settings.kafka.bootstrap is None:
-            raise CommandError(
-                "No Kafka brokers are known.", "Start the local stack with `crossfade up`, or set kafka.bootstrap."
-            )
-        return self.settings.kafka.bootstrap
-
-    def dsn(self, collection: str) -> str:
-        """Give the address of a collection's database. Raises CommandError where there is none."""
-        found = self.settings.collections[collection]
-        if found.dsn is None:
-            raise CommandError(
-                f"No database is known for the collection {collection!r}.",
-                f"Set collections.{collection}.dsn, or start the local stack with `crossfade up` ({found.connector}).",
-            )
-        return found.dsn
 
     def collection(self, name: str | None) -> str:
         """Give the name of a configured collection, without a name that of the only one. Raises CommandError."""
@@ -135,8 +114,9 @@ def told() -> Iterator[None]:
 
 def explained(error: Exception) -> tuple[str, str, int]:
     """Return what to tell about an error, what to do about it, and the exit code."""
-    if isinstance(error, CommandError):
-        return error.message, error.hint, error.exit_code
+    if isinstance(error, TaskFailed):
+        code = error.exit_code if isinstance(error, CommandError) else FAILED
+        return error.message, error.hint, WRONG_USE if isinstance(error, TableNotReady) else code
     if isinstance(error, StoreUnavailable):
         return str(error), "`crossfade status` tells what runs; `crossfade up` starts the local stack.", FAILED
     if isinstance(error, Misconfigured):

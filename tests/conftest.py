@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.garbage import collect_rarely
+from connectors.gc_tuning import collect_rarely
 
 pytest_plugins = ["tests.stack_fixture"]
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from operations.stack.layout import StackAddresses
-from operations.stack.stack import ALL_PARTS, LocalStack
+from stack.layout import StackAddresses
+from stack.stack import ALL_PARTS, LocalStack
 
 T = TypeVar("T")
 _MODEL = """

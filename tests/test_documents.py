@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from agents.wiring import WIRING
 from operations.app import command_tree
-from operations.documents import PAGES, main
+from operations.render.reference import PAGES, main
 from schemas.settings import Collection, EmbeddingColumn, Settings
 from tests.test_rooms import ROOT
 from topics.catalogue import CATALOGUE

@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# What each room may import of ours, besides itself.
-MAY_IMPORT: dict[str, frozenset[str]] = {
-    "schemas": frozenset(),
-    "topics": frozenset({"schemas"}),
-    "domain": frozenset({"schemas"}),
-    "connectors": frozenset({"schemas", "topics", "domain"}),
-    "agents": frozenset({"schemas", "topics", "domain", "connectors"}),
-    "operations": frozenset({"schemas", "topics", "domain", "connectors", "agents"}),
-    "load": frozenset({"schemas", "topics", "domain", "connectors", "agents", "operations"}),
+# The rooms from the lowest to the highest: each may import of ours what is below it, besides itself.
+ORDER = ("schemas", "topics", "domain", "connectors", "migration", "agents", "stack", "operations", "load")
+MAY_IMPORT: dict[str, frozenset[str]] = {room: frozenset(ORDER[:place]) for place, room in enumerate(ORDER)}
+# Decisions are made from what travels, and from nothing else of ours.
+MAY_IMPORT["domain"] = frozenset({"schemas"})
+# The folders of each room. A new one is a decision: its `__init__` says what is in it.
+FOLDERS: dict[str, frozenset[str]] = {
+    "connectors": frozenset(
+        {"debezium", "embedding", "kafka", "memory", "qdrant", "qdrant/engine", "sql", "sql/mariadb", "sql/postgres"}
+    ),
+    "migration": frozenset({"backfill", "capture", "dead_letters", "inspect", "preflight", "verify", "watch"}),
+    "operations": frozenset({"clients", "commands", "demo", "render"}),
 }
+# Within a room: who may import the modules of a folder, besides the folder itself and the rooms above.
+WALLED = {"connectors/qdrant/engine": frozenset({"connectors/qdrant/__init__.py"})}
 OURS = frozenset({*MAY_IMPORT, "tests"})
 # All that a decision may use: nothing here reads, writes, waits, or knows what time it is.
 DOMAIN_LIBRARIES = frozenset(
@@ -77,6 +82,24 @@ def test_a_room_imports_only_the_rooms_below_it(path: Path) -> None:
     assert forbidden(room, path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("room", ORDER)
+def test_a_room_has_the_folders_that_are_listed(room: str) -> None:
+    found = {str(path.parent.relative_to(ROOT / room)) for path in MODULES if path.is_relative_to(ROOT / room)}
+    assert found - {"."} == FOLDERS.get(room, frozenset())
+
+
+@pytest.mark.parametrize("folder", WALLED)
+def test_a_walled_folder_is_entered_by_its_door(folder: str) -> None:
+    room, dotted = folder.partition("/")[0], folder.replace("/", ".")
+    entered = {
+        name_of(path)
+        for path in MODULES
+        if path.is_relative_to(ROOT / room) and not path.is_relative_to(ROOT / folder)
+        if any(module.startswith(dotted) for module in imported(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    assert entered <= WALLED[folder]
+
+
 @pytest.mark.parametrize("path", DOMAIN, ids=name_of)
 def test_the_domain_decides_without_the_world(path: Path) -> None:
     assert worldly(path.read_text(encoding="utf-8")) == []
@@ -94,6 +117,7 @@ def test_a_module_opens_with_its_rule(path: Path) -> None:
         ("schemas", "import topics.catalogue"),
         ("domain", "from connectors.ports import Bus"),
         ("connectors", "def late():\n    from agents import wiring\n"),
+        ("migration", "from agents.worker import Worker"),
         ("agents", "import os, operations"),
         ("load", "from tests.contract import test_bus"),
     ],

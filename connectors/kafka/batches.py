@@ -15,7 +15,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
-from connectors.kafka.unpacking import gunzip, unlz4, unsnappy, unzstd
+from connectors.kafka.compression import gunzip, unlz4, unsnappy, unzstd
 
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
 _MAGIC_AT = 16

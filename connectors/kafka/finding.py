@@ -12,11 +12,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from connectors.kafka.consumer import consumer as complete_consumer
+from connectors.kafka.consumer import plain
 from connectors.kafka.errors import mapped
 from connectors.kafka.headers import received
 from connectors.kafka.lag import Place
-from connectors.kafka.reading import consumer as complete_consumer
-from connectors.kafka.reading import plain
 from schemas.records import Received
 
 _POLL_MS = 200

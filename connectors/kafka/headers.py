@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka.partitioner import murmur2
 
-from connectors.kafka.reading import Unread
+from connectors.kafka.consumer import Unread
 from schemas.records import Headers, Received
 
 

@@ -21,9 +21,9 @@ from aiokafka.errors import (
 )
 
 from connectors.errors import StoreUnavailable
+from connectors.kafka.consumer import consumer as complete_consumer
 from connectors.kafka.errors import mapped
 from connectors.kafka.identity import TopicIdentity, topic_identities
-from connectors.kafka.reading import consumer as complete_consumer
 from connectors.kafka.tail import group_offsets
 from topics.catalogue import EMBEDDED, LOG, PARKED, RESOLVED, SUBMITTED, group_of, parked_group_of
 
@@ -98,7 +98,7 @@ def pipeline(captured: Iterable[str]) -> tuple[Reads, ...]:
 async def passed(offsets: Offsets, reads: Sequence[Reads], limit_s: float) -> bool:
     """Return True when all that is in the topics now has gone through every role, False where that takes too long.
 
-    What capture has not read from the database's log yet is in no topic: see `operations.capture_places.captured`.
+    What capture has not read from the database's log yet is in no topic: see `migration.capture.positions.captured`.
     """
     roles = {each.role: each for each in reads}
     try:

@@ -18,10 +18,10 @@ from aiokafka.errors import (
 
 from connectors.errors import Misconfigured, RecordsExpired, StoreUnavailable
 from connectors.kafka.admin import admin_client, partition_counts
+from connectors.kafka.consumer import consumer as complete_consumer
+from connectors.kafka.consumer import plain
 from connectors.kafka.errors import mapped
 from connectors.kafka.headers import received
-from connectors.kafka.reading import consumer as complete_consumer
-from connectors.kafka.reading import plain
 from schemas.records import Received
 
 _TIMEOUT_S = 30.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import md5
 
 from connectors.memory.legacy import MemoryBulk, MemoryLegacy
-from connectors.sql_checksums import range_checksum
+from connectors.sql.checksums import range_checksum
 
 
 class MemoryChecksums:

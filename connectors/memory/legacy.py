@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from connectors.errors import Refused
-from connectors.sql_apply import NOT_SEEN
-from connectors.sql_layout import HIGHEST_SIGNED, VERSION_COLUMN, canonical_key, content_refusal
+from connectors.sql.guarded_writes import NOT_SEEN
+from connectors.sql.layout import HIGHEST_SIGNED, VERSION_COLUMN, canonical_key, content_refusal
 from domain.fold import is_echo
 from domain.guards import ledger_moves
 from domain.ledger import LedgerRow, VectorMark

@@ -21,7 +21,7 @@ from connectors.qdrant.points import (
     metadata_path,
     payload_of,
 )
-from connectors.qdrant.reading import by_document, stored_chunk
+from connectors.qdrant.records import by_document, stored_chunk
 from domain.filters import matches
 from domain.guards import vector_moves
 from domain.keys import packed_id, point_id, unpacked_ids

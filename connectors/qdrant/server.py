@@ -16,7 +16,9 @@ from qdrant_client import AsyncQdrantClient, grpc, models
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
 from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
-from connectors.qdrant.packed import insertion
+from connectors.qdrant.errors import mapped
+from connectors.qdrant.insertions import insertion
+from connectors.qdrant.pages import Pages
 from connectors.qdrant.points import (
     CONTENT_FIELDS,
     HIT_FIELDS,
@@ -34,10 +36,8 @@ from connectors.qdrant.points import (
     metadata_indexes,
     search_documents,
 )
-from connectors.qdrant.reading import by_document, chunks_in
-from connectors.qdrant.server_errors import mapped
-from connectors.qdrant.server_pages import Pages
-from connectors.qdrant.server_requests import (
+from connectors.qdrant.records import by_document, chunks_in
+from connectors.qdrant.requests import (
     INDEX_TYPES,
     LIVE,
     RESCORED,

@@ -1,4 +1,4 @@
-"""`crossfade ask`: one question over Kafka, and its answer. The client is `operations.asking`."""
+"""`crossfade ask`: one question over Kafka, and its answer. The client is `operations.clients.questions`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from connectors.kafka.bus import AiokafkaBus
-from operations.asking import Asker
+from operations.clients.questions import Asker
 from operations.context import (
     FAILED,
     PANEL_RUN,

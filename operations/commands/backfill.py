@@ -1,4 +1,4 @@
-"""`crossfade backfill`: a live table into Qdrant by key ranges. The work is in `operations.backfill`."""
+"""`crossfade backfill`: a live table into Qdrant by key ranges. The work is in `migration.backfill`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from connectors.garbage import collect_rarely
+from connectors.gc_tuning import collect_rarely
 from operations.context import (
     PANEL_RUN,
     CollectionArgument,
@@ -66,8 +66,8 @@ def backfill(
     # It opens what a worker opens, and that takes a second to import.
     from connectors.failpoints import arm  # noqa: PLC0415
     from domain.pacing import Limits  # noqa: PLC0415
-    from operations.backfill.collection import backfill_collection  # noqa: PLC0415
-    from operations.backfill.run import Wanted  # noqa: PLC0415
+    from migration.backfill.collection import backfill_collection  # noqa: PLC0415
+    from migration.backfill.run import Wanted  # noqa: PLC0415
 
     with told():
         arm(os.environ)

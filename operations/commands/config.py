@@ -1,4 +1,4 @@
-"""`crossfade config`: finds mistakes before anything starts. The checks are in `operations.checking`."""
+"""`crossfade config`: finds mistakes before anything starts. The checks are in `migration.preflight.checks`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from operations.checking import Checked, check_all, mend_all
+from migration.preflight.checks import Checked, check_all, mend_all
 from operations.context import (
     DIFFERENCES,
     ConfigOption,

@@ -39,8 +39,8 @@ def demo(
     Exit code 3: stores differ, counts do not balance, or a question had no answer.
     """
     # It opens what a worker opens, and that takes a second to import.
+    from migration.verify.collection import verify_collection  # noqa: PLC0415
     from operations.demo.run import run_demo  # noqa: PLC0415
-    from operations.verification.collection import verify_collection  # noqa: PLC0415
 
     place = home_folder(home)
     report = run(run_demo(place, documents, changes, verify_collection, say, keep=keep))

@@ -1,4 +1,4 @@
-"""`crossfade dlt`: dead letters, what became of them, their replay. The work is done in `operations.dead_letters`."""
+"""`crossfade dlt`: dead letters, what became of them, their replay. The work is done in `migration.dead_letters`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from connectors.kafka.bus import AiokafkaBus
-from operations.captured_letters import CapturedLetters
+from migration.dead_letters.captured import CapturedLetters
+from migration.dead_letters.replay import Replayed, Selection, letters, replay, sources
+from migration.dead_letters.replays import replays_of
 from operations.context import (
     DIFFERENCES,
     WRONG_USE,
@@ -25,9 +27,7 @@ from operations.context import (
     run,
     told,
 )
-from operations.dead_letters import Replayed, Selection, letters, replay, sources
 from operations.errors import CommandError
-from operations.replayed import replays_of
 from schemas.cloudevents import timestamp
 from schemas.dead_letters import SUFFIX, DeadLetter
 from schemas.records import size_of

@@ -44,9 +44,9 @@ def inspect(
     Exit code 3: table and Qdrant differ, and no change of it is under way; 1: one of the two could not be read.
     """
     # The drivers of databases and brokers take a second to import.
-    from operations.inspection.explaining import explain  # noqa: PLC0415
-    from operations.inspection.reading import Bounds, inspect  # noqa: PLC0415
-    from operations.inspection.telling import document_of, page  # noqa: PLC0415
+    from migration.inspect.explain import explain  # noqa: PLC0415
+    from migration.inspect.read import Bounds, inspect  # noqa: PLC0415
+    from operations.render.document import document_of, page  # noqa: PLC0415
 
     with told():
         context = load(config, home)

@@ -1,4 +1,4 @@
-"""`crossfade migrate`: the move of a collection, from its plan to its proof. The work is in `operations.migration`."""
+"""`crossfade migrate`: the move of a collection, from its plan to its proof. The work is in `migration`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from connectors.garbage import collect_rarely
+from connectors.gc_tuning import collect_rarely
 from operations.commands import backfill, verify
 from operations.context import (
     DIFFERENCES,
@@ -42,8 +42,8 @@ def plan(
     Exit code 3: something must be mended first.
     """
     # The drivers of databases and brokers take a second to import.
-    from operations.migration.planning import facts_of  # noqa: PLC0415
-    from operations.migration.steps import blocked, document_of, steps  # noqa: PLC0415
+    from migration.plan import blocked, document_of, steps  # noqa: PLC0415
+    from migration.plan_facts import facts_of  # noqa: PLC0415
 
     with told():
         context = load(config, home)
@@ -80,12 +80,12 @@ def start(
     """
     # As above.
     from connectors.failpoints import arm  # noqa: PLC0415
-    from operations.backfill.collection import backfill_collection  # noqa: PLC0415
-    from operations.backfill.run import Wanted as Filling  # noqa: PLC0415
-    from operations.migration.planning import facts_of  # noqa: PLC0415
-    from operations.migration.steps import blocked, is_due, steps  # noqa: PLC0415
-    from operations.verification.collection import Wanted  # noqa: PLC0415
-    from operations.verification.report import document_of  # noqa: PLC0415
+    from migration.backfill.collection import backfill_collection  # noqa: PLC0415
+    from migration.backfill.run import Wanted as Filling  # noqa: PLC0415
+    from migration.plan import blocked, is_due, steps  # noqa: PLC0415
+    from migration.plan_facts import facts_of  # noqa: PLC0415
+    from migration.verify.collection import Wanted  # noqa: PLC0415
+    from operations.render.verification import document_of  # noqa: PLC0415
 
     with told():
         context = load(config, home)
@@ -131,7 +131,7 @@ def status(
     Exit code 3: a collection is stopped, its backfill failed, or its stores differ; 1: a part did not answer.
     """
     # As above.
-    from operations.migration.showing import show  # noqa: PLC0415
+    from operations.render.live_status import show  # noqa: PLC0415
 
     with told():
         context = load(config, home)
@@ -169,7 +169,7 @@ def resume(
 
 def _set_paused(collection: str | None, config: Path | None, home: Path | None, json: bool, *, paused: bool) -> None:
     # As above.
-    from operations.migration.control import set_paused  # noqa: PLC0415
+    from migration.backfill.pause import set_paused  # noqa: PLC0415
 
     with told():
         context = load(config, home)

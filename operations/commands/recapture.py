@@ -36,7 +36,7 @@ def recapture(
     worker must run. Collections of one database that are named together share a connector.
     """
     # It opens what a worker opens, and that takes a second to import.
-    from operations.recapturing import recapture as capture_anew  # noqa: PLC0415
+    from migration.capture.recapture import recapture as capture_anew  # noqa: PLC0415
 
     with told():
         context = load(config, home)

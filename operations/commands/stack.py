@@ -32,11 +32,11 @@ from operations.context import (
     told,
 )
 from operations.errors import CommandError
-from operations.stack.layout import PART_NAMES, PartName, StackAddresses
-from operations.stack.stack import ALL_PARTS, NEVER_STARTED, LocalStack, PartStatus
+from stack.layout import PART_NAMES, PartName, StackAddresses
+from stack.stack import ALL_PARTS, NEVER_STARTED, LocalStack, PartStatus
 
 if TYPE_CHECKING:
-    from operations.migration.facts import Progress
+    from migration.status import Progress
     from schemas.settings import Settings
 
 app = typer.Typer()
@@ -95,7 +95,7 @@ def status(config: ConfigOption = None, home: HomeOption = None, json: JsonOptio
 
 async def _stops(settings: Settings) -> list[Progress]:
     # The drivers of databases take a second to import.
-    from operations.migration.looking import stops  # noqa: PLC0415
+    from migration.observe import stops  # noqa: PLC0415
 
     return await stops(settings)
 

@@ -1,4 +1,4 @@
-"""`crossfade submit`: publishes documents of a file. Records are made in `operations.submitting`."""
+"""`crossfade submit`: publishes documents of a file. Records are made in `operations.clients.submissions`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from connectors.kafka.bus import AiokafkaBus
+from operations.clients.submissions import batches
 from operations.context import (
     PANEL_RUN,
     ConfigOption,
@@ -21,7 +22,6 @@ from operations.context import (
     print_json,
     told,
 )
-from operations.submitting import batches
 
 app = typer.Typer()
 

@@ -140,7 +140,7 @@ def adopt_topics(
     when it is back. Exit code 3: it waits for --yes; 1: nothing was replaced.
     """
     # It opens the databases, whose drivers take a while to import.
-    from operations.topic_adoption import opened  # noqa: PLC0415
+    from migration.topic_adoption import opened  # noqa: PLC0415
 
     with told():
         context = load(config, home)

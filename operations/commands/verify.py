@@ -1,4 +1,4 @@
-"""`crossfade verify`: the verifier on the command line. What it compares is in `operations.verification`."""
+"""`crossfade verify`: the verifier on the command line. What it compares is in `migration.verify`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 import typer
 import uvloop
 
-from connectors.garbage import collect_rarely
+from connectors.gc_tuning import collect_rarely
 from operations.context import (
     DIFFERENCES,
     FAILED,
@@ -34,8 +34,8 @@ from operations.context import (
 )
 
 if TYPE_CHECKING:
-    from operations.verification.collection import Wanted
-    from operations.verification.result import Verification
+    from migration.verify.collection import Wanted
+    from migration.verify.result import Verification
 
 app = typer.Typer()
 _CPU_SHARE = 0.05
@@ -88,9 +88,9 @@ def verify(
     """
     # What a verification opens takes a second to import.
     from connectors.failpoints import arm  # noqa: PLC0415
-    from operations.verification.collection import Wanted  # noqa: PLC0415
-    from operations.verification.report import document_of  # noqa: PLC0415
-    from operations.verification.result import Bounds  # noqa: PLC0415
+    from migration.verify.collection import Wanted  # noqa: PLC0415
+    from migration.verify.result import Bounds  # noqa: PLC0415
+    from operations.render.verification import document_of  # noqa: PLC0415
 
     with told():
         context = load(config, home)
@@ -125,7 +125,7 @@ def end_with(found: Verification) -> None:
 
 async def once(context: Context, name: str, wanted: Wanted, html: Path | None) -> Verification:
     """Verify a collection once, with its progress on stderr and its page in `html`."""
-    from operations.verification.collection import verify_collection  # noqa: PLC0415  # as above
+    from migration.verify.collection import verify_collection  # noqa: PLC0415  # as above
 
     with counting("documents compared") as counted:
         found = await verify_collection(
@@ -144,8 +144,9 @@ async def _rounds(
     context: Context, name: str, wanted: Wanted, most: int | None, html: Path | None, json: bool
 ) -> Verification | None:
     """Tell each round on stderr until a signal or the last one; return that one, None where none was finished."""
-    from operations.verification.collection import now_ms, verify_rounds  # noqa: PLC0415  # as above
-    from operations.verification.report import document_of, line_of  # noqa: PLC0415
+    from migration.context import now_ms  # noqa: PLC0415
+    from migration.verify.collection import verify_rounds  # noqa: PLC0415  # as above
+    from operations.render.verification import document_of, line_of  # noqa: PLC0415
 
     done: list[Verification] = []
 
@@ -168,14 +169,14 @@ async def _rounds(
 
 async def _write(html: Path | None, runs: list[Verification]) -> None:
     if html is not None:
-        from operations.verification.page import page_of  # noqa: PLC0415  # as above
+        from operations.render.verification_page import page_of  # noqa: PLC0415  # as above
 
         await asyncio.to_thread(html.write_text, page_of(runs), encoding="utf-8")
 
 
 def show(found: Verification) -> None:
     """Print what a verification found, for people."""
-    from operations.verification.report import seconds_of  # noqa: PLC0415  # as above
+    from operations.render.verification import seconds_of  # noqa: PLC0415  # as above
 
     if found.differences:
         rows = [

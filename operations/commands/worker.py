@@ -13,7 +13,7 @@ import uvloop
 from agents.wiring import ROLES, RoleName
 from operations.context import PANEL_RUN, WRONG_USE, ConfigOption, Context, HomeOption, load, run, say, told
 from operations.errors import CommandError
-from operations.supervising import Plan, replace_process
+from stack.supervisor import Plan, replace_process
 
 app = typer.Typer()
 # What a worker needs beyond its drain limit to close its stores.
@@ -42,7 +42,7 @@ def worker(
     if not unsupervised:
         replace_process(_plan(context, chosen, config, ready_file))
     # Faust and the embedding engine take a second to import, which no other command should wait for.
-    from operations.running import run_worker  # noqa: PLC0415
+    from operations.worker import run_worker  # noqa: PLC0415
 
     run(run_worker(context.settings, context.home, chosen, say, ready_file, supervisor), uvloop.new_event_loop)
 

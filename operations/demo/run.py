@@ -16,25 +16,26 @@ from typing import Any
 
 import asyncpg
 
-from agents.worker import now_ms
+from connectors.addresses import brokers_of
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.tail import end_offsets, read_topic
 from connectors.qdrant import open_vector_store
 from domain.keys import document_key
-from operations.asking import Asker
+from migration.context import now_ms
+from migration.preflight.tables import check_tables, follow_advice, prepare_topics
+from migration.verify.collection import Wanted
+from migration.verify.result import Bounds, Verification
+from operations.clients.questions import Asker
 from operations.configuration import resolve
 from operations.demo.corpus import pages
 from operations.errors import CommandError
-from operations.preparing import check_tables, follow_advice, prepare_topics
-from operations.stack.stack import LocalStack
-from operations.verification.collection import Wanted
-from operations.verification.result import Bounds, Verification
-from operations.worker_process import worker_process
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentSubmitted, DocumentWritten
 from schemas.queries import QueryAnswered, QueryAsked
 from schemas.records import Outgoing
 from schemas.settings import Collection, Settings
+from stack.stack import LocalStack
+from stack.worker import worker_process
 from topics.catalogue import SUBMITTED, WRITTEN
 
 COLLECTION = "python_docs"
@@ -121,7 +122,7 @@ async def run_demo(
         await check_tables(settings, progress, mend=True)
         await follow_advice(settings, COLLECTION, progress)
         await prepare_topics(settings, progress)
-        begin = (await end_offsets(settings.kafka.bootstrap or "", [WRITTEN]))[WRITTEN]
+        begin = (await end_offsets(brokers_of(settings.kafka), [WRITTEN]))[WRITTEN]
         progress("the worker is starting (the first time it exports the model)")
         async with worker_process(config, home, keep=keep) as worker:
             progress(f"the worker is ready (process {worker.pid}, log {worker.log})")
@@ -286,7 +287,7 @@ async def _outcomes(
     outcomes: dict[tuple[str, str | None], DocumentWritten] = {}
     deadline = time.monotonic() + DRAIN_BOUND_S
     while time.monotonic() < deadline:
-        async for record in read_topic(settings.kafka.bootstrap or "", WRITTEN, start=begin):
+        async for record in read_topic(brokers_of(settings.kafka), WRITTEN, start=begin):
             try:
                 event, _ = decode(record, DocumentWritten)
             except InvalidEvent:

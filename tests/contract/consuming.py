@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-from agents.batch import Batch, Failure, Failures, Surroundings
+from agents.batch import Batch, Failure, Failures
 from agents.faust_apps import Bounds, add_batch_agent, make_app, start_apps, stop_apps
 from agents.runner import Handler, Lost, Retry, Runner
 from connectors.kafka import tail
 from connectors.kafka.admin import apply
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
+from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, unwrap
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
 from schemas.records import Received
@@ -76,8 +77,8 @@ async def consuming(
     """Run a role until the block ends."""
     telemetry = Telemetry(tracing=False)
     bus = AiokafkaBus(kafka)
-    around = Surroundings(lambda: time.time_ns() // 1_000_000, 1, telemetry, kafka=kafka)
-    runner = Runner(role, handler, lost, bus, around, Retry(2, 0.1, 0.1))
+    ctx = HandlerContext(lambda: time.time_ns() // 1_000_000, 1, telemetry, kafka=kafka)
+    runner = Runner(role, handler, lost, bus, ctx, Retry(2, 0.1, 0.1))
     app = make_app(role, kafka, home / "faust", bounds)
     add_batch_agent(app, (topic,), runner, telemetry, bounds)
     try:

@@ -13,14 +13,14 @@ from uuid import uuid4
 import aiomysql
 import asyncpg
 
-from connectors.legacy_connector import open_legacy
 from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
 from connectors.ports import BulkTable, Ledger, LegacyTable
+from connectors.sql.databases import open_legacy
 from domain.legacy import LegacyChange, TableDescription
 from domain.values import Kind
-from operations.stack.layout import StackAddresses
 from schemas.content import Content
 from schemas.settings import Collection, Connector
+from stack.layout import StackAddresses
 
 DATABASES: tuple[Connector, ...] = ("postgres", "mariadb")
 ADAPTERS = ("memory", *DATABASES)

@@ -15,11 +15,11 @@ import pytest
 from agents.batch import Batch, Failures
 from connectors.kafka.admin import delete_topics
 from connectors.kafka.bus import AiokafkaBus
-from operations.stack.layout import StackAddresses
 from schemas.cloudevents import decode, encode
 from schemas.dead_letters import SUFFIX
 from schemas.documents import DocumentEmbedded, EmbeddedChunk
 from schemas.settings import Kafka
+from stack.layout import StackAddresses
 from tests.contract.consuming import BOUNDS, all_committed, consuming, make_topic, role_name
 
 pytestmark = pytest.mark.stack

@@ -23,9 +23,9 @@ from connectors.kafka.admin import apply, delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.memory.bus import MemoryBus
 from connectors.ports import Bus
-from operations.stack.layout import StackAddresses
 from schemas.records import Outgoing, Received
 from schemas.settings import Kafka
+from stack.layout import StackAddresses
 from topics.provisioning import Action, DesiredTopic, Widening
 
 PARTITIONS = 4

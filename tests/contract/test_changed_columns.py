@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from connectors.errors import StoreUnavailable
-from connectors.legacy_connector import LegacyConnector, check_legacy, open_legacy
+from connectors.sql.databases import LegacyConnector, check_legacy, open_legacy
 from domain.legacy import LegacyVerdict
-from operations.stack.layout import StackAddresses
 from schemas.content import Content
 from schemas.settings import Collection, Connector
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, deletion, fresh_place, upsert
 
 pytestmark = pytest.mark.stack

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from connectors.errors import Misconfigured, StoreUnavailable
-from connectors.legacy_connector import apply_mend, check_legacy, open_legacy
+from connectors.sql.databases import apply_mend, check_legacy, open_legacy
 from domain.legacy import Finding
-from operations.stack.layout import StackAddresses
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, content, fresh_place, upsert
 
 pytestmark = pytest.mark.stack

@@ -14,21 +14,21 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from agents.batch import Surroundings
-from connectors.legacy_connector import LegacyConnector, open_legacy
 from connectors.memory.bus import MemoryBus
 from connectors.memory.vectors import MemoryVectorStore
+from connectors.sql.databases import LegacyConnector, open_legacy
 from connectors.telemetry import Telemetry
 from domain.points import DocumentPoints, chunks_of, given_by
-from operations.stack.layout import StackAddresses
-from operations.verification.confirming import at_rest
-from operations.verification.records import Records
-from operations.verification.result import Bounds, Verification
-from operations.verification.run import Way, verify
-from operations.verification.stores import Stores
-from operations.verification.telling import Teller
+from migration.context import HandlerContext
+from migration.verify.digests import Records
+from migration.verify.publish import Teller
+from migration.verify.recheck import at_rest
+from migration.verify.result import Bounds, Verification
+from migration.verify.run import Way, verify
+from migration.verify.stores import Stores
 from schemas.content import content_hash
 from schemas.settings import Collection, Connector, Settings
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
 
 pytestmark = pytest.mark.stack
@@ -156,10 +156,10 @@ class Verified:
             after = rows[-1].id
 
     async def verify(self, *, full: bool = False) -> Verification:
-        around = Surroundings(lambda: 0, 1, Telemetry(tracing=False))
+        ctx = HandlerContext(lambda: 0, 1, Telemetry(tracing=False))
         bus = MemoryBus.provisioned(Settings(collections={}))
         way = Way(Bounds(page=7, settle_s=0, range_rows=25), at_rest, lambda: 0, self.records, full=full)
-        return await verify(self.stores, way, Teller(self.stores, bus, around, repair=False))
+        return await verify(self.stores, way, Teller(self.stores, bus, ctx, repair=False))
 
 
 @asynccontextmanager

@@ -14,14 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from connectors.embedding.facts import ModelFacts
-from connectors.qdrant.client import HostedVectorStore
-from connectors.qdrant.files import socket_path
-from operations.checking import check_all
-from operations.checking_models import check_chunking, check_record
+from connectors.qdrant.engine.client import HostedVectorStore
+from connectors.qdrant.engine.files import socket_path
+from migration.preflight.checks import check_all
+from migration.preflight.models import check_chunking, check_record
 from operations.commands import config
 from operations.context import Context
-from operations.stack.layout import StackAddresses
 from schemas.settings import Collection, Kafka, Settings
+from stack.layout import StackAddresses
 from tests.contract.vector_stores import end, start_host
 
 

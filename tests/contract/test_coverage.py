@@ -11,28 +11,28 @@ from typing import Any
 
 import pytest
 
-from agents.batch import Surroundings
 from connectors.embedding.memory import HashingEmbedder
 from connectors.errors import Refused
-from connectors.legacy_connector import LegacyConnector, open_legacy
-from connectors.mariadb import layout as mariadb_layout
 from connectors.memory.bus import MemoryBus
 from connectors.memory.tasks import MemoryTasks
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import BulkTable
+from connectors.sql.databases import LegacyConnector, open_legacy
+from connectors.sql.mariadb import layout as mariadb_layout
 from connectors.telemetry import Telemetry
 from domain.legacy import Coverage, LegacyRow
 from domain.pacing import Limits
 from domain.tasks import BackfillState
-from operations.backfill.ranges import Sides
-from operations.backfill.run import Wanted, backfill
-from operations.stack.layout import StackAddresses
-from operations.verification.confirming import at_rest
-from operations.verification.result import Bounds, Verification
-from operations.verification.run import Way, verify
-from operations.verification.stores import Stores
-from operations.verification.telling import Teller
+from migration.backfill.ranges import Sides
+from migration.backfill.run import Wanted, backfill
+from migration.context import HandlerContext
+from migration.verify.publish import Teller
+from migration.verify.recheck import at_rest
+from migration.verify.result import Bounds, Verification
+from migration.verify.run import Way, verify
+from migration.verify.stores import Stores
 from schemas.settings import Connector, Settings
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
 
 pytestmark = pytest.mark.stack
@@ -131,9 +131,9 @@ class Both:
         stores = Stores(NAME, legacy.table, bulk, legacy.ledger, self.vectors, 4, tasks=MemoryTasks())
         stores = replace(stores, checksums=legacy.checksums if checksums else None)
         way = Way(Bounds(page=16, settle_s=0, patience_s=0.1, range_rows=100), at_rest, lambda: 0)
-        around = Surroundings(lambda: 0, 1, Telemetry(tracing=False))
+        ctx = HandlerContext(lambda: 0, 1, Telemetry(tracing=False))
         return await verify(
-            stores, way, Teller(stores, MemoryBus.provisioned(Settings(collections={})), around, repair=False)
+            stores, way, Teller(stores, MemoryBus.provisioned(Settings(collections={})), ctx, repair=False)
         )
 
 

@@ -9,16 +9,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from connectors.errors import Refused
-from connectors.legacy_connector import apply_mend, open_legacy
 from connectors.ports import SearchRequest
-from connectors.sql_connector import LegacyConnector
+from connectors.sql.connector import LegacyConnector
+from connectors.sql.databases import apply_mend, open_legacy
 from domain.filters import canonical_filter, matches
 from domain.legacy import ColumnDetails, LegacyRow, TableDescription
 from domain.values import Kind
-from operations.stack.layout import StackAddresses
 from schemas.content import Scalar
 from schemas.queries import Hit
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.contract.column_values import COLUMNS, create_tables, fill
 from tests.contract.legacy_places import DATABASES, fresh_place
 from tests.contract.vector_stores import DIMENSION, document, opened, vector

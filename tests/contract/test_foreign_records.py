@@ -13,10 +13,10 @@ from confluent_kafka import Producer
 from agents.batch import Batch, Failure, Failures
 from connectors.kafka import tail
 from connectors.kafka.admin import delete_topics
-from operations.stack.layout import StackAddresses
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import SUFFIX
 from schemas.settings import Kafka
+from stack.layout import StackAddresses
 from tests.contract.consuming import Desk, all_committed, consuming, letters_of, make_topic, role_name
 from tests.contract.foreign_batches import CODECS, Headers, batch_of, send, with_checksum
 from topics.provisioning import DEAD_LETTER_HEADER_BYTES

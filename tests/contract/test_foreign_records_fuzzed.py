@@ -15,15 +15,15 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
-from agents.batch import Surroundings
 from agents.intake import intake, refused_submission
 from connectors.kafka import tail
 from connectors.kafka.admin import delete_topics
 from connectors.kafka.bus import AiokafkaBus
-from operations.stack.layout import StackAddresses
+from migration.context import HandlerContext
 from schemas.dead_letters import SUFFIX
 from schemas.records import Outgoing
 from schemas.settings import Kafka
+from stack.layout import StackAddresses
 from tests.contract.consuming import all_committed, consuming, letters_of, make_topic, role_name
 from tests.contract.foreign_batches import CODECS, batch_of, send
 from tests.unit.agents.parts import World
@@ -179,10 +179,10 @@ async def test_each_record_is_used_or_a_dead_letter_or_aborted(
     kafka = Kafka(bootstrap=stack.kafka, max_record_bytes=LIMIT)
     world = await World().prepared()
     bus = AiokafkaBus(kafka)
-    around = Surroundings(lambda: 0, 1, world.around.telemetry, 100, kafka)
-    handler = partial(intake, collections=world.collections, bus=Elsewhere(bus, topic), around=around)
+    ctx = HandlerContext(lambda: 0, 1, world.ctx.telemetry, 100, kafka)
+    handler = partial(intake, collections=world.collections, bus=Elsewhere(bus, topic), ctx=ctx)
     role = role_name()
-    async with consuming(kafka, topic, handler, tmp_path, role, lost=partial(answer, topic, around)) as runner:
+    async with consuming(kafka, topic, handler, tmp_path, role, lost=partial(answer, topic, ctx)) as runner:
         await all_committed(kafka, role, topic, limit_s=60 + count / 100)
         assert runner.health.ended_by is None
     await bus.close()
@@ -201,6 +201,6 @@ async def test_each_record_is_used_or_a_dead_letter_or_aborted(
     assert "aborted" in foreign.expected.values()
 
 
-def answer(topic: str, around: Surroundings, message: Any, error: Exception) -> list[Outgoing]:
+def answer(topic: str, ctx: HandlerContext, message: Any, error: Exception) -> list[Outgoing]:
     """Answer a producer as intake does, in the test's own topic."""
-    return [one._replace(topic=f"{topic}.written") for one in refused_submission(message, error, around)]
+    return [one._replace(topic=f"{topic}.written") for one in refused_submission(message, error, ctx)]

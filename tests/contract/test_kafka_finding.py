@@ -13,9 +13,9 @@ from connectors.kafka.admin import apply, delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.finding import finder
 from connectors.kafka.headers import partition_of
-from operations.stack.layout import StackAddresses
 from schemas.records import Outgoing
 from schemas.settings import Kafka
+from stack.layout import StackAddresses
 from topics.provisioning import Action, DesiredTopic, Widening
 
 pytestmark = pytest.mark.stack

@@ -24,9 +24,9 @@ from connectors.kafka.admin import apply, delete_topics, existing_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.identity import topic_identities
 from connectors.kafka.lag import KafkaLag, Reads
-from operations.stack.layout import StackAddresses
 from schemas.records import Outgoing
 from schemas.settings import Kafka
+from stack.layout import StackAddresses
 from topics.provisioning import Action, DesiredTopic, Widening
 
 pytestmark = pytest.mark.stack

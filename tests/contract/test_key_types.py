@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from connectors.errors import Misconfigured
-from connectors.legacy_connector import LegacyConnector, check_legacy, open_legacy
+from connectors.sql.databases import LegacyConnector, check_legacy, open_legacy
 from domain.legacy import LegacyChange, LegacyVerdict
-from operations.stack.layout import StackAddresses
 from schemas.content import Content
 from schemas.settings import Collection, Connector
+from stack.layout import StackAddresses
 from tests.contract.key_types import KEY_TYPES, KeyType
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from connectors.legacy_connector import open_legacy
 from connectors.ports import Ledger
+from connectors.sql.databases import open_legacy
 from domain.fold import LedgerState
 from domain.ledger import LedgerRow, VectorMark
-from operations.stack.layout import StackAddresses
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import ADAPTERS, Ports, legacy_ports, until_waiting, upsert
 
 pytestmark = pytest.mark.stack

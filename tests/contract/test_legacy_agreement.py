@@ -9,8 +9,8 @@ import pytest
 from domain.fold import LedgerState
 from domain.ledger import LedgerRow, VectorMark
 from domain.legacy import LegacyChange
-from operations.stack.layout import StackAddresses
 from schemas.content import Content
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Ports, content, legacy_ports, memory_ports
 
 pytestmark = pytest.mark.stack

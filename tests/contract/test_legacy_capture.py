@@ -12,19 +12,19 @@ from typing import Any
 import orjson
 import pytest
 
-from connectors.debezium import decode_capture
-from connectors.legacy_connector import open_legacy
+from connectors.debezium.changes import decode_capture
+from connectors.sql.databases import open_legacy
 from domain.legacy import LegacyVerdict
-from operations.stack.layout import StackAddresses
 from schemas.content import Content, content_hash
 from schemas.documents import DocumentChanged
 from schemas.records import Received
 from schemas.settings import Connector, EmbeddingColumn
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, fresh_place, upsert
 
 pytestmark = pytest.mark.stack
 
-SAMPLES = Path(__file__).parent.parent / "unit" / "connectors" / "samples"
+SAMPLES = Path(__file__).parent.parent / "unit" / "connectors" / "debezium" / "samples"
 
 COLUMNS: dict[str, dict[str, str]] = {
     "postgres": {

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from connectors.errors import CrossfadeError, Misconfigured, Refused, StoreUnavailable, TransientError
-from connectors.legacy_connector import open_legacy
-from connectors.postgres.pool import Pool
+from connectors.sql.databases import open_legacy
+from connectors.sql.postgres.pool import Pool
 from domain.legacy import LegacyVerdict
-from operations.stack.layout import StackAddresses
 from schemas.settings import EmbeddingColumn
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import (
     DATABASES,
     DOCUMENTS,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from connectors.errors import Misconfigured, TransientError
-from connectors.legacy_connector import open_legacy
-from connectors.sql_checks import OWN_TABLES
+from connectors.sql.checks import OWN_TABLES
+from connectors.sql.databases import open_legacy
 from domain.legacy import LegacyVerdict
-from operations.stack.layout import StackAddresses
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import (
     DATABASES,
     DOCUMENTS,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from connectors.errors import Misconfigured, Refused
-from connectors.legacy_connector import apply_mend, open_legacy
 from connectors.ports import SearchRequest
-from connectors.sql_connector import LegacyConnector
-from operations.stack.layout import StackAddresses
+from connectors.sql.connector import LegacyConnector
+from connectors.sql.databases import apply_mend, open_legacy
 from schemas.settings import EmbeddingColumn
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, content, fresh_place, upsert
 
 pytestmark = pytest.mark.stack

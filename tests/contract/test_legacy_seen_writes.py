@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from connectors.errors import Misconfigured
-from connectors.legacy_connector import open_legacy
-from connectors.mariadb import pool as mariadb_pool
+from connectors.sql.databases import open_legacy
+from connectors.sql.mariadb import pool as mariadb_pool
 from domain.legacy import LegacyChange, LegacyVerdict
-from operations.stack.layout import StackAddresses
 from schemas.content import Content
 from schemas.settings import EmbeddingColumn
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import ADAPTERS, DATABASES, Place, Ports, content, fresh_place, legacy_ports, upsert
 from tests.contract.legacy_places import deletion as removal
 

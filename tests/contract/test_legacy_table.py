@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from domain.legacy import LegacyChange, LegacyVerdict
-from operations.stack.layout import StackAddresses
 from schemas.content import Content, content_hash
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import ADAPTERS, Ports, content, deletion, legacy_ports, upsert
 
 APPLIED, SUPERSEDED, REFUSED = LegacyVerdict.APPLIED, LegacyVerdict.SUPERSEDED, LegacyVerdict.REFUSED

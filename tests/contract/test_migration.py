@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from agents.assembly import HALTED
-from connectors.legacy_connector import open_legacy
-from connectors.sql_connector import LegacyConnector
-from domain.halts import Reason
+from connectors.sql.connector import LegacyConnector
+from connectors.sql.databases import open_legacy
+from domain.quarantine import Reason
 from domain.tasks import BACKFILL, CONTROL, HEADER, PROOF, BackfillState, Control, ProofState, RangeState
-from operations.migration.control import set_paused
-from operations.migration.facts import Progress
-from operations.migration.looking import Observer, stops
-from operations.preparing import prepare_topics
-from operations.stack.layout import StackAddresses
+from migration.backfill.pause import set_paused
+from migration.collection import HALTED
+from migration.observe import Observer, stops
+from migration.preflight.tables import prepare_topics
+from migration.status import Progress
 from schemas.settings import Kafka, Settings
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, fresh_place
 
 pytestmark = pytest.mark.stack

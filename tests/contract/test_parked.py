@@ -14,9 +14,9 @@ from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.lag import KafkaLag
 from connectors.kafka.tail import read_again
-from operations.stack.layout import StackAddresses
 from schemas.records import Outgoing
 from schemas.settings import Kafka
+from stack.layout import StackAddresses
 from topics.catalogue import group_of
 
 pytestmark = pytest.mark.stack

@@ -7,19 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from agents.halts import Halts
-from agents.witnesses import Written, record_witnesses
 from connectors.memory.legacy import MemoryBulk
 from connectors.ports import VectorStore
-from domain.halts import Reason
 from domain.keys import version_of
 from domain.ledger import VectorMark
 from domain.points import DocumentPoints
+from domain.quarantine import Reason
 from domain.repair import Ends
-from operations import point_watch
-from operations.point_watch import PointWatch
-from operations.verification.stores import Stores
-from operations.verification.unsound import put_back
+from migration.quarantine import Halts
+from migration.verify.ledger_audit import put_back
+from migration.verify.stores import Stores
+from migration.watch import points as point_watch
+from migration.watch.points import PointWatch
+from migration.witnesses import Written, record_witnesses
 from tests.contract.vector_stores import DIMENSION, KINDS, delete, document, opened
 from tests.unit.agents.parts import NAME, CountingEmbedder, World
 
@@ -46,7 +46,7 @@ class Ground:
         self.ports = replace(self.world.ports, vectors=store, embedder=FourNumbers())
 
     def watch(self) -> PointWatch:
-        halts = Halts({NAME: self.ports}, self.world.around.telemetry, {NAME: self.ports.settings})
+        halts = Halts({NAME: self.ports}, self.world.ctx.telemetry, {NAME: self.ports.settings})
         return PointWatch(halts, Written())
 
     async def write(self, watch: PointWatch, *documents: DocumentPoints) -> None:

@@ -11,19 +11,20 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from agents.identities import Epochs
 from connectors.kafka import tail
 from connectors.kafka.admin import delete_topics, existing_topics, provision
 from connectors.kafka.bus import AiokafkaBus
-from operations import dead_letters, superseding
-from operations.dead_letters import Replayed, Selection, replay
-from operations.stack.layout import StackAddresses
+from migration.dead_letters import replay as dead_letters
+from migration.dead_letters import superseded as superseding
+from migration.dead_letters.replay import Replayed, Selection, replay
+from migration.epochs import Epochs
 from schemas.cloudevents import decode, encode
 from schemas.content import Content
 from schemas.dead_letters import SUFFIX, DeadLetter, dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved, DocumentSubmitted, Event, Origin
 from schemas.records import Outgoing, Received
 from schemas.settings import Collection, Kafka, Settings
+from stack.layout import StackAddresses
 from tests.contract.consuming import make_topic
 from topics.provisioning import REPLAYED, desired_topics, plan
 

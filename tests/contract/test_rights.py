@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from connectors.legacy_connector import check_legacy, open_legacy
-from connectors.sql_checks import OWN_TABLES
+from connectors.sql.checks import OWN_TABLES
+from connectors.sql.databases import check_legacy, open_legacy
 from domain.legacy import Finding
-from operations.stack.layout import StackAddresses
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, fresh_place
 
 pytestmark = pytest.mark.stack

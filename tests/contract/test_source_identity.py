@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from connectors.legacy_connector import source_facts
-from connectors.postgres.source import failover_slots
-from domain.halts import Reason
+from connectors.sql.databases import source_facts
+from connectors.sql.postgres.source import failover_slots
+from domain.quarantine import Reason
 from domain.sources import Outside, SourceIdentity, source_change
-from operations.stack.layout import StackAddresses
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, fresh_place
 
 pytestmark = pytest.mark.stack

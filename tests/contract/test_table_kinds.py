@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from connectors.errors import Misconfigured
-from connectors.legacy_connector import apply_mend, check_legacy, open_legacy
+from connectors.sql.databases import apply_mend, check_legacy, open_legacy
 from domain.legacy import Finding
-from operations.stack.layout import StackAddresses
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, content, fresh_place, upsert
 
 pytestmark = pytest.mark.stack

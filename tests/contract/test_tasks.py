@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from connectors import sql_tasks
 from connectors.errors import Refused
-from connectors.legacy_connector import open_legacy
 from connectors.memory.tasks import MemoryTasks
 from connectors.ports import TaskStore
-from operations.stack.layout import StackAddresses
+from connectors.sql import tasks as sql_tasks
+from connectors.sql.databases import open_legacy
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import ADAPTERS, DATABASES, DOCUMENTS, Place, fresh_place
 
 pytestmark = pytest.mark.stack
@@ -108,7 +108,7 @@ async def test_collections_of_one_database_do_not_meet(place: Place) -> None:
 
 HOLDER = """
 import asyncio, sys
-from connectors.legacy_connector import open_legacy
+from connectors.sql.databases import open_legacy
 from schemas.settings import Collection
 async def main():
     legacy = await open_legacy("documents", Collection.model_validate_json(sys.argv[1]), sys.argv[2])

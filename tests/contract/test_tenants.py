@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from connectors.legacy_connector import apply_mend, open_legacy
 from connectors.ports import SearchRequest
-from connectors.postgres.search import conditions
-from connectors.sql_layout import Column, Layout
+from connectors.sql.databases import apply_mend, open_legacy
+from connectors.sql.layout import Column, Layout
+from connectors.sql.postgres.search import conditions
 from domain.values import Kind
-from operations.stack.layout import StackAddresses
 from schemas.settings import Collection, Connector
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import fresh_place
 from tests.contract.vector_stores import DIMENSION, document, opened, vector
 

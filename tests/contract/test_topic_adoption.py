@@ -8,9 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from agents.assembly import HALTED
-from agents.identities import REPLACED, note_replaced, record_mark
-from connectors.errors import StoreUnavailable
+from connectors.errors import StoreUnavailable, TaskFailed
 from connectors.kafka.admin import delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.cursors import KafkaCursors
@@ -19,14 +17,16 @@ from connectors.kafka.tail import committed_offsets
 from connectors.memory.legacy import MemoryLedger, MemoryLegacy
 from connectors.ports import Ledger
 from domain.legacy import TableDescription
-from operations import topic_adoption, topic_watch
-from operations.errors import CommandError
-from operations.stack.layout import StackAddresses
-from operations.topic_adoption import Adopter, Book
-from operations.topic_watch import TopicWatch
+from migration import topic_adoption
+from migration.collection import HALTED
+from migration.epochs import REPLACED, note_replaced, record_mark
+from migration.topic_adoption import Adopter, Book
+from migration.watch import topics as topic_watch
+from migration.watch.topics import TopicWatch
 from schemas.dead_letters import SUFFIX
 from schemas.records import Outgoing
 from schemas.settings import Collection, Kafka, Settings
+from stack.layout import StackAddresses
 from tests.contract.consuming import make_topic
 from tests.contract.legacy_places import fresh_place
 from topics.catalogue import CATALOGUE, EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
@@ -199,5 +199,5 @@ async def test_a_database_that_was_left_out_joins_and_nothing_is_taken_again(pla
         assert (epoch, await place.begins("intake", SUBMITTED)) == taken_again
         assert await one.identity(REPLACED) == ""
     assert not await place.ledger.recorded(f"{HALTED}.{place.name}")
-    with pytest.raises(CommandError, match="nothing to adopt"):
+    with pytest.raises(TaskFailed, match="nothing to adopt"):
         await place.adopter.plan()

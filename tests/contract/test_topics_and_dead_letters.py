@@ -18,10 +18,10 @@ from connectors.kafka import tail
 from connectors.kafka.admin import broker_config, delete_topics, existing_topics, provision
 from connectors.kafka.bus import AiokafkaBus
 from operations.commands import dlt, topics
-from operations.stack.layout import StackAddresses
 from schemas.dead_letters import SUFFIX, dead_letter
 from schemas.records import Outgoing, Received
 from schemas.settings import Settings
+from stack.layout import StackAddresses
 from topics.captures import Capture
 from topics.provisioning import REPLAYED, DesiredTopic, captured_topics, desired_topics, plan
 

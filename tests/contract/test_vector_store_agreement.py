@@ -10,7 +10,7 @@ import pytest
 
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import SearchRequest, VectorStore
-from connectors.qdrant.embedded import EmbeddedVectorStore
+from connectors.qdrant.engine.store import EmbeddedVectorStore
 from domain.points import DocumentPoints, StoredChunk
 from schemas.content import Scalar
 from tests.contract.vector_stores import DIMENSION, document, vector

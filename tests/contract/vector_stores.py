@@ -20,9 +20,9 @@ from qdrant_client import AsyncQdrantClient
 
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import SearchRequest, VectorStore
-from connectors.qdrant.client import HostedVectorStore, healthy
-from connectors.qdrant.embedded import EmbeddedVectorStore
-from connectors.qdrant.files import socket_path
+from connectors.qdrant.engine.client import HostedVectorStore, healthy
+from connectors.qdrant.engine.files import socket_path
+from connectors.qdrant.engine.store import EmbeddedVectorStore
 from connectors.qdrant.server import ServerVectorStore
 from domain.points import DocumentPoints, chunks_of
 from schemas.content import Scalar
@@ -62,7 +62,7 @@ def question(
 async def start_host(home: Path) -> asyncio.subprocess.Process:
     """Start the engine's host and return when it answers."""
     host = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "connectors.qdrant.host", "--home", str(home), stderr=asyncio.subprocess.DEVNULL
+        sys.executable, "-m", "connectors.qdrant.engine.host", "--home", str(home), stderr=asyncio.subprocess.DEVNULL
     )
     while not await healthy(socket_path(home)):
         assert host.returncode is None
@@ -80,7 +80,7 @@ async def end(host: asyncio.subprocess.Process, number: signal.Signals = signal.
 def shared_host() -> Path:
     """Start a host for the tests of this process, which have collections of their own; return its home."""
     home = Path(tempfile.mkdtemp(prefix="crossfade-"))
-    command = (sys.executable, "-m", "connectors.qdrant.host", "--home", str(home))
+    command = (sys.executable, "-m", "connectors.qdrant.engine.host", "--home", str(home))
     host = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def ended() -> None:

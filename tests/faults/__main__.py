@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from operations.stack.stack import ALL_PARTS, LocalStack
+from stack.stack import ALL_PARTS, LocalStack
 from tests.faults.ground import ground_of
 from tests.faults.kinds import FAULTS
 from tests.faults.trials import Figures, Trial, figures_of, one_trial, schedule

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.qdrant.client import HostedVectorStore
+from connectors.qdrant.engine.client import HostedVectorStore
 from domain.points import StoredChunk
 from tests.contract.legacy_places import Connection
 from tests.faults.seen import Seen

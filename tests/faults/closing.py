@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 
 from connectors.errors import CrossfadeError
-from connectors.postgres.slots import drop_slot
-from operations.connectors_api import PLAIN, ConnectClient
-from operations.stack.layout import StackAddresses
-from operations.verification.collection import Wanted, verify_collection
-from operations.verification.result import Bounds
+from connectors.kafka.connect import PLAIN, ConnectClient
+from connectors.sql.postgres.slots import drop_slot
+from migration.verify.collection import Wanted, verify_collection
+from migration.verify.result import Bounds
 from schemas.queries import Phase
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import Connection
 from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, document_rows, eventually
 from tests.flow.worker_process import WorkerProcess, command, mend, settings_of

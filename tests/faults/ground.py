@@ -15,14 +15,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from connectors.errors import CrossfadeError
+from connectors.errors import CrossfadeError, TaskFailed
+from connectors.kafka.connect import PLAIN, ConnectClient
 from connectors.qdrant import socket_path
-from connectors.qdrant.client import HostedVectorStore
-from operations.connectors_api import PLAIN, ConnectClient
-from operations.errors import CommandError
-from operations.stack.layout import PartName, StackAddresses
-from operations.stack.stack import LocalStack
+from connectors.qdrant.engine.client import HostedVectorStore
 from schemas.settings import Connector
+from stack.layout import PartName, StackAddresses
+from stack.stack import LocalStack
 from tests.contract.legacy_places import Connection
 from tests.faults.checker import Findings, Versions, check_contents, check_outcomes, points_of, rows_of
 from tests.faults.closing import forget_captures
@@ -81,7 +80,7 @@ class Ground:
         if time.monotonic() < self.revives_at_s:
             return
         self.revives_at_s = time.monotonic() + _REVIVE_S
-        with contextlib.suppress(CommandError):  # Connect comes back just now
+        with contextlib.suppress(TaskFailed):  # Connect comes back just now
             async with ConnectClient(self.addresses.connect) as client:
                 for name in await client.names():
                     if await self._is_own(client, name) and (await client.status(name)).failed:

@@ -12,7 +12,7 @@ from functools import partial
 
 from agents.faust_apps import SESSION_TIMEOUT_S
 from connectors.failpoints import ENGINE, PLACES
-from operations.stack.layout import PartName
+from stack.layout import PartName
 from tests.faults.ground import Ground, Link
 from tests.faults.proxy import Mode
 from tests.faults.traffic import Application, Books

@@ -13,8 +13,8 @@ import asyncpg
 import httpx
 import pytest
 
-from operations.connectors_api import PLAIN
-from operations.stack.layout import StackAddresses
+from connectors.kafka.connect import PLAIN
+from stack.layout import StackAddresses
 from tests.faults.closing import Closing, closing
 from tests.flow.site import eventually
 

@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
-from operations.stack.layout import StackAddresses
-from operations.stack.stack import LocalStack
+from stack.layout import StackAddresses
+from stack.stack import LocalStack
 from tests.faults.closing import Closing, Table, closing
 from tests.flow.site import eventually
 

@@ -19,8 +19,8 @@ import pytest
 
 from connectors.errors import TransientError
 from connectors.qdrant import healthy
-from connectors.qdrant.client import HostedVectorStore
-from connectors.qdrant.files import engine_folder, socket_path
+from connectors.qdrant.engine.client import HostedVectorStore
+from connectors.qdrant.engine.files import engine_folder, socket_path
 from tests.contract.vector_stores import DIMENSION, document
 
 SIZE_MIB, BALLAST_MIB = 192, 96
@@ -52,7 +52,7 @@ async def host(tmp_path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     folder.mkdir()
     if not await asyncio.to_thread(allowed, folder):
         pytest.skip("the kernel allows no tmpfs in a user namespace here: a full disk was not tried")
-    serve = [sys.executable, "-m", "connectors.qdrant.host", "--home", str(tmp_path)]
+    serve = [sys.executable, "-m", "connectors.qdrant.engine.host", "--home", str(tmp_path)]
     sizes = [str(folder), str(SIZE_MIB), str(BALLAST_MIB)]
     process = await asyncio.create_subprocess_exec(
         *(*_NAMESPACE, "sh", "-c", _IN_IT, "sh", *sizes, *serve),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from operations.stack.layout import PartName, StackAddresses
-from operations.stack.stack import LocalStack
+from stack.layout import PartName, StackAddresses
+from stack.stack import LocalStack
 from tests.contract.legacy_places import Connection
 from tests.faults.closing import Closing, closing
 from tests.flow.foreign import Foreign

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from connectors.errors import Refused, StoreUnavailable
-from connectors.qdrant import healthy, open_vector_store, wire
-from connectors.qdrant.client import HostedVectorStore
-from connectors.qdrant.files import socket_path
-from connectors.qdrant.host import EngineHost
+from connectors.qdrant import healthy, open_vector_store
+from connectors.qdrant.engine import wire
+from connectors.qdrant.engine.client import HostedVectorStore
+from connectors.qdrant.engine.files import socket_path
+from connectors.qdrant.engine.host import EngineHost
 from connectors.qdrant.server import ServerVectorStore
 from schemas.settings import Qdrant
 from tests.contract.vector_stores import DIMENSION, document, end, question, start_host
@@ -94,7 +95,7 @@ async def test_a_second_host_refuses_and_names_the_first(tmp_path: Path, store: 
     host = await start_host(tmp_path)
     for socket in (socket_path(tmp_path), tmp_path / "other.sock"):
         second = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "connectors.qdrant.host", "--home", str(tmp_path), "--socket", str(socket),
+            sys.executable, "-m", "connectors.qdrant.engine.host", "--home", str(tmp_path), "--socket", str(socket),
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         _, errors = await second.communicate()

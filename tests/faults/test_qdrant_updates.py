@@ -15,7 +15,7 @@ DOCUMENTS, CYCLES, FLUSH_S = 30, 5, 0.15
 WRITER = f"""
 import random, sys, time
 from pathlib import Path
-from connectors.qdrant.shard import Shard
+from connectors.qdrant.engine.shard import Shard
 from tests.contract.vector_stores import document
 
 folder, version, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[2]))
@@ -36,7 +36,7 @@ READER = """
 import json, sys
 from msgspec.structs import asdict
 from pathlib import Path
-from connectors.qdrant.shard import Shard
+from connectors.qdrant.engine.shard import Shard
 from domain.points import payload_checksum, vector_checksums
 
 stored = Shard.open("c", Path(sys.argv[1])).stored(sys.argv[2:], content=True)

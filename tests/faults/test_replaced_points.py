@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from connectors.qdrant.files import engine_folder
-from operations.stack.layout import StackAddresses
-from operations.stack.stack import LocalStack
+from connectors.qdrant.engine.files import engine_folder
+from stack.layout import StackAddresses
+from stack.stack import LocalStack
 from tests.faults.closing import Closing, closing
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]

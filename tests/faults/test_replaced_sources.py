@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from operations.stack.layout import StackAddresses
-from operations.stack.stack import LocalStack
+from stack.layout import StackAddresses
+from stack.stack import LocalStack
 from tests.faults.closing import Closing, closing
 from tests.flow.site import eventually
 from tests.flow.worker_process import mend, settings_of

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from connectors.kafka.admin import delete_topics, existing_topics, provision
-from operations.stack.layout import StackAddresses
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import Connection
 from tests.faults.closing import Closing, closing
 from tests.flow.foreign import Foreign

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from operations.stack.layout import StackAddresses
+from stack.layout import StackAddresses
 from tests.faults.closing import Closing, closing
 from tests.flow.site import eventually
 

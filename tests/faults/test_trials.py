@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from operations.stack.layout import StackAddresses
-from operations.stack.stack import ALL_PARTS, LocalStack
+from stack.layout import StackAddresses
+from stack.stack import ALL_PARTS, LocalStack
 from tests.faults.ground import Ground, ground_of
 from tests.faults.kinds import FAULTS
 from tests.faults.trials import Trial, figures_of, one_trial

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.assembly import open_all
-from operations.stack.layout import StackAddresses
+from migration.collection import open_all
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Connection
 from tests.flow.embedding_tables import DAMAGED_TABLES, EMBEDDING_TABLES
 from tests.flow.foreign import Foreign

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from connectors.qdrant.files import engine_folder
+from connectors.qdrant.engine.files import engine_folder
+from connectors.qdrant.engine.shard import Shard
 from connectors.qdrant.points import VECTOR
-from connectors.qdrant.shard import Shard
 from domain.keys import point_id
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, payload_checksum, vector_checksums
 

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 
-from agents.assembly import Opened
-from agents.batch import CollectionPorts, Surroundings
-from agents.worker import now_ms
 from connectors.telemetry import Telemetry
 from domain.points import StoredChunk
-from operations.verification.confirming import at_rest
-from operations.verification.result import Bounds, Verification
-from operations.verification.run import Way, verify
-from operations.verification.stores import Stores, open_stores
-from operations.verification.telling import Teller
+from migration.collection import CollectionPorts, Opened
+from migration.context import HandlerContext, now_ms
+from migration.verify.publish import Teller
+from migration.verify.recheck import at_rest
+from migration.verify.result import Bounds, Verification
+from migration.verify.run import Way, verify
+from migration.verify.stores import Stores, open_stores
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
 from tests.flow.foreign import SUBMITTED_TYPE, WAIT_S, Foreign, Seen
@@ -156,9 +155,9 @@ class Store:
 
     async def verify_by(self, stores: Stores, *, settle_s: float = 0.5) -> Verification:
         """Compare so by stores that are opened."""
-        around = Surroundings(now_ms, self.site.opened.epochs.version, Telemetry(tracing=False))
+        ctx = HandlerContext(now_ms, self.site.opened.epochs.version, Telemetry(tracing=False))
         way = Way(Bounds(100, settle_s), at_rest, now_ms)
-        teller = Teller(stores, self.site.opened.bus, around, repair=False)
+        teller = Teller(stores, self.site.opened.bus, ctx, repair=False)
         return await verify(replace(stores, tasks=None), way, teller)
 
     async def holds_the_same(self, documents: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from operations.verification.stores import open_stores
+from migration.verify.stores import open_stores
 from schemas.settings import Connector
 from tests.contract.legacy_places import DATABASES
 from tests.flow.foreign import WAIT_S

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from connectors.kafka.connect import ConnectClient
 from connectors.kafka.lag import KafkaLag, pipeline
-from operations.capture_places import capture_place, captured
-from operations.connectors_api import ConnectClient
+from migration.capture.positions import capture_place, captured
 from tests.flow.site import Store
 from topics.captures import Capture
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from agents.batch import Surroundings
-from agents.refresh import append_refreshes
-from agents.worker import now_ms
 from connectors.telemetry import Telemetry
-from operations.inspection.explaining import explain
-from operations.inspection.facts import Document
-from operations.inspection.reading import Bounds, inspect
+from migration.context import HandlerContext, now_ms
+from migration.inspect.document import Document
+from migration.inspect.explain import explain
+from migration.inspect.read import Bounds, inspect
+from migration.refresh import append_refreshes
 from schemas.settings import Settings
 from tests.contract.legacy_places import DATABASES, Connection
 from tests.flow.site import Site, Store, eventually
@@ -90,9 +89,9 @@ async def test_what_capture_never_saw_is_missing_stale_or_a_ghost_and_the_reason
     assert code == 3
     assert f"{store.name}/row-1  stale" in said
     assert "Changed beside capture." in said
-    around = Surroundings(now_ms, store.site.opened.epochs.version, Telemetry(tracing=False))
+    ctx = HandlerContext(now_ms, store.site.opened.epochs.version, Telemetry(tracing=False))
     repaired = ["unseen", "row-1", "row-2"]
-    await append_refreshes(store.ports, repaired, bus=store.site.opened.bus, around=around, source="test")
+    await append_refreshes(store.ports, repaired, bus=store.site.opened.bus, ctx=ctx, source="test")
     for document_id, expected in zip(repaired, ("equal", "equal", "absent"), strict=True):
         await becomes(store, expected, document_id)
 

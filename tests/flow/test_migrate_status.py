@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from domain.tasks import BACKFILL, CONTROL, Control
-from operations.migration.facts import Progress
-from operations.migration.looking import Observer
+from migration.observe import Observer
+from migration.status import Progress
 from tests.flow.site import Site, Store, eventually
 from tests.flow.worker_process import settings_of
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from agents.assembly import HALTED
-from domain.halts import Reason
+from domain.quarantine import Reason
+from migration.collection import HALTED
 from tests.contract.legacy_places import DATABASES
 from tests.flow.foreign import SUBMITTED_TYPE
 from tests.flow.site import Site, Store, eventually

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from agents.assembly import HALTED
-from domain.halts import Reason
-from operations.stack.stack import ALL_PARTS, LocalStack
+from domain.quarantine import Reason
+from migration.collection import HALTED
 from schemas.settings import Connector
+from stack.stack import ALL_PARTS, LocalStack
 from tests.contract.legacy_places import DATABASES, Connection
 from tests.flow.damage import KINDS, Damage
 from tests.flow.site import Site, Store

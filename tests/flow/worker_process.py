@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from connectors.failpoints import VARIABLE
+from migration.preflight.tables import check_tables
 from operations.configuration import read_settings, resolve
-from operations.preparing import check_tables
-from operations.stack.layout import read_addresses
 from schemas.settings import Settings
+from stack.layout import read_addresses
 
 START_BOUND_S = 360.0  # the first one may wait for the export of the model
 STOP_BOUND_S = 40.0

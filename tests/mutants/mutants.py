@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agents.batch import Batch, CollectionPorts, Failures
+from agents.batch import Batch, Failures
 from agents.batches import acknowledge, batches
 from agents.embedder import _taken_out
 from agents.resolver import resolve
@@ -20,6 +20,7 @@ from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus
 from domain.fold import LedgerState
 from domain.points import DocumentPoints, chunks_of
+from migration.collection import CollectionPorts
 from schemas.content import content_hash
 from schemas.dead_letters import dead_letter
 from schemas.documents import DocumentEmbedded, DocumentResolved
@@ -233,7 +234,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "impossible versions believed",
         "a damaged version has every later change passed over",
-        {"operations.verification.unsound.impossible_versions": _no_versions},
+        {"migration.verify.ledger_audit.impossible_versions": _no_versions},
         21,
     ),
     Mutant(
@@ -262,7 +263,7 @@ MUTANTS: tuple[Mutant, ...] = (
             _beside_the_writers,
             "agents.resolver",
             "agents.legacy_writer",
-            "operations.verification.telling",
+            "migration.verify.publish",
             "tests.simulation.world",
         ),
     ),
@@ -274,7 +275,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no event waits for its row",
         "Qdrant gets an event without the columns that it leaves out, and its outcome there is told twice",
-        {"agents.batch.waits_for_row": _never},
+        {"migration.collection.waits_for_row": _never},
     ),
     Mutant(
         "a document that is too long is told twice",
@@ -297,7 +298,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "placeholder taken for text",
         "a value that Debezium left out is embedded as it stands",
-        {"connectors.debezium._UNAVAILABLE_FORMS": ()},
+        {"connectors.debezium.changes._UNAVAILABLE_FORMS": ()},
         17,
     ),
     Mutant(

@@ -6,7 +6,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 
-from connectors.garbage import collect_rarely
+from connectors.gc_tuning import collect_rarely
 from tests.simulation.run import history_of, run
 from tests.simulation.shrink import shrink
 

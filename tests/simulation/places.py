@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from connectors.debezium import UNAVAILABLE
+from connectors.debezium.changes import UNAVAILABLE
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from domain.legacy import LegacyRow, TableDescription

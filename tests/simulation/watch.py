@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from agents.legacy_writer import RefusedByLegacy
-from connectors.debezium import UNAVAILABLE
+from connectors.debezium.changes import UNAVAILABLE
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from connectors.memory.vectors import MemoryVectorStore

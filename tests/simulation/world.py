@@ -17,10 +17,6 @@ from unittest.mock import patch
 import orjson
 import stamina
 
-from agents.assembly import Opened
-from agents.batch import CollectionPorts, Surroundings
-from agents.identities import Epochs
-from agents.refresh import append_refreshes
 from agents.wiring import ROLES, WIRING, RoleName
 from agents.worker import Worker
 from connectors.kafka.bus import AiokafkaBus
@@ -29,9 +25,13 @@ from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryTable
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.telemetry import Telemetry
 from domain.legacy import LegacyRow
-from operations.verification.stores import Stores
-from operations.verification.telling import Teller
-from operations.verification.unsound import EndsOf, waits
+from migration.collection import CollectionPorts, Opened
+from migration.context import HandlerContext
+from migration.epochs import Epochs
+from migration.refresh import append_refreshes
+from migration.verify.ledger_audit import EndsOf, waits
+from migration.verify.publish import Teller
+from migration.verify.stores import Stores
 from schemas.content import Content
 from schemas.records import Outgoing, Received
 from tests.simulation import actions as act
@@ -78,7 +78,7 @@ class World:
         self.bus.watch = self.watch
         self.trouble = Trouble(self.watch.effect)
         self.telemetry = Telemetry(tracing=False)
-        self.around = Surroundings(self.clock, 1, self.telemetry, SETTINGS.kafka.max_text_bytes)
+        self.ctx = HandlerContext(self.clock, 1, self.telemetry, SETTINGS.kafka.max_text_bytes)
         for legacy in self.legacy.values():
             at_once(self.vectors.prepare(legacy.name, self.embedder.dimension))
         self.collections = {name: self._ports(name) for name in self.legacy}
@@ -241,7 +241,7 @@ class World:
 
     def ends_of(self, name: str) -> EndsOf:
         """Return what tells a repair of a collection where everything ends."""
-        return ends_of(self.bus, self.legacy[name], self.connectors[name], self.around.epoch)
+        return ends_of(self.bus, self.legacy[name], self.connectors[name], self.ctx.epoch)
 
     def _fate(self, action: act.Crash | act.Replace | act.Rebalance | act.Commit | act.Rewind) -> None:
         role = cast(RoleName, action.role)
@@ -279,12 +279,12 @@ class World:
             self.zombies[-1].go()
 
     async def _reading(self, name: str, ids: list[str], bus: Any) -> None:
-        await append_refreshes(self.collections[name], ids, bus=bus, around=self.around, source="crossfade/verifier")
+        await append_refreshes(self.collections[name], ids, bus=bus, ctx=self.ctx, source="crossfade/verifier")
 
     async def _ending(self, name: str, ids: list[str], bus: Any) -> None:
         stores = self.stores(name)
         waited = await waits(stores, ids)
-        await Teller(stores, bus, self.around, repair=True, ends_of=self.ends_of(name)).refresh(ids, waited)
+        await Teller(stores, bus, self.ctx, repair=True, ends_of=self.ends_of(name)).refresh(ids, waited)
 
     def stores(self, name: str) -> Stores:
         """Return a collection as the verifier sees it."""

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from operations.connectors_api import ConnectClient
-from operations.debezium_config import capture_topics, mariadb_connector, postgres_connector
-from operations.stack.layout import StackAddresses
+from connectors.debezium.configuration import capture_topics, mariadb_connector, postgres_connector
+from connectors.kafka.connect import ConnectClient
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import Place
 from tests.stack.test_capture import provide
 

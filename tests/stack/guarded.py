@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agents.assembly import Opened
-from agents.halts import Halts
-from operations import capture_guard
-from operations.capture_guard import guard_capture
-from operations.capturing import groups, prepare_capture
-from operations.connectors_api import ConnectClient
+from connectors.kafka.connect import ConnectClient
+from migration.capture.connectors import groups, prepare_capture
+from migration.collection import Opened
+from migration.quarantine import Halts
+from migration.watch import capture as capture_guard
+from migration.watch.capture import guard_capture
 from tests.flow.site import eventually
 from tests.stack.shop import Shop
 from tests.stack.test_captured_alone import halts_of

@@ -12,21 +12,20 @@ from urllib.parse import urlsplit
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from agents.assembly import Opened, capture_of
-from agents.batch import CollectionPorts
-from agents.identities import Epochs
-from connectors.debezium import decode_capture
+from connectors.debezium.changes import decode_capture
 from connectors.kafka.admin import topic_names
 from connectors.kafka.bus import AiokafkaBus
-from connectors.legacy_connector import open_legacy
+from connectors.kafka.connect import ConnectClient
 from connectors.memory.bus import MemoryBus
-from operations.captures import assign_captures, databases_of
-from operations.capturing import groups, make_connector
-from operations.connectors_api import ConnectClient
-from operations.stack.layout import StackAddresses
+from connectors.sql.databases import open_legacy
+from migration.capture.connectors import groups, make_connector
+from migration.capture.names import assign_captures, databases_of
+from migration.collection import CollectionPorts, Opened, capture_of
+from migration.epochs import Epochs
 from schemas.documents import DocumentChanged
 from schemas.records import Received
 from schemas.settings import Collection, Connector, Kafka, Settings
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import Connection
 from tests.faults.closing import forget_captures
 from topics.captures import origin_of

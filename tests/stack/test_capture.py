@@ -14,11 +14,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from connectors.postgres.slots import SlotPlace, slot_place
-from operations.connectors_api import ConnectClient
-from operations.debezium_config import capture_topics, mariadb_connector, postgres_connector
-from operations.errors import CommandError
-from operations.stack.layout import StackAddresses
+from connectors.debezium.configuration import capture_topics, mariadb_connector, postgres_connector
+from connectors.errors import ConnectError
+from connectors.kafka.connect import ConnectClient
+from connectors.sql.postgres.slots import SlotPlace, slot_place
+from stack.layout import StackAddresses
 from tests.stack.tools import mariadb_arguments
 
 pytestmark = pytest.mark.stack
@@ -265,7 +265,7 @@ async def test_a_configuration_that_cannot_work_is_refused_with_the_reason(
     stack: StackAddresses, connect: ConnectClient, name: str
 ) -> None:
     config = postgres_connector(name, stack.postgres, name, [f"public.{name}"], slot=name, publication=name)
-    with pytest.raises(CommandError, match="password authentication failed"):
+    with pytest.raises(ConnectError, match="password authentication failed"):
         await connect.put_config(name, {**config, "database.password": "wrong"})
     assert (await connect.status(name)).state == "MISSING"
 
@@ -282,7 +282,7 @@ async def test_a_connector_whose_database_side_is_gone_says_why_it_failed(
             if (await connect.status(name)).failed:
                 break
             await asyncio.sleep(0.05)
-    with pytest.raises(CommandError, match=r"failed: .*[Pp]ublication"):
+    with pytest.raises(ConnectError, match=r"failed: .*[Pp]ublication"):
         await connect.wait_running(name, _BOUND_S)
     failure = (await connect.status(name)).failure
     assert failure is not None
@@ -291,5 +291,5 @@ async def test_a_connector_whose_database_side_is_gone_says_why_it_failed(
 
 async def test_connect_that_is_not_there_is_a_message_and_not_a_traceback() -> None:
     async with ConnectClient("http://127.0.0.1:9") as client:
-        with pytest.raises(CommandError, match="does not answer"):
+        with pytest.raises(ConnectError, match="does not answer"):
             await client.names()

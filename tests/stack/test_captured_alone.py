@@ -11,22 +11,22 @@ from typing import Any, cast
 
 import pytest
 
-from agents.assembly import HALTED, Opened, Opener
-from agents.halts import Halts
-from agents.identities import Epochs
 from connectors.embedding.memory import HashingEmbedder
+from connectors.kafka.connect import ConnectClient
 from connectors.memory.bus import MemoryBus
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.telemetry import Telemetry
-from domain.halts import Halt, Reason
-from operations.capture_guard import guard_capture
-from operations.captures import assign_captures, databases_of
-from operations.capturing import groups, make_topics, prepare_capture
-from operations.connectors_api import ConnectClient
-from operations.opening import START, bring_back
-from operations.source_watch import SourceWatch
-from operations.stack.layout import StackAddresses
-from operations.topic_watch import TopicWatch
+from domain.quarantine import Halt, Reason
+from migration.capture.connectors import groups, make_topics, prepare_capture
+from migration.capture.names import assign_captures, databases_of
+from migration.collection import HALTED, Opened, Opener
+from migration.epochs import Epochs
+from migration.quarantine import Halts
+from migration.watch.capture import guard_capture
+from migration.watch.databases import START, bring_back
+from migration.watch.sources import SourceWatch
+from migration.watch.topics import TopicWatch
+from stack.layout import StackAddresses
 from tests.contract.legacy_places import Connection
 from tests.flow.site import eventually
 from tests.stack.shop import TABLES, Shop, bodies, shop_on

@@ -12,13 +12,13 @@ from dataclasses import replace
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from connectors.debezium import decode_capture
+from connectors.debezium.changes import decode_capture
 from connectors.kafka.headers import received
-from connectors.legacy_connector import open_legacy
-from connectors.sql_connector import LegacyConnector
-from operations.stack.layout import StackAddresses
+from connectors.sql.connector import LegacyConnector
+from connectors.sql.databases import open_legacy
 from schemas.records import Received
 from schemas.settings import Collection, Connector
+from stack.layout import StackAddresses
 from tests.contract.column_values import COLUMNS, create_tables, fill
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
 from tests.stack.captured import BOUND_S, captured

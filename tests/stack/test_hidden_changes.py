@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from domain.halts import Reason
-from operations.capturing import groups
-from operations.stack.layout import StackAddresses
+from domain.quarantine import Reason
+from migration.capture.connectors import groups
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.flow.site import eventually
 from tests.stack.guarded import guarded
 from tests.stack.shop import TABLES, Shop, bodies, shop_on

@@ -9,11 +9,11 @@ from contextlib import suppress
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from connectors.debezium import decode_capture
+from connectors.debezium.changes import decode_capture
 from connectors.kafka.headers import received
-from connectors.legacy_connector import open_legacy
-from operations.stack.layout import StackAddresses
+from connectors.sql.databases import open_legacy
 from schemas.settings import Collection, Connector
+from stack.layout import StackAddresses
 from tests.contract.key_types import KEY_TYPES, KeyType
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
 from tests.stack.captured import BOUND_S, captured

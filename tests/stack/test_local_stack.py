@@ -21,13 +21,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from pymysql.err import OperationalError
 
-from operations.connectors_api import ConnectClient, ConnectUnreachable
-from operations.debezium_config import capture_topics, postgres_connector
-from operations.errors import CommandError
-from operations.stack.jvm import RECORD_BYTES
-from operations.stack.layout import LOOPBACK, PART_NAMES, STOP_ORDER, StackAddresses, read_addresses, read_state
-from operations.stack.mariadb import find_mariadb
-from operations.stack.stack import LocalStack
+from connectors.debezium.configuration import capture_topics, postgres_connector
+from connectors.errors import ConnectUnreachable, TaskFailed
+from connectors.kafka.connect import ConnectClient
+from stack.jvm import RECORD_BYTES
+from stack.layout import LOOPBACK, PART_NAMES, STOP_ORDER, StackAddresses, read_addresses, read_state
+from stack.mariadb import find_mariadb
+from stack.stack import LocalStack
 from tests.stack.tools import mariadb_arguments
 
 pytestmark = pytest.mark.stack
@@ -306,7 +306,7 @@ async def test_a_port_taken_by_a_stranger_is_named_and_not_given_up(local: Local
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         stranger.bind((LOOPBACK, part.port))
         stranger.listen()
-        with pytest.raises(CommandError, match=rf"port {part.port} is taken by .*process {os.getpid()}"):
+        with pytest.raises(TaskFailed, match=rf"port {part.port} is taken by .*process {os.getpid()}"):
             await local.up(lambda _: None)
     await local.up(lambda _: None)
     assert local.part("mariadb").port == part.port

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from connectors.database_identity import database_identity
-from connectors.debezium import ForeignChange
-from operations.stack.layout import StackAddresses
+from connectors.debezium.changes import ForeignChange
+from connectors.sql.database_identity import database_identity
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.stack.shop import TABLES, Shop, bodies, decoded, shop_on
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]

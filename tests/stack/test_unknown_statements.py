@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from domain.halts import Reason
-from operations.stack.layout import StackAddresses
+from domain.quarantine import Reason
+from stack.layout import StackAddresses
 from tests.flow.site import eventually
 from tests.stack.guarded import guarded
 from tests.stack.shop import TABLES, Shop, bodies, shop_on

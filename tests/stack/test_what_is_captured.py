@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from agents.halts import Halts
+from connectors.debezium.configuration import postgres_connector
 from connectors.kafka.admin import topic_names
+from connectors.kafka.connect import ConnectClient
 from connectors.telemetry import Telemetry
 from domain.fold import LedgerState, Verdict, fold
-from domain.halts import Reason
-from operations import capture_guard, capturing
-from operations.capture_guard import guard_capture
-from operations.capturing import groups, prepare_capture
-from operations.connectors_api import ConnectClient
-from operations.debezium_config import postgres_connector
-from operations.stack.layout import StackAddresses
+from domain.quarantine import Reason
+from migration.capture import connectors as capturing
+from migration.capture.connectors import groups, prepare_capture
+from migration.quarantine import Halts
+from migration.watch import capture as capture_guard
+from migration.watch.capture import guard_capture
 from schemas.settings import Connector
+from stack.layout import StackAddresses
 from tests.stack.shop import Shop, bodies, shop_on
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from agents.batch import CollectionPorts, Message, Surroundings
+from agents.batch import Message
 from connectors.embedding.memory import HashingEmbedder
 from connectors.errors import EmbeddingFailed
 from connectors.memory.bus import MemoryBus
@@ -23,6 +23,8 @@ from domain.keys import document_key
 from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
+from migration.collection import CollectionPorts
+from migration.context import HandlerContext
 from schemas.cloudevents import decode, encode
 from schemas.content import Content, Scalar, content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, EmbeddedChunk, Event
@@ -178,7 +180,7 @@ class World:
         )
         self.vectors = MemoryVectorStore()
         self.embedder = CountingEmbedder()
-        self.around = Surroundings(lambda: NOW, EPOCH, Telemetry(tracing=False), max_text_bytes=100)
+        self.ctx = HandlerContext(lambda: NOW, EPOCH, Telemetry(tracing=False), max_text_bytes=100)
         self.ports = CollectionPorts(
             NAME,
             Collection(
@@ -214,12 +216,12 @@ class World:
     @property
     def handled(self) -> dict[str, Any]:
         """The ports that every document handler takes."""
-        return {"collections": self.collections, "bus": cast(Bus, self.bus), "around": self.around}
+        return {"collections": self.collections, "bus": cast(Bus, self.bus), "ctx": self.ctx}
 
     @property
     def told(self) -> dict[str, Any]:
         """What tells of a dead letter takes this."""
-        return {"collections": self.collections, "around": self.around}
+        return {"collections": self.collections, "ctx": self.ctx}
 
     def steps(self) -> list[str]:
         """Return the steps since the last time they were asked for."""

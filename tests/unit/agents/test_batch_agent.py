@@ -34,11 +34,11 @@ class Desk:
 
 
 def runner_of(desk: Desk, world: World) -> Runner:
-    return Runner("intake", desk, lambda _m, _e: [], world.bus, world.around, Retry(1, 0.0, 0.0))
+    return Runner("intake", desk, lambda _m, _e: [], world.bus, world.ctx, Retry(1, 0.0, 0.0))
 
 
 def started(stream: FakeStream, runner: Runner) -> asyncio.Task[None]:
-    add_batch_agent(stream.app, (ASKED,), runner, runner.around.telemetry, Bounds(3, 10_000))
+    add_batch_agent(stream.app, (ASKED,), runner, runner.ctx.telemetry, Bounds(3, 10_000))
     return asyncio.create_task(cast(Any, stream.app.agents["intake"](stream)))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from agents.batch import Message
 from agents.capture import capture
-from domain.halts import Reason
+from domain.quarantine import Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentChanged
 from schemas.records import Outgoing
@@ -30,7 +30,7 @@ def row(body: str, version: int | None = None, year: int | None = None) -> dict[
 
 
 def ports(world: World) -> dict[str, Any]:
-    return {"tables": {CAPTURE: world.ports}, "bus": world.bus, "around": world.around}
+    return {"tables": {CAPTURE: world.ports}, "bus": world.bus, "ctx": world.ctx}
 
 
 async def test_a_row_change_becomes_an_entry_with_its_position_in_the_databases_log() -> None:

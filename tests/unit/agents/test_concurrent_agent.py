@@ -49,13 +49,13 @@ class Desk:
 
 
 def runner_of(desk: Desk, world: World) -> Runner:
-    return Runner("query", desk, lambda _m, _e: [], world.bus, world.around, Retry(1, 0.0, 0.0))
+    return Runner("query", desk, lambda _m, _e: [], world.bus, world.ctx, Retry(1, 0.0, 0.0))
 
 
 @asynccontextmanager
 async def running(stream: FakeStream, desk: Desk, runner: Runner | None = None) -> AsyncIterator[asyncio.Task[None]]:
     runner = runner or runner_of(desk, World())
-    add_concurrent_agent(stream.app, (ASKED,), runner, runner.around.telemetry, Bounds(LIMIT, 10_000))
+    add_concurrent_agent(stream.app, (ASKED,), runner, runner.ctx.telemetry, Bounds(LIMIT, 10_000))
     task = asyncio.create_task(cast(Any, stream.app.agents["query"](stream)))
     try:
         yield task

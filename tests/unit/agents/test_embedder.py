@@ -216,7 +216,7 @@ async def test_what_cannot_be_read_fails_alone(fields: dict[str, Any] | None) ->
 async def test_progress_counts_within_a_document_that_is_longer_than_a_slice() -> None:
     """Of 400 chunks no more than a slice is computed between two signs of life."""
     world = await World().prepared()
-    world.around = replace(world.around, max_text_bytes=1 << 20)
+    world.ctx = replace(world.ctx, max_text_bytes=1 << 20)
     seen: list[int] = []
     text = " ".join(f"w{number}" for number in range(1200))
     message = world.resolved("1", 5, text)

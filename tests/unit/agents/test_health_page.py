@@ -12,7 +12,7 @@ import pytest
 
 from agents.health import is_stuck, serve_health, state_of
 from agents.runner import RoleHealth
-from domain.halts import Halt, Reason
+from domain.quarantine import Halt, Reason
 
 STALL_S = 60.0
 Get = Callable[[str], Any]

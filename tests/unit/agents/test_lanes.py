@@ -14,11 +14,11 @@ import pytest
 
 from agents import lanes as under_test
 from agents.batch import Batch, Failures, Message
-from agents.laned import named_by_key, submitted_to
+from agents.lane_wiring import named_by_key, submitted_to
 from agents.lanes import LanePorts, Lanes, Place
 from agents.runner import Retry, RoleHealth, Runner
 from connectors.errors import Misconfigured, RecordsExpired, StoreUnavailable
-from connectors.kafka.reading import PASSED_OVER
+from connectors.kafka.consumer import PASSED_OVER
 from connectors.kafka.tail import Chunk
 from schemas.records import Received
 from tests.unit.agents.parts import World
@@ -130,7 +130,7 @@ class Role:
 
     def _runner(self) -> Runner:
         retry = Retry(2, 0.005, 0.001)
-        return Runner("resolver", self._handle, lambda _m, _e: [], self.world.bus, self.world.around, retry,
+        return Runner("resolver", self._handle, lambda _m, _e: [], self.world.bus, self.world.ctx, retry,
                       gives_up=False, waits_for_rights=True)  # fmt: skip
 
     async def _handle(self, batch: Batch) -> Failures:

@@ -40,10 +40,10 @@ async def all_told(world: World, *events: dict[str, Any], broken: str = "") -> T
         world.bus.add(Outgoing(SUBMITTED, b"docs/1", value, (("ce_id", b"event-%d" % number),)))
     lost: dict[str, tuple[str, Callable[..., Any], Lost]] = {
         "intake": (SUBMITTED, intake, lambda _m, _e: []),
-        "resolver": (LOG, resolve, partial(lost_entry, around=world.around)),
+        "resolver": (LOG, resolve, partial(lost_entry, ctx=world.ctx)),
         "legacy": (RESOLVED, write_legacy, partial(lost_write, **world.told)),
-        "embedder": (RESOLVED, embed, partial(lost_resolved, store="qdrant", around=world.around)),
-        "vector": (EMBEDDED, write_vectors, partial(lost_embedded, around=world.around)),
+        "embedder": (RESOLVED, embed, partial(lost_resolved, store="qdrant", ctx=world.ctx)),
+        "vector": (EMBEDDED, write_vectors, partial(lost_embedded, ctx=world.ctx)),
     }
     done = dict.fromkeys(lost, 0)
     while any(done[role] < len(world.bus.messages(topic)) for role, (topic, _, _) in lost.items()):
@@ -52,7 +52,7 @@ async def all_told(world: World, *events: dict[str, Any], broken: str = "") -> T
             done[role] += len(batch)
             handle: Handler = partial(fail if role == broken else handler, **world.handled)
             if batch:
-                await Runner(role, handle, answers, world.bus, world.around).run(batch)
+                await Runner(role, handle, answers, world.bus, world.ctx).run(batch)
     found: Told = {}
     for event in world.bus.events(WRITTEN, DocumentWritten):
         if event.cause:

@@ -10,11 +10,11 @@ import pytest
 
 from agents.batch import Message
 from agents.query import Breakers, answer, refused_question
-from agents.standing import Standing
+from agents.status_reporter import Standing
 from connectors.errors import EmbeddingFailed, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.memory.legacy import MemoryLegacy
 from connectors.ports import SearchRequest
-from domain.halts import Halt, Reason
+from domain.quarantine import Halt, Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.queries import Hit, Phase, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
@@ -55,7 +55,7 @@ class Asking:
             message,
             collections=self.world.collections,
             bus=self.world.bus,
-            around=self.world.around,
+            ctx=self.world.ctx,
             breakers=self.breakers,
             stopped=lambda _: self.stopped,
         )
@@ -269,7 +269,7 @@ async def test_a_question_that_cannot_be_read_is_the_callers_to_give_up_with_an_
     message = asked.world.bus.add(Outgoing(ASKED, b"q9", b'{"id":"q9"}'))
     with pytest.raises(InvalidEvent) as refused:
         await asked.answer(message)
-    (record,) = refused_question(message, refused.value, asked.world.around)
+    (record,) = refused_question(message, refused.value, asked.world.ctx)
     await asked.world.bus.publish([record])
     (answered,) = asked.world.bus.events(ANSWERED, QueryAnswered)
     assert (answered.query_id, answered.hits, answered.error) == ("q9", (), str(refused.value))
@@ -278,7 +278,7 @@ async def test_a_question_that_cannot_be_read_is_the_callers_to_give_up_with_an_
 async def test_a_refused_question_is_answered_under_its_own_id_whatever_its_records_key() -> None:
     asked = await asking()
     message = asked.world.bus.add(Outgoing(ASKED, b"user 7", b'{"id":"q9","text":""}'))
-    (record,) = refused_question(message, InvalidEvent("text: too short"), asked.world.around)
+    (record,) = refused_question(message, InvalidEvent("text: too short"), asked.world.ctx)
     await asked.world.bus.publish([record])
     (answered,) = asked.world.bus.events(ANSWERED, QueryAnswered)
     assert (answered.query_id, answered.refused, answered.error) == ("q9", True, "text: too short")
@@ -292,7 +292,7 @@ async def test_an_unknown_collection_is_an_invalid_question() -> None:
 async def test_a_question_without_a_key_has_nobody_to_answer() -> None:
     asked = await asking()
     message = asked.world.bus.add(Outgoing(ASKED, None, b"{"))
-    assert refused_question(message, InvalidEvent("no"), asked.world.around) == []
+    assert refused_question(message, InvalidEvent("no"), asked.world.ctx) == []
 
 
 async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_why() -> None:
@@ -306,7 +306,7 @@ async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_w
 
 async def test_each_change_of_a_circuit_is_told_once() -> None:
     asked = await asking("primary", breaker_cooldown_s=0.0)
-    standing = Standing(asked.world.bus, asked.world.around)
+    standing = Standing(asked.world.bus, asked.world.ctx)
     asked.breakers.tell = standing.tell
     asked.world.journal.fail(QDRANT, *[StoreUnavailable("down")] * 3)
     for _ in range(5):

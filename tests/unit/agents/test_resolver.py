@@ -291,20 +291,20 @@ async def test_a_producers_entry_never_fails_for_the_row_that_a_later_one_asks_f
 
 async def test_an_event_whose_row_goes_to_the_dead_letter_topic_is_told_so_with_its_own_version() -> None:
     world = World()
-    (told,) = lost_entry(row_of(world, 0, incomplete=True), Refused("too large"), world.around)
+    (told,) = lost_entry(row_of(world, 0, incomplete=True), Refused("too large"), world.ctx)
     world.bus.add(told)
     (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
     assert (outcome.store, outcome.outcome, outcome.error) == ("qdrant", "dead_lettered", "too large")
     assert (outcome.cause, outcome.version, outcome.origin) == ("event-0", v(0), "refresh")
     others = [incomplete(world, "1", 7), entry(world, "1", origin="refresh", cause="")]
     others.append(world.bus.add(Outgoing(LOG, b"docs/1", b"{")))
-    assert [lost_entry(message, Refused("too large"), world.around) for message in others] == [[], [], []]
+    assert [lost_entry(message, Refused("too large"), world.ctx) for message in others] == [[], [], []]
 
 
 async def test_a_producers_event_that_is_lost_before_any_store_is_told_so_once() -> None:
     world = World()
     entry(world, "0")
-    (told,) = lost_entry(entry(world, "1"), Refused("too large"), world.around)
+    (told,) = lost_entry(entry(world, "1"), Refused("too large"), world.ctx)
     world.bus.add(told)
     (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
     assert (outcome.store, outcome.outcome, outcome.error) == (None, "dead_lettered", "too large")
@@ -316,10 +316,10 @@ async def test_a_refused_decision_is_remembered_with_its_dead_letter_but_for_a_p
     batch = [entry(world, "1"), entry(world, "1", origin="refresh", rejects=v(0), position=()), entry(world, "2")]
     await resolve(batch[:1], **world.handled)
     assert world.legacy.ledger_rows["1"].state.pending
-    around: dict[str, Any] = {"collections": world.collections, "around": world.around}
+    ctx: dict[str, Any] = {"collections": world.collections, "ctx": world.ctx}
     for message in batch[1:]:
-        await dead_letter_told(Failure(message, Refused("too large")), **around)
+        await dead_letter_told(Failure(message, Refused("too large")), **ctx)
     state = world.legacy.ledger_rows["1"].state
     assert (state.version, state.pending) == (v(1), False)
     assert "2" not in world.legacy.ledger_rows
-    await dead_letter_told(Failure(world.bus.add(Outgoing(LOG, b"k", b"{")), InvalidEvent("no JSON")), **around)
+    await dead_letter_told(Failure(world.bus.add(Outgoing(LOG, b"k", b"{")), InvalidEvent("no JSON")), **ctx)

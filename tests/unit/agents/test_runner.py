@@ -47,7 +47,7 @@ class Script:
 
 
 def runner_of(world: World, handler: Handle) -> Runner:
-    return Runner("intake", handler, lambda _m, _e: [], world.bus, world.around, Retry(ATTEMPTS, 0.0, 0.0))
+    return Runner("intake", handler, lambda _m, _e: [], world.bus, world.ctx, Retry(ATTEMPTS, 0.0, 0.0))
 
 
 def submitted(world: World, *values: str) -> list[Message]:
@@ -208,10 +208,10 @@ async def test_the_outcome_of_a_lost_version_is_published_with_its_dead_letter(s
     handler = Script(Refused("no"))
     runner = runner_of(world, handler)
     if store == "legacy":
-        runner.lost = partial(lost_resolved, store="legacy", around=world.around)
+        runner.lost = partial(lost_resolved, store="legacy", ctx=world.ctx)
         message, topic = world.resolved("1", 5), RESOLVED
     else:
-        runner.lost = partial(lost_embedded, around=world.around)
+        runner.lost = partial(lost_embedded, ctx=world.ctx)
         message, topic = await world.embedded("1", 5, "a"), EMBEDDED
     await runner.run([message])
     (told,) = world.bus.events(WRITTEN, DocumentWritten)
@@ -222,7 +222,7 @@ async def test_the_outcome_of_a_lost_version_is_published_with_its_dead_letter(s
 async def test_a_lost_record_that_is_no_event_has_no_outcome_and_is_not_lost_itself() -> None:
     world = World()
     runner = runner_of(world, Script(Refused("no")))
-    runner.lost = partial(lost_resolved, store="legacy", around=world.around)
+    runner.lost = partial(lost_resolved, store="legacy", ctx=world.ctx)
     await runner.run([world.bus.add(Outgoing(RESOLVED, b"docs/1", b"{"))])
     assert world.steps() == [f"publish {dead_letter_topic(RESOLVED)}"]
 
@@ -306,7 +306,7 @@ async def test_a_note_that_cannot_be_made_stops_nothing() -> None:
 async def test_a_refused_change_has_one_dead_letter_however_often_it_is_delivered() -> None:
     world = World(constraint=lambda _id, _content: "value too long")
     runner = runner_of(world, partial(write_legacy, **world.handled))
-    runner.lost = partial(lost_resolved, store="legacy", around=world.around)
+    runner.lost = partial(lost_resolved, store="legacy", ctx=world.ctx)
     runner.told = partial(refusal_told, collections=world.collections)
     batch = [world.resolved("1", 5)]
     world.journal.fail(f"publish {dead_letter_topic(RESOLVED)} {WRITTEN}", StoreUnavailable("no broker"))

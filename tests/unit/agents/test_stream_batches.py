@@ -10,7 +10,7 @@ import pytest
 
 from agents.batches import acknowledge, batches, received
 from agents.faust_transport import Held
-from connectors.kafka.reading import PASSED_OVER
+from connectors.kafka.consumer import PASSED_OVER
 from schemas.records import Received
 from tests.unit.agents.streams import TOPIC, FakeMessage, FakeStream
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import agents.worker
-from agents.assembly import Opened
-from agents.identities import Epochs
 from agents.runner import RoleHealth
 from agents.worker import Worker
+from migration.collection import Opened
+from migration.epochs import Epochs
 from schemas.settings import Settings
 from tests.unit.agents.parts import World
 
@@ -40,7 +40,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     world = World()
     nothing: Any = None
     opened = Opened(Settings(collections={}), nothing, world.vectors, {}, Epochs(), AsyncExitStack())
-    made = Worker(opened, (), tmp_path, world.around.telemetry)
+    made = Worker(opened, (), tmp_path, world.ctx.telemetry)
     made._apps.append(FakeApp())
     made._runners.append(SimpleNamespace(role="intake", health=RoleHealth("intake")))  # type: ignore[arg-type]  # its health is all that is read
     return made

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from domain.halts import Reason
 from domain.positions import StreamPlaces
+from domain.quarantine import Reason
 from domain.sources import (
     Outside,
     SourceFacts,

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from operations import cli
 from operations.app import COMMANDS, GROUPS, command_tree
+from operations.clients.submissions import batches, submission_record
 from operations.commands.worker import roles_of
 from operations.errors import CommandError
-from operations.running import _unless
-from operations.submitting import batches, submission_record
+from operations.worker import _unless
 
 CROSSFADE = (sys.executable, "-c", "from operations.cli import main; main()")
 

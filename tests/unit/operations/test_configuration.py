@@ -8,7 +8,7 @@ import pytest
 
 from operations.configuration import read_settings, resolve
 from operations.errors import CommandError
-from operations.stack.layout import StackAddresses
+from stack.layout import StackAddresses
 
 COLLECTION = '[collections.docs]\ntable = "docs"\nkey = ["id"]\ntext = ["body"]\n'
 ADDRESSES = StackAddresses("127.0.0.1:1", "http://127.0.0.1:2", "postgresql://p", "mysql://m")

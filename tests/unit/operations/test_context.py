@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from connectors.errors import Misconfigured, Refused, StoreUnavailable
+from connectors.errors import Misconfigured, NotReady, Refused, StoreUnavailable
 from operations.commands import schemas
 from operations.context import Context, load, print_table, run, told
 from operations.errors import CommandError
@@ -63,9 +63,9 @@ def test_a_traceback_is_shown_when_it_is_asked_for(
 def test_a_command_without_brokers_or_database_says_how_to_get_them(tmp_path: Path) -> None:
     collection = {"table": "articles", "key": ["id"], "text": ["body"]}
     context = Context(Settings.model_validate({"collections": {"docs": collection}}), tmp_path, None)
-    with pytest.raises(CommandError) as no_brokers:
+    with pytest.raises(NotReady) as no_brokers:
         _ = context.bootstrap
-    with pytest.raises(CommandError) as no_database:
+    with pytest.raises(NotReady) as no_database:
         context.dsn("docs")
     assert "crossfade up" in no_brokers.value.hint
     assert "crossfade up" in no_database.value.hint

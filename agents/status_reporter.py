@@ -1,0 +1,91 @@
+"""Tells what changed in the state of backends, roles and collections: as a metric at once, as an event soon.
+
+Nothing waits for it: where the brokers do not answer, the newest changes are kept, up to a bound, and the rest is
+dropped. Who decides on a state is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agents.runner import RoleHealth
+from connectors.errors import CrossfadeError
+from connectors.ports import Bus
+from domain.quarantine import Halt
+from migration.context import HandlerContext
+from schemas.cloudevents import encode
+from schemas.records import Outgoing
+from schemas.service import Scope, ServiceChanged, State
+from topics.catalogue import SERVICE
+
+log = logging.getLogger("crossfade.agents")
+_KEPT = 1000
+LOOK_S = 1.0
+Key = tuple[Scope, str, str]
+
+
+@dataclass(slots=True)
+class Standing:
+    """What was told last of each backend, role and collection of this worker; at first everything is closed."""
+
+    bus: Bus
+    ctx: HandlerContext
+    last: dict[Key, State] = field(default_factory=dict)
+    waiting: deque[Outgoing] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def tell(self, scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
+        """Note a state; one that was told last is not told again."""
+        key = (scope, name, collection)
+        if self.last.get(key, "closed") == state:
+            return
+        self.last[key] = state
+        self.ctx.telemetry.standing(scope, name, collection, state)
+        log.warning("%s %s: %s %s", scope, " of ".join(part for part in (name, collection) if part), state, reason)
+        changed = ServiceChanged(
+            scope=scope, name=name, collection=collection or None, state=state, reason=reason[:1000]
+        )
+        now = self.ctx.clock()
+        place = f"{socket.gethostname()}/{os.getpid()}"
+        record = encode(
+            changed,
+            topic=SERVICE,
+            key="/".join(part for part in (scope, collection, name) if part),
+            event_id=f"{place}/{'/'.join(key)}/{state}@{now}",
+            source=f"crossfade/worker/{place}",
+            time_ms=now,
+        )
+        self.waiting.append(record)
+
+    async def look(self, roles: Iterable[RoleHealth], halts: Mapping[str, Halt]) -> None:
+        """Tell, for as long as the worker runs, which roles wait and which collections are stopped."""
+        told: set[str] = set()
+        while True:
+            for role in roles:
+                self.tell("role", role.role, "open" if role.waiting_for else "closed", reason=role.waiting_for or "")
+            for name in told - halts.keys():
+                self.tell("collection", name, "closed")
+            for name, halt in halts.items():
+                self.tell("collection", name, "open", reason=halt.said)
+            told = set(halts)
+            await self.publish()
+            await asyncio.sleep(LOOK_S)
+
+    async def publish(self) -> None:
+        """Publish what waits; after an error it waits on."""
+        records = list(self.waiting)
+        if not records:
+            return
+        try:
+            await self.bus.publish(records)
+        except CrossfadeError as error:
+            log.warning("changes of state are not told now: %s", error)
+            return
+        for record in records:
+            if self.waiting and self.waiting[0] is record:
+                self.waiting.popleft()

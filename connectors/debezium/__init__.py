@@ -1,0 +1,1 @@
+"""Debezium: the changes that it sends, its configuration, and what it knows of the tables."""

@@ -1,0 +1,1 @@
+"""Qdrant's embedded engine: its files, its host process, and the client of the host."""

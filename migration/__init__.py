@@ -1,0 +1,1 @@
+"""Moving one collection and proving it: no Faust, no command line."""

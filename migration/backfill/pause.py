@@ -1,0 +1,25 @@
+"""Pause and resume of a running backfill: a word to it in the collection's task store, which it reads between pages."""
+
+from __future__ import annotations
+
+from connectors.sql.databases import open_legacy
+from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control
+from schemas.settings import Collection
+
+
+async def set_paused(name: str, collection: Collection, dsn: str, *, paused: bool) -> BackfillState | None:
+    """Ask for a pause of the collection's backfill, or for its end; return the backfill's state, None without one.
+
+    A backfill that begins later reads it too. Raises as `open_legacy`, StoreUnavailable.
+    """
+    legacy = await open_legacy(name, collection, dsn)
+    try:
+        await legacy.prepare()
+        await legacy.tasks.save(BACKFILL, {CONTROL: Control(paused=paused).model_dump_json().encode()})
+        parts = await legacy.tasks.read(BACKFILL, HEADER)
+    finally:
+        await legacy.close()
+    try:
+        return BackfillState.model_validate_json(parts[HEADER]) if HEADER in parts else None
+    except ValueError:  # the backfill that is run next begins anew
+        return None

@@ -1,0 +1,126 @@
+"""One backfill from its plan to its index: several ranges at a time, at the pace that the live system allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from connectors.errors import CrossfadeError, Refused
+from connectors.ports import TaskStore
+from domain.pacing import Limits, Seen
+from domain.tasks import BACKFILL, BackfillState
+from migration.backfill.progress import Plan, begun
+from migration.backfill.ranges import RangeRun, Sides
+from migration.backfill.recall import recall_at_10
+from migration.backfill.throttle import Pace
+from migration.coverage import LIES, gaps
+
+Lags = Callable[[], Awaitable[Mapping[str, tuple[int, float | None]]]]
+Progress = Callable[[BackfillState], None]
+RECALL_QUESTIONS = 50
+SHOWN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of a backfill: see the options of `crossfade backfill`."""
+
+    limits: Limits = field(default_factory=Limits)
+    range_rows: int = 10_000
+    restart: bool = False
+    index: bool = True
+
+
+async def backfill(
+    sides: Sides, tasks: TaskStore, wanted: Wanted, lags: Lags, clock: Callable[[], int], progress: Progress
+) -> BackfillState:
+    """Bring every row of the table into Qdrant, as a point of version 0 where there is none; return what was done.
+
+    Goes on where an earlier try ended. Raises Refused where another process does it, and where rows of the table were
+    left out; the error of a store that stays away.
+    """
+    async with tasks.hold(BACKFILL):
+        plan = await begun(
+            tasks,
+            sides.bulk,
+            clock,
+            model=sides.embedder.model_key,
+            range_rows=wanted.range_rows,
+            restart=wanted.restart,
+        )
+        try:
+            await _fill(plan, sides, wanted, lags, progress)
+            await plan.say(filled_at_ms=clock())
+            if wanted.index:
+                await _index(plan, sides, progress)
+            await _check_read(plan, sides)
+            await plan.say(state="done", finished_at_ms=clock(), eta_s=0.0, throttle=None)
+        except CrossfadeError as error:
+            await plan.say(state="failed", error=str(error))
+            raise
+    return plan.state
+
+
+async def _fill(plan: Plan, sides: Sides, wanted: Wanted, lags: Lags, progress: Progress) -> None:
+    set_back = await sides.vectors.begin_bulk(sides.name)
+    if set_back is not None:  # of an earlier try it is off already
+        await plan.say(indexed_from=set_back)
+    async with Pace(partial(_look, plan, sides, wanted.limits, lags), wanted.limits) as pace:
+        telling = asyncio.create_task(_tell(plan, pace, progress), name="backfill progress")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(wanted.limits.parallel):
+                    group.create_task(_ranges(plan, sides, partial(pace.turn, number)))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+    progress(plan.state)
+
+
+async def _check_read(plan: Plan, sides: Sides) -> None:
+    """Hold what was read against the table's own number of rows. Raises Refused where rows were left out."""
+    left = gaps(await sides.bulk.coverage(plan.bounds))
+    if plan.unread:
+        left.append((f"rows of the table that were read by no page: {plan.unread}", LIES))
+    if left:
+        raise Refused("; ".join(f"{what} ({reason})" for what, reason in left))
+
+
+async def _ranges(plan: Plan, sides: Sides, turn: Callable[[], Awaitable[None]]) -> None:
+    await turn()
+    while (taken := await plan.next()) is not None:
+        number, state = taken
+        await RangeRun(sides, state, turn, partial(plan.keep, number)).run()
+
+
+async def _tell(plan: Plan, pace: Pace, progress: Progress) -> None:
+    while True:
+        state = "paused" if pace.stands and await plan.paused() else "running"
+        if (state, pace.reason) != (plan.state.state, plan.state.throttle):
+            await plan.say(state=state, throttle=pace.reason)
+        progress(plan.state)
+        await asyncio.sleep(SHOWN_S)
+
+
+async def _look(plan: Plan, sides: Sides, limits: Limits, lags: Lags) -> Seen:
+    try:
+        paused = await plan.paused()
+        running = max(0, await sides.bulk.running_statements() - limits.parallel)
+    except CrossfadeError:
+        return Seen({}, None)
+    try:
+        return Seen(await lags(), running, paused)
+    except CrossfadeError:
+        return Seen(None, running, paused)
+
+
+async def _index(plan: Plan, sides: Sides, progress: Progress) -> None:
+    await plan.say(state="indexing", throttle=None)
+    progress(plan.state)
+    await sides.vectors.end_bulk(sides.name, plan.state.indexed_from)
+    await plan.say(recall=await recall_at_10(sides.vectors, sides.name, RECALL_QUESTIONS))
+    progress(plan.state)

@@ -1,0 +1,1 @@
+"""Capture of one collection: its connectors, how far they are, the barrier behind them, and capturing again."""

@@ -1,0 +1,266 @@
+"""Capture's connectors: one for each database and source epoch. Made, and stopped where a log was lost.
+
+A collection is captured in a source epoch of its database. Those of one epoch share a connector, its slot and its
+topics; a collection that is new, or captured anew, gets the next epoch, and a snapshot that the others need not take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from connectors.addresses import brokers_of, connect_of
+from connectors.debezium.configuration import (
+    EXACT,
+    SLOT_FAILOVER,
+    SNAPSHOT_MODE,
+    TABLE_LIST,
+    mariadb_connector,
+    postgres_connector,
+)
+from connectors.errors import CrossfadeError, TaskFailed
+from connectors.kafka.admin import existing_topics, provision, topic_names
+from connectors.kafka.connect import ConnectClient, ConnectorStatus
+from connectors.ports import Ledger
+from connectors.sql.postgres.slots import slot_state
+from connectors.sql.postgres.source import failover_slots
+from domain.quarantine import Reason
+from migration.capture.columns import columns_of, exact, kept_tables
+from migration.capture.names import assign_captures, conflicts, databases_of
+from migration.collection import SOURCE_EPOCH, CollectionPorts, Opened
+from migration.quarantine import Halts
+from migration.watch.sources import SourceWatch, published_counts
+from schemas.settings import Kafka
+from topics.captures import Capture
+from topics.provisioning import captured_topics, plan
+
+log = logging.getLogger("crossfade.capture")
+Progress = Callable[[str], None]
+# Recorded beside the source epoch once its connector ran: from then on a slot that is missing was lost.
+CAPTURING = "capturing"
+CONNECTOR_BOUND_S = 90.0
+# Who says that a collection is away: where its connector cannot be watched; where the names of its capture, or a
+# conflict, could not be recorded.
+GUARD = "guard"
+NAMES = "names"
+# How long a worker waits for a connector before it starts without it.
+START_BOUND_S = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The collections that share a connector: those of one database that are captured in one source epoch."""
+
+    kind: str
+    dsn: str
+    capture: Capture
+    members: tuple[CollectionPorts, ...]
+
+    @property
+    def connector(self) -> str:
+        """The name of its connector."""
+        return self.capture.connector
+
+    @property
+    def slot(self) -> str:
+        """The name of its slot and of its publication, in PostgreSQL."""
+        return self.capture.slot
+
+    @property
+    def epoch(self) -> int:
+        """Its source epoch."""
+        return self.capture.epoch
+
+    @property
+    def captures(self) -> list[Capture]:
+        """The names of its members' captures."""
+        return [ports.capture for ports in self.members if ports.capture is not None]
+
+
+def groups(collections: Mapping[str, CollectionPorts]) -> list[Group]:
+    """Return the captured collections by their connectors.
+
+    Where one is reached by several addresses or roles, that of the collection whose name comes first is used.
+    """
+    found: dict[str, list[CollectionPorts]] = defaultdict(list)
+    for _, ports in sorted(collections.items()):
+        if ports.capture is not None:
+            found[ports.capture.connector].append(ports)
+    return [
+        Group(first.settings.connector, first.settings.dsn or "", first.capture, (first, *others))
+        for first, *others in found.values()
+        if first.capture is not None
+    ]
+
+
+async def prepare_capture(
+    opened: Opened, halts: Halts, progress: Progress, only: Collection[str] | None = None
+) -> None:
+    """Make the connector of every group run, with `only` of those with one of the named collections.
+
+    Quarantines the collections of one that does not, whatever the reason, or whose database or table is another one. A
+    database fails alone: what it kept from being done is to be tried again while `NAMES` notes its collections as away.
+    """
+    databases, away = await databases_of(opened.collections)
+    existing = await topic_names(brokers_of(opened.settings.kafka))
+    away |= await assign_captures(opened, databases, existing, progress)
+    away = {name: error for name, error in away.items() if opened.collections[name].capture is None}
+    for halt in conflicts(opened.collections, databases):
+        try:
+            await halts.halt(halt.collection, halt.reason, halt.detail)
+        except CrossfadeError as error:
+            away[halt.collection] = error
+    for name in opened.collections:
+        if name in away:
+            halts.away(name, NAMES, str(away[name]))
+        else:
+            halts.back(name, NAMES)
+    async with connect_client(opened.settings.kafka) as client:
+        watch = SourceWatch(opened.bus, client, await published_counts(opened.settings.kafka))
+        found = [g for g in groups(opened.collections) if only is None or any(p.name in only for p in g.members)]
+        started = await asyncio.gather(*(_begin(client, opened.settings.kafka, g, halts, watch) for g in found))
+    for group in (group for group, runs in zip(found, started, strict=True) if runs):
+        progress(f"capture of {group.kind} runs")
+
+
+async def _begin(client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watch: SourceWatch) -> bool:
+    """Make a group's connector run; quarantine its collections where that does not succeed, and say whether it did."""
+    try:
+        # First, and without Kafka Connect: who reads a topic that is not there is assigned nothing of it later.
+        await make_topics(kafka, group)
+        if not await watch.look(group, halts) or not watches(group, halts):
+            return False
+        if await halt_lost(group, await client.status(group.connector), halts):
+            return False
+        await make_connector(client, kafka, readable(group, halts), keep=True)
+        await client.wait_running(group.connector, START_BOUND_S)
+    except TaskFailed as error:
+        await quarantine(group, halts, error.message)
+        return False
+    except CrossfadeError as error:
+        for ports in group.members:
+            halts.away(ports.name, GUARD, str(error))
+        return False
+    return True
+
+
+def watches(group: Group, halts: Halts) -> bool:
+    """Say whether any collection of a group is in service, or would be if its cause were gone."""
+    return any((halt := halts.of(ports.name)) is None or halt.captures or halt.passes for ports in group.members)
+
+
+def readable(group: Group, halts: Halts) -> Group:
+    """Return a group without the MariaDB tables that cannot be read: a connector may end at each of their rows."""
+    left = tuple(p for p in group.members if (halt := halts.of(p.name)) is None or halt.reason is not Reason.UNREADABLE)
+    return replace(group, members=left) if left and group.kind == "mariadb" else group
+
+
+async def quarantine(group: Group, halts: Halts, why: str) -> None:
+    """Quarantine a group's collections for as long as its connector does not run."""
+    for ports in group.members:
+        if halts.of(ports.name) is None:
+            await halts.halt(ports.name, Reason.CONNECTOR, why)
+
+
+def connect_client(kafka: Kafka) -> ConnectClient:
+    """Return a client of the configured Kafka Connect. Raises NotReady where there is none."""
+    return ConnectClient(connect_of(kafka))
+
+
+async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, keep: bool = False) -> None:
+    """Create the topics of a group's epoch that are missing, then its connector, or change it to these tables.
+
+    With `keep` it goes on with the tables that it captures beside them: one that is left out for a while, because it is
+    not as it must be, would have changes that nobody sees. And where a backfill brings the rows it takes no snapshot;
+    without, what was lost is read again.
+    """
+    await make_topics(kafka, group)
+    config = _config(kafka, group, snapshot_all=not keep)
+    if group.kind == "postgres" and await failover_slots(group.dsn):
+        config[SLOT_FAILOVER] = "true"
+    current = await client.config(group.connector) if keep else {}
+    if current.get("topic.prefix") == config["topic.prefix"]:
+        # Whether there is a snapshot was said when the connector was made; it may be reading it still.
+        config[SNAPSHOT_MODE] = current.get(SNAPSHOT_MODE, config[SNAPSHOT_MODE])
+        config |= kept_tables(config, current)
+    await client.put_config(group.connector, config)
+
+
+async def other_tables(client: ConnectClient, kafka: Kafka, group: Group) -> list[str]:
+    """Return the tables that a group's connector captures and that are of none of its collections."""
+    own = _config(kafka, group, snapshot_all=False)[TABLE_LIST].split(",")
+    current = (await client.config(group.connector)).get(TABLE_LIST)
+    return [table.removeprefix(EXACT) for table in exact(current) if table not in own] if current else []
+
+
+async def make_topics(kafka: Kafka, group: Group) -> None:
+    """Create a group's topics before anybody reads them: a worker would be assigned nothing of a missing one."""
+    topics = captured_topics(kafka, group.captures, mariadb=group.kind == "mariadb")
+    bootstrap = brokers_of(kafka)
+    await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
+
+
+def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]:
+    name, prefix = group.connector, group.capture.prefix
+    tables = sorted({capture.table for capture in group.captures})
+    columns = columns_of(kafka, group.members)
+    if group.kind == "mariadb":
+        bootstrap = brokers_of(kafka)
+        config = mariadb_connector(name, group.dsn, prefix, tables, bootstrap_servers=bootstrap, columns=columns)
+    else:
+        slot = group.slot
+        config = postgres_connector(name, group.dsn, prefix, tables, slot=slot, publication=slot, columns=columns)
+    if not snapshot_all and all(ports.settings.fill == "backfill" for ports in group.members):
+        config[SNAPSHOT_MODE] = "no_data"
+    return config
+
+
+async def captured_epoch(ledger: Ledger, name: str) -> int | None:
+    """Return the source epoch of a collection where its connector has run in it, None where it has not yet."""
+    epoch = await ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+    return epoch if epoch is not None and await ledger.recorded(f"{CAPTURING}.{name}") == epoch else None
+
+
+async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool:
+    """Stop a group's collections where its place in the database's log was lost; say whether it was.
+
+    What a connector says of its place is so; that there is none is nothing to a connector that never ran. Raises what
+    keeps one of them from being stopped, when the others are.
+    """
+    why = f"{group.connector}: {status.failure}" if status.lost else await _missing(group, status)
+    if why is None or not (status.lost or await _has_run(group)):
+        return False
+    failed: CrossfadeError | None = None
+    for ports in group.members:
+        try:
+            await halts.halt(ports.name, Reason.CAPTURE_LOST, why)
+        except CrossfadeError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return True
+
+
+async def _missing(group: Group, status: ConnectorStatus) -> str | None:
+    if group.kind == "postgres":
+        state = await slot_state(group.dsn, group.slot)
+        return None if state == "there" else f"the replication slot {group.slot} is {state}"
+    # What a MariaDB connector had read is known to it alone; a new one would begin at the end of the binary log.
+    return f"the connector {group.connector} is missing" if status.state == "MISSING" else None
+
+
+async def _has_run(group: Group) -> bool:
+    """Say whether a group's connector ever ran. Raises the error of a record that could say so and cannot be read."""
+    unknown: CrossfadeError | None = None
+    for ports in group.members:
+        try:
+            if await ports.ledger.recorded(f"{CAPTURING}.{ports.name}") == group.epoch:
+                return True
+        except CrossfadeError as error:
+            unknown = error
+    if unknown is not None:
+        raise unknown
+    return False

@@ -1,0 +1,217 @@
+"""Gives each collection the names of its capture, and finds collections that cannot be captured as they are.
+
+A source epoch is used once in a database: a collection that was never captured gets the next one, whatever is
+configured now, with a connector, a slot and topics that no other capture had. What was given first is recorded and
+stays: of workers that start together all end with it, and no connector is made before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from connectors.errors import CrossfadeError
+from connectors.ports import Ledger
+from connectors.sql.database_identity import DatabaseIdentity, database_identity
+from domain.quarantine import Halt, Reason
+from migration.collection import CAPTURE, SOURCE_EPOCH, CollectionPorts, Opened, capture_of
+from schemas.settings import FILLS, Kafka
+from topics.captures import Capture, capture_base, epoch_of_topic, new_capture
+
+Progress = Callable[[str], None]
+# The highest source epoch that was ever given under a base of names, as `source_epochs.BASE`.
+_HIGHEST = "source_epochs"
+_IDENTITY = "database"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The collections of one database, by whatever address; `key` is what tells it from every other."""
+
+    key: str
+    members: tuple[str, ...]
+    identities: Mapping[str, DatabaseIdentity]
+
+
+async def databases_of(
+    collections: Mapping[str, CollectionPorts],
+) -> tuple[list[Database], dict[str, CrossfadeError]]:
+    """Return the collections by their databases, and what keeps the others' from being asked who they are."""
+    # Together: one that is away takes its whole time limit.
+    places = {(ports.settings.connector, ports.settings.dsn or "") for ports in collections.values()}
+    asked = sorted(places)
+    answers = await asyncio.gather(*(database_identity(*place) for place in asked), return_exceptions=True)
+    by_address = dict(zip(asked, answers, strict=True))
+    found: dict[str, dict[str, DatabaseIdentity]] = defaultdict(dict)
+    away: dict[str, CrossfadeError] = {}
+    for name, ports in sorted(collections.items()):
+        identity = by_address[ports.settings.connector, ports.settings.dsn or ""]
+        if isinstance(identity, CrossfadeError):
+            away[name] = identity
+            continue
+        if isinstance(identity, BaseException):
+            raise identity
+        try:
+            found[identity.key or await _given_identity(ports.ledger)][name] = identity
+        except CrossfadeError as error:
+            away[name] = error
+    return [Database(key, tuple(members), members) for key, members in found.items()], away
+
+
+async def _given_identity(ledger: Ledger) -> str:
+    """Return what a database that does not say who it is was called first."""
+    return await ledger.claim_identity(_IDENTITY, uuid.uuid4().hex)
+
+
+async def assign_captures(
+    opened: Opened, databases: Sequence[Database], existing: Sequence[str], progress: Progress
+) -> dict[str, CrossfadeError]:
+    """Give each collection that was never captured the names of its capture; record those that are not recorded yet.
+
+    Debezium reads a table that is added to a running connector from then on only: a new collection needs a connector
+    that begins with it, and with a snapshot unless a backfill brings its rows. Those that come together share one where
+    they have one role, which may read the tables of all.
+
+    Returns what keeps those without names from getting them: a database fails alone.
+    """
+    failed: dict[str, CrossfadeError] = {}
+    for database in databases:
+        try:
+            await _assign_all(opened, database, existing, progress)
+        except CrossfadeError as error:
+            failed |= {name: error for name in database.members if opened.collections[name].capture is None}
+    return failed
+
+
+async def _assign_all(opened: Opened, database: Database, existing: Sequence[str], progress: Progress) -> None:
+    ports = {name: opened.collections[name] for name in database.members}
+    for name, each in ports.items():
+        if each.capture is not None:
+            await each.ledger.claim_identity(_recorded_as(name, each.capture.epoch), each.capture.recorded())
+    new = [name for name, each in ports.items() if each.capture is None]
+    for names in _together(new, ports, database):
+        for name, capture in (await _assigned(opened.settings.kafka, database, ports, names, existing)).items():
+            # What a watch may have changed of it meanwhile stays.
+            ports[name] = opened.collections[name] = replace(opened.collections[name], capture=capture)
+            if capture.epoch > 1:
+                fill = ports[name].settings.fill
+                progress(f"{name} was never captured: it gets a connector of its own, which begins with a {fill}")
+
+
+async def _assigned(
+    kafka: Kafka,
+    database: Database,
+    ports: Mapping[str, CollectionPorts],
+    names: Sequence[str],
+    existing: Sequence[str],
+) -> dict[str, Capture]:
+    """Return the names under which new collections are captured together: ours, or those of who was faster."""
+    own = await next_epoch(kafka, database, ports, existing)
+    base = capture_base(kafka, database.key)
+    for name in names:
+        # All before one is claimed: who loses that one sees here which others go with it.
+        kind, place = ports[name].settings.connector, ports[name].table.description.place
+        capture = new_capture(kafka, kind, base, own, place)
+        await ports[name].ledger.claim_identity(_recorded_as(name, own), capture.recorded())
+    found: dict[str, Capture] = {}
+    epoch = own
+    for name in names:
+        ledger, collection = ports[name].ledger, ports[name].settings
+        if await ledger.identity(_recorded_as(name, epoch)) is None:
+            epoch = own
+        epoch = await ledger.claim(f"{SOURCE_EPOCH}.{name}", epoch)
+        given = await capture_of(ledger, kafka, name, collection)
+        if given is not None:
+            found[name] = given
+    return found
+
+
+def _recorded_as(name: str, epoch: int) -> str:
+    return f"{CAPTURE}.{name}.e{epoch}"
+
+
+def _together(new: Sequence[str], ports: Mapping[str, CollectionPorts], database: Database) -> list[list[str]]:
+    """Return the collections that share a connector: of one role, and filled in one way.
+
+    Those that a backfill fills are apart: a MariaDB connector knows no table that its snapshot leaves out.
+    """
+    found: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for name in new:
+        found[FILLS.index(ports[name].settings.fill), database.identities[name].role].append(name)
+    return [names for _, names in sorted(found.items())]
+
+
+async def next_epoch(
+    kafka: Kafka, database: Database, ports: Mapping[str, CollectionPorts], existing: Iterable[str]
+) -> int:
+    """Return a source epoch that was never used in a database nor given to anybody else, and record that it is used.
+
+    What is configured now says too little: collections that were removed have left connectors with finished snapshots,
+    and topics. Where the records of those that are left do not know them, the topics do.
+    """
+    base = capture_base(kafka, database.key)
+    used = [each.source_epoch for each in ports.values() if each.capture is not None]
+    used += [await each.ledger.recorded(f"{_HIGHEST}.{base}") or 0 for each in ports.values()]
+    used += [epoch_of_topic(kafka, base, topic) for topic in existing]
+    first, *others = (ports[name].ledger for name in sorted(ports))
+    await first.raise_to(f"{_HIGHEST}.{base}", max(used))
+    epoch = await first.advance(f"{_HIGHEST}.{base}")
+    for ledger in others:
+        await ledger.raise_to(f"{_HIGHEST}.{base}", epoch)
+    return epoch
+
+
+def conflicts(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Halt]:
+    """Return the collections that cannot be captured beside each other, or no longer from where they are."""
+    found: list[Halt] = []
+    for database in databases:
+        found += _copies(database) + _same_tables(collections, database)
+    found += _moved(collections)
+    return found + _same_topics(collections, databases)
+
+
+def _copies(database: Database) -> list[Halt]:
+    """A copy of a server has its identity: two that run cannot be told apart by what is recorded."""
+    first = next(iter(database.identities.values()))
+    said = "its address leads to a copy of the server of another collection: one of them must be left out"
+    return [
+        Halt(name, Reason.TABLE, said) for name, each in database.identities.items() if each.running != first.running
+    ]
+
+
+def _same_tables(collections: Mapping[str, CollectionPorts], database: Database) -> list[Halt]:
+    first: dict[str, str] = {}
+    found = []
+    for name in database.members:
+        place = collections[name].table.description.place
+        other = first.setdefault(place, name)
+        if other != name:
+            found.append(Halt(name, Reason.TABLE, f"the table {place} is that of the collection {other}"))
+    return found
+
+
+def _moved(collections: Mapping[str, CollectionPorts]) -> list[Halt]:
+    return [
+        Halt(name, Reason.TABLE_REPLACED, f"{ports.capture.table} is captured, the configuration means {place}")
+        for name, ports in collections.items()
+        if ports.capture is not None and (place := ports.table.description.place) != ports.capture.table
+    ]
+
+
+def _same_topics(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Halt]:
+    """Captures that began before names were made of identities may share a topic with another database's."""
+    keys = {name: each.key for each in databases for name in each.members}
+    places = {name: (key, collections[name].table.description.place) for name, key in keys.items()}
+    sharing: dict[str, list[str]] = defaultdict(list)
+    for name, ports in collections.items():
+        if ports.capture is not None and name in places:
+            sharing[ports.capture.topic].append(name)
+    return [
+        Halt(name, Reason.FOREIGN_CHANGE, f"the topic {topic} is also that of {', '.join(sorted({*names} - {name}))}")
+        for topic, names in sharing.items()
+        if len({places[name] for name in names}) > 1
+        for name in names
+    ]

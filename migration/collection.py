@@ -1,0 +1,263 @@
+"""Opens what the configured collections need and refuses to start on anything that would break the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from zlib import crc32
+
+from connectors.addresses import brokers_of, dsn_of
+from connectors.embedding.service import open_embedding
+from connectors.embedding.settings import EmbeddingSettings
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
+from connectors.kafka.admin import partition_counts
+from connectors.kafka.bus import AiokafkaBus
+from connectors.ports import Embedder, Ledger, LegacyTable, SearchBackend, Storage, VectorStore
+from connectors.qdrant import open_vector_store
+from connectors.sql.databases import LegacyConnector, open_legacy
+from domain.keys import FIRST_EPOCH
+from domain.legacy import waits_for_row
+from domain.phases import PHASES, PhaseRules
+from domain.quarantine import Halt, Reason
+from migration.epochs import EPOCH, Epochs, epochs_of, share
+from schemas.cloudevents import InvalidEvent
+from schemas.documents import DocumentResolved
+from schemas.settings import Collection, Kafka, Settings
+from topics.captures import Capture, earlier_capture
+from topics.catalogue import CATALOGUE, LOG
+from topics.provisioning import captured_table
+
+LOG_PARTITIONS = "documents.log.partitions"
+# Recorded for each collection, as `NAME.collection`; the names of its capture as `capture.NAME.eEPOCH`.
+SOURCE_EPOCH = "source_epoch"
+CAPTURE = "capture"
+HALTED = "halted"
+MODEL = "model"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPorts:
+    """One collection as the agents see it: its settings and what they may call for it.
+
+    `capture` is None for one that was never captured.
+    """
+
+    name: str
+    settings: Collection
+    table: LegacyTable
+    ledger: Ledger
+    vectors: VectorStore
+    embedder: Embedder
+    text_search: SearchBackend
+    vector_search: SearchBackend | None = None
+    capture: Capture | None = None
+
+    @property
+    def source_epoch(self) -> int:
+        """The source epoch in which it is captured."""
+        return self.capture.epoch if self.capture else 1
+
+    @property
+    def rules(self) -> PhaseRules:
+        """What the collection's phase allows."""
+        return PHASES[self.settings.phase]
+
+    def waits_for_row(self, event: DocumentResolved) -> bool:
+        """Say whether the outcome of an event in Qdrant is that of the row which follows its write."""
+        return waits_for_row(event, self.table.description, self.rules, self.embedder.dimension)
+
+
+Collections = Mapping[str, CollectionPorts]
+
+
+def collection_of(collections: Collections, name: str) -> CollectionPorts:
+    """Return a collection's ports. Raises InvalidEvent for a name that is not configured."""
+    try:
+        return collections[name]
+    except KeyError:
+        raise InvalidEvent(f"unknown collection {name!r}: it is not in the configuration") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Everything that agents and commands use; `close` gives it all back.
+
+    `halts` are the collections that were found stopped, or had to be. One whose Qdrant collection does not fit its
+    model is opened as in phase `off`. `away` are those that could not be opened, with what was seen of their databases.
+    """
+
+    settings: Settings
+    bus: AiokafkaBus
+    vectors: VectorStore
+    collections: dict[str, CollectionPorts]
+    epochs: Epochs
+    resources: AsyncExitStack
+    halts: dict[str, Halt] = field(default_factory=dict)
+    opener: Opener | None = None
+    away: dict[str, str] = field(default_factory=dict)
+
+    async def close(self) -> None:
+        """Close every connection and engine, the last opened first."""
+        await self.resources.aclose()
+
+
+@dataclass(slots=True)
+class Opener:
+    """Opens collections one by one: at the start, or later, when a database can be used again."""
+
+    settings: Settings
+    home: Path
+    progress: Progress
+    vectors: VectorStore
+    partitions: int
+    resources: AsyncExitStack
+    embedders: dict[tuple[str, int, int], Embedder] = field(default_factory=dict)
+
+    async def database(self, name: str) -> LegacyConnector:
+        """Open a collection's database, with crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
+        collection = self.settings.collections[name]
+        legacy = await open_legacy(name, collection, dsn_of(name, collection))
+        try:
+            await legacy.prepare()
+        except BaseException:
+            await legacy.close()
+            raise
+        self.resources.push_async_callback(legacy.close)
+        return legacy
+
+    async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, Halt | None]:
+        """Return what the agents use of a collection, and why it is stopped, if it is.
+
+        Raises Misconfigured where the log's number of partitions is not what it was, StoreUnavailable.
+        """
+        collection = self.settings.collections[name]
+        embedder = await self._embedder(collection)
+        await _check_partitions(legacy.ledger, self.partitions, name)
+        halt = await _halt(name, collection, legacy, self.vectors, embedder)
+        ports = CollectionPorts(
+            name,
+            collection if halt is None or halt.writes_qdrant else collection.model_copy(update={"phase": "off"}),
+            legacy.table,
+            legacy.ledger,
+            self.vectors,
+            embedder,
+            legacy.text_search,
+            legacy.vector_search,
+            await capture_of(legacy.ledger, self.settings.kafka, name, collection),
+        )
+        return ports, halt
+
+    async def _embedder(self, collection: Collection) -> Embedder:
+        key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
+        if key not in self.embedders:
+            wanted = EmbeddingSettings.of(self.settings.embedding, collection)
+            self.embedders[key] = await open_embedding(wanted, self.home / "models", self.progress)
+            self.resources.push_async_callback(self.embedders[key].close)
+        return self.embedders[key]
+
+
+async def open_all(settings: Settings, home: Path, progress: Progress, *, names: Sequence[str] | None = None) -> Opened:
+    """Open bus, stores and models of every configured collection.
+
+    With `names` only those are opened; one whose database cannot be used is left out, too, and is in `Opened.away` with
+    what was seen.
+
+    Raises Misconfigured where a table, a topic or the number of partitions is not what it was, StoreUnavailable where
+    one does not answer, or no database can be used.
+    """
+    if not settings.collections:
+        raise Misconfigured("no collection is configured")
+    async with AsyncExitStack() as resources:
+        bus = AiokafkaBus(settings.kafka)
+        resources.push_async_callback(bus.close)
+        await bus.open()
+        partitions = await _log_partitions(settings)
+        vectors = await open_vector_store(settings.qdrant, home)
+        resources.push_async_callback(vectors.close)
+        opener = Opener(settings, home, progress, vectors, partitions, resources)
+        opened = Opened(settings, bus, vectors, {}, Epochs(), resources, opener=opener)
+        # Together: one that is away takes its whole time limit.
+        wanted = list(settings.collections) if names is None else names
+        found = await asyncio.gather(*(opener.database(n) for n in wanted), return_exceptions=True)
+        for name, legacy in zip(wanted, found, strict=True):
+            if isinstance(legacy, CrossfadeError) and names is not None:
+                opened.away[name] = str(legacy)
+            elif isinstance(legacy, BaseException):
+                raise legacy
+            else:
+                ports, halt = await opener.collection(name, legacy)
+                opened.collections[name] = ports
+                opened = replace(opened, halts=opened.halts | ({} if halt is None else {name: halt}))
+        if not opened.collections:
+            raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in opened.away.items()))
+        opener.resources = resources.pop_all()
+        epochs = await epochs_of([ports.ledger for ports in opened.collections.values()])
+        await share(epochs, opened.collections)
+        return replace(opened, epochs=epochs, resources=opener.resources)
+
+
+async def capture_of(ledger: Ledger, kafka: Kafka, name: str, collection: Collection) -> Capture | None:
+    """Return the names under which a collection is captured, None for one that never was."""
+    epoch = await ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+    if epoch is None:
+        return None
+    recorded = await ledger.identity(f"{CAPTURE}.{name}.e{epoch}")
+    return Capture.of(recorded) if recorded else earlier_capture(kafka, collection, captured_table(collection), epoch)
+
+
+async def record_capture(ledger: Ledger, name: str, capture: Capture) -> None:
+    """Record the names under which a collection is captured from now on."""
+    # In this order: who reads the epoch reads its names, too.
+    await ledger.set_identity(f"{CAPTURE}.{name}.e{capture.epoch}", capture.recorded())
+    await ledger.record(f"{SOURCE_EPOCH}.{name}", capture.epoch)
+
+
+async def _halt(
+    name: str, collection: Collection, legacy: LegacyConnector, vectors: VectorStore, embedder: Embedder
+) -> Halt | None:
+    """Prepare a collection in Qdrant; return why it is stopped, where it was or where its points are of another model.
+
+    What is found here is recorded: changes that Qdrant misses from now on are not in it when the model is set back.
+    """
+    number = await legacy.ledger.recorded(f"{HALTED}.{name}") or 0
+    try:
+        storage = Storage(collection.quantization, collection.on_disk)
+        await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
+        fingerprint = crc32(embedder.model_key.encode())
+        if await legacy.ledger.claim(f"{MODEL}.{name}", fingerprint) != fingerprint:
+            if await vectors.count(name):
+                raise Misconfigured(f"not by {embedder.model_key}")
+            await legacy.ledger.record(f"{MODEL}.{name}", fingerprint)
+    except Misconfigured as error:
+        await legacy.ledger.record(f"{HALTED}.{name}", Reason.MODEL)
+        return Halt(name, Reason.MODEL, str(error))
+    return Halt(name, Reason(number)) if number else None
+
+
+async def _log_partitions(settings: Settings) -> int:
+    names = [topic.name for topic in CATALOGUE]
+    counts = await partition_counts(brokers_of(settings.kafka), names)
+    missing = [name for name in names if name not in counts]
+    if missing:
+        raise Misconfigured(f"topics are missing: {', '.join(missing)}; run: crossfade topics apply")
+    same = {topic.name: counts[topic.name] for topic in CATALOGUE if topic.partitions == "log"}
+    if len(set(same.values())) > 1:
+        raise Misconfigured(f"the working topics must have one number of partitions, they have {same}")
+    return counts[LOG]
+
+
+async def _check_partitions(ledger: Ledger, partitions: int, collection: str) -> None:
+    recorded = await ledger.recorded(LOG_PARTITIONS)
+    if recorded is None:
+        await ledger.record(EPOCH, FIRST_EPOCH)
+        await ledger.record(LOG_PARTITIONS, partitions)
+    elif recorded != partitions:
+        raise Misconfigured(
+            f"{LOG} has {partitions} partitions, the ledger of {collection!r} was written with {recorded}: "
+            "versions would go down. Restore the topic's number of partitions; where the topic was made again so, run: "
+            "crossfade topics adopt"
+        )

@@ -1,0 +1,108 @@
+"""What is known of one document, as values. Nothing is read here, and nothing concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from domain.keys import epoch_and_offset
+from domain.ledger import LedgerRow
+from domain.legacy import LegacyRow
+from domain.points import StoredChunk
+from domain.quarantine import Halt
+from schemas.queries import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the document log; `comes_to` is what the fold makes of it, where it is not folded yet."""
+
+    partition: int
+    offset: int
+    version: int
+    origin: str
+    deleted: bool
+    snapshot: bool
+    incomplete: bool
+    before_version: int | None
+    after_version: int | None
+    content_hash: str | None
+    written_at_ms: int
+    comes_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """The document's entries in its partition of the log, oldest first, and which part of it was read.
+
+    `entries` come from the offsets `first` to before `end`, and from single older ones that ledger or points name.
+    `cut` says why older or newer ones may be missing.
+    """
+
+    partition: int
+    entries: tuple[Entry, ...]
+    first: int
+    end: int
+    cut: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A record of the document that a role has not committed."""
+
+    role: str
+    topic: str
+    partition: int
+    offset: int
+    written_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter of the document, by its place in the dead-letter topic; `source` is the topic that it came from."""
+
+    source: str
+    partition: int
+    offset: int
+    stage: str
+    error: str
+    message: str
+    written_at_ms: int
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Row, ledger row and points, read one right after the other."""
+
+    row: LegacyRow | None = None
+    ledger: LedgerRow | None = None
+    points: tuple[StoredChunk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """All of it. `unread` names each place that could not be read and why; `cut` what was read in part only.
+
+    `model` is the CRC-32 of the model key that the collection's points must carry, None where none is recorded;
+    `brings` whether the table has a column of embeddings.
+    """
+
+    collection: str
+    id: str
+    phase: Phase
+    now_ms: int
+    stores: Stores = Stores()
+    halt: Halt | None = None
+    model: int | None = None
+    brings: bool = False
+    log: LogPart | None = None
+    waiting: tuple[Waiting, ...] = ()
+    letters: tuple[Letter, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
+    cut: Mapping[str, str] = field(default_factory=dict)
+
+
+def place_of(version: int | None) -> str:
+    """Return a version as people read it: partition epoch and offset, a dash for none."""
+    return "{}:{}".format(*epoch_and_offset(version)) if version else "-"

@@ -1,0 +1,189 @@
+"""Reads what is known of collections: databases, brokers and Kafka Connect, each on its own. Changes nothing.
+
+A part that does not answer is named with its error; what the others tell is there nevertheless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from connectors.addresses import brokers_of, connect_of, dsn_of
+from connectors.errors import CrossfadeError, Misconfigured, NotReady, TaskFailed
+from connectors.kafka.connect import ConnectClient
+from connectors.kafka.lag import KafkaLag, RoleLag, pipeline
+from connectors.ports import Ledger
+from connectors.sql.connector import LegacyConnector
+from connectors.sql.databases import open_legacy
+from domain.quarantine import Halt, Reason
+from domain.tasks import BACKFILL, PROOF
+from migration.capture.positions import CapturePlace, capture_place
+from migration.collection import HALTED, capture_of
+from migration.status import Backfill, Progress, Proof, backfill_of, proof_of
+from schemas.settings import Settings
+from topics.captures import Capture
+
+PART_S = 10.0
+_OWN_TABLES = "crossfade_"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """What the database of a collection tells."""
+
+    halt: Halt | None
+    capture: Capture | None
+    backfill: Backfill | None
+    proof: Proof | None
+
+
+async def recorded_halt(ledger: Ledger, name: str) -> Halt | None:
+    """Return why a collection is stopped as its database says, None for one in service."""
+    number = await ledger.recorded(f"{HALTED}.{name}") or 0
+    return Halt(name, Reason(number)) if number else None
+
+
+async def answered(work: Awaitable[T], limit_s: float = PART_S) -> tuple[T | None, str | None]:
+    """Return what a part answers, or why it does not."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await work, None
+    except TimeoutError:
+        return None, f"no answer within {limit_s:g} s"
+    except TaskFailed as error:
+        return None, f"{error.message} {error.hint}".strip()
+    except Misconfigured as error:
+        if _OWN_TABLES in str(error):
+            return None, "crossfade's own tables are not there: no worker has run for it yet"
+        return None, str(error)
+    except (CrossfadeError, OSError, ValueError) as error:
+        return None, str(error) or type(error).__name__
+
+
+class Databases:
+    """The collections' databases, opened when one is first asked; one that failed is opened anew."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: dict[str, LegacyConnector] = {}
+
+    async def ask(self, name: str, question: Callable[[LegacyConnector], Coroutine[Any, Any, T]]) -> T:
+        """Ask the database of a collection. Raises NotReady without an address, and as `open_legacy`."""
+        if name not in self._opened:
+            collection = self._settings.collections[name]
+            self._opened[name] = await open_legacy(name, collection, dsn_of(name, collection))
+        try:
+            return await question(self._opened[name])
+        except CrossfadeError:
+            await self._opened.pop(name).close()
+            raise
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        while self._opened:
+            _, legacy = self._opened.popitem()
+            await legacy.close()
+
+
+async def stops(settings: Settings) -> list[Progress]:
+    """Return of every configured collection whether it is stopped or not captured now, or what does not answer."""
+    observer = Observer(settings)
+    try:
+        return await observer.look(list(settings.collections), lag=False)
+    finally:
+        await observer.close()
+
+
+class Observer:
+    """Looks at collections as often as it is asked, over connections that it keeps; others may ask its `databases`."""
+
+    def __init__(self, settings: Settings, now_s: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._now_s = now_s
+        self.databases = Databases(settings)
+        self._lag: KafkaLag | None = None
+        self._connect: ConnectClient | None = None
+
+    async def look(self, names: Sequence[str], *, lag: bool = True) -> list[Progress]:
+        """Return what is known of the collections now; every part has ten seconds to answer.
+
+        Without `lag` the brokers are not asked.
+        """
+        asked = [answered(self.databases.ask(name, self._reading(name))) for name in names]
+        databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
+        captures = {name: found.capture if found else None for name, (found, _) in databases.items()}
+        topics = [capture.topic for capture in captures.values() if capture is not None]
+        (lags, no_lags), places = await asyncio.gather(answered(self._lags(topics, lag)), self._places(captures))
+        found = []
+        for name, (database, no_database) in databases.items():
+            progress = Progress(name, self._settings.collections[name].phase)
+            if database is not None:
+                told = (database.halt, database.backfill, database.proof)
+                progress = replace(progress, halt=told[0], backfill=told[1], proof=told[2])
+            place, no_place = places[name]
+            # Under which names it is captured is recorded in the database.
+            no_place = None if no_database is not None and captures[name] is None else no_place
+            missing = {"database": no_database, "kafka": no_lags, "capture": no_place}
+            found.append(
+                replace(
+                    progress,
+                    lags=None if lags is None else self._own(lags, captures[name]),
+                    capture=place,
+                    unanswered={part: said for part, said in missing.items() if said is not None},
+                )
+            )
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.databases.close()
+        if self._lag is not None:
+            await self._lag.close()
+        if self._connect is not None:
+            await self._connect.close()
+
+    def _reading(self, name: str) -> Callable[[LegacyConnector], Coroutine[Any, Any, _Database]]:
+        async def read(legacy: LegacyConnector) -> _Database:
+            halt = await recorded_halt(legacy.ledger, name)
+            capture = await capture_of(legacy.ledger, self._settings.kafka, name, self._settings.collections[name])
+            backfill, proof = await legacy.tasks.read(BACKFILL), await legacy.tasks.read(PROOF)
+            now_ms = round(self._now_s() * 1000)
+            return _Database(halt, capture, backfill_of(backfill, now_ms), proof_of(proof, now_ms))
+
+        return read
+
+    async def _lags(self, captured: Sequence[str], asked: bool) -> list[RoleLag] | None:
+        if not asked:
+            return None
+        if self._lag is None:
+            self._lag = KafkaLag(brokers_of(self._settings.kafka), pipeline(()))
+        lags = await self._lag.lags(captured)
+        if not lags:
+            raise NotReady("There are no topics yet: no worker has run.")
+        return lags
+
+    def _own(self, lags: Sequence[RoleLag], capture: Capture | None) -> tuple[RoleLag, ...]:
+        topic = capture.topic if capture else None
+        return tuple(lag for lag in lags if lag.role != "capture" or lag.topic == topic)
+
+    async def _places(self, captures: dict[str, Capture | None]) -> dict[str, tuple[CapturePlace | None, str | None]]:
+        """Ask for each connector once, however many collections it captures."""
+        asked: dict[str, tuple[str, Capture | None]] = {}
+        for name, capture in captures.items():
+            asked.setdefault(capture.connector if capture else "", (name, capture))
+        answers = await asyncio.gather(*(answered(self._place(name, capture)) for name, capture in asked.values()))
+        found = dict(zip(asked, answers, strict=True))
+        return {name: found[capture.connector if capture else ""] for name, capture in captures.items()}
+
+    async def _place(self, name: str, capture: Capture | None) -> CapturePlace:
+        collection = self._settings.collections[name]
+        if self._connect is None:
+            self._connect = ConnectClient(connect_of(self._settings.kafka))
+        dsn = dsn_of(name, collection)
+        if capture is None:
+            raise NotReady("It was never captured: no worker has run for it yet.")
+        return await capture_place(self._connect, collection.connector, dsn, capture)

@@ -1,0 +1,106 @@
+"""What the move of a collection to Qdrant still needs, step by step. Values only: nothing is read, and nothing done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from domain.legacy import Finding
+from domain.phases import PHASES
+from migration.status import Progress
+from schemas.settings import Fill
+
+StepName = Literal["configuration", "capture", "backfill", "proof"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a move; `mend` is what lets one that is blocked go on."""
+
+    name: StepName
+    state: Literal["done", "to do", "blocked"]
+    said: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a plan is made of: see `planning.facts_of`. `rows` is the database's estimate."""
+
+    progress: Progress
+    findings: Sequence[Finding]
+    fill: Fill
+    captured: bool
+    rows: int | None
+
+
+def steps(facts: Facts) -> list[Step]:
+    """Return the steps in their order, each by itself: one may be done though one before it is blocked now."""
+    return [_configuration(facts), _capture(facts), _backfill(facts), _proof(facts)]
+
+
+def blocked(plan: Sequence[Step]) -> Step | None:
+    """Return the first step that cannot be done as things are."""
+    return next((step for step in plan if step.state == "blocked"), None)
+
+
+def is_due(plan: Sequence[Step], name: StepName) -> bool:
+    """Say whether a step is to do."""
+    return any(step.name == name and step.state == "to do" for step in plan)
+
+
+def document_of(collection: str, plan: Sequence[Step]) -> dict[str, Any]:
+    """Return the plan of one collection for a JSON document."""
+    return {"collection": collection, "steps": [asdict(step) for step in plan]}
+
+
+def _configuration(facts: Facts) -> Step:
+    errors = [finding for finding in facts.findings if finding.level == "error"]
+    if not errors:
+        return Step("configuration", "done", "no mistake found")
+    more = f" (and {len(errors) - 1} more)" if errors[1:] else ""
+    return Step("configuration", "blocked", f"{errors[0].subject}: {errors[0].message}{more}", "crossfade config check")
+
+
+def _capture(facts: Facts) -> Step:
+    progress, name = facts.progress, facts.progress.collection
+    if progress.halt is not None:
+        return Step("capture", "blocked", f"stopped: {progress.halt.said}", progress.halt.mend)
+    if not PHASES[progress.phase].writes_qdrant:
+        mend = f'crossfade.toml: [collections.{name}] phase = "dual_write", and start the worker again'
+        return Step("capture", "blocked", f"in phase {progress.phase} no change is written to Qdrant", mend)
+    if not facts.captured:
+        return Step(
+            "capture", "blocked", "not captured yet: changes made meanwhile would be missed", "crossfade worker"
+        )
+    if progress.capture is not None and (progress.capture.failure or progress.capture.state != "RUNNING"):
+        return Step("capture", "blocked", f"the connector is {progress.capture.state.lower()}", "crossfade status")
+    return Step("capture", "done", "changes of the table are captured")
+
+
+def _backfill(facts: Facts) -> Step:
+    if facts.fill == "snapshot":
+        return Step("backfill", "done", "none is needed: capture's snapshot brings the rows")
+    about = "" if facts.rows is None else f"about {facts.rows:,} rows"
+    known = facts.progress.backfill
+    if known is None:
+        return Step("backfill", "to do", about)
+    state = known.state
+    if state.state == "done":
+        return Step("backfill", "done", f"{state.rows:,} rows, {state.points:,} points")
+    return Step("backfill", "to do", f"{state.state}: goes on after {state.rows:,} rows, {about}".rstrip(", "))
+
+
+def _proof(facts: Facts) -> Step:
+    known = facts.progress.proof
+    if known is None:
+        return Step("proof", "to do", "there is none yet")
+    backfill = facts.progress.backfill
+    filled_at_ms = 0 if backfill is None else backfill.state.finished_at_ms or backfill.state.updated_at_ms
+    state = known.state
+    if state.verdict != "equal" or state.state != "done":
+        return Step("proof", "to do", f"the last one says: {state.verdict}")
+    if (state.oldest_at_ms or 0) < filled_at_ms:
+        return Step("proof", "to do", "the last one is older than the backfill")
+    return Step("proof", "done", f"equal, {state.rows:,} rows; `crossfade verify --continuous` keeps it fresh")

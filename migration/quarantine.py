@@ -1,0 +1,163 @@
+"""Stopped collections, as this process and the legacy databases know them. Why one is stopped is decided elsewhere.
+
+The state is a number in each collection's `crossfade_meta`; what is recorded there by another process (a worker that
+stopped a collection, an operator who mended it) is noticed by `follow`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from connectors.errors import CrossfadeError
+from connectors.telemetry import Telemetry
+from domain.quarantine import Halt, Reason
+from migration.collection import HALTED, SOURCE_EPOCH, CollectionPorts, capture_of
+from migration.epochs import databases, found_replaced
+from schemas.settings import Collection, Kafka
+
+# Who says that a collection is away, where its table cannot be opened as it is now.
+LAYOUT = "layout"
+log = logging.getLogger("crossfade.collections")
+
+
+@dataclass(slots=True)
+class Halts:
+    """`collections` are changed in place: one that was captured anew has a higher source epoch, and one whose points
+    are of another model behaves as in phase `off`. `configured` are their settings as they were read. `replaced` are
+    topics of all collections that are not what they were: no role takes a record until they are adopted.
+    """
+
+    collections: MutableMapping[str, CollectionPorts]
+    telemetry: Telemetry
+    configured: Mapping[str, Collection] = field(default_factory=dict)
+    now: dict[str, Halt] = field(default_factory=dict)
+    kafka: Kafka = field(default_factory=Kafka)
+    _away: dict[str, set[str]] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
+
+    def of(self, name: str) -> Halt | None:
+        """Return why a collection is stopped, None for one in service."""
+        return self.now.get(name)
+
+    def known(self, halt: Halt) -> None:
+        """Note a stop that is not to be recorded: it is found again at every start, until it is mended."""
+        if self.now.get(halt.collection) != halt:
+            self._enter(halt)
+
+    async def halt(self, name: str, reason: Reason, detail: str) -> None:
+        """Stop a collection here and durably. Returns when it is recorded; raises StoreUnavailable."""
+        found, had = Halt(name, reason, detail), self.now.get(name)
+        if had is not None and not _gives_way(had, found):
+            return  # the first reason is the one to fix
+        if not found.passes and name in self.collections:
+            if found.of_capture and await self._was_recaptured(name):
+                return  # what was seen is of an epoch that another process has left; `follow` comes to that
+            # Recorded first: what is only known here would be forgotten with this process. One that is being opened is
+            # recorded when it is looked at next.
+            await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
+        self._enter(found)
+
+    async def _was_recaptured(self, name: str) -> bool:
+        """Say whether a collection has another source epoch by now: recorded before the connector of this one goes."""
+        ports = self.collections[name]
+        epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+        return epoch is not None and ports.capture is not None and epoch != ports.capture.epoch
+
+    def away(self, name: str, who: str, detail: str) -> None:
+        """Note that a store of a collection cannot be used, as `who` sees it; it passes when nobody sees that."""
+        self._away.setdefault(name, set()).add(who)
+        had, found = self.now.get(name), Halt(name, Reason.UNREACHABLE, detail)
+        if had is None or (had.reason is not found.reason and _gives_way(had, found)):
+            self._enter(found)
+
+    def back(self, name: str, who: str) -> None:
+        """End what `away` noted for the same `who`."""
+        left = self._away.get(name, set())
+        left.discard(who)
+        had = self.now.get(name)
+        if not left and had is not None and had.reason is Reason.UNREACHABLE:
+            self._leave(name)
+
+    def holds_capture(self, name: str) -> bool:
+        """Say whether captured changes wait, because the columns that they are of are not known now."""
+        return LAYOUT in self._away.get(name, ())
+
+    def noted_by(self, who: str) -> set[str]:
+        """Return the collections that are away as `who` sees it."""
+        return {name for name, those in self._away.items() if who in those}
+
+    def release(self, name: str) -> None:
+        """End a stop that passes, when its cause has gone; any other is left to what is recorded."""
+        if (found := self.now.get(name)) is not None and found.passes:
+            self._leave(name)
+
+    async def follow(self) -> bool:
+        """Read what is recorded; say whether anything changed. A database that does not answer changes nothing."""
+        # Together: one that is away takes its whole time limit.
+        changed = any(await asyncio.gather(*(self._follow_one(name) for name in list(self.collections))))
+        return await self._follow_topics() or changed
+
+    async def _follow_topics(self) -> bool:
+        """Read which topics were replaced. A database that is away is not waited for: it is adopted when it is back."""
+        found: set[str] = set()
+        answered = False
+        for ports, *_ in databases(self.collections):
+            with suppress(CrossfadeError):
+                found |= await found_replaced(ports.ledger)
+                answered = True
+        if not answered:
+            return False
+        changed, self.replaced = found != self.replaced, found
+        return changed
+
+    async def _follow_one(self, name: str) -> bool:
+        ports = self.collections[name]
+        try:
+            number = await ports.ledger.recorded(f"{HALTED}.{name}") or 0
+            epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+            capture = ports.capture
+            if epoch is not None and (capture is None or capture.epoch != epoch):
+                capture = await capture_of(ports.ledger, self.kafka, name, ports.settings)
+        except CrossfadeError:
+            return False
+        changed = capture != ports.capture
+        if changed:
+            self.collections[name] = replace(self.collections[name], capture=capture)
+        return self._follow(name, number) or changed
+
+    def _follow(self, name: str, number: int) -> bool:
+        had = self.now.get(name)
+        if had is not None and (had.reason == number or (had.passes and not number)):
+            return False
+        if number:
+            self._enter(Halt(name, Reason(number)))
+        elif had is not None:
+            self._leave(name)
+        return bool(number) or had is not None
+
+    def _enter(self, halt: Halt) -> None:
+        self.now[halt.collection] = halt
+        self._phase(halt.collection)
+        self.telemetry.stopped(halt.collection, halt.reason.name.lower())
+        log.error("collection %s is stopped: %s. To mend it: %s", halt.collection, halt.said, halt.mend)
+
+    def _leave(self, name: str) -> None:
+        del self.now[name]
+        self.telemetry.stopped(name, None)
+        self._phase(name)
+        log.warning("collection %s is active again", name)
+
+    def _phase(self, name: str) -> None:
+        settings, ports, halt = self.configured.get(name), self.collections.get(name), self.now.get(name)
+        if settings is not None and ports is not None:
+            phase = settings.phase if halt is None or halt.writes_qdrant else "off"
+            self.collections[name] = replace(ports, settings=settings.model_copy(update={"phase": phase}))
+
+
+def _gives_way(had: Halt, found: Halt) -> bool:
+    """Say whether a stop takes the place of another: one with a command that of one without, or of a recapture."""
+    return not found.passes and (had.passes or had.captures)

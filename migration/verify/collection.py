@@ -1,0 +1,111 @@
+"""Runs of the verifier from settings to results: opens one collection, does one round or many, and closes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from connectors.errors import TransientError
+from connectors.kafka.bus import AiokafkaBus
+from connectors.telemetry import Telemetry
+from domain.keys import FIRST_EPOCH
+from migration.capture.barrier import UnderWay
+from migration.context import HandlerContext, now_ms
+from migration.verify.digests import Records
+from migration.verify.ends import ends_of
+from migration.verify.publish import Teller
+from migration.verify.resample import collection_embedder
+from migration.verify.result import Bounds, Verification
+from migration.verify.rounds import AFTER_FAILURE_S, rounds
+from migration.verify.run import Progress, Way, verify
+from migration.verify.stores import Stores, check_log, open_stores
+from migration.verify.throttle import Throttle
+from schemas.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of a verification: see the options of `crossfade verify`. `cpu_share` is of one core."""
+
+    bounds: Bounds = field(default_factory=Bounds)
+    repair: bool = False
+    full: bool = False
+    restart: bool = False
+    cpu_share: float | None = None
+
+
+def _nothing(_: object) -> None:
+    """Leave progress untold."""
+
+
+@asynccontextmanager
+async def _opened(
+    settings: Settings, home: Path, name: str, wanted: Wanted, say: Callable[[str], None]
+) -> AsyncIterator[tuple[Stores, Way, Teller]]:
+    async with AsyncExitStack() as resources:
+        stores = await resources.enter_async_context(open_stores(settings, home, name))
+        under_way = await resources.enter_async_context(UnderWay(settings, name, stores.ledger))
+        bus = AiokafkaBus(settings.kafka)
+        resources.push_async_callback(bus.close)
+        ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
+        teller = Teller(
+            stores,
+            bus,
+            ctx,
+            repair=wanted.repair,
+            check_log=partial(check_log, settings, stores),
+            ends_of=partial(ends_of, settings, stores),
+        )
+        way = Way(
+            wanted.bounds,
+            under_way.passed,
+            now_ms,
+            Records.of(home, name, stores.checksums.columns) if stores.checksums else None,
+            partial(collection_embedder, settings, home, name, say),
+            full=wanted.full,
+            restart=wanted.restart,
+            continuous=wanted.cpu_share is not None,
+            throttle=Throttle(wanted.cpu_share),
+        )
+        yield stores, way, teller
+
+
+async def verify_collection(
+    settings: Settings,
+    home: Path,
+    name: str,
+    wanted: Wanted,
+    *,
+    say: Callable[[str], None] = _nothing,
+    progress: Progress = _nothing,
+) -> Verification:
+    """Verify one collection once; `progress` gets the result as it grows. Raises as `open_stores` and `verify` do."""
+    async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
+        return await verify(stores, way, teller, progress=progress)
+
+
+async def verify_rounds(
+    settings: Settings, home: Path, name: str, wanted: Wanted, *, most: int | None, say: Callable[[str], None]
+) -> AsyncIterator[Verification]:
+    """Verify one collection round after round, and yield the result of each; `most` None: without an end.
+
+    A round that fails because a store does not answer is yielded as unknown, and the next one begins after a pause.
+    """
+    number = 0
+    while most is None or number < most:
+        try:
+            async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
+                async for run in rounds(stores, way, teller, most=most, number=number + 1):
+                    number = run.round
+                    yield run
+        except TransientError as error:
+            if not number:
+                raise
+            # The columns changed, and the table or a store cannot be opened again now.
+            number += 1
+            yield Verification(name, number, now_ms(), now_ms(), unknown=1, errors=[str(error)])
+            await asyncio.sleep(AFTER_FAILURE_S)

@@ -1,0 +1,127 @@
+"""One look at some documents: rows against points and ledger, every payload and every vector. No second look here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from msgspec import structs
+
+from domain.comparison import Difference, LegacyFacts, compare, is_checked, points_digest, wrong_vectors
+from domain.ledger import LedgerRow
+from domain.legacy import LegacyRow
+from domain.points import StoredChunk, made_by, newest_version
+from migration.verify.stores import Stores
+from schemas.content import content_hash
+
+Points = Sequence[StoredChunk]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen of some documents: facts and points of each, and those that differ.
+
+    `unchecked` are equal as far as that can be told: their points carry no checksums.
+    """
+
+    facts: Mapping[str, LegacyFacts | None]
+    points: Mapping[str, Points]
+    differences: dict[str, Difference] = field(default_factory=dict)
+    unchecked: list[str] = field(default_factory=list)
+
+    @property
+    def visible(self) -> int:
+        """Number of visible points."""
+        return sum(not point.deleted for points in self.points.values() for point in points)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A document that differed at first sight, and what was seen of it, without its text and vectors."""
+
+    id: str
+    facts: LegacyFacts | None
+    digest: bytes
+    version: int
+
+
+def suspect(document_id: str, facts: LegacyFacts | None, points: Points) -> Suspect:
+    """Return what is kept of a document until its next look."""
+    return Suspect(document_id, small(facts), points_digest(points), newest_version(points))
+
+
+def small(facts: LegacyFacts | None) -> LegacyFacts | None:
+    """Return facts whose embedding is replaced by its hash."""
+    if facts is None or facts.given is None:
+        return facts
+    return structs.replace(facts, given=blake2b(facts.given, digest_size=16).digest())
+
+
+async def look(stores: Stores, ids: Sequence[str], rows: Mapping[str, LegacyRow]) -> Look:
+    """Compare documents, whose `rows` were read just now, with Qdrant. Raises StoreUnavailable, TransientError."""
+    stored = await stores.vectors.stored(stores.name, ids, content=True)
+    ledger = await stores.ledger.read(ids)
+    facts = {i: facts_of(rows.get(i), ledger.get(i), stores) for i in ids}
+    seen = Look(facts, stored)
+    for document_id in ids:
+        difference = compare(document_id, facts[document_id], stored.get(document_id, ()), model=stores.model)
+        if difference is not None:
+            seen.differences[document_id] = difference
+        elif not is_checked(stored.get(document_id, ())):
+            seen.unchecked.append(document_id)
+    seen.differences.update(_by_vector(stores, seen))
+    return seen
+
+
+async def look_locked(stores: Stores, ids: Sequence[str]) -> Look:
+    """Look at documents with a lock that waits for transactions still ending."""
+    return await look(stores, ids, await stores.table.rows(ids))
+
+
+def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Stores) -> LegacyFacts | None:
+    """Return what the legacy store says of a document, None where it has no row."""
+    if row is None:
+        return None
+    content, given = row.content, row.content.embedding
+    return LegacyFacts(
+        row.version,
+        content_hash(content),
+        ledger.chunk_count if ledger else None,
+        ledger.vector_version if ledger else None,
+        content.tenant,
+        content.metadata,
+        given if given is not None and len(given) == 4 * stores.dimension else None,
+        content.refusal(stores.max_text_bytes),
+    )
+
+
+def _by_vector(stores: Stores, seen: Look) -> dict[str, Difference]:
+    """Return the documents that differ by a vector, of those that do not differ otherwise."""
+    whose: list[str] = []
+    points: list[StoredChunk] = []
+    given: list[bytes | None] = []
+    found: dict[str, Difference] = {}
+    keeps_given = stores.description.embedding is not None
+    for document_id, stored in seen.points.items():
+        facts = seen.facts[document_id]
+        if facts is None or document_id in seen.differences:
+            continue
+        for point in stored:
+            if point.deleted:
+                continue
+            if keeps_given and (facts.given is None) != (point.model == made_by(point.model)):
+                what = "computed, the row brings one" if facts.given else "given, the row brings none"
+                found[document_id] = _difference(seen, document_id, f"wrong vector: {what}")
+            whose.append(document_id)
+            points.append(point)
+            given.append(facts.given)
+    for n in wrong_vectors(points, given, stores.dimension):
+        found.setdefault(whose[n], _difference(seen, whose[n], "wrong vector"))
+    return found
+
+
+def _difference(seen: Look, document_id: str, detail: str) -> Difference:
+    facts = seen.facts[document_id]
+    version = max(point.version for point in seen.points[document_id] if not point.deleted)
+    return Difference(document_id, "stale", detail, facts.version if facts else None, version)

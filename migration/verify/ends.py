@@ -1,0 +1,46 @@
+"""Where the topics and the database's log end now: what a repair holds a ledger row against."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from connectors.addresses import brokers_of
+from connectors.errors import Misconfigured
+from connectors.kafka.headers import partition_of
+from connectors.kafka.tail import end_offsets
+from domain.keys import document_key, version_of
+from domain.repair import Ends
+from migration.capture.positions import log_end
+from migration.collection import capture_of
+from migration.epochs import epochs_of
+from migration.verify.stores import Stores
+from schemas.documents import Position
+from schemas.settings import Settings
+from topics.catalogue import LOG, SUBMITTED
+
+
+async def ends_of(settings: Settings, stores: Stores, ids: Collection[str]) -> dict[str, Ends]:
+    """Return the ends for each document. Raises StoreUnavailable, Misconfigured where a topic is missing."""
+    offsets = await end_offsets(brokers_of(settings.kafka), [LOG, SUBMITTED])
+    log = offsets[LOG]
+    epochs = await epochs_of([stores.ledger])
+    position = await _position(settings, stores)
+    submitted = offsets[SUBMITTED]
+    newest = {one: _newest(stores.name, one, epochs.version, log) for one in ids}
+    return {one: Ends(newest[one], position, submitted, epochs.producer) for one in ids}
+
+
+def _newest(collection: str, document_id: str, epoch: int, log: dict[int, int]) -> int:
+    end = log[partition_of(document_key(collection, document_id).encode(), len(log))]
+    return version_of(epoch, end) - 1
+
+
+async def _position(settings: Settings, stores: Stores) -> Position:
+    collection = settings.collections[stores.name]
+    capture = await capture_of(stores.ledger, settings.kafka, stores.name, collection)
+    if capture is None:
+        return ()
+    try:
+        return await log_end(collection.connector, collection.dsn or "", capture)
+    except Misconfigured:  # the role may not ask, so positions are believed
+        return ()

@@ -1,0 +1,123 @@
+"""The ledger's part of a repair: what cannot be is put back, and waits that nothing will end are ended.
+
+The order of reading is the proof. Rows and points are read first and the ends of the topics and of the database's log
+after them: what lies beyond an end was not written by crossfade. A wait is seen before everything under way has passed
+and again after it: what it waits for is captured, or was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+
+from domain.fold import LedgerState
+from domain.keys import each_packed, packed_id, point_id
+from domain.ledger import LedgerRow
+from domain.points import StoredChunk, tombstones_for
+from domain.repair import Ends, evidence_of, impossible_versions
+from migration.verify.stores import Stores
+from migration.witnesses import forget_witnesses
+from schemas.documents import Evidence
+
+EndsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Ends]]]
+"""Returns for each document where the topics and the database's log end now. Raises StoreUnavailable, Misconfigured."""
+Waits = Mapping[str, int]
+"""By document the producer's version that its ledger row waited for, when that was seen."""
+_PAGE = 1000
+_MOST_CHUNKS = 100_000
+_CHUNKS = 8  # whose points are looked up by their ids, also where none names the document any more
+
+
+async def waits(stores: Stores, ids: Collection[str]) -> dict[str, int]:
+    """Return for which version the documents wait, of those that do."""
+    rows = await stores.ledger.read(list(ids))
+    return {one: row.state.written for one, row in rows.items() if _waits(row.state)}
+
+
+async def put_back(stores: Stores, ids: Sequence[str], ends_of: EndsOf, waited: Waits) -> dict[str, Evidence | None]:
+    """Put back what no history brings about; return what the refresh of each document is to say of its ledger row."""
+    rows = await stores.ledger.read(ids)
+    named = await stores.vectors.stored(stores.name, ids)
+    own = {one: packed_ids(stores.name, one, rows.get(one), named.get(one, ())) for one in ids}
+    held = await stores.vectors.points(stores.name, b"".join(own.values()))
+    ends = await ends_of(ids)
+    misplaced = [one for one in ids if len(named.get(one, ())) > len(held.get(one, ()))]
+    removed = list(dict.fromkeys([*misplaced, *_strange(ids, held, ends)]))
+    await forget_witnesses(stores.ledger, stores.name, {point for one in removed for point in each_packed(own[one])})
+    for one in removed:
+        await stores.vectors.forget(stores.name, one, own[one], ends[one].newest)
+    evidence: dict[str, Evidence | None] = {}
+    for one, row in rows.items():
+        impossible = impossible_versions(row, ends[one])
+        if impossible:
+            table = await stores.table.rows([one])
+            version = table[one].version if one in table else None
+            await stores.ledger.put_back(one, impossible_versions(row, ends[one], version))
+        evidence[one] = evidence_of(row, ends[one], waited.get(one))
+    return evidence
+
+
+async def unsound(stores: Stores, ends_of: EndsOf, passed: Callable[[], Awaitable[bool]]) -> dict[str, int]:
+    """Return the documents whose ledger rows or tombstones would lead a later change astray, and what they waited for.
+
+    Rows that hold what cannot be, waits that are still there when everything under way has `passed`, and rows in the
+    table of documents that count as removed. Of documents without visible points, which no comparison looks at, also
+    tombstones of versions that cannot be.
+    """
+    found: dict[str, int] = {}
+    waiting: dict[str, LedgerState] = {}
+    async for rows in _pages(stores):
+        gone = [one for one, row in rows.items() if not row.chunk_count]
+        held = await stores.vectors.stored(stores.name, gone) if gone else {}
+        ends = await ends_of(rows)
+        strange = {*_strange(gone, held, ends)}
+        removed = [one for one, row in rows.items() if row.state.removed]
+        present = await stores.table.existing(removed) if removed else set()
+        for one, row in rows.items():
+            if one in strange or impossible_versions(row, ends[one]) or evidence_of(row, ends[one]) is not None:
+                found[one] = row.state.written
+            elif row.state.pending or row.state.refresh or one in present:
+                waiting[one] = row.state
+    if waiting and await passed():
+        for part in _parts(list(waiting)):
+            again = await stores.ledger.read(part)
+            found |= {one: row.state.written for one, row in again.items() if _is_stuck(waiting[one], row.state)}
+    return found
+
+
+def packed_ids(collection: str, document_id: str, row: LedgerRow | None, named: Sequence[StoredChunk]) -> bytes:
+    """Return the ids of the points that a document may have, as far as its ledger row and its points tell."""
+    ended = max((*tombstones_for(0, named), row.chunk_count or 0 if row else 0))
+    chunks = min(max(_CHUNKS, ended + 1), _MOST_CHUNKS)
+    return b"".join(packed_id(point_id(collection, document_id, number)) for number in range(chunks))
+
+
+def _strange(ids: Sequence[str], held: Mapping[str, Sequence[StoredChunk]], ends: Mapping[str, Ends]) -> Sequence[str]:
+    """Return the documents with points of versions that crossfade cannot have written.
+
+    A point that names another document may be of any of them.
+    """
+    known = dict.fromkeys(ids)
+    newest = max((found.newest for found in ends.values()), default=0)
+    if any(not 0 <= p.version <= newest for name, points in held.items() if name not in known for p in points):
+        return ids
+    return [one for one in ids if any(not 0 <= p.version <= ends[one].newest for p in held.get(one, ()))]
+
+
+def _is_stuck(before: LedgerState, now: LedgerState) -> bool:
+    flags = (before.written, before.pending, before.removed, before.refresh)
+    return flags == (now.written, now.pending, now.removed, now.refresh)
+
+
+def _waits(state: LedgerState) -> bool:
+    return state.pending or state.removed
+
+
+async def _pages(stores: Stores) -> AsyncIterator[dict[str, LedgerRow]]:
+    after = ""
+    while rows := await stores.ledger.page(after, _PAGE):
+        yield rows
+        after = max(rows, key=lambda one: one.encode())
+
+
+def _parts(ids: list[str]) -> list[list[str]]:
+    return [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]

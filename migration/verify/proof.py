@@ -1,0 +1,132 @@
+"""The proof as it is kept: each range's verdict and time in the task store, so that a killed run goes on where it was.
+
+A range is kept under its number; ranges follow each other by their bounds, from the beginning of the table to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from connectors.failpoints import passing
+from connectors.ports import TaskStore
+from domain.tasks import HEADER, PROOF, ProofState, RangeProof
+from migration.verify.ranges import Range
+from migration.verify.result import Verification
+
+_SAVE_EVERY_MS = 1000
+ONE_ROUND: Mapping[str, bool | str] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class Proof:
+    """What is proved of a collection. Without a task store nothing outlives the process."""
+
+    tasks: TaskStore | None
+    state: ProofState | None = None
+    ranges: dict[int, RangeProof] = field(default_factory=dict)
+    _unsaved: set[int] = field(default_factory=set)
+    _saved_at_ms: int = 0
+
+    @classmethod
+    async def read(cls, tasks: TaskStore | None) -> Proof:
+        """Return what is stored; what cannot be read any more counts as absent."""
+        proof = cls(tasks)
+        parts = await tasks.read(PROOF) if tasks is not None else {}
+        try:
+            if HEADER in parts:
+                proof.state = ProofState.model_validate_json(parts[HEADER])
+            proof.ranges = {n: RangeProof.model_validate_json(part) for n, part in parts.items() if n > HEADER}
+        except ValueError:
+            return cls(tasks)
+        return proof
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last run did not come to its end."""
+        return self.state is not None and self.state.state != "done"
+
+    @property
+    def highest(self) -> int:
+        """The highest number of a range."""
+        return max(self.ranges, default=HEADER)
+
+    def chain(self) -> list[Range]:
+        """Return the ranges in the order of the key, from the beginning on, as far as they follow each other."""
+        following = {proof.after: Range(n, proof.after, proof.upto) for n, proof in sorted(self.ranges.items())}
+        return list(_followed(following))
+
+    def proved_since(self, number: int, since_ms: int) -> RangeProof | None:
+        """Return a range that a run begun then has proved equal, None where it has not."""
+        proof = self.ranges.get(number)
+        return proof if proof and proof.verdict == "equal" and proof.proved_at_ms >= since_ms else None
+
+    async def prune(self) -> None:
+        """Forget ranges that do not follow from the beginning: a kill may come between the parts of a divided one."""
+        kept = {rng.number: self.ranges[rng.number] for rng in self.chain()}
+        if len(kept) < len(self.ranges) and self.tasks is not None and self.state is not None:
+            await self.tasks.clear(PROOF)
+            parts = {HEADER: self.state.model_dump_json().encode()}
+            await self.tasks.save(PROOF, parts | {n: one.model_dump_json().encode() for n, one in kept.items()})
+        self.ranges = kept
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        self.state, self.ranges = None, {}
+        self._unsaved.clear()
+        if self.tasks is not None:
+            await self.tasks.clear(PROOF)
+
+    def keep(self, number: int, proof: RangeProof) -> None:
+        """Note a range; it is stored with the next `save`."""
+        self.ranges[number] = proof
+        self._unsaved.add(number)
+
+    async def save(
+        self,
+        run: Verification,
+        now_ms: int,
+        *,
+        state: str = "running",
+        error: str | None = None,
+        kind: Mapping[str, bool | str] = ONE_ROUND,
+    ) -> None:
+        """Store the ranges that changed, and the state of the whole; while it runs, once a second at most."""
+        if state == "running" and now_ms - self._saved_at_ms < _SAVE_EVERY_MS:
+            return
+        self._saved_at_ms = now_ms
+        oldest = run.found and (self.state.oldest_difference_at_ms if self.state else None)
+        times = [proof.proved_at_ms for proof in self.ranges.values()]
+        self.state = ProofState.model_validate(
+            {
+                "state": state,
+                "verdict": run.verdict if state == "done" else (self.state.verdict if self.state else "unknown"),
+                "started_at_ms": run.started_at_ms,
+                "updated_at_ms": now_ms,
+                "finished_at_ms": now_ms if state != "running" else None,
+                "oldest_at_ms": min(times, default=None),
+                "rows": run.legacy_documents,
+                "points": run.points,
+                "differences": dict(run.kinds),
+                "oldest_difference_at_ms": (oldest or now_ms) if run.found else None,
+                "pending": run.pending,
+                "unknown": run.unknown,
+                "round": run.round,
+                "error": error,
+                **kind,
+            }
+        )
+        if self.tasks is None:
+            return
+        parts = {n: self.ranges[n].model_dump_json().encode() for n in self._unsaved}
+        self._unsaved.clear()
+        await self.tasks.save(PROOF, {**parts, HEADER: self.state.model_dump_json().encode()})
+        passing("verify.after_save")
+
+
+def _followed(following: dict[str | None, Range]) -> Iterator[Range]:
+    found = following.pop(None, None)
+    while found is not None:
+        yield found
+        found = following.pop(found.upto, None) if found.upto is not None else None

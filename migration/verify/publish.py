@@ -1,0 +1,106 @@
+"""What is done about confirmed differences: each is published, and on request repaired through a refresh entry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import MappingProxyType
+
+from connectors.failpoints import passing
+from connectors.ports import Bus
+from domain.comparison import Difference
+from domain.keys import document_key
+from migration.context import HandlerContext
+from migration.refresh import append_refreshes
+from migration.verify.ledger_audit import EndsOf, Waits, put_back
+from migration.verify.stores import Stores
+from schemas.cloudevents import encode
+from schemas.documents import DifferenceFound, DifferenceRepaired
+from topics.catalogue import DIFFERENCES
+
+SOURCE = "crossfade/verifier"
+_PAGE = 500
+NO_WAITS: Waits = MappingProxyType({})
+
+
+async def nothing_to_check() -> None:
+    """Stand for the check of the log where it cannot have changed."""
+
+
+class Teller:
+    """Publishes, and with `repair` appends refresh entries; `check_log` is asked once, before the first of those.
+
+    Without `ends_of` nothing can be proved of a ledger row, and it is left as it is.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        bus: Bus,
+        ctx: HandlerContext,
+        *,
+        repair: bool,
+        check_log: Callable[[], Awaitable[None]] = nothing_to_check,
+        ends_of: EndsOf | None = None,
+    ) -> None:
+        self._stores, self._bus, self._ctx = stores, bus, ctx
+        self.ends_of = ends_of
+        self.repair = repair
+        self._check_log = check_log
+        self._checked = False
+
+    async def tell(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> int:
+        """Publish differences; return for how many a refresh was appended. Raises StoreUnavailable, Misconfigured."""
+        repaired = 0
+        for start in range(0, len(differences), _PAGE):
+            page = differences[start : start + _PAGE]
+            ids = [difference.id for difference in page if difference.repairable]
+            repaired += await self.refresh(ids, waited)
+            passing("verify.before_told")
+            await self._publish(page)
+        return repaired
+
+    async def refresh(self, ids: Sequence[str], waited: Waits = NO_WAITS) -> int:
+        """Append a refresh for each document where repair is wanted; return how many.
+
+        `waited` are the producers' versions whose wait it ends, if they are still waited for.
+        """
+        if not self.repair:
+            return 0
+        if not self._checked:
+            await self._check_log()
+            self._checked = True
+        for start in range(0, len(ids), _PAGE):
+            page = ids[start : start + _PAGE]
+            evidence = await put_back(self._stores, page, self.ends_of, waited) if self.ends_of else None
+            await append_refreshes(self._stores, page, bus=self._bus, ctx=self._ctx, source=SOURCE, evidence=evidence)
+        return len(ids)
+
+    async def _publish(self, differences: Sequence[Difference]) -> None:
+        name = self._stores.name
+        events: list[DifferenceFound | DifferenceRepaired] = [
+            DifferenceFound(
+                collection=name,
+                id=d.id,
+                kind=d.kind,
+                detail=d.detail,
+                legacy_version=d.legacy_version,
+                vector_version=d.vector_version,
+            )
+            for d in differences
+        ]
+        if self.repair:
+            events += [DifferenceRepaired(collection=name, id=d.id, kind=d.kind) for d in differences if d.repairable]
+        now = self._ctx.clock()
+        await self._bus.publish(
+            [
+                encode(
+                    event,
+                    topic=DIFFERENCES,
+                    key=document_key(name, event.id),
+                    event_id=f"{event.ce_type}/{document_key(name, event.id)}/{now}",
+                    source=SOURCE,
+                    time_ms=now,
+                )
+                for event in events
+            ]
+        )

@@ -1,0 +1,235 @@
+"""Verifies one key range of the table: by the checksums of its last proof where nothing changed, else row by row.
+
+Checksums are taken before rows are read: a row that changes in between is read as it is then, and makes the next
+checksum another one. The other way round, a change could hide behind its own checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
+
+from connectors.failpoints import passing
+from connectors.sql.checksums import rows_counted
+from domain.comparison import checksum_of, is_checked, points_digest, wrong_vectors
+from domain.keys import point_hash
+from domain.legacy import LegacyRow
+from domain.points import made_by
+from migration.coverage import passed_over
+from migration.verify.compare import Look, Points, Suspect, look, suspect
+from migration.verify.digests import Part, Records
+from migration.verify.result import Bounds
+from migration.verify.stores import Stores
+from migration.verify.throttle import Pages, Throttle
+
+PART_ROWS = 400
+_CUT = 2
+_ROW_BYTES = 200
+_OFFERED = 20
+_UNPROVED = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The rows after the key `after`, up to and with `upto` (None: from the beginning, to the end)."""
+
+    number: int
+    after: str | None
+    upto: str | None
+
+
+@dataclass(slots=True)
+class Walked:
+    """What one look at a range saw. `offered` are some equal documents with computed vectors, for the sample.
+
+    `unread` rows are in the range, but neither its pages nor their ids brought them.
+    `rest` is what was cut off because the range had grown. `beginnings` and `others` are the hashes of all points of
+    the rows, those apart with which a visible document begins.
+    """
+
+    range: Range
+    rows: int = 0
+    rows_read: int = 0
+    points: int = 0
+    beginnings: list[bytes] = field(default_factory=list)
+    others: list[bytes] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    unread: int = 0
+    offered: list[str] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    rest: tuple[str, str | None] | None = None
+
+    @property
+    def checksum(self) -> str | None:
+        """What stands for the checksums of its parts, None where one is not known."""
+        sums = [part.checksum for part in self.parts]
+        return blake2b("".join(sums).encode(), digest_size=16).hexdigest() if sums and all(sums) else None
+
+
+class Walk:
+    """Looks at ranges of one collection. `full` reads every row, whatever its checksum is."""
+
+    def __init__(
+        self, stores: Stores, bounds: Bounds, records: Records | None, throttle: Throttle, *, full: bool
+    ) -> None:
+        self._stores, self._bounds, self._records, self._throttle = stores, bounds, records, throttle
+        self._full = full
+        self._first = Pages().limit
+
+    async def look_at(self, rng: Range) -> Walked:
+        """Look at a range once. Raises StoreUnavailable, TransientError with nothing half counted."""
+        seen = Walked(rng)
+        known = self._records.read(rng.number, rng.after, rng.upto) if self._records else None
+        for part in known or [Part(rng.after, rng.upto, "", [], b"")]:
+            async for bounds, checksum, unchanged in self._pieces(part):
+                if unchanged:
+                    await self._by_digest(part, seen)
+                else:
+                    await self._by_rows(bounds, checksum, seen)
+                if seen.rest is not None:
+                    return seen
+        return seen
+
+    async def _pieces(self, part: Part) -> AsyncIterator[tuple[tuple[str | None, str | None], str, bool]]:
+        """Yield a part whole, or in pieces of some hundred rows where it changed: bounds, checksum, whether it is the
+        same as at the last proof.
+        """
+        whole = (part.after, part.upto)
+        if self._records is None or self._stores.checksums is None:
+            yield whole, "", False
+            return
+        (checksum,) = await self._stores.checksums.of_ranges([whole])
+        known = bool(part.checksum) and rows_counted(checksum) == len(part.ids)
+        same = known and checksum == part.checksum and not self._full
+        if same or len(part.ids) <= _CUT * PART_ROWS:
+            yield whole, checksum, same
+            return
+        cuts = [part.after, *part.ids[PART_ROWS - 1 : -PART_ROWS : PART_ROWS], part.upto]
+        pieces = list(pairwise(cuts))
+        for piece, own in zip(pieces, await self._stores.checksums.of_ranges(pieces), strict=True):
+            yield piece, own, False
+
+    async def _by_rows(self, bounds: tuple[str | None, str | None], checksum: str, seen: Walked) -> None:
+        after, upto = begun, end = bounds
+        rows_before = seen.rows
+        counted = rows_counted(checksum) if checksum else await self._stores.bulk.count(begun, end)
+        ids: dict[str, bytes] = {}
+        pages, more = Pages(self._bounds.page, self._first), True
+        while more:
+            limit = pages.limit
+            rows = await self._stores.bulk.scan_range(after, upto, limit)
+            fresh = {row.id: row for row in rows if row.id not in ids}
+            if not fresh:
+                break
+            passing("verify.after_rows")
+            found = await look(self._stores, list(fresh), fresh)
+            pages.saw(len(rows), sum(map(_size, rows)))
+            self._first = pages.next_first
+            self._count(found, list(fresh), seen)
+            seen.rows_read += len(fresh)
+            ids |= {i: _digest(found, i) for i in fresh}
+            after = rows[-1].id
+            more = len(rows) == limit and after != upto
+            await self._throttle.pause()
+            if more and seen.rows - rows_before >= _CUT * self._bounds.range_rows:
+                seen.range = Range(seen.range.number, seen.range.after, after)
+                seen.rest = (after, upto)
+                end, checksum = after, ""  # of more rows than these
+                counted = await self._stores.bulk.count(begun, end)
+                break
+        if len(ids) != counted and await self._missed((begun, end), ids, counted, seen):
+            checksum = ""
+        seen.parts.append(Part(begun, end, checksum, list(ids), b"".join(ids.values())))
+
+    async def _missed(
+        self, bounds: tuple[str | None, str | None], ids: Mapping[str, bytes], counted: int, seen: Walked
+    ) -> bool:
+        """Look at rows of a range that its pages did not bring, by their ids; say whether there are any.
+
+        Rows that came in behind the reading are among them. Those that no way of reading brings are unread, and so are
+        those that an order which is not the one of the comparisons passes over.
+        """
+        bulk = self._stores.bulk
+        missed = [one for one in await bulk.ids(*bounds) if one not in ids]
+        for start in range(0, len(missed), self._bounds.page):
+            page = missed[start : start + self._bounds.page]
+            rows = await self._stores.table.rows(page)
+            self._count(await look(self._stores, list(rows), rows), list(rows), seen)
+            seen.rows_read += len(rows)
+            lost = {*page} - {*rows}
+            if lost:
+                seen.unread += len(lost.intersection(await bulk.ids(*bounds)))
+        if missed and not seen.unread and len(ids) < counted:
+            seen.unread += await passed_over(bulk, *bounds)
+        return bool(missed)
+
+    async def _by_digest(self, part: Part, seen: Walked) -> None:
+        """Compare the points of a part whose rows are those of its last proof; look closely at what is not the same."""
+        pages = Pages(self._bounds.page, self._first)
+        digests: list[bytes] = []
+        for some in _paged(part.pairs(), pages):
+            ids = [name for name, _ in some]
+            stored = await self._stores.vectors.stored(self._stores.name, ids, content=True)
+            doubtful = self._changed(some, stored)
+            pages.saw(len(ids), sum(len(p.text or "") + len(p.vector or b"") for ps in stored.values() for p in ps))
+            close = Look({}, {i: points for i, points in stored.items() if i not in doubtful})
+            if doubtful:
+                seen.rows_read += len(doubtful)
+                looked = await look(self._stores, doubtful, await self._stores.table.rows(doubtful))
+                close = Look(looked.facts, {**close.points, **looked.points}, looked.differences, looked.unchecked)
+            self._count(close, ids, seen)
+            digests += [_digest(close, i) if i in doubtful else digest for i, digest in some]
+            await self._throttle.pause()
+        seen.parts.append(Part(part.after, part.upto, part.checksum, part.ids, b"".join(digests)))
+
+    def _changed(self, some: Sequence[tuple[str, bytes]], stored: Mapping[str, Points]) -> list[str]:
+        """Return the documents whose points are not those of the last proof, or not what their checksums say."""
+        changed = {
+            i
+            for i, digest in some
+            if points_digest(stored.get(i, ())) != digest
+            or any(not p.deleted and p.checksum != checksum_of(i, p) for p in stored.get(i, ()))
+            or not is_checked(stored.get(i, ()))
+        }
+        same = [(i, p) for i, ps in stored.items() if i not in changed for p in ps if not p.deleted]
+        wrong = wrong_vectors([p for _, p in same], [None] * len(same), self._stores.dimension)
+        changed |= {same[n][0] for n in wrong}
+        return [i for i, _ in some if i in changed]
+
+    def _count(self, found: Look, page: Sequence[str], seen: Walked) -> None:
+        seen.rows += len(page)
+        seen.points += found.visible
+        seen.unchecked += found.unchecked
+        for i in page:
+            points = found.points.get(i, ())
+            for point in points:
+                hashes = seen.beginnings if point.begins else seen.others
+                hashes.append(point_hash(self._stores.name, i, point.chunk))
+            if i in found.differences:
+                seen.suspects.append(suspect(i, found.facts.get(i), points))
+        for i in page[:: max(1, len(page) // _OFFERED)]:
+            points = found.points.get(i, ())
+            computed = all(p.deleted or p.model == made_by(p.model) for p in points)
+            if points and computed and i not in found.differences:
+                seen.offered.append(i)
+
+
+def _digest(found: Look, document_id: str) -> bytes:
+    """Return the digest of a document's points, one that no points have where they are not proved equal."""
+    proved = document_id not in found.differences
+    return points_digest(found.points.get(document_id, ())) if proved else _UNPROVED
+
+
+def _size(row: LegacyRow) -> int:
+    content = row.content
+    return _ROW_BYTES + sum(len(text) for text in content.text.values() if text) + len(content.embedding or b"")
+
+
+def _paged(pairs: Sequence[tuple[str, bytes]], pages: Pages) -> Iterator[Sequence[tuple[str, bytes]]]:
+    at = 0
+    while at < len(pairs):
+        yield pairs[at : (end := at + pages.limit)]
+        at = end

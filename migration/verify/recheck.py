@@ -1,0 +1,137 @@
+"""The second look: what differs is *pending* until all that was under way has passed, and *different* only after that.
+
+A document counts as different when it was seen in the same state, row and points, before and after everything under way
+had passed. One whose points follow its row (they show a state that the row had at an earlier look, or were written anew
+while the row moved on) is not different: its changes arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from connectors.errors import TransientError
+from domain.comparison import Difference, LegacyFacts, compare, points_digest
+from domain.points import newest_version
+from migration.verify.compare import Look, Points, Suspect, look_locked, small
+from migration.verify.ledger_audit import Waits, waits
+from migration.verify.result import Bounds
+from migration.verify.stores import Stores
+
+Barrier = Callable[[float], Awaitable[bool]]
+"""Returns True when all that was under way has passed, False where that took longer than the given seconds."""
+_PAGE = 200
+_STATES = 8
+_BLOCKED_S = 1.0
+_PAUSE_S = 0.1
+
+
+async def at_rest(_: float) -> bool:
+    """Stand for a barrier where nothing is under way."""
+    return True
+
+
+@dataclass(slots=True)
+class Confirmed:
+    """What became of suspects. `pending` are those of which nothing can be said yet.
+
+    `waits` names the producer's versions that their ledger rows waited for before the barrier.
+    """
+
+    different: list[Difference] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
+    pending: list[Difference] = field(default_factory=list)
+    waits: Waits = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Followed:
+    states: list[LegacyFacts | None]
+    digest: bytes
+    first_version: int
+
+    def at_same(self, facts: LegacyFacts | None, points: Points) -> bool:
+        """Say whether row and points are as they were at the look before."""
+        return _row(self.states[-1]) == _row(facts) and self.digest == points_digest(points)
+
+    def moved_with(self, facts: LegacyFacts | None, points: Points) -> bool:
+        """Say whether the row changed since the first look, and the points were written anew."""
+        return _row(self.states[0]) != _row(facts) and newest_version(points) > self.first_version
+
+
+class Confirmer:
+    """Looks again at suspects of one collection."""
+
+    def __init__(self, stores: Stores, bounds: Bounds, barrier: Barrier) -> None:
+        self._stores, self._bounds, self._barrier = stores, bounds, barrier
+        self._blocked = False
+
+    async def confirm(self, suspects: Sequence[Suspect]) -> Confirmed:
+        """Follow suspects until each is settled or different, for the patience at most.
+
+        Raises StoreUnavailable, TransientError where they cannot be looked at.
+        """
+        done = Confirmed(waits=await waits(self._stores, [s.id for s in suspects]))
+        waiting = {s.id: _Followed([s.facts], s.digest, s.version) for s in suspects}
+        # Where nothing passed the last time, the next suspects do not wait as long for it again.
+        patience_s = min(_BLOCKED_S, self._bounds.patience_s) if self._blocked else self._bounds.patience_s
+        ends = time.monotonic() + patience_s
+        pause_s = self._bounds.settle_s
+        while waiting:
+            await asyncio.sleep(pause_s)
+            passed = await self._passed(max(_BLOCKED_S, ends - time.monotonic()))
+            last = time.monotonic() >= ends
+            pause_s = max(pause_s, _PAUSE_S)
+            for page in _pages(list(waiting)):
+                seen = await look_locked(self._stores, page)
+                for document_id in page:
+                    if self._decide(document_id, waiting[document_id], seen, passed, last, done):
+                        del waiting[document_id]
+        return done
+
+    async def _passed(self, limit_s: float) -> bool:
+        try:
+            passed = await self._barrier(limit_s)
+        except TransientError:
+            passed = False
+        self._blocked = not passed
+        return passed
+
+    def _decide(
+        self, document_id: str, followed: _Followed, seen: Look, passed: bool, last: bool, done: Confirmed
+    ) -> bool:
+        """Say whether the document needs no further look, and note what became of it."""
+        facts, points = small(seen.facts[document_id]), seen.points.get(document_id, ())
+        difference = seen.differences.get(document_id)
+        if difference is None or self._follows(difference, followed, points):
+            done.settled.append(document_id)
+            return True
+        if passed and followed.at_same(facts, points):
+            done.different.append(difference)
+            return True
+        if last:
+            if followed.moved_with(facts, points):
+                done.settled.append(document_id)
+            else:
+                done.pending.append(difference)
+            return True
+        followed.states = [followed.states[0], *followed.states[1:][-_STATES:], facts]
+        followed.digest = points_digest(points)
+        return False
+
+    def _follows(self, difference: Difference, followed: _Followed, points: Points) -> bool:
+        """Say whether the points show a state that the row had at an earlier look, and are not damaged."""
+        written = newest_version(points) > followed.first_version
+        if not written and (difference.detail.startswith("wrong") or len(set(map(_row, followed.states))) == 1):
+            return False
+        return any(compare(difference.id, state, points, model=self._stores.model) is None for state in followed.states)
+
+
+def _row(facts: LegacyFacts | None) -> tuple[object, ...] | None:
+    return None if facts is None else (facts.version, facts.content_hash, facts.given)
+
+
+def _pages(ids: list[str]) -> list[list[str]]:
+    return [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]

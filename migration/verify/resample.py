@@ -1,0 +1,128 @@
+"""A sample of the computed vectors is computed again: the only way to see a wrong vector that carries its own checksum.
+
+The model is opened only here, and only where there is something to compute.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from connectors.errors import Misconfigured
+from connectors.ports import Embedder
+from domain.comparison import Difference
+from domain.points import StoredChunk, made_by
+from migration.verify.compare import Look, look_locked
+from migration.verify.result import Sample
+from migration.verify.stores import Stores
+from schemas.content import content_hash
+from schemas.settings import Settings
+
+LEAST_COSINE = 0.99
+_PAGE = 32
+OpenEmbedder = Callable[[], AbstractAsyncContextManager[Embedder]]
+
+
+class Reservoir:
+    """Up to `size` documents of all that are offered, each with the same chance."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._random = random.Random(seed)  # noqa: S311  # which documents are looked at, no secret
+        self._offered = 0
+        self.chosen: list[str] = []
+
+    def offer(self, ids: Sequence[str]) -> None:
+        """Offer documents."""
+        for one in ids:
+            self._offered += 1
+            if len(self.chosen) < self._size:
+                self.chosen.append(one)
+            elif (at := self._random.randrange(self._offered)) < self._size:
+                self.chosen[at] = one
+
+
+@asynccontextmanager
+async def collection_embedder(
+    settings: Settings, home: Path, name: str, progress: Callable[[str], None]
+) -> AsyncIterator[Embedder]:
+    """Open the model of a collection. Raises Misconfigured, EmbeddingUnavailable."""
+    # Both take a second to import, and most runs may not need them.
+    from connectors.embedding.service import open_embedding  # noqa: PLC0415
+    from connectors.embedding.settings import EmbeddingSettings  # noqa: PLC0415
+
+    wanted = EmbeddingSettings.of(settings.embedding, settings.collections[name])
+    embedder = await open_embedding(wanted, home / "models", progress)
+    try:
+        yield embedder
+    finally:
+        await embedder.close()
+
+
+async def sample(stores: Stores, ids: Sequence[str], open_embedder: OpenEmbedder) -> tuple[Sample, list[Difference]]:
+    """Cut and embed the rows' texts of documents again; return what was compared, and those with another vector.
+
+    Raises Misconfigured for a model that is not the collection's, StoreUnavailable, EmbeddingUnavailable.
+    """
+    done = Sample()
+    found: list[Difference] = []
+    if not ids:
+        return done, found
+    async with open_embedder() as embedder:
+        if stores.model is not None and crc32(embedder.model_key.encode()) != stores.model:
+            raise Misconfigured(f"{stores.name} is not by the configured model {embedder.model_key}")
+        for start in range(0, len(ids), _PAGE):
+            await _compare(stores, ids[start : start + _PAGE], embedder, done, found)
+    done.wrong = len(found)
+    return done, found
+
+
+async def _compare(
+    stores: Stores, ids: Sequence[str], embedder: Embedder, done: Sample, found: list[Difference]
+) -> None:
+    seen = await look_locked(stores, ids)
+    rows = await stores.table.rows(ids)
+    texts = {
+        i: rows[i].content.full_text()
+        for i in ids
+        if i in rows and _same(seen, i, content_hash(rows[i].content)) and _computed(seen.points.get(i, ()))
+    }
+    pieces = dict(zip(texts, await embedder.chunked(list(texts.values())), strict=True))
+    vectors = iter(await embedder.embed_documents([piece for some in pieces.values() for piece in some]))
+    for document_id, some in pieces.items():
+        anew = [next(vectors) for _ in some]
+        points = [p for p in sorted(seen.points[document_id], key=lambda p: p.chunk) if not p.deleted]
+        done.documents += 1
+        cosine = min(map(_cosine, anew, [p.vector or b"" for p in points]), default=-1.0)
+        same = [p.text for p in points] == list(some)
+        if same and cosine >= LEAST_COSINE:
+            done.lowest_cosine = min(cosine, done.lowest_cosine if done.lowest_cosine is not None else 1.0)
+            continue
+        detail = f"wrong vector: cosine {cosine:.3f} to the one computed anew" if same else "wrong payload: text"
+        facts = seen.facts[document_id]
+        version = max(point.version for point in points)
+        found.append(Difference(document_id, "stale", detail, facts.version if facts else None, version))
+
+
+def _same(seen: Look, document_id: str, hashed: str) -> bool:
+    """Say whether a document was equal, and its row has not changed since."""
+    facts = seen.facts[document_id]
+    return document_id not in seen.differences and facts is not None and facts.content_hash == hashed
+
+
+def _computed(points: Sequence[StoredChunk]) -> bool:
+    visible = [p for p in points if not p.deleted]
+    return bool(visible) and all(p.model == made_by(p.model) for p in visible)
+
+
+def _cosine(one: bytes, other: bytes) -> float:
+    if len(one) != len(other):
+        return -1.0
+    a, b = (np.frombuffer(v, "<f4").astype(np.float64) for v in (one, other))
+    lengths = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / lengths if lengths else -1.0

@@ -1,0 +1,47 @@
+"""Verification without an end: one round after the other, each throttled, so that the proof is never much older.
+
+A round that fails because a store does not answer leaves its proof as it is, which grows older; the next one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+
+from connectors.errors import TransientError
+from migration.verify.publish import Teller
+from migration.verify.result import Verification
+from migration.verify.run import Way, verify
+from migration.verify.stores import Stores
+
+# A round that is over at once is not begun again at once: little would have changed.
+_PAUSE_S = 1.0
+AFTER_FAILURE_S = 5.0
+
+
+async def rounds(
+    stores: Stores, way: Way, teller: Teller, *, most: int | None, number: int = 1, pause_s: float = _PAUSE_S
+) -> AsyncIterator[Verification]:
+    """Yield the result of each round, `most` of them at the most (None: without an end).
+
+    Ends, too, where the columns of the table changed: it is to be opened again. The first round has the `number`.
+    Raises Refused where another process verifies the collection, Misconfigured.
+    """
+    number -= 1
+    while most is None or number < most:
+        number += 1
+        try:
+            run = await verify(stores, way, teller, number=number)
+        except TransientError as error:
+            run = Verification(stores.name, number, way.clock(), way.clock(), unknown=1, errors=[str(error)])
+            await asyncio.sleep(AFTER_FAILURE_S)
+        way = replace(way, restart=False)
+        yield run
+        with suppress(TransientError):
+            if await stores.table.altered() is not None:
+                return
+        await way.throttle.pause()
+        if most is None or number < most:
+            await asyncio.sleep(pause_s)

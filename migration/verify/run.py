@@ -1,0 +1,311 @@
+"""One round of verification: several ranges at a time, second looks beside them, then ghosts, then the sample.
+
+The database, Qdrant and this process work at the same time; at no time is more than a page of each range in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import stamina
+
+from connectors.errors import CrossfadeError, Refused, TransientError
+from domain.tasks import PROOF
+from migration.context import Clock
+from migration.coverage import gaps
+from migration.verify.compare import Suspect, suspect
+from migration.verify.digests import Records
+from migration.verify.ledger_audit import unsound
+from migration.verify.orphans import ghosts
+from migration.verify.plan import Plan, is_sparse
+from migration.verify.proof import Proof
+from migration.verify.publish import Teller
+from migration.verify.ranges import Range, Walk
+from migration.verify.recheck import Barrier, Confirmer
+from migration.verify.resample import OpenEmbedder, Reservoir, sample
+from migration.verify.result import Bounds, Verification
+from migration.verify.stores import Stores
+from migration.verify.tally import Tally
+from migration.verify.throttle import Throttle
+
+log = logging.getLogger("crossfade.verify")
+T = TypeVar("T")
+Progress = Callable[[Verification], None]
+
+ATTEMPTS = 4
+_WAIT_MAX_S = 3.0
+_NAMELESS = "their payload has no text under document_id: crossfade did not write them, and searches leave them out"
+_GIVEN_UP = 3
+_WAITING = 16
+# So long, and for so many documents, second looks wait for each other.
+_TOGETHER_S = 10.0
+_TOGETHER = 5000
+# An interrupted run is gone on with for so long after it ended; what it proved before would be too old.
+_RESUMED_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a round is done, beside its bounds.
+
+    Without `records` every row is read and none is remembered, without `open_embedder` no vector is computed again.
+    `full` reads every row; `restart` forgets what an interrupted run had proved, and the ranges.
+    """
+
+    bounds: Bounds
+    barrier: Barrier
+    clock: Clock
+    records: Records | None = None
+    open_embedder: OpenEmbedder | None = None
+    full: bool = False
+    restart: bool = False
+    continuous: bool = False
+    throttle: Throttle = field(default_factory=Throttle)
+
+
+async def verify(
+    stores: Stores, way: Way, teller: Teller, *, number: int = 1, progress: Progress = lambda _: None
+) -> Verification:
+    """Compare both stores of a collection, both ways, and keep the proof; `number` is that of the round.
+
+    Raises Refused where another process verifies the collection, StoreUnavailable where the table cannot be divided or
+    the proof not be kept, Misconfigured.
+    """
+    async with _held(stores):
+        proof = await Proof.read(stores.tasks)
+        kept = bool(proof.ranges)
+
+        def one_round(way: Way) -> Round:
+            return Round(stores, way, teller, proof, Verification(stores.name, number, way.clock()), progress)
+
+        try:
+            return await one_round(way).run()
+        except Refused as error:
+            if not kept:
+                raise
+            log.warning("%s: the ranges of the last proof are of no use and are made again: %s", stores.name, error)
+            return await one_round(replace(way, restart=True)).run()
+
+
+def _held(stores: Stores) -> AbstractAsyncContextManager[None]:
+    return nullcontext() if stores.tasks is None else stores.tasks.hold(PROOF)
+
+
+class Round:
+    """The work of one round; what it counts is in its tally."""
+
+    def __init__(
+        self, stores: Stores, way: Way, teller: Teller, proof: Proof, result: Verification, progress: Progress
+    ) -> None:
+        self._stores, self._way, self._proof, self._result = stores, way, proof, result
+        self._progress = progress
+        reservoir = Reservoir(way.bounds.sample, result.started_at_ms)
+        self._teller = teller
+        self._tally = Tally(result, proof, way.records, teller, reservoir, way.bounds.listed)
+        self._walk = Walk(stores, way.bounds, way.records, way.throttle, full=way.full)
+        self._confirmer = Confirmer(stores, way.bounds, way.barrier)
+        self._suspects: asyncio.Queue[tuple[int | None, list[Suspect]] | None] = asyncio.Queue(_WAITING)
+        self._columns = stores.checksums.columns if stores.checksums else ""
+        self._kind: dict[str, bool | str] = {"continuous": way.continuous, "full": way.full, "columns": self._columns}
+        self._since_ms: int | None = None
+        self._failed_in_a_row = 0
+
+    async def run(self) -> Verification:
+        """Do the round; whatever ends it, the next one goes on with what it had not proved."""
+        way, result = self._way, self._result
+        await self._begin()
+        try:
+            await _together(self._read(), self._confirm())
+            await self._cover()
+            await self._audit()
+            await self._sample()
+        except CrossfadeError as error:
+            await self._failed(error)
+            raise
+        result.ended_at_ms = way.clock()
+        result.ranges = [self._proof.ranges[rng.number] for rng in self._proof.chain()]
+        await self._proof.save(result, result.ended_at_ms, state="done", kind=self._kind)
+        return result
+
+    async def _begin(self) -> None:
+        proof, way = self._proof, self._way
+        await proof.prune()
+        state = proof.state
+        recent = state is not None and way.clock() - state.updated_at_ms <= _RESUMED_MS
+        enough = state is not None and (state.full or not way.full)
+        anew = way.restart or (state is not None and state.columns != self._columns)
+        if state is not None and recent and enough and proof.interrupted and not anew:
+            self._result.started_at_ms = self._since_ms = state.started_at_ms
+        elif anew or is_sparse(proof, way.bounds.range_rows):
+            await proof.clear()
+            if way.records is not None:
+                way.records.clear()
+        await proof.save(self._result, way.clock(), kind=self._kind)
+
+    async def _failed(self, error: CrossfadeError) -> None:
+        try:
+            await self._proof.save(self._result, self._way.clock(), state="failed", error=str(error), kind=self._kind)
+        except CrossfadeError as second:  # the first is the one to tell
+            log.debug("the proof could not be kept: %s", second)
+
+    async def _read(self) -> None:
+        plan = Plan(self._proof, self._stores.bulk, self._way.bounds.range_rows, _retried)
+        planning = asyncio.Lock()
+        await _together(*(self._walk_ranges(plan, planning) for _ in range(self._way.bounds.in_flight)))
+        await self._ghosts()
+        await self._suspects.put(None)
+
+    async def _walk_ranges(self, plan: Plan, planning: asyncio.Lock) -> None:
+        while True:
+            async with planning:
+                rng = await plan.next()
+            if rng is None:
+                return
+            await self._walk_range(rng, plan)
+            await self._proof.save(self._result, self._way.clock(), kind=self._kind)
+            self._progress(self._result)
+
+    async def _walk_range(self, rng: Range, plan: Plan) -> None:
+        done = None if self._since_ms is None else self._proof.proved_since(rng.number, self._since_ms)
+        if done is not None:
+            self._tally.resumed(rng, done)
+            return
+        begun = self._way.clock()
+        what = f"the rows after {rng.after or 'the beginning'}"
+        if self._failed_in_a_row >= _GIVEN_UP:
+            self._tally.unknown(what, rng, begun, "not read, because a store does not answer")
+            return
+        try:
+            seen = await _retried(lambda: self._walk.look_at(rng))
+        except TransientError as error:
+            self._failed_in_a_row += 1
+            self._tally.unknown(what, rng, begun, str(error))
+            return
+        self._failed_in_a_row = 0
+        if seen.rest is not None:
+            plan.cut(*seen.rest)
+        await self._tally.walked(seen, begun)
+        if seen.suspects:
+            await self._suspects.put((rng.number, seen.suspects))
+
+    async def _cover(self) -> None:
+        """Hold the ranges against the table's own number of rows, in one snapshot."""
+        if self._failed_in_a_row >= _GIVEN_UP:
+            return
+        begun, ranges = self._way.clock(), [(rng.after, rng.upto) for rng in self._proof.chain()]
+        try:
+            altered = await _retried(self._stores.table.altered)
+            found = await _retried(lambda: self._stores.bulk.coverage(ranges))
+        except TransientError as error:
+            self._tally.unknown("the number of rows of the table", None, begun, str(error))
+            return
+        if altered is not None:
+            self._tally.unknown("rows of columns that changed meanwhile", None, begun, altered)
+        for what, reason in gaps(found):
+            self._tally.unknown(what, None, begun, reason)
+
+    async def _ghosts(self) -> None:
+        told: set[str] = set()
+        nameless = 0
+        pages = ghosts(self._stores, self._tally.seen, self._way.throttle, _retried)
+        begun = self._way.clock()
+        try:
+            async for page in pages:
+                self._result.vector_documents += page.begun
+                nameless += page.nameless
+                fresh = [one for one in page.ghosts if one not in told]
+                told.update(fresh)
+                if fresh:
+                    await self._suspects.put((None, await _retried(partial(self._without_row, fresh))))
+                self._progress(self._result)
+        except TransientError as error:
+            self._tally.unknown("points without a row", None, begun, str(error))
+        if nameless:
+            self._tally.unknown(f"points of no document: {nameless}", None, begun, _NAMELESS)
+
+    async def _without_row(self, ids: list[str]) -> list[Suspect]:
+        points = await self._stores.vectors.stored(self._stores.name, ids, content=True)
+        return [suspect(one, None, points.get(one, ())) for one in ids]
+
+    async def _confirm(self) -> None:
+        """Look again at suspects, those of several ranges together: each second look takes seconds."""
+        ended = False
+        while not ended:
+            found = await self._collected()
+            ended = found[-1] is None
+            suspects = [item for item in found if item is not None]
+            if suspects:
+                await self._decide(suspects)
+
+    async def _collected(self) -> list[tuple[int | None, list[Suspect]] | None]:
+        """Return what waits for a second look, None last where nothing more comes."""
+        found = [await self._suspects.get()]
+        ends = asyncio.get_running_loop().time() + _TOGETHER_S
+        while found[-1] is not None and sum(len(some[1]) for some in found if some) < _TOGETHER:
+            try:
+                async with asyncio.timeout_at(ends):
+                    found.append(await self._suspects.get())
+            except TimeoutError:
+                break
+        return found
+
+    async def _decide(self, found: Sequence[tuple[int | None, list[Suspect]]]) -> None:
+        numbers = {number for number, _ in found if number is not None}
+        suspects = {one.id: (number, one) for number, some in found for one in some}
+        try:
+            done = await _retried(lambda: self._confirmer.confirm([one for _, one in suspects.values()]))
+        except TransientError as error:
+            self._tally.undecided(numbers, len(suspects), str(error))
+            return
+        await self._tally.decided(numbers, {i: number for i, (number, _) in suspects.items()}, done)
+
+    async def _audit(self) -> None:
+        """Where repair is wanted, put ledger rows right that would lead a later change astray."""
+        teller, way = self._teller, self._way
+        ends_of = teller.ends_of
+        if ends_of is None or not teller.repair:
+            return
+        try:
+            found = await _retried(lambda: unsound(self._stores, ends_of, lambda: way.barrier(way.bounds.patience_s)))
+        except TransientError as error:
+            self._tally.unknown("the ledger", None, way.clock(), str(error))
+            return
+        await self._tally.unsound(found)
+
+    async def _sample(self) -> None:
+        chosen, way = self._tally.reservoir.chosen, self._way
+        if way.open_embedder is None or not chosen:
+            return
+        try:
+            self._result.sample, found = await sample(self._stores, chosen, way.open_embedder)
+        except TransientError as error:
+            self._tally.unknown("the sample of vectors", None, way.clock(), str(error))
+            return
+        await self._tally.different(found)
+
+
+async def _retried(call: Callable[[], Awaitable[T]]) -> T:
+    """Call a few times where it may succeed later. Raises what the last call raised."""
+    async for attempt in stamina.retry_context(
+        on=TransientError, attempts=ATTEMPTS, timeout=None, wait_max=_WAIT_MAX_S
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError("retries end by a return or an error")
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines at the same time; the first error cancels the others and is raised as it is."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,126 @@
+"""Keeps count of a round: what its looks saw goes into the result, the proof, the records, and to the teller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from domain.comparison import Difference
+from domain.keys import point_hash
+from domain.tasks import RangeProof, Verdict
+from migration.coverage import LIES
+from migration.verify.digests import Records
+from migration.verify.ledger_audit import Waits
+from migration.verify.orphans import Seen
+from migration.verify.proof import Proof
+from migration.verify.publish import NO_WAITS, Teller
+from migration.verify.ranges import Range, Walked
+from migration.verify.recheck import Confirmed
+from migration.verify.resample import Reservoir
+from migration.verify.result import Verification
+
+
+class Tally:
+    """`seen` are the points of documents with a row, `reservoir` those that may be in the sample."""
+
+    def __init__(
+        self,
+        result: Verification,
+        proof: Proof,
+        records: Records | None,
+        teller: Teller,
+        reservoir: Reservoir,
+        listed: int,
+    ) -> None:
+        self.result, self.proof = result, proof
+        self.seen, self.reservoir = Seen(), reservoir
+        self._records, self._teller, self._listed = records, teller, listed
+        self._unchecked: set[int] = set()
+
+    def resumed(self, rng: Range, proof: RangeProof) -> None:
+        """Count a range that the interrupted run has proved equal."""
+        self.result.resumed += 1
+        self.result.legacy_documents += proof.rows
+        for part in (self._records.read(rng.number, rng.after, rng.upto) if self._records else None) or ():
+            self.seen.add(b"".join([point_hash(self.result.collection, i, 0) for i in part.ids]), b"")
+
+    async def walked(self, seen: Walked, begun_ms: int) -> None:
+        """Count a range that was looked at; one with suspects is pending until they are decided."""
+        result, rng = self.result, seen.range
+        result.legacy_documents += seen.rows
+        result.rows_read += seen.rows_read
+        result.points += seen.points
+        result.unchecked += len(seen.unchecked)
+        result.repaired += await self._teller.refresh(seen.unchecked)
+        self.seen.add(b"".join(seen.beginnings), b"".join(seen.others))
+        self.reservoir.offer(seen.offered)
+        incomplete = bool(seen.unchecked or seen.unread)
+        verdict: Verdict = "pending" if seen.suspects else "unknown" if incomplete else "equal"
+        if incomplete:
+            self._unchecked.add(rng.number)
+        if seen.unread:
+            what = f"the rows after {rng.after or 'the beginning'}"
+            self.unknown(what, None, begun_ms, f"{seen.unread} rows of the table were read by no page: {LIES}")
+        proof = RangeProof(
+            after=rng.after,
+            upto=rng.upto,
+            verdict=verdict,
+            proved_at_ms=begun_ms,
+            rows=seen.rows,
+            checksum=seen.checksum,
+        )
+        self.proof.keep(rng.number, proof)
+        self._remember(seen)
+
+    def undecided(self, numbers: Collection[int], count: int, error: str) -> None:
+        """Count suspects that could not be looked at again."""
+        self.unknown(f"{count} documents that differed", None, 0, error)
+        for number in numbers:
+            self._decide(number, "unknown")
+
+    def unknown(self, what: str, rng: Range | None, begun_ms: int, error: str) -> None:
+        """Count something that could not be read: it is not equal."""
+        self.result.unknown += 1
+        if len(self.result.errors) < self._listed:
+            self.result.errors.append(f"{what}: {error}")
+        if rng is not None:
+            self._forget(rng.number)
+            proof = RangeProof(after=rng.after, upto=rng.upto, verdict="unknown", proved_at_ms=begun_ms)
+            self.proof.keep(rng.number, proof)
+
+    async def decided(self, numbers: Collection[int], suspects: Mapping[str, int | None], done: Confirmed) -> None:
+        """Count what became of suspects, which belong to the ranges of these numbers (None: they have no row)."""
+        self.result.settled += len(done.settled)
+        self.result.pending += len(done.pending)
+        room = max(0, self._listed - len(self.result.pending_ids))
+        self.result.pending_ids += [difference.id for difference in done.pending[:room]]
+        await self.different(done.different, done.waits)
+        different = {suspects.get(difference.id) for difference in done.different}
+        pending = {suspects.get(difference.id) for difference in done.pending}
+        for number in numbers:
+            otherwise: Verdict = "unknown" if number in self._unchecked else "equal"
+            self._decide(number, "different" if number in different else "pending" if number in pending else otherwise)
+
+    async def unsound(self, waited: Waits) -> None:
+        """Count documents whose ledger rows are put right."""
+        self.result.ledger_repaired += await self._teller.refresh(list(waited), waited)
+
+    async def different(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> None:
+        """Count differences and tell them."""
+        for difference in differences:
+            self.result.add(difference, self._listed)
+        self.result.repaired += await self._teller.tell(differences, waited)
+
+    def _decide(self, number: int, verdict: Verdict) -> None:
+        self.proof.keep(number, self.proof.ranges[number].model_copy(update={"verdict": verdict}))
+
+    def _remember(self, seen: Walked) -> None:
+        """Write the record of a range; of a document that differed it has a digest that no points have."""
+        rng = seen.range
+        if self._records is not None and seen.checksum is not None and not seen.unread:
+            self._records.write(rng.number, rng.after, rng.upto, seen.parts)
+        else:
+            self._forget(rng.number)
+
+    def _forget(self, number: int) -> None:
+        if self._records is not None:
+            self._records.forget(number)

@@ -1,0 +1,127 @@
+"""Opens the collections that can be used, and each of the others by itself, as soon as it can be.
+
+One whose database is away, refuses the role, or lacks its table is stopped alone; nothing is asked of its operator but
+to fix the cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from connectors.errors import CrossfadeError, Misconfigured
+from domain.quarantine import Halt, Reason
+from migration.capture.connectors import prepare_capture
+from migration.collection import HALTED, Opened
+from migration.epochs import epochs_of, reachable_epochs, share
+from migration.preflight.tables import table_mistakes
+from migration.quarantine import Halts
+from schemas.settings import Settings
+
+Progress = Callable[[str], None]
+# Who says that a collection is away, where it could not be opened.
+START = "start"
+PAUSE_S = 1.0
+PAUSE_MAX_S = 30.0
+log = logging.getLogger("crossfade.worker")
+
+
+async def tables_found(settings: Settings, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the collections whose tables are not as they must be, and those whose databases cannot be used, with why.
+
+    All are asked together: one that is away takes its whole time limit.
+    """
+    names = list(settings.collections)
+    found = await asyncio.gather(*(mistakes_of(settings, name, progress) for name in names), return_exceptions=True)
+    mistakes: dict[str, str] = {}
+    away: dict[str, str] = {}
+    for name, each in zip(names, found, strict=True):
+        if isinstance(each, CrossfadeError):
+            away[name] = str(each)
+        elif isinstance(each, BaseException):
+            raise each
+        else:
+            mistakes |= each
+    return mistakes, away
+
+
+async def mistakes_of(settings: Settings, name: str, progress: Progress) -> dict[str, str]:
+    """Return what is wrong with the table of one collection, by its name. Raises as `table_mistakes`."""
+    alone = settings.model_copy(update={"collections": {name: settings.collections[name]}})
+    return await table_mistakes(alone, progress, mend=False)
+
+
+async def bring_back(
+    settings: Settings, opened: Opened, halts: Halts, captures: bool, changed: Callable[[], None], progress: Progress
+) -> None:
+    """Open each collection that could not be opened, when it can be; returns when none is left."""
+    left = [name for name in settings.collections if name not in opened.collections]
+    await asyncio.gather(*(_bring_back(settings, opened, halts, name, captures, changed, progress) for name in left))
+
+
+async def _bring_back(
+    settings: Settings,
+    opened: Opened,
+    halts: Halts,
+    name: str,
+    captures: bool,
+    changed: Callable[[], None],
+    progress: Progress,
+) -> None:
+    pause_s = PAUSE_S
+    while True:
+        await asyncio.sleep(pause_s)
+        pause_s = min(PAUSE_MAX_S, 2 * pause_s)
+        try:
+            mistakes = await mistakes_of(settings, name, progress)
+            if not mistakes:
+                await _open(opened, halts, name, captures, progress)
+                break
+            halts.known(Halt(name, Reason.TABLE, mistakes[name]))
+        except CrossfadeError as error:
+            log.warning("collection %s cannot be opened yet: %s", name, error)
+        except Exception:  # whatever it is, it must not end the task that alone opens the collection
+            log.exception("collection %s cannot be opened yet", name)
+    changed()
+
+
+async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progress: Progress) -> None:
+    """Open a collection and its capture; only then do the agents know it."""
+    if opened.opener is None:
+        raise Misconfigured("these collections were opened without what opens another")
+    legacy = await opened.opener.database(name)
+    ports, halt = await opened.opener.collection(name, legacy)
+    own = await epochs_of([ports.ledger])
+    # An adoption raised them since the worker started, in databases that it has, and may have in this one.
+    epochs = await reachable_epochs(opened.collections, opened.epochs)
+    if own.version > epochs.version or own.producer > epochs.producer:
+        raise Misconfigured(f"its epochs are {own}, the worker's {epochs}: start the worker again")
+    await share(epochs, {name: ports})
+    with_it = replace(opened, collections={**opened.collections, name: ports})
+    if (had := halts.of(name)) is not None and had.reason is Reason.TABLE:
+        halts.release(name)  # before capture is prepared: what is found then stays
+    if captures and halt is None:
+        await prepare_capture(with_it, halts, progress, only=(name,))
+    halts.back(name, START)
+    if (found := halts.of(name)) is not None and not found.passes:
+        # As every stop: recorded before it counts. `halts` could not, whose collection this was not yet.
+        await ports.ledger.record(f"{HALTED}.{name}", found.reason)
+    opened.collections[name] = with_it.collections[name]
+    if halt is not None:
+        halts.known(halt)
+    progress(f"{name} is opened")
+
+
+def stop_those(halts: Halts, mistakes: dict[str, str], away: dict[str, str]) -> None:
+    """Note what keeps collections from being opened."""
+    for name, why in mistakes.items():
+        halts.known(Halt(name, Reason.TABLE, why))
+    for name, why in away.items():
+        halts.away(name, START, why)
+
+
+def usable(settings: Settings, *without: dict[str, str]) -> Sequence[str]:
+    """Return the collections that none of the findings names."""
+    return [name for name in settings.collections if not any(name in each for each in without)]

@@ -1,0 +1,130 @@
+"""Watches whether the collections of Qdrant are those that were written: deleted, made again, restored, or swapped.
+
+One that is not is quarantined, made again where it is missing, and goes on being written; the table answers until
+`crossfade recapture` has compared every document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from connectors.errors import CollectionMissing, CrossfadeError, Misconfigured, TransientError
+from connectors.ports import Storage
+from domain.quarantine import Reason
+from domain.witnesses import Witness, chosen, missing
+from migration.collection import CollectionPorts
+from migration.quarantine import Halts
+from migration.witnesses import Written, forgotten_witnesses, record_witnesses, recorded_witnesses, sample, versions
+
+log = logging.getLogger("crossfade.points")
+WATCH_S = 2.0
+_CONFIRM_S = 1.0
+_SAMPLE_S = 30.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a collection is known by, when its sample is due, and what was recorded last."""
+
+    witnesses: tuple[Witness, ...]
+    recorded: tuple[Witness, ...]
+    sample_due_s: float = 0.0
+
+
+@dataclass(slots=True)
+class PointWatch:
+    """Compares and records, for the collections that are not quarantined."""
+
+    halts: Halts
+    written: Written
+    known: dict[str, _Known] = field(default_factory=dict)
+
+    async def look(self) -> bool:
+        """Look at every collection; say whether one was quarantined. A store that does not answer changes nothing."""
+        found = False
+        for name, ports in list(self.halts.collections.items()):
+            if self.halts.of(name) is not None:
+                # Compared with the table before it is active again, and known by other points from then on.
+                self.known.pop(name, None)
+                self.written.last.pop(name, None)
+            elif ports.rules.writes_qdrant:
+                try:
+                    found = await self._look(ports) or found
+                except CrossfadeError as error:
+                    log.warning("the points of %s are not compared now: %s", name, error)
+        return found
+
+    async def _look(self, ports: CollectionPorts) -> bool:
+        known = self.known.get(ports.name)
+        if known is None:
+            witnesses = await recorded_witnesses(ports.ledger, ports.name)
+            known = self.known[ports.name] = _Known(witnesses, witnesses)
+        # Taken before the look: what is written after it is not expected to be seen.
+        recent = tuple(self.written.last.get(ports.name, ()))
+        why = await self._wrong(ports, known)
+        if why:
+            await asyncio.sleep(_CONFIRM_S)
+            why = await self._wrong(ports, known)
+        if why:
+            await self._quarantine(ports, why)
+            return True
+        await self._renew(ports, known, recent)
+        return False
+
+    async def _wrong(self, ports: CollectionPorts, known: _Known) -> str:
+        try:
+            ids = b"".join(one.point for one in known.witnesses)
+            held: Mapping[bytes, int] = await versions(ports.vectors, ports.name, ids) if ids else {}
+            if not ids:
+                await ports.vectors.scan_ids(ports.name, None, 1)
+        except CollectionMissing as error:
+            return str(error)
+        why = missing(known.witnesses, held)
+        if why:
+            removed = await forgotten_witnesses(ports.ledger, ports.name)
+            known.witnesses = tuple(one for one in known.witnesses if one not in removed)
+            why = missing(known.witnesses, held)
+        return why
+
+    async def _quarantine(self, ports: CollectionPorts, why: str) -> None:
+        await self.halts.halt(ports.name, Reason.POINTS_REPLACED, why)
+        settings = ports.settings
+        try:
+            # What is for it waits until it is there; the indexes are those that searches need.
+            storage = Storage(settings.quantization, settings.on_disk)
+            metadata = ports.table.description.metadata
+            await ports.vectors.prepare(ports.name, ports.embedder.dimension, metadata, storage)
+        except Misconfigured as error:
+            await self.halts.halt(ports.name, Reason.MODEL, str(error))
+
+    async def _renew(self, ports: CollectionPorts, known: _Known, recent: tuple[Witness, ...]) -> None:
+        sampled = known.witnesses
+        if time.monotonic() >= known.sample_due_s:
+            sampled = await sample(ports.vectors, ports.name)
+            known.sample_due_s = time.monotonic() + _SAMPLE_S
+        fresh = chosen((*known.witnesses, *recent), sampled)
+        if fresh != known.recorded:
+            await record_witnesses(ports.ledger, ports.name, fresh)
+            known.recorded = fresh
+        known.witnesses = fresh
+
+
+async def compare_points(halts: Halts) -> None:
+    """Compare before the first record is taken. A Qdrant that does not answer is compared when it does."""
+    await PointWatch(halts, Written()).look()
+
+
+async def watch_points(halts: Halts, written: Written, changed: Callable[[], None]) -> None:
+    """Watch for as long as the worker runs."""
+    watch = PointWatch(halts, written)
+    while True:
+        try:
+            if await watch.look():
+                changed()
+        except TransientError as error:
+            log.warning("the points are not watched now: %s", error)
+        await asyncio.sleep(WATCH_S)

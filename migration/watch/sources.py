@@ -1,0 +1,226 @@
+"""Watches that a collection's database and table are those that were recorded, and records them when capture begins.
+
+What a change of them means is decided in `domain.sources`. The count that shows a restored backup is advanced in the
+database first and published to Kafka then, so that Kafka's is never ahead of the database that it came from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import orjson
+
+from connectors.addresses import brokers_of
+from connectors.errors import CrossfadeError, Misconfigured
+from connectors.kafka.connect import in_snapshot
+from connectors.kafka.tail import read_topic
+from connectors.ports import Bus, Ledger
+from connectors.sql.databases import source_facts
+from domain.sources import Outside, SourceFacts, SourceIdentity, binlog_number, gtid_numbers, source_change
+from migration.collection import CollectionPorts
+from migration.quarantine import Halts
+from schemas.records import Outgoing
+from schemas.settings import Kafka
+from topics.provisioning import SOURCES_SEEN
+
+# Of each collection, as `NAME.collection`.
+IDENTITY = "source"
+COUNT = "source_count"
+# A backup that is older is told from the database that it was taken of, whatever was written to its log since.
+SEEN_EVERY_S = 4.0
+# A table that the publication does not contain, or a connector without a place, is looked at again after this: a
+# statement may be putting it back, Kafka Connect may be reading its offsets.
+CONFIRM_S = 2.0
+# Who says that a collection is away, where its database or its records cannot be asked.
+LOOK = "look"
+
+
+class CapturedTogether(Protocol):
+    """The collections of one connector, as `migration.capture.connectors.Group`."""
+
+    @property
+    def kind(self) -> str:
+        """The database's kind: postgres or mariadb."""
+        ...
+
+    @property
+    def dsn(self) -> str:
+        """The database's address."""
+        ...
+
+    @property
+    def connector(self) -> str:
+        """The connector's name."""
+        ...
+
+    @property
+    def slot(self) -> str:
+        """The name of the publication."""
+        ...
+
+    @property
+    def members(self) -> tuple[CollectionPorts, ...]:
+        """The collections."""
+        ...
+
+
+class ReadsOffsets(Protocol):
+    """What is asked of Kafka Connect."""
+
+    async def committed(self, name: str) -> dict[str, Any] | None:
+        """Return how far a connector has read, None where there is no such connector."""
+        ...
+
+
+async def published_counts(kafka: Kafka) -> dict[str, int]:
+    """Return, by collection, the highest count that was published. Raises StoreUnavailable."""
+    highest: dict[str, int] = {}
+    try:
+        async for record in read_topic(brokers_of(kafka), SOURCES_SEEN):
+            if record.key is not None and record.value is not None:
+                name = record.key.decode("utf-8", "replace")
+                highest[name] = max(highest.get(name, 0), _count_of(record.value))
+    except Misconfigured:  # there is no topic yet: nothing was ever published
+        return {}
+    return highest
+
+
+def _count_of(value: bytes) -> int:
+    try:
+        return int(orjson.loads(value)["count"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+async def facts_of(
+    group: CapturedTogether, ports: CollectionPorts, recorded: SourceIdentity | None = None
+) -> SourceFacts:
+    """Return what identifies a collection's database and table now. Raises Misconfigured, StoreUnavailable."""
+    if ports.capture is None:
+        raise Misconfigured("the collection was never captured")
+    return await source_facts(group.kind, group.dsn, ports.capture.table, group.slot, recorded)
+
+
+async def record_source(group: CapturedTogether, ports: CollectionPorts, published: Mapping[str, int]) -> None:
+    """Record the database and the table as they are now for a capture that begins.
+
+    Its count goes on above what was `published`, also where a backup took it back.
+    """
+    found = _identity(group.connector, await facts_of(group, ports))
+    await ports.ledger.raise_to(f"{COUNT}.{ports.name}", published.get(ports.name, 0))
+    await ports.ledger.set_identity(f"{IDENTITY}.{ports.name}", found.encode())
+
+
+def _identity(capture: str, facts: SourceFacts) -> SourceIdentity:
+    if facts.table is None:
+        raise Misconfigured("the table is missing")
+    return SourceIdentity(capture, facts.server, facts.table, facts.end, facts.gtids, facts.place)
+
+
+@dataclass(slots=True)
+class SourceWatch:
+    """What this process saw last of each collection's source. `published`: see `published_counts`."""
+
+    bus: Bus
+    offsets: ReadsOffsets
+    published: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, SourceIdentity] = field(default_factory=dict)
+    due_s: dict[str, float] = field(default_factory=dict)
+
+    async def look(self, group: CapturedTogether, halts: Halts) -> list[str]:
+        """Stop those of a group whose database or table is another one; note the others as they are.
+
+        Each alone: one whose database or records cannot be asked is away for as long as that lasts, and is not among
+        those that are returned. Raises CommandError where Kafka Connect cannot be asked.
+        """
+        members = [p for p in group.members if (halt := halts.of(p.name)) is None or halt.captures or halt.passes]
+        if not members:
+            return []
+        # Before the database's end, which is never behind it.
+        read = _read(group.kind, await self.offsets.committed(group.connector))
+        seen = []
+        for ports in members:
+            try:
+                await self._look_at(group, ports, read, halts)
+            except CrossfadeError as error:
+                halts.away(ports.name, LOOK, str(error))
+            else:
+                halts.back(ports.name, LOOK)
+                seen.append(ports.name)
+        return seen
+
+    async def _look_at(self, group: CapturedTogether, ports: CollectionPorts, read: Outside, halts: Halts) -> None:
+        name = ports.name
+        recorded = await self._recorded(group.connector, ports)
+        facts = await facts_of(group, ports, recorded)
+        if recorded is not None and facts.published is False and facts.table == recorded.table:
+            await asyncio.sleep(CONFIRM_S)
+            facts = await facts_of(group, ports, recorded)
+        count = await ports.ledger.recorded(f"{COUNT}.{name}") or 0
+        known = recorded or SourceIdentity(group.connector, {}, facts.table or "", ())
+        if recorded is None:
+            facts = replace(facts, published=None)  # of a capture that begins; its connector is not made yet
+        begun = read.begun
+        if known.begun and begun is False:
+            await asyncio.sleep(CONFIRM_S)
+            begun = _begun(await self.offsets.committed(group.connector))
+        outside = replace(read, count=self.published.get(name, 0), begun=begun)
+        change = source_change(known, facts, outside, count)
+        if change is not None:
+            await halts.halt(name, change.reason, change.detail)
+            return
+        now = replace(_identity(group.connector, facts), begun=known.begun or begun is True)
+        self.seen[name] = now
+        news = recorded is None or (recorded.table, recorded.begun) != (now.table, now.begun)
+        if news or time.monotonic() >= self.due_s.get(name, 0.0):
+            await self._note(ports.ledger, self.seen[name], name)
+
+    async def _recorded(self, capture: str, ports: CollectionPorts) -> SourceIdentity | None:
+        """Return what was seen or recorded of a collection for its capture, None where nothing was."""
+        seen = self.seen.get(ports.name)
+        if seen is not None and seen.capture == capture:
+            return seen
+        text = await ports.ledger.identity(f"{IDENTITY}.{ports.name}")
+        try:
+            found = SourceIdentity.decode(text) if text is not None else None
+        except ValueError:
+            return None
+        return found if found is not None and found.capture == capture else None
+
+    async def _note(self, ledger: Ledger, identity: SourceIdentity, name: str) -> None:
+        await ledger.set_identity(f"{IDENTITY}.{name}", identity.encode())
+        count = await ledger.advance(f"{COUNT}.{name}")
+        value = orjson.dumps({"count": count})
+        await self.bus.publish([Outgoing(SOURCES_SEEN, name.encode(), value)])
+        self.published[name] = count
+        self.due_s[name] = time.monotonic() + SEEN_EVERY_S
+
+
+def _begun(offset: Mapping[str, Any] | None) -> bool | None:
+    return None if offset is None else bool(offset) and not in_snapshot(offset)
+
+
+def _read(kind: str, offset: Mapping[str, Any] | None) -> Outside:
+    """Return how far a connector has read, by the offset that it committed."""
+    return replace(_place(kind, offset or {}), begun=_begun(offset))
+
+
+def place_read(kind: str, offset: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """Return how far a connector has read in its database's log; later places are higher, no place is lowest."""
+    return _place(kind, offset or {}).read
+
+
+def _place(kind: str, offset: Mapping[str, Any]) -> Outside:
+    if kind == "postgres":
+        return Outside((int(offset["lsn"]),)) if offset.get("lsn") else Outside()
+    if not offset.get("file"):
+        return Outside()
+    try:
+        number = binlog_number(str(offset["file"]))
+    except ValueError:
+        return Outside()
+    return Outside((number, int(offset.get("pos") or 0)), gtid_numbers(str(offset.get("gtids") or "")))

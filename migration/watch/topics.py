@@ -1,0 +1,189 @@
+"""Watches whether the topics are those that the ledgers know: their ids, their cluster, and how far they go.
+
+Where one was replaced, or lost what a role had not read, the collections are quarantined and no role takes a record
+from the topics (see `agents.worker`) until `crossfade topics adopt`. A replaced topic of capture concerns the
+collections of its table alone: what was lost in it is captured again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from connectors.addresses import brokers_of
+from connectors.errors import CrossfadeError
+from connectors.kafka.lag import KafkaLag, pipeline
+from domain.quarantine import Reason
+from domain.topics import Replaced, TopicLook, TopicMark, named, replaced
+from migration.epochs import Recorded, databases, note_replaced, record_mark, recorded_mark
+from migration.quarantine import Halts
+from schemas.settings import Kafka
+
+log = logging.getLogger("crossfade.topics")
+WATCH_S = 2.0
+_CONFIRM_S = 1.0
+# The topics of all collections, and the roles that read them.
+READERS: Mapping[str, tuple[str, ...]] = {
+    topic: tuple(reads.role for reads in pipeline(()) if topic in reads.topics)
+    for topic in sorted({topic for reads in pipeline(()) for topic in reads.topics})
+}
+_GROUPS = {reads.role: reads.group for reads in pipeline(())}
+
+
+@dataclass(slots=True)
+class TopicWatch:
+    """Compares and records. `known` are the marks of this process, by a database's first collection and topic.
+
+    `wrong` are, by a database's first collection, the topics that were other ones for it at the last look.
+    """
+
+    kafka: Kafka
+    collections: Mapping[str, Recorded]
+    lag: KafkaLag = field(init=False)
+    known: dict[tuple[str, str], TopicMark] = field(default_factory=dict)
+    wrong: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.lag = KafkaLag(brokers_of(self.kafka), ())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.lag.close()
+
+    def captured(self, members: Iterable[Recorded]) -> dict[str, tuple[str, ...]]:
+        """Return the topics of capture of collections, with their readers."""
+        return {one.capture.topic: ("capture",) for one in members if one.capture is not None}
+
+    async def look(self, readers: Mapping[str, tuple[str, ...]]) -> dict[str, TopicLook]:
+        """Return those of the topics that exist. Raises StoreUnavailable."""
+        identities = await self.lag.identities(readers)
+        roles = {role for topic in identities for role in readers[topic]}
+        committed = {role: await self.lag.committed(_GROUPS[role]) for role in sorted(roles)}
+        bounds = await self.lag.bounds(identities)
+        found: dict[str, TopicLook] = {}
+        for topic, identity in identities.items():
+            kept = {at: both for (name, at), both in bounds.items() if name == topic}
+            read = {
+                role: {at: offset for (name, at), offset in committed[role].items() if name == topic}
+                for role in readers[topic]
+            }
+            if kept:
+                found[topic] = TopicLook(identity.cluster, identity.topic, kept, read)
+        return found
+
+    async def compare(self, *, fresh: bool = False) -> dict[str, Replaced]:
+        """Return the topics that are not those recorded; record what is the same, or was never seen.
+
+        `fresh` reads every record again: another process may have adopted what is there.
+        """
+        if fresh:
+            self.known.clear()
+        found: dict[str, Replaced] = {}
+        for members in databases(self.collections):
+            readers = {**READERS, **self.captured(members)}
+            try:
+                marks = {topic: await self._mark(members[0], topic, readers[topic]) for topic in readers}
+            except CrossfadeError as error:
+                log.warning("the topics of %s are not compared now: %s", members[0].name, error)
+                continue
+            # Read first: offsets only rise, so that what is seen now is never below what was recorded before.
+            looks = await self.look(readers)
+            compared = [replaced(topic, mark, looks.get(topic)) for topic, mark in marks.items() if mark is not None]
+            wrong = {one.topic: one for one in compared if one is not None}
+            found |= wrong
+            self.wrong[members[0].name] = frozenset(wrong)
+            # What is recorded of a topic that is not what it was stays: it is what that is known by.
+            await self._record(members[0], {t: look for t, look in looks.items() if t not in wrong})
+        return found
+
+    async def _mark(self, ports: Recorded, topic: str, roles: tuple[str, ...]) -> TopicMark | None:
+        if (ports.name, topic) not in self.known:
+            mark = await recorded_mark(ports.ledger, topic, roles)
+            if mark is None:
+                return None
+            self.known[ports.name, topic] = mark
+        return self.known[ports.name, topic]
+
+    async def _record(self, ports: Recorded, looks: Mapping[str, TopicLook]) -> None:
+        for topic, look in looks.items():
+            try:
+                await record_mark(ports.ledger, topic, look.mark, self.known.get((ports.name, topic)))
+            except CrossfadeError as error:
+                log.warning("what was seen of %s is not recorded now: %s", topic, error)
+                return
+            self.known[ports.name, topic] = look.mark
+
+    async def confirmed(self) -> dict[str, Replaced]:
+        """Return the topics that are not those recorded, also at a second look where the first may be wrong."""
+        found = await self.compare()
+        if not found:
+            return {}
+        if not all(one.sure for one in found.values()):
+            await asyncio.sleep(_CONFIRM_S)
+        again = await self.compare(fresh=True)
+        return {topic: one for topic, one in again.items() if one.sure or topic in found}
+
+
+def captured_through(ports: Recorded) -> str:
+    """Return the topic of capture of a collection, nothing where it was never captured."""
+    return ports.capture.topic if ports.capture is not None else ""
+
+
+async def quarantine(watch: TopicWatch, halts: Halts, found: Mapping[str, Replaced]) -> None:
+    """Quarantine, here and durably, what depends on replaced topics; a database that is away holds up no other."""
+    working = {topic: one for topic, one in found.items() if topic in READERS}
+    halts.replaced |= set(working)
+    for members in databases(halts.collections):
+        try:
+            if working:
+                await note_replaced(members[0].ledger, working)
+            for ports in members:
+                own = captured_through(ports)
+                if working and ((halt := halts.of(ports.name)) is None or halt.passes):
+                    await halts.halt(ports.name, Reason.TOPIC_REPLACED, named(working.values()))
+                elif own in found:
+                    await halts.halt(ports.name, Reason.CAPTURE_LOST, found[own].said)
+        except CrossfadeError as error:
+            log.warning("that topics were replaced is not recorded now: %s", error)
+
+
+async def compare_topics(kafka: Kafka, halts: Halts) -> None:
+    """Compare before the first record is taken, and take part in what was found before. Raises StoreUnavailable."""
+    watch = TopicWatch(kafka, halts.collections)
+    try:
+        await halts.follow()
+        if not halts.replaced and (found := _news(watch, halts, await watch.confirmed())):
+            log.error("topics were replaced: %s", named(found.values()))
+            await quarantine(watch, halts, found)
+    finally:
+        await watch.close()
+
+
+async def watch_topics(kafka: Kafka, halts: Halts, changed: Callable[[], None]) -> None:
+    """Watch for as long as the worker runs. What was found is not looked for again until it was adopted."""
+    watch = TopicWatch(kafka, halts.collections)
+    try:
+        while True:
+            try:
+                if not halts.replaced and (found := _news(watch, halts, await watch.confirmed())):
+                    log.error("topics were replaced: %s", named(found.values()))
+                    await quarantine(watch, halts, found)
+                    changed()
+            except CrossfadeError as error:
+                log.warning("the topics are not watched now: %s", error)
+            if halts.replaced:
+                watch.known.clear()
+            await asyncio.sleep(WATCH_S)
+    finally:
+        await watch.close()
+
+
+def _news(watch: TopicWatch, halts: Halts, found: Mapping[str, Replaced]) -> dict[str, Replaced]:
+    """Leave out topics of capture whose collections are quarantined for something else that recapture fixes."""
+    captured: dict[str, bool] = {}
+    for ports in halts.collections.values():
+        own = captured_through(ports)
+        captured[own] = captured.get(own, False) or (halt := halts.of(ports.name)) is None or halt.captures
+    return {topic: one for topic, one in found.items() if captured.get(topic, topic in READERS)}

@@ -1,0 +1,1 @@
+"""Clients of the topics, as a producer or an application would write them."""

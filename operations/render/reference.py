@@ -1,0 +1,118 @@
+"""Pages of docs/ that are made from code, so that they cannot tell something else than it does.
+
+`python -m operations.render.reference DIR` writes them; a test compares those in docs/ with what is made here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from agents.wiring import WIRING, Role
+from topics.catalogue import CATALOGUE, DAY_MS, FOR_EVER, Topic
+
+_PREFIX = "crossfade."
+_CAPTURED = "captured"
+_READS = " (reads)"
+_FLOW = """# The flow
+<!-- Made by `python -m operations.render.reference docs` from agents/wiring.py and topics/catalogue.py. -->
+Rounded boxes are agents, slanted ones topics (`crossfade.` and the version are left out), cylinders stores. Dotted
+lines are reads. Each agent is a consumer group of its own; each topic that an agent reads has a dead-letter topic
+`…-dlt`.
+
+```mermaid
+flowchart LR
+{diagram}
+```
+
+## Agents
+| role | reads | writes | stores | handler |
+|---|---|---|---|---|
+{roles}
+
+## Topics
+| topic | events | written by | read by | partitions | kept |
+|---|---|---|---|---|---|
+{topics}
+
+*log*: as many as the document log, which never changes under a running migration, because a version is an offset in
+one of its partitions. *working*: `kafka.partitions`, may be widened at any time.
+"""
+
+
+def flow_page() -> str:
+    """Return docs/flow.md: the diagram of agents, topics and stores, and a table of each."""
+    return _FLOW.format(
+        diagram="\n".join(f"    {line}" for line in _diagram()),
+        roles="\n".join(_role_row(role) for role in WIRING),
+        topics="\n".join(_topic_row(topic) for topic in CATALOGUE),
+    )
+
+
+PAGES = {"flow.md": flow_page}
+
+
+def _diagram() -> list[str]:
+    lines = [f"{_node(topic.name)}[/{_short(topic.name)}/]" for topic in CATALOGUE]
+    lines += [f"{role.name}_agent({role.name})" for role in WIRING]
+    # Capture's topics are Debezium's: one for each configured table.
+    lines += [
+        "legacy_table[(legacy table)]",
+        f"{_CAPTURED}[/captured tables/]",
+        f"legacy_table -- Debezium --> {_CAPTURED}",
+    ]
+    agents = {role.name for role in WIRING}
+    for topic in CATALOGUE:
+        lines += [f"{_node(who)}([{who}]) --> {_node(topic.name)}" for who in topic.writers if who not in agents]
+    for role in WIRING:
+        lines += _edges(role)
+    for topic in CATALOGUE:
+        lines += [f"{_node(topic.name)} --> {_node(who)}([{who}])" for who in topic.readers if who not in agents]
+    return list(dict.fromkeys(lines))
+
+
+def _edges(role: Role) -> Iterable[str]:
+    agent = f"{role.name}_agent"
+    yield from (f"{_node(topic)} --> {agent}" for topic in role.reads or (_CAPTURED,))
+    yield from (f"{agent} --> {_node(topic)}" for topic in role.writes)
+    for store in role.stores:
+        name = store.removesuffix(_READS)
+        drawn = f"{_node(name)}[({name})]"
+        yield f"{drawn} -.-> {agent}" if store.endswith(_READS) else f"{agent} --> {drawn}"
+
+
+def _node(name: str) -> str:
+    # `end` and the like are words of Mermaid; a topic's name with its dots is none of them.
+    return _short(name).lower().replace(".", "_").replace(" ", "_").replace("-", "_")
+
+
+def _short(topic: str) -> str:
+    return topic.removeprefix(_PREFIX).removesuffix(".v1")
+
+
+def _role_row(role: Role) -> str:
+    reads = _list(role.reads) or "Debezium's topics, one a table"
+    return f"| {role.name} | {reads} | {_list(role.writes)} | {', '.join(role.stores)} | `{role.handler}` |"
+
+
+def _topic_row(topic: Topic) -> str:
+    kept = "for ever" if topic.retention_ms == FOR_EVER else f"{topic.retention_ms // DAY_MS} d"
+    events = ", ".join(f"`{event.__name__}`" for event in topic.events)
+    readers, writers = ", ".join(topic.readers), ", ".join(topic.writers)
+    return f"| `{topic.name}` | {events} | {writers} | {readers} | {topic.partitions} | {kept} |"
+
+
+def _list(topics: Iterable[str]) -> str:
+    return ", ".join(f"`{_short(topic)}`" for topic in topics)
+
+
+def main(folder: Path) -> None:
+    """Write every page into the folder."""
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+        print(folder / name)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,37 @@
+"""Qdrant's engine as a part of the stack: the host process of `connectors.qdrant`, on a Unix socket, without a port."""
+
+from __future__ import annotations
+
+import sys
+
+from connectors.qdrant import healthy, socket_path
+from stack.part import Launch, Part, Progress
+
+
+class Engine(Part):
+    """The embedded engine, so that worker, verifier and commands reach one engine from several processes."""
+
+    name = "qdrant"
+
+    def ports(self) -> tuple[int, ...]:
+        """None: its clients are on a Unix socket."""
+        return ()
+
+    async def prepare(self, progress: Progress) -> Launch:
+        """Nothing to write: the host makes its own folder."""
+        home = self.layout.home
+        command = (
+            sys.executable,
+            "-m",
+            "connectors.qdrant.engine.host",
+            "--home",
+            str(home),
+            "--socket",
+            str(socket_path(home)),
+        )
+        return Launch(command, cwd=home)
+
+    async def check(self) -> None:
+        """The host answers on its socket."""
+        if not await healthy(socket_path(self.layout.home)):
+            raise ConnectionError("no answer on the socket")

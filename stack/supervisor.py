@@ -1,0 +1,276 @@
+"""Keeps one worker process running: starts it, starts it again when it crashed or stalled, stops it in order.
+
+Runs in a process of its own that imports the standard library alone, so that it stays small. It knows nothing of what
+the worker does: only its exit code, its ready file and its page /livez.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+FAILED = 1
+# What a worker ends with where its configuration is wrong: to start it again would change nothing.
+HOPELESS = 2
+PORT_VARIABLE = "CROSSFADE_WORKER__HTTP_PORT"
+_HOST = "127.0.0.1"
+_POLL_S = 0.1
+_ASK_S = 2.0
+_KEPT_LINES = 20
+_KEPT_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is kept running, and the bounds of it.
+
+    `attempts`: so many failures in a row that came before the worker was ready for `steady_s`, and it is given up.
+    The pause before a start doubles from `wait_s` to `wait_max_s`. `stall_s`: a worker that is ready and whose /livez
+    did not answer with 200 for so long is killed. `start_s` bounds the time until it is ready, `drain_s` its stop.
+    """
+
+    command: tuple[str, ...]
+    ready_file: str
+    attempts: int = 5
+    wait_s: float = 0.5
+    wait_max_s: float = 30.0
+    steady_s: float = 10.0
+    start_s: float = 900.0
+    stall_s: float = 80.0
+    drain_s: float = 30.0
+
+    def pause_s(self, failures: int) -> float:
+        """Return the pause before the next start after so many failures in a row."""
+        return float(min(self.wait_max_s, self.wait_s * 2 ** min(max(0, failures - 1), 30)))
+
+
+def replace_process(plan: Plan) -> NoReturn:
+    """Go on as the supervisor of a plan: this process forgets everything that it imported, and keeps its pid."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    code = "from stack.supervisor import main; main()"
+    os.execv(sys.executable, [sys.executable, "-c", code, json.dumps(asdict(plan))])  # noqa: S606 - no shell
+
+
+def main() -> None:
+    """Supervise the plan that stands, as JSON, in the first argument; ends the process with its exit code."""
+    given = json.loads(sys.argv[1])
+    plan = Plan(**{**given, "command": tuple(given["command"])})
+    try:
+        sys.exit(asyncio.run(Supervisor(plan).run()))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One worker after the other, never two at once."""
+
+    plan: Plan
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    starts: int = 0
+    _failures: int = 0
+    _port: int = 0
+    _last: deque[bytes] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
+
+    async def run(self) -> int:
+        """Keep the worker running until SIGTERM or SIGINT; return the exit code for this process."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        while not stop.is_set():
+            began = time.monotonic()
+            code, ready_s = await self._one(stop)
+            if stop.is_set():
+                return self._stopped(code)
+            if code in {0, HOPELESS}:
+                return code
+            steady = ready_s is not None and time.monotonic() - began - ready_s >= self.plan.steady_s
+            self._failures = 1 if steady else self._failures + 1
+            if self._failures >= self.plan.attempts:
+                return self._given_up(code)
+            pause_s = self.plan.pause_s(self._failures)
+            _say(f"the worker {_ended(code)}; it is started again in {pause_s:g} s (failure {self._failures} in a row)")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause_s)
+        return 0
+
+    async def _one(self, stop: asyncio.Event) -> tuple[int, float | None]:
+        """Run one worker to its end; return its exit code, and after how many seconds it was ready (None: never)."""
+        ready_file = _cleared(Path(self.plan.ready_file))
+        self._last.clear()
+        self.starts += 1
+        # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on as SIGTERM.
+        process = await asyncio.create_subprocess_exec(
+            *self.plan.command,
+            *("--supervisor", str(os.getpid())),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
+            env=self._child_environment(),
+        )
+        began = time.monotonic()
+        pipes = [asyncio.create_task(_forward(source, to, self._last)) for source, to in _outputs(process)]
+        ended = asyncio.create_task(process.wait())
+        stopping = asyncio.create_task(stop.wait())
+        watching = asyncio.create_task(self._watch(process, ready_file))
+        try:
+            await asyncio.wait({ended, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await self._end(process, drain=stop.is_set())
+        finally:
+            if process.returncode is None:
+                process.kill()
+            code = await process.wait()
+            stopping.cancel()
+            watching.cancel()
+            await asyncio.wait(pipes, timeout=1.0)  # children of the worker may still hold the other end
+            for pipe in pipes:
+                pipe.cancel()
+        found = await asyncio.gather(watching, return_exceptions=True)
+        if isinstance(found[0], OSError):
+            raise found[0]
+        self._port = _port_in(ready_file) or self._port  # it may have ended before the watch saw it
+        return code, self._ready_s(ready_file, began)
+
+    def _ready_s(self, ready_file: Path, began: float) -> float | None:
+        try:
+            age_s = time.time() - ready_file.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return max(0.0, time.monotonic() - began - age_s)
+
+    def _child_environment(self) -> dict[str, str]:
+        """The worker keeps the port of its health page over restarts, where nobody else took it meanwhile."""
+        environment = dict(self.environment)
+        if self._port and _port_is_free(self._port):
+            environment[PORT_VARIABLE] = str(self._port)
+        return environment
+
+    async def _watch(self, process: Process, ready_file: Path) -> None:
+        """Return when the worker must be ended: not ready in its time, or not alive for too long."""
+        deadline = time.monotonic() + self.plan.start_s
+        while (port := _port_in(ready_file)) is None:
+            if time.monotonic() > deadline:
+                _say(f"the worker was not ready after {self.plan.start_s:g} s and is ended")
+                return
+            await asyncio.sleep(_POLL_S)
+        self._port = port
+        alive = time.monotonic()
+        while time.monotonic() - alive < self.plan.stall_s:
+            await asyncio.sleep(min(_ASK_S, self.plan.stall_s / 4))
+            if await _is_alive(port, min(_ASK_S, self.plan.stall_s / 4)):
+                alive = time.monotonic()
+        _say(f"the worker (process {process.pid}) was not alive for {self.plan.stall_s:g} s and is killed")
+
+    async def _end(self, process: Process, *, drain: bool) -> None:
+        """Let the worker drain within its limit, then kill it; one that stalled is killed at once."""
+        if drain:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), self.plan.drain_s)
+                return
+            _say(f"the worker did not end within {self.plan.drain_s:g} s and is killed; what it had will come again")
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+    def _stopped(self, code: int) -> int:
+        """Return the exit code after a stop: one that was told to end before it could listen ended well, too."""
+        return 0 if code in {0, -signal.SIGTERM} else FAILED
+
+    def _given_up(self, code: int) -> int:
+        last = b"\n".join(self._last)[-_KEPT_BYTES:].decode("utf-8", "replace")
+        _say(
+            f"the worker {_ended(code)}, {self._failures} times in a row; it is not started again."
+            f" Its last lines:\n{last}\nMend the cause, then start it again: crossfade worker"
+        )
+        return FAILED
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"crossfade: {text}\n")
+        sys.stderr.flush()
+
+
+def _ended(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _outputs(process: Process) -> Sequence[tuple[asyncio.StreamReader, int]]:
+    assert process.stdout is not None  # noqa: S101 - both are pipes: for the type checker
+    assert process.stderr is not None  # noqa: S101 - as above
+    return ((process.stdout, 1), (process.stderr, 2))
+
+
+async def _forward(source: asyncio.StreamReader, descriptor: int, kept: deque[bytes]) -> None:
+    """Write what the worker prints to this process's output, and keep its last lines."""
+    rest = b""
+    while chunk := await source.read(64 * 1024):
+        # A reader that went away does not stop the worker; one that is slow holds it up, as it would without us.
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(_write_all, descriptor, chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        kept.extend(line[-_KEPT_BYTES:] for line in lines)
+        rest = rest[-_KEPT_BYTES:]
+    if rest:
+        kept.append(rest)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _cleared(ready_file: Path) -> Path:
+    ready_file.parent.mkdir(parents=True, exist_ok=True)
+    ready_file.unlink(missing_ok=True)
+    return ready_file
+
+
+def _port_in(ready_file: Path) -> int | None:
+    try:
+        return int(json.loads(ready_file.read_text(encoding="utf-8"))["port"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+async def _is_alive(port: int, limit_s: float) -> bool:
+    """Ask /livez whether the worker is alive; no answer within the limit is a no."""
+    try:
+        async with asyncio.timeout(limit_s):
+            reader, writer = await asyncio.open_connection(_HOST, port)
+            try:
+                writer.write(b"GET /livez HTTP/1.0\r\n\r\n")
+                status = (await reader.readline()).split()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return len(status) > 1 and status[1] == b"200"
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+        return True

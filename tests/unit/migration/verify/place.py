@@ -1,0 +1,130 @@
+"""A collection with both of its stores in memory, and hands to damage its points as no writer would."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID, uuid5
+
+from msgspec import structs
+
+from connectors.embedding.memory import HashingEmbedder
+from connectors.memory.bus import MemoryBus
+from connectors.memory.checksums import MemoryChecksums
+from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
+from connectors.memory.tasks import MemoryTasks
+from connectors.memory.vectors import MemoryVectorStore
+from connectors.ports import NAMELESS, BulkTable, Embedder, VectorStore
+from connectors.telemetry import Telemetry
+from domain.legacy import TableDescription
+from domain.points import DocumentPoints, chunks_of
+from domain.values import Kind
+from migration.context import HandlerContext
+from migration.verify.publish import Teller
+from migration.verify.recheck import Barrier, at_rest
+from migration.verify.result import Bounds, Verification
+from migration.verify.run import Way, verify
+from migration.verify.stores import Stores
+from schemas.content import Content, content_hash
+from schemas.settings import Collection, Settings
+from tests.contract.vector_stores import vector
+
+NAME = "docs"
+SETTINGS = Settings(collections={NAME: Collection(table="docs", key=("id",), text=("body",), metadata=("year",))})
+
+
+@dataclass
+class Place:
+    """A collection with both of its stores in memory."""
+
+    legacy: MemoryLegacy = field(
+        default_factory=lambda: MemoryLegacy(
+            NAME, TableDescription(("id",), ("body",), {"year": Kind.INTEGER}, None, None)
+        )
+    )
+    vectors: MemoryVectorStore = field(default_factory=MemoryVectorStore)
+    bus: MemoryBus = field(default_factory=lambda: MemoryBus.provisioned(SETTINGS))
+    tasks: MemoryTasks = field(default_factory=MemoryTasks)
+    bulk: BulkTable | None = None
+    seen_vectors: VectorStore | None = None
+    barrier: Barrier = at_rest
+    now_ms: int = 1000
+    checksums: MemoryChecksums | None = None
+    max_text_bytes: int | None = None
+
+    async def put(self, name: str, body: str = "text", chunks: int = 1, version: int = 1) -> None:
+        """Put a document into both stores."""
+        self.legacy.write_directly(name, Content(text={"body": body}, metadata={"year": 2024}))
+        await self.point(name, body, chunks, version)
+
+    async def point(
+        self, name: str, body: str = "text", chunks: int = 1, version: int = 1, values: tuple[float, ...] = (1, 0, 0, 0)
+    ) -> None:
+        """Put a document into Qdrant alone."""
+        content = Content(text={"body": body}, metadata={"year": 2024})
+        texts = chunks_of([f"{body} {number}" for number in range(chunks)], [vector(*values)] * chunks)
+        document = DocumentPoints(
+            name, version, "default", content_hash(content), "hashing@1", content.metadata, texts, ()
+        )
+        await self.vectors.write(NAME, [document])
+
+    def clock(self) -> int:
+        self.now_ms += 1
+        return self.now_ms
+
+    def stores(self) -> Stores:
+        legacy = self.legacy
+        return Stores(
+            NAME,
+            MemoryTable(legacy),
+            self.bulk or MemoryBulk(legacy),
+            MemoryLedger(legacy),
+            self.seen_vectors or self.vectors,
+            4,
+            tasks=self.tasks,
+            checksums=self.checksums,
+            max_text_bytes=self.max_text_bytes,
+        )
+
+    def damage(self, document_id: str, chunk: int = 0, **changes: Any) -> None:
+        """Change fields of a point in place, as somebody does who knows nothing of checksums."""
+        known = self.vectors._collections[NAME]
+        name = known.chunks[document_id][chunk]
+        point = known.points[name]
+        known.points[name] = replace(point, mark=structs.replace(point.mark, **changes))
+
+    def double(self, document_id: str) -> None:
+        """Have a chunk twice, under another point id."""
+        known = self.vectors._collections[NAME]
+        name = known.chunks[document_id][0]
+        other = str(uuid5(UUID(name), "another"))
+        known.points[other] = known.points[name]
+        known.chunks[document_id][len(known.chunks[document_id]) + 100] = other
+
+    def foreign(self) -> None:
+        """Have a point that names no document."""
+        known = self.vectors._collections[NAME].points
+        point = next(iter(known.values()))
+        known["5eed0000-0000-4000-8000-00000000000a"] = replace(point, document_id=NAMELESS)
+
+    def lose(self, document_id: str) -> None:
+        """Take a document's points away."""
+        known = self.vectors._collections[NAME]
+        for name in known.chunks.pop(document_id).values():
+            del known.points[name]
+
+    @asynccontextmanager
+    async def embedder(self) -> AsyncIterator[Embedder]:
+        yield HashingEmbedder(4)
+
+    def ways(self, page: int = 3, *, repair: bool = False) -> tuple[Stores, Way, Teller]:
+        ctx = HandlerContext(self.clock, 1, Telemetry(tracing=False))
+        stores = self.stores()
+        bounds = Bounds(page=page, settle_s=0.0, patience_s=0.05, range_rows=4)
+        return stores, Way(bounds, self.barrier, self.clock), Teller(stores, self.bus, ctx, repair=repair)
+
+    async def verify(self, page: int = 3, *, repair: bool = False, **changes: Any) -> Verification:
+        stores, way, teller = self.ways(page, repair=repair)
+        return await verify(stores, replace(way, **changes), teller)
