@@ -29,7 +29,7 @@ def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
 def told(halts: Mapping[str, Halt]) -> list[dict[str, object]]:
     """Return what the page says of stopped collections: each with its reason and the command that mends it."""
     return [
-        {"collection": name, "reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.mend}
+        {"collection": name, "reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.remedy}
         for name, halt in sorted(halts.items())
     ]
 

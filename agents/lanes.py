@@ -21,12 +21,10 @@ from agents.batch import Batch, Message
 from agents.health import is_stuck
 from agents.runner import RoleHealth, Runner
 from connectors.errors import CrossfadeError, RecordsExpired
-from connectors.kafka.tail import Chunk
-from schemas.records import Received
+from connectors.kafka.reader import Chunk
+from schemas.records import Received, TopicPartition
 
 log = logging.getLogger("crossfade.agents")
-Place = tuple[str, int]
-"""A topic and a partition."""
 
 # A part that waits for a store leaves the batch after the first, one that is only slow after the second.
 WAITING_S = 2.0
@@ -39,19 +37,19 @@ _PAUSE_S = 1.0
 class Cursors(Protocol):
     """What is remembered of the parked collections of one role, in Kafka."""
 
-    async def load(self, names: Iterable[str]) -> dict[str, dict[Place, int]]:
+    async def load(self, names: Iterable[str]) -> dict[str, dict[TopicPartition, int]]:
         """Return the offsets from which parked collections go on. Raises StoreUnavailable."""
         ...
 
-    async def committed(self) -> dict[Place, int]:
+    async def committed(self) -> dict[TopicPartition, int]:
         """Return the offsets that the role itself committed. Raises StoreUnavailable."""
         ...
 
-    async def park(self, name: str, offsets: Mapping[Place, int]) -> None:
+    async def park(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Remember where a collection goes on; returns when it is kept. Raises StoreUnavailable."""
         ...
 
-    async def unpark(self, name: str, offsets: Mapping[Place, int]) -> None:
+    async def unpark(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Forget it, for the given partitions. Raises StoreUnavailable."""
         ...
 
@@ -60,7 +58,7 @@ class Cursors(Protocol):
         ...
 
 
-Rereading = Callable[[Mapping[Place, int]], AbstractAsyncContextManager[AsyncIterator[Chunk]]]
+Rereading = Callable[[Mapping[TopicPartition, int]], AbstractAsyncContextManager[AsyncIterator[Chunk]]]
 """Reads partitions again, each from its offset; raises RecordsExpired where an offset is no longer kept."""
 
 
@@ -81,7 +79,7 @@ class LanePorts:
     cursors: Cursors
     reread: Rereading
     generation: Callable[[], int]
-    assigned: Callable[[], set[Place]]
+    assigned: Callable[[], set[TopicPartition]]
     parks: bool = True
     away: Callable[[str, str], None] = lambda _name, _why: None
     back: Callable[[str], None] = lambda _name: None
@@ -94,8 +92,8 @@ class _Lane:
 
     name: str
     runner: Runner
-    following: dict[Place, int] = field(default_factory=dict)
-    passed: dict[Place, int] = field(default_factory=dict)
+    following: dict[TopicPartition, int] = field(default_factory=dict)
+    passed: dict[TopicPartition, int] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
     keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -230,7 +228,7 @@ class Lanes:
         if news:
             await self._keep(lane, news)
 
-    async def _keep(self, lane: _Lane, places: Iterable[Place]) -> None:
+    async def _keep(self, lane: _Lane, places: Iterable[TopicPartition]) -> None:
         """Remember where a lane goes on in some partitions: as it is now, for meanwhile it may have rejoined."""
         wanted = set(places)
         while True:
@@ -244,7 +242,7 @@ class Lanes:
                 self._health.waiting_for = f"{type(error).__name__}: {error}"
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _catch_up(self, lane: _Lane, part: asyncio.Task[None], after: Mapping[Place, int]) -> None:
+    async def _catch_up(self, lane: _Lane, part: asyncio.Task[None], after: Mapping[TopicPartition, int]) -> None:
         """Wait for the part that left its batch, then handle what was passed over since."""
         try:
             await part
@@ -371,18 +369,18 @@ class Lanes:
             lane.task, lane.following, lane.passed = None, {}, {}
 
 
-def _firsts(messages: Sequence[Message]) -> dict[Place, int]:
+def _firsts(messages: Sequence[Message]) -> dict[TopicPartition, int]:
     """Return the first offset of each partition."""
-    found: dict[Place, int] = {}
+    found: dict[TopicPartition, int] = {}
     for message in messages:
         place = (message.record.topic, message.record.partition)
         found[place] = min(found.get(place, message.record.offset), message.record.offset)
     return found
 
 
-def _after(messages: Sequence[Message]) -> dict[Place, int]:
+def _after(messages: Sequence[Message]) -> dict[TopicPartition, int]:
     """Return the offset after the last of each partition."""
-    found: dict[Place, int] = {}
+    found: dict[TopicPartition, int] = {}
     for message in messages:
         place = (message.record.topic, message.record.partition)
         found[place] = max(found.get(place, 0), message.record.offset + 1)

@@ -1,16 +1,27 @@
-"""Parts a batch by collection and finds the newest version of each document, for the writers and the embedder."""
+"""Of which collection a record is, a batch parted by collection, and the newest version of each document in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import msgspec
+
 from agents.batch import Batch, Failure, Failures, Message
+from domain.keys import parse_key
 from migration.collection import CollectionPorts, Collections, collection_of
-from schemas.cloudevents import InvalidEvent, decode
+from schemas.cloudevents import InvalidEvent, decode, unwrap
 from schemas.documents import DocumentEmbedded, DocumentResolved
+from schemas.records import Received
 
 E = TypeVar("E", DocumentResolved, DocumentEmbedded)
+
+
+class _Named(msgspec.Struct):
+    collection: str
+
+
+_NAMED = msgspec.json.Decoder(_Named)
 
 
 def _anything_goes(_: CollectionPorts, __: E) -> None:
@@ -50,3 +61,24 @@ def newest_of(items: Iterable[tuple[Message, E]]) -> dict[str, tuple[Message, E]
         if event.id not in newest or event.version >= newest[event.id][1].version:
             newest[event.id] = (message, event)
     return newest
+
+
+def named_by_key(record: Received) -> str:
+    """Return the collection of a record of a working topic, the empty text where its key names none."""
+    try:
+        return parse_key(record.key or b"")[0]
+    except ValueError:
+        return ""
+
+
+def submitted_to(record: Received) -> str:
+    """Return the collection of a producer's record, whose key may be anything; the empty text where it names none.
+
+    This runs outside of a runner, so that an error would end the role: a record that cannot be read, for whatever
+    reason, is of no collection, and the runner of those makes a dead letter of it.
+    """
+    try:
+        _, data = unwrap(record)
+        return named_by_key(record) if data is None else _NAMED.decode(data).collection
+    except Exception:
+        return ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agents.health import is_stuck
 from agents.runner import RoleHealth
-from connectors.kafka.tail import Lag
+from connectors.kafka.offsets import Lag
 
 Assigned = Iterable[tuple[str, int]]
 

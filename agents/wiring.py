@@ -1,33 +1,145 @@
-"""The wiring: topic → handler → topics, one row a role. Documents and diagrams are made from this table."""
+"""The wiring: one row an agent, with its handler and what is done where that fails. Who reads what: `topics.roles`."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any
 
-from topics.catalogue import ANSWERED, ASKED, DECIDED, EMBEDDED, LOG, RESOLVED, SUBMITTED, WRITTEN
-
-RoleName = Literal["intake", "capture", "resolver", "legacy", "embedder", "vector", "query"]
+from agents.batch import Failures
+from agents.capture import capture
+from agents.embedder import embed
+from agents.intake import intake, refused_submission
+from agents.legacy_writer import lost_write, refusal_told, write_legacy
+from agents.outcomes import lost_embedded, lost_resolved
+from agents.query import answer_all, refused_question
+from agents.resolver import dead_letter_told, lost_entry, resolve
+from agents.runner import Handler, Lost, RoleHealth, Told
+from agents.selection import named_by_key, submitted_to
+from agents.vector_writer import Noted, write_vectors
+from connectors.ports import Bus
+from domain.positions import StreamPlaces
+from domain.quarantine import Halt, Reason
+from migration.collection import CollectionPorts, Collections
+from migration.context import HandlerContext
+from schemas.records import Received
+from search.breakers import Breakers
+from topics.roles import BY_NAME, Role, RoleName
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
-    """One agent. `reads` is empty for capture: its topics are Debezium's, one for each configured table."""
+class Parts:
+    """What a worker has for its agents. `tables` are the collections whose captured changes are taken, by topic."""
 
-    name: RoleName
-    reads: tuple[str, ...]
-    handler: str
-    writes: tuple[str, ...]
-    stores: tuple[str, ...] = ()
+    collections: Collections
+    bus: Bus
+    ctx: HandlerContext
+    health: RoleHealth
+    tables: Mapping[str, CollectionPorts]
+    places: StreamPlaces
+    unreadable: Callable[[str, Reason, str], Awaitable[None]]
+    breakers: Breakers
+    stopped: Callable[[str], Halt | None]
+    noted: Noted
 
 
-WIRING: tuple[Role, ...] = (
-    Role("intake", (SUBMITTED,), "agents.intake.intake", (LOG, WRITTEN)),
-    Role("capture", (), "agents.capture.capture", (LOG,)),
-    Role("resolver", (LOG,), "agents.resolver.resolve", (RESOLVED, LOG, WRITTEN), ("ledger",)),
-    Role("legacy", (RESOLVED,), "agents.legacy_writer.write_legacy", (WRITTEN, LOG), ("ledger", "legacy table")),
-    Role("embedder", (RESOLVED,), "agents.embedder.embed", (EMBEDDED, WRITTEN), ("Qdrant (reads)",)),
-    Role("vector", (EMBEDDED,), "agents.vector_writer.write_vectors", (WRITTEN,), ("Qdrant", "ledger")),
-    Role("query", (ASKED,), "agents.query.answer", (DECIDED, ANSWERED), ("legacy table (reads)", "Qdrant (reads)")),
+def _common(parts: Parts) -> dict[str, Any]:
+    return {"collections": parts.collections, "bus": parts.bus, "ctx": parts.ctx}
+
+
+def _nothing_lost(_: Parts) -> Lost:
+    return lambda _message, _error: []
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent: its role, its handler, and which of a worker's parts that is given.
+
+    `lost` makes what answers for a message that became a dead letter, `told` what notes that its dead letter was
+    published. `gives_up`: what fails with a transient error up to a limit becomes a dead letter; the others bear the
+    order of changes, and one that they left out, or half did, would be missed by those after it. `collection_of` says
+    whose a record is, where each collection has a lane; `parks`: a lane whose database is away is put aside.
+    `concurrent`: messages are handled on their own, since none waits for another.
+    """
+
+    role: Role
+    handle: Callable[..., Awaitable[Failures]]
+    given: Callable[[Parts], dict[str, Any]] = _common
+    lost: Callable[[Parts], Lost] = _nothing_lost
+    told: Callable[[Parts], Told] | None = None
+    gives_up: bool = False
+    collection_of: Callable[[Received], str] | None = None
+    parks: bool = False
+    concurrent: bool = False
+
+    @property
+    def name(self) -> RoleName:
+        """The role's name."""
+        return self.role.name
+
+    def handler(self, parts: Parts) -> Handler:
+        """Return the handler over these parts."""
+        return partial(self.handle, **self.given(parts))
+
+
+AGENTS: tuple[Agent, ...] = (
+    Agent(
+        BY_NAME["intake"],
+        intake,
+        lost=lambda parts: partial(refused_submission, ctx=parts.ctx),
+        collection_of=submitted_to,
+    ),
+    Agent(
+        BY_NAME["capture"],
+        capture,
+        lambda parts: {
+            "tables": parts.tables,
+            "bus": parts.bus,
+            "ctx": parts.ctx,
+            "unreadable": parts.unreadable,
+            "places": parts.places,
+        },
+    ),
+    Agent(
+        BY_NAME["resolver"],
+        resolve,
+        lost=lambda parts: partial(lost_entry, ctx=parts.ctx),
+        told=lambda parts: partial(dead_letter_told, collections=parts.collections, ctx=parts.ctx),
+        collection_of=named_by_key,
+        parks=True,
+    ),
+    Agent(
+        BY_NAME["legacy"],
+        write_legacy,
+        lost=lambda parts: partial(lost_write, collections=parts.collections, ctx=parts.ctx),
+        told=lambda parts: partial(refusal_told, collections=parts.collections),
+        collection_of=named_by_key,
+        parks=True,
+    ),
+    Agent(
+        BY_NAME["embedder"],
+        embed,
+        lambda parts: {**_common(parts), "progress": parts.health.progressed},
+        lost=lambda parts: partial(lost_resolved, store="qdrant", ctx=parts.ctx),
+        gives_up=True,
+        collection_of=named_by_key,
+    ),
+    Agent(
+        BY_NAME["vector"],
+        write_vectors,
+        lambda parts: {**_common(parts), "noted": parts.noted},
+        lost=lambda parts: partial(lost_embedded, ctx=parts.ctx),
+        gives_up=True,
+        collection_of=named_by_key,
+        parks=True,
+    ),
+    Agent(
+        BY_NAME["query"],
+        answer_all,
+        lambda parts: {**_common(parts), "breakers": parts.breakers, "stopped": parts.stopped},
+        lost=lambda parts: partial(refused_question, ctx=parts.ctx),
+        gives_up=True,
+        concurrent=True,
+    ),
 )
-ROLES: tuple[RoleName, ...] = tuple(role.name for role in WIRING)

@@ -11,26 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agents.batch import Batch, Failure, Failures, Message
-from agents.capture import capture
-from agents.embedder import embed
+from agents.batch import Batch
 from agents.faust_apps import Bounds, add_batch_agent, add_concurrent_agent, make_app, start_apps, stop_apps
 from agents.health import is_stuck, serve_health
-from agents.intake import intake, refused_submission
-from agents.lane_wiring import LANED, PARKING, lanes_of
+from agents.lane_wiring import lanes_of
 from agents.lanes import Lanes
-from agents.legacy_writer import lost_write, refusal_told, write_legacy
-from agents.outcomes import lost_embedded, lost_resolved
-from agents.query import Breakers, answer, refused_question
-from agents.resolver import dead_letter_told, lost_entry, resolve
-from agents.runner import Handler, Lost, Retry, RoleHealth, Runner
+from agents.runner import Handler, Retry, RoleHealth, Runner
 from agents.status_reporter import Standing
-from agents.vector_writer import write_vectors
 from agents.watchdog import Awake, CommitWatch
-from agents.wiring import WIRING, RoleName
+from agents.wiring import AGENTS, Agent, Parts
 from connectors.addresses import brokers_of
 from connectors.errors import CrossfadeError
-from connectors.kafka.tail import group_lag
+from connectors.kafka.offsets import group_lag
 from connectors.ports import LegacyTable
 from connectors.telemetry import Telemetry
 from domain.positions import StreamPlaces
@@ -40,16 +32,15 @@ from migration.context import HandlerContext, now_ms
 from migration.epochs import reachable_epochs
 from migration.quarantine import Halts
 from migration.witnesses import Written
-from schemas.cloudevents import InvalidEvent
-from schemas.records import Outgoing
+from search.breakers import Breakers
 from topics.catalogue import group_of
+from topics.roles import BY_NAME, RoleName
 
 log = logging.getLogger("crossfade.worker")
 END_POLL_S = 0.5
 # How soon a worker notices that a collection was stopped, or mended, by somebody else.
 FOLLOW_S = 2.0
-# The others bear the order of changes: one that they left out, or half did, would be missed by those after it.
-GIVING_UP: tuple[RoleName, ...] = ("embedder", "vector", "query")
+_CAPTURE, _QUERY = BY_NAME["capture"], BY_NAME["query"]
 
 
 def _opened_tables(captured: Mapping[str, CollectionPorts]) -> dict[str, LegacyTable]:
@@ -81,68 +72,83 @@ class Worker:
         self.halts = halts or Halts(opened.collections, telemetry, kafka=opened.settings.kafka)
         self.port = 0
         self.written = Written()
-        self._roles = [role for role in WIRING if role.name in roles]
+        self._agents = [agent for agent in AGENTS if agent.name in roles]
+        self._breakers = Breakers(opened.settings.routing, self._standing.tell)
         self._suspended = bool(self.halts.replaced)
-        for role in self._roles:
-            if self._suspended and role.name != "query":
-                self._note_suspended(role.name)
+        for agent in self._agents:
+            if self._suspended and agent.role.stage:
+                self._note_suspended(agent)
             else:
-                self._add(role.name, role.reads)
+                self._add(agent)
 
     def _context(self) -> HandlerContext:
         epochs, kafka = self._epochs, self._settings.kafka
         return HandlerContext(now_ms, epochs.version, self._telemetry, kafka.max_text_bytes, kafka, epochs.producer)
 
-    def _add(self, role: RoleName, reads: tuple[str, ...]) -> Any:
-        """Make the application of a role; nothing is made for capture without a collection in service."""
+    def _add(self, agent: Agent) -> Any:
+        """Make the application of an agent; nothing is made for capture without a collection that it takes."""
         bounds = self._settings.worker
-        health = self._healths.setdefault(role, RoleHealth(role))
-        tables = self._tables() if role == "capture" else {}
-        topics = reads or tuple(tables)
+        health = self._healths.setdefault(agent.name, RoleHealth(agent.name))
+        tables = self._tables() if not agent.role.reads else {}
+        topics = agent.role.topics(tables)
         if not topics:
             return None
-        handler = self._handler(role, tables, health)
-        runner = self._runner(role, handler, health)
+        parts = self._parts(health, tables)
+        handler = agent.handler(parts)
+        runner = self._runner(agent, parts, handler, health)
         of_batch = Bounds(bounds.batch, bounds.batch_bytes, bounds.batch_interval_ms / 1000)
-        app = make_app(role, self._settings.kafka, self._home / "faust", of_batch)
-        if role == "query":
+        app = make_app(agent.name, self._settings.kafka, self._home / "faust", of_batch)
+        if agent.concurrent:
             in_flight = Bounds(bounds.queries_in_flight, bounds.batch_bytes)
             add_concurrent_agent(app, topics, runner, self._telemetry, in_flight)
         else:
-            add_batch_agent(app, topics, runner, self._telemetry, of_batch, self._laned(role, app, handler, health))
+            lanes = self._laned(agent, app, health, partial(self._runner, agent, parts, handler))
+            add_batch_agent(app, topics, runner, self._telemetry, of_batch, lanes)
         self._apps.append(app)
         self._runners.append(runner)
-        if role == "capture":
+        if tables:
             self._captured = _opened_tables(tables)
         return app
 
-    def _runner(self, role: RoleName, handler: Handler, health: RoleHealth) -> Runner:
-        bounds = self._settings.worker
-        runner = Runner(
-            role,
-            handler,
-            self._lost(role),
+    def _parts(self, health: RoleHealth, tables: Mapping[str, CollectionPorts]) -> Parts:
+        return Parts(
+            self._opened.collections,
             self._opened.bus,
             self._ctx,
+            health,
+            tables,
+            self._places,
+            self._unreadable,
+            self._breakers,
+            self._stopped,
+            self.written.note,
+        )
+
+    def _runner(self, agent: Agent, parts: Parts, handler: Handler, health: RoleHealth) -> Runner:
+        bounds = self._settings.worker
+        runner = Runner(
+            agent.name,
+            handler,
+            agent.lost(parts),
+            parts.bus,
+            parts.ctx,
             Retry(bounds.retry_attempts, bounds.retry_max_s),
-            gives_up=role in GIVING_UP,
-            waits_for_rights=role in PARKING,
+            gives_up=agent.gives_up,
+            waits_for_rights=agent.parks,
             kept=health,
         )
-        if role == "legacy":
-            runner.told = partial(refusal_told, collections=self._opened.collections)
-        if role == "resolver":
-            runner.told = partial(dead_letter_told, collections=self._opened.collections, ctx=self._ctx)
+        if agent.told is not None:
+            runner.told = agent.told(parts)
         return runner
 
     def _laned(
-        self, role: RoleName, app: Any, handler: Handler, health: RoleHealth
+        self, agent: Agent, app: Any, health: RoleHealth, runner: Callable[[RoleHealth], Runner]
     ) -> Callable[[Batch], Awaitable[None]] | None:
-        """Return what handles the batches of a role in lanes, None for one without."""
-        if role not in LANED:
+        """Return what handles the batches of an agent in lanes, None for one without."""
+        if agent.collection_of is None:
             return None
-        opened, halts, runner = self._opened, self.halts, partial(self._runner, role, handler)
-        lanes = lanes_of(role, app, health, runner, opened, halts, self._telemetry, self._expired)
+        opened, halts, whose = self._opened, self.halts, agent.collection_of
+        lanes = lanes_of(agent, whose, app, health, runner, opened, halts, self._telemetry, self._expired)
         self._lanes.append(lanes)
         return lanes.run
 
@@ -156,26 +162,6 @@ class Worker:
         """Return why Qdrant may lack changes of a collection; not that its database is away, when it alone answers."""
         halt = self.halts.of(name)
         return None if halt is not None and halt.reason is Reason.UNREACHABLE else halt
-
-    def _handler(self, role: RoleName, tables: Mapping[str, CollectionPorts], health: RoleHealth) -> Handler:
-        ports: dict[str, Any] = {
-            "collections": self._opened.collections,
-            "bus": self._opened.bus,
-            "ctx": self._ctx,
-        }
-        captured = partial(capture, tables=tables, bus=self._opened.bus, ctx=self._ctx)
-        breakers = Breakers(self._settings.routing, self._standing.tell)
-        question = partial(answer, breakers=breakers, stopped=self._stopped, **ports)
-        handlers: dict[RoleName, Handler] = {
-            "intake": partial(intake, **ports),
-            "capture": partial(captured, unreadable=self._unreadable, places=self._places),
-            "resolver": partial(resolve, **ports),
-            "legacy": partial(write_legacy, **ports),
-            "embedder": partial(embed, progress=health.progressed, **ports),
-            "vector": partial(write_vectors, noted=self.written.note, **ports),
-            "query": self._one_question(question),
-        }
-        return handlers[role]
 
     def _tables(self) -> dict[str, CollectionPorts]:
         """Return the collections whose captured changes are taken, by their topics."""
@@ -205,19 +191,20 @@ class Worker:
             await self.halts.follow()
             if bool(self.halts.replaced) != self._suspended:
                 await (self._resume() if self._suspended else self._suspend())
-            if not self._suspended and "capture" in self._healths and _opened_tables(self._tables()) != self._captured:
-                await self._capture_anew()
+            takes_captured = not self._suspended and _CAPTURE.name in self._healths
+            if takes_captured and _opened_tables(self._tables()) != self._captured:
+                await self._capture_again()
 
-    async def _capture_anew(self) -> None:
+    async def _capture_again(self) -> None:
         """Stop capture's application and start one for the collections that are in service now."""
-        for app in [app for app in self._apps if app.conf.id == group_of("capture")]:
+        for app in [app for app in self._apps if app.conf.id == _CAPTURE.group]:
             self._apps.remove(app)
             await stop_apps([app], self._settings.worker.drain_s)
-        self._runners[:] = [runner for runner in self._runners if runner.role != "capture"]
+        self._runners[:] = [runner for runner in self._runners if runner.role != _CAPTURE.name]
         self._captured = {}
-        health = self._healths["capture"]
+        health = self._healths[_CAPTURE.name]
         health.busy_since_s = health.waiting_for = None
-        app = self._add("capture", ())
+        app = self._add(next(agent for agent in self._agents if agent.role is _CAPTURE))
         if app is not None:
             await start_apps([app])
         log.info("capture takes %d collections", len(self._captured))
@@ -225,18 +212,18 @@ class Worker:
     async def _suspend(self) -> None:
         """Stop every role that takes records from topics that may be others; questions are still answered."""
         self._suspended = True
-        left = [app for app in self._apps if app.conf.id != group_of("query")]
+        left = [app for app in self._apps if app.conf.id != _QUERY.group]
         self._apps[:] = [app for app in self._apps if app not in left]
-        self._runners[:] = [runner for runner in self._runners if runner.role == "query"]
+        self._runners[:] = [runner for runner in self._runners if runner.role == _QUERY.name]
         self._captured = {}
         await stop_apps(left, self._settings.worker.drain_s)
-        for role in self._roles:
-            if role.name != "query":
-                self._note_suspended(role.name)
+        for agent in self._agents:
+            if agent.role.stage:
+                self._note_suspended(agent)
         log.error("no record is taken: %s; run: crossfade topics adopt", ", ".join(sorted(self.halts.replaced)))
 
-    def _note_suspended(self, role: RoleName) -> None:
-        health = self._healths.setdefault(role, RoleHealth(role))
+    def _note_suspended(self, agent: Agent) -> None:
+        health = self._healths.setdefault(agent.name, RoleHealth(agent.name))
         health.busy_since_s = None
         health.waiting_for = "a topic was replaced; run: crossfade topics adopt"
 
@@ -246,39 +233,12 @@ class Worker:
         self._ctx = self._context()
         self._suspended = False
         begun = []
-        for role in self._roles:
-            if role.name != "query":
-                self._healths[role.name].waiting_for = None
-                begun.append(self._add(role.name, role.reads))
+        for agent in self._agents:
+            if agent.role.stage:
+                self._healths[agent.name].waiting_for = None
+                begun.append(self._add(agent))
         await start_apps([app for app in begun if app is not None])
         log.info("the roles go on, with %s", self._epochs)
-
-    @staticmethod
-    def _one_question(call: Callable[[Message], Any]) -> Handler:
-        async def handle(batch: Batch) -> Failures:
-            failures: Failures = []
-            for message in batch:
-                try:
-                    await call(message)
-                except InvalidEvent as error:
-                    failures.append(Failure(message, error))
-            return failures
-
-        return handle
-
-    def _lost(self, role: RoleName) -> Lost:
-        def none(_: Message, __: Exception) -> list[Outgoing]:
-            return []
-
-        lost: dict[RoleName, Lost] = {
-            "intake": partial(refused_submission, ctx=self._ctx),
-            "resolver": partial(lost_entry, ctx=self._ctx),
-            "legacy": partial(lost_write, collections=self._opened.collections, ctx=self._ctx),
-            "embedder": partial(lost_resolved, store="qdrant", ctx=self._ctx),
-            "vector": partial(lost_embedded, ctx=self._ctx),
-            "query": partial(refused_question, ctx=self._ctx),
-        }
-        return lost.get(role, none)
 
     async def run(
         self, stop: asyncio.Event, ready: Callable[[int], None], failing: Callable[[], None] = lambda: None
@@ -352,13 +312,13 @@ class Worker:
                     return
 
     async def _behind(self, watch: CommitWatch, app: Any) -> str | None:
-        role, kafka = watch.health.role, self._settings.kafka
+        kafka = self._settings.kafka
         assigned = [(at.topic, at.partition) for at in app.consumer.assignment()] if app.consumer is not None else []
         topics = {topic for topic, _ in assigned}
         if not topics:
             return None
         try:
-            lags = await group_lag(brokers_of(kafka), group_of(role), topics)
+            lags = await group_lag(brokers_of(kafka), group_of(watch.health.role), topics)
         except CrossfadeError:
             return None
         return watch.stuck(lags, assigned, time.monotonic(), self._settings.worker.stall_s)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from domain.ledger import LedgerRow, VectorMark
-from domain.legacy import Coverage, Finding, LegacyChange, LegacyOutcome, LegacyRow, TableDescription
+from domain.legacy import Coverage, Diagnostic, LegacyChange, LegacyOutcome, LegacyRow, TableDescription
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
 from schemas.content import Scalar
@@ -134,7 +134,7 @@ class LegacyTable(Protocol):
         """Return the names of the columns that the table has now, none where it is gone. Raises StoreUnavailable."""
         ...
 
-    async def check(self) -> list[Finding]:
+    async def check(self) -> list[Diagnostic]:
         """Return what is wrong with database, table and columns for this collection, each with its mending statement.
 
         Raises StoreUnavailable where the database does not answer.
@@ -276,33 +276,8 @@ class Storage:
 IN_MEMORY = Storage()
 
 
-class VectorStore(Protocol):
-    """Qdrant: collections of points, guarded by version."""
-
-    async def prepare(
-        self,
-        collection: str,
-        dimension: int,
-        metadata: Mapping[str, Kind] = NO_METADATA,
-        storage: Storage = IN_MEMORY,
-    ) -> None:
-        """Create what is absent: the collection, the indexes of its payload, and one for each metadata column.
-
-        `storage` is for a collection that is created; one that is there stays as it is.
-
-        A column whose kind changed gets its index anew; building one takes about 7 µs a point. Raises Misconfigured for
-        another dimension, Refused for a column that a filter could not name.
-        """
-        ...
-
-    async def stored(
-        self, collection: str, ids: Sequence[str], *, content: bool = False
-    ) -> dict[str, list[StoredChunk]]:
-        """Return all points, tombstones included, of the documents that have any, ordered by chunk number.
-
-        With `content` each has its text, its metadata and its vector (None for a tombstone).
-        """
-        ...
+class VectorWriter(Protocol):
+    """Writes points, guarded by version."""
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
         """Write each document's points and tombstones in one operation, conditional on a lower stored version.
@@ -326,24 +301,17 @@ class VectorStore(Protocol):
         """
         ...
 
-    async def begin_bulk(self, collection: str) -> int | None:
-        """Put off indexing while a backfill inserts; return what `end_bulk` must be given to set it back."""
-        ...
 
-    async def end_bulk(self, collection: str, set_back: int | None) -> None:
-        """Index what was inserted; return when searches use the index. Takes minutes for a million points."""
-        ...
+class VectorReader(Protocol):
+    """Reads points by id, without a search."""
 
-    async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
-        """Return the ids of the nearest live points of all tenants; `exact`: by comparing with every one."""
-        ...
+    async def stored(
+        self, collection: str, ids: Sequence[str], *, content: bool = False
+    ) -> dict[str, list[StoredChunk]]:
+        """Return all points, tombstones included, of the documents that have any, ordered by chunk number.
 
-    async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
-        """Return the nearest live chunks of the tenant, at most one for each document (cosine, higher is nearer)."""
-        ...
-
-    async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
-        """Return a page of up to `limit` point ids in their order, those of tombstones included."""
+        With `content` each has its text, its metadata and its vector (None for a tombstone).
+        """
         ...
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
@@ -353,13 +321,61 @@ class VectorStore(Protocol):
         """
         ...
 
+    async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
+        """Return a page of up to `limit` point ids in their order, those of tombstones included."""
+        ...
+
     async def count(self, collection: str) -> int:
         """Return the number of live points (no tombstones) of all tenants."""
+        ...
+
+
+class VectorSearch(Protocol):
+    """Finds the nearest points."""
+
+    async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
+        """Return the nearest live chunks of the tenant, at most one for each document (cosine, higher is nearer)."""
+        ...
+
+    async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
+        """Return the ids of the nearest live points of all tenants; `exact`: by comparing with every one."""
+        ...
+
+
+class VectorAdmin(Protocol):
+    """Prepares collections, and decides when their index is built."""
+
+    async def prepare(
+        self,
+        collection: str,
+        dimension: int,
+        metadata: Mapping[str, Kind] = NO_METADATA,
+        storage: Storage = IN_MEMORY,
+    ) -> None:
+        """Create what is absent: the collection, the indexes of its payload, and one for each metadata column.
+
+        `storage` is for a collection that is created; one that is there stays as it is.
+
+        A column whose kind changed gets its index anew; building one takes about 7 µs a point. Raises Misconfigured for
+        another dimension, Refused for a column that a filter could not name.
+        """
+        ...
+
+    async def begin_bulk(self, collection: str) -> int | None:
+        """Put off indexing while a backfill inserts; return what `end_bulk` must be given to set it back."""
+        ...
+
+    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+        """Index what was inserted; return when searches use the index. Takes minutes for a million points."""
         ...
 
     async def close(self) -> None:
         """Flush and give the connections back."""
         ...
+
+
+class VectorStore(VectorWriter, VectorReader, VectorSearch, VectorAdmin, Protocol):
+    """Qdrant: collections of points, guarded by version."""
 
 
 class Embedder(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
@@ -51,19 +52,47 @@ class LegacyFacts(msgspec.Struct, frozen=True):
     refused: str = ""
 
 
+class Disagreement(Enum):
+    """In which way the stores disagree on a document, as reports count it."""
+
+    NO_POINT = "no visible point"
+    NO_ROW = "no legacy row"
+    REFUSED = "no place in Qdrant"
+    CONTENT = "content hash"
+    DUPLICATE_CHUNK = "duplicate chunk"
+    CHUNK_MISSING = "chunk missing"
+    CHUNK_VERSIONS = "chunks of versions"
+    CHUNK_COUNT = "chunks, the ledger says"
+    VERSION = "wrong version"
+    PAYLOAD = "wrong payload"
+    VECTOR = "wrong vector"
+    MODEL = "wrong model"
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether no version of the row explains it, so that waiting for changes on their way changes nothing."""
+        return self in {Disagreement.VERSION, Disagreement.PAYLOAD, Disagreement.VECTOR, Disagreement.MODEL}
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One document that is not the same in both stores; `detail` names the disagreement without any text of it.
+    """One document that is not the same in both stores. `note` says more than its reason, without any text of it.
 
     `repairable` is False where writing it again would be refused again.
     """
 
     id: str
     kind: DifferenceKind
-    detail: str
+    reason: Disagreement
     legacy_version: int | None = None
     vector_version: int | None = None
     repairable: bool = True
+    note: str = ""
+
+    @property
+    def detail(self) -> str:
+        """What is published and printed of it."""
+        return self.note or self.reason.value
 
 
 def compare(
@@ -77,52 +106,58 @@ def compare(
     if not visible:
         if legacy is None:
             return None
-        why = legacy.refused or "no visible point"
-        return Difference(document_id, "missing", why, legacy.version, None, repairable=not legacy.refused)
+        reason, note = (Disagreement.REFUSED, legacy.refused) if legacy.refused else (Disagreement.NO_POINT, "")
+        return Difference(document_id, "missing", reason, legacy.version, repairable=not legacy.refused, note=note)
     if legacy is None:
-        return Difference(document_id, "ghost", "no legacy row", None, newest_version(visible))
-    detail = legacy.refused or _disagreement(legacy, visible) or _payload(document_id, legacy, visible)
-    if detail is None and model is not None and any(_fingerprint(point.model) != model for point in visible):
-        detail = "wrong model"
-    return Difference(document_id, "stale", detail, legacy.version, newest_version(visible)) if detail else None
+        return Difference(document_id, "ghost", Disagreement.NO_ROW, None, newest_version(visible))
+    found = (Disagreement.REFUSED, legacy.refused) if legacy.refused else None
+    found = found or _disagreement(legacy, visible) or _payload(document_id, legacy, visible)
+    if found is None and model is not None and any(_fingerprint(point.model) != model for point in visible):
+        found = Disagreement.MODEL, ""
+    if found is None:
+        return None
+    return Difference(document_id, "stale", found[0], legacy.version, newest_version(visible), note=found[1])
 
 
-def _disagreement(legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> str | None:
+Found = tuple[Disagreement, str]
+
+
+def _disagreement(legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> Found | None:
     version = visible[0].version
     if len(visible) > 1:
         numbers, versions = {point.chunk for point in visible}, {point.version for point in visible}
         if len(numbers) < len(visible):
-            return "duplicate chunk"
+            return Disagreement.DUPLICATE_CHUNK, ""
         if len(versions) > 1:
-            return f"chunks of {len(versions)} versions"
+            return Disagreement.CHUNK_VERSIONS, f"chunks of {len(versions)} versions"
     for point in visible:
         if point.content_hash != legacy.content_hash:
-            return "content hash"
+            return Disagreement.CONTENT, ""
     if max(point.chunk for point in visible) != len(visible) - 1:
-        return "chunk missing"
+        return Disagreement.CHUNK_MISSING, ""
     # Of what a backfill wrote, at version 0, only the content counts.
-    return _beside_the_ledger(legacy, version, len(visible)) if version != 0 else None
+    return _against_the_ledger(legacy, version, len(visible)) if version != 0 else None
 
 
-def _beside_the_ledger(legacy: LegacyFacts, version: int, chunks: int) -> str | None:
+def _against_the_ledger(legacy: LegacyFacts, version: int, chunks: int) -> Found | None:
     if legacy.chunk_count is not None and chunks != legacy.chunk_count:
-        return f"{chunks} chunks, the ledger says {legacy.chunk_count}"
+        return Disagreement.CHUNK_COUNT, f"{chunks} chunks, the ledger says {legacy.chunk_count}"
     if legacy.vector_version and version != legacy.vector_version:
-        return f"wrong version: {version}, the ledger says {legacy.vector_version}"
+        return Disagreement.VERSION, f"wrong version: {version}, the ledger says {legacy.vector_version}"
     return None
 
 
-def _payload(document_id: str, legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> str | None:
+def _payload(document_id: str, legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> Found | None:
     for point in visible:
         if legacy.tenant is not None and point.tenant != legacy.tenant:
-            return "wrong payload: tenant"
+            return Disagreement.PAYLOAD, "wrong payload: tenant"
         if point.metadata is None:
             continue
         told = legacy.metadata
         if told is not None and point.metadata != told and _present(point.metadata) != _present(told):
-            return "wrong payload: metadata"
+            return Disagreement.PAYLOAD, "wrong payload: metadata"
         if point.checksum is not None and point.checksum != checksum_of(document_id, point):
-            return "wrong payload"
+            return Disagreement.PAYLOAD, ""
     return None
 
 

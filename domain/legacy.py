@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import Literal
 
 from domain.phases import PhaseRules
 from domain.values import Kind
@@ -134,14 +135,39 @@ class LegacyOutcome:
     differs: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One mistake that `config check` found: what is wrong, and the statement or setting that mends it."""
+class Sql(str):
+    """A statement that fixes something in a collection's database; `config check --apply` runs it."""
 
-    level: str
+    __slots__ = ()
+
+
+class Setting(str):
+    """What an operator changes or does: a setting, a command, a step in the database that nobody takes by itself."""
+
+    __slots__ = ()
+
+    @property
+    def shown(self) -> str:
+        """The text as a comment of SQL, since it stands among statements."""
+        return f"-- {self}"
+
+
+Remedy = Sql | Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One mistake that `config check` found: what is wrong, and what fixes it."""
+
+    level: Literal["error", "warning"]
     subject: str
     message: str
-    mend: str | None = None
+    remedy: Remedy | None = None
+
+    @property
+    def shown_remedy(self) -> str | None:
+        """The remedy as it is printed and reported: settings as a comment of SQL."""
+        return self.remedy.shown if isinstance(self.remedy, Setting) else self.remedy
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Halt:
         return f"{_SAID[self.reason]}: {self.detail}" if self.detail else _SAID[self.reason]
 
     @property
-    def mend(self) -> str:
+    def remedy(self) -> str:
         """The command that mends it."""
         return _MEND[self.reason].format(name=self.collection)
 

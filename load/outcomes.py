@@ -6,7 +6,8 @@ import asyncio
 import time
 from contextlib import suppress
 
-from connectors.kafka.tail import end_offsets, read_topic
+from connectors.kafka.offsets import end_offsets
+from connectors.kafka.reader import read_topic
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import DocumentWritten, Store
 from topics.catalogue import WRITTEN

@@ -99,7 +99,7 @@ async def place(home: Path, fill: Callable[[Sql], Awaitable[None]]) -> AsyncIter
         sql = await asyncpg.connect(settings.collections[TEXTS].dsn)
         await sql.execute(_TABLES)
         await fill(sql)
-        await check_tables(settings, progress, mend=True)
+        await check_tables(settings, progress, apply=True)
         await prepare_topics(settings, progress)
         bus = AiokafkaBus(settings.kafka)
         async with Outcomes(brokers_of(settings.kafka)) as outcomes, worker_process(config, home) as worker:

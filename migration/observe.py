@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from connectors.addresses import brokers_of, connect_of, dsn_of
 from connectors.errors import CrossfadeError, Misconfigured, NotReady, TaskFailed
 from connectors.kafka.connect import ConnectClient
-from connectors.kafka.lag import KafkaLag, RoleLag, pipeline
+from connectors.kafka.offsets import KafkaOffsets
 from connectors.ports import Ledger
 from connectors.sql.connector import LegacyConnector
 from connectors.sql.databases import open_legacy
@@ -22,6 +22,7 @@ from domain.quarantine import Halt, Reason
 from domain.tasks import BACKFILL, PROOF
 from migration.capture.positions import CapturePlace, capture_place
 from migration.collection import HALTED, capture_of
+from migration.lag import RoleLag, pipeline, role_lags
 from migration.status import Backfill, Progress, Proof, backfill_of, proof_of
 from schemas.settings import Settings
 from topics.captures import Capture
@@ -105,7 +106,7 @@ class Observer:
         self._settings = settings
         self._now_s = now_s
         self.databases = Databases(settings)
-        self._lag: KafkaLag | None = None
+        self._offsets: KafkaOffsets | None = None
         self._connect: ConnectClient | None = None
 
     async def look(self, names: Sequence[str], *, lag: bool = True) -> list[Progress]:
@@ -141,8 +142,8 @@ class Observer:
     async def close(self) -> None:
         """Close the connections."""
         await self.databases.close()
-        if self._lag is not None:
-            await self._lag.close()
+        if self._offsets is not None:
+            await self._offsets.close()
         if self._connect is not None:
             await self._connect.close()
 
@@ -159,9 +160,9 @@ class Observer:
     async def _lags(self, captured: Sequence[str], asked: bool) -> list[RoleLag] | None:
         if not asked:
             return None
-        if self._lag is None:
-            self._lag = KafkaLag(brokers_of(self._settings.kafka), pipeline(()))
-        lags = await self._lag.lags(captured)
+        if self._offsets is None:
+            self._offsets = KafkaOffsets(brokers_of(self._settings.kafka))
+        lags = await role_lags(self._offsets, pipeline(captured), self._now_s)
         if not lags:
             raise NotReady("There are no topics yet: no worker has run.")
         return lags

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from domain.legacy import Finding
+from domain.legacy import Diagnostic
 from domain.phases import PHASES
 from migration.status import Progress
 from schemas.settings import Fill
@@ -16,12 +16,12 @@ StepName = Literal["configuration", "capture", "backfill", "proof"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a move; `mend` is what lets one that is blocked go on."""
+    """One step of a move; `remedy` is what lets one that is blocked go on."""
 
     name: StepName
     state: Literal["done", "to do", "blocked"]
     said: str
-    mend: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Facts:
     """What a plan is made of: see `planning.facts_of`. `rows` is the database's estimate."""
 
     progress: Progress
-    findings: Sequence[Finding]
+    findings: Sequence[Diagnostic]
     fill: Fill
     captured: bool
     rows: int | None
@@ -66,10 +66,10 @@ def _configuration(facts: Facts) -> Step:
 def _capture(facts: Facts) -> Step:
     progress, name = facts.progress, facts.progress.collection
     if progress.halt is not None:
-        return Step("capture", "blocked", f"stopped: {progress.halt.said}", progress.halt.mend)
+        return Step("capture", "blocked", f"stopped: {progress.halt.said}", progress.halt.remedy)
     if not PHASES[progress.phase].writes_qdrant:
-        mend = f'crossfade.toml: [collections.{name}] phase = "dual_write", and start the worker again'
-        return Step("capture", "blocked", f"in phase {progress.phase} no change is written to Qdrant", mend)
+        remedy = f'crossfade.toml: [collections.{name}] phase = "dual_write", and start the worker again'
+        return Step("capture", "blocked", f"in phase {progress.phase} no change is written to Qdrant", remedy)
     if not facts.captured:
         return Step(
             "capture", "blocked", "not captured yet: changes made meanwhile would be missed", "crossfade worker"

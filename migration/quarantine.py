@@ -143,7 +143,7 @@ class Halts:
         self.now[halt.collection] = halt
         self._phase(halt.collection)
         self.telemetry.stopped(halt.collection, halt.reason.name.lower())
-        log.error("collection %s is stopped: %s. To mend it: %s", halt.collection, halt.said, halt.mend)
+        log.error("collection %s is stopped: %s. To mend it: %s", halt.collection, halt.said, halt.remedy)
 
     def _leave(self, name: str) -> None:
         del self.now[name]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from connectors.kafka.lag import RoleLag
 from domain.quarantine import Halt
 from domain.tasks import HEADER, BackfillState, ProofState, backfill_kept, is_paused
 from migration.capture.positions import CapturePlace
+from migration.lag import RoleLag
 from schemas.queries import Phase
 
 # A task that says it runs and did not move for this long may have been killed.
@@ -118,7 +118,7 @@ def document_of(progress: Progress) -> dict[str, Any]:
         "collection": progress.collection,
         "phase": progress.phase,
         "state": progress.state,
-        "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.mend},
+        "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.remedy},
         "backfill": backfill
         and {
             **backfill.state.model_dump(),

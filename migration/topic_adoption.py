@@ -266,7 +266,7 @@ class Adopter:
                 number = self._after(book, plan)
                 await book.ledger.record(f"{HALTED}.{name}", number)
             if number:
-                done.remedies[name] = Halt(name, Reason(number)).mend
+                done.remedies[name] = Halt(name, Reason(number)).remedy
         passing("adoption.before_release")
         for members in databases(self.books):
             for topic in plan.replaced.keys() & READERS.keys():

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from connectors.ports import Ledger, VectorStore
+from connectors.ports import Ledger, VectorReader
 from domain.keys import packed_id, point_id
 from domain.ledger import VectorMark
 from domain.witnesses import RECENT, SAMPLED, Witness
@@ -31,7 +31,7 @@ class Written:
                 last.append(Witness(packed_id(point_id(name, mark.id, 0)), mark.version))
 
 
-async def sample(vectors: VectorStore, name: str) -> tuple[Witness, ...]:
+async def sample(vectors: VectorReader, name: str) -> tuple[Witness, ...]:
     """Return some points from anywhere in a collection, with their versions. Raises as the port does."""
     ids = b""
     for _ in range(SAMPLED):
@@ -41,7 +41,7 @@ async def sample(vectors: VectorStore, name: str) -> tuple[Witness, ...]:
     return tuple(Witness(point, version) for point, version in (await versions(vectors, name, ids)).items())
 
 
-async def versions(vectors: VectorStore, name: str, ids: bytes) -> dict[bytes, int]:
+async def versions(vectors: VectorReader, name: str, ids: bytes) -> dict[bytes, int]:
     """Return the versions of those points that are there, by their packed ids; those of others are left out."""
     found = await vectors.points(name, ids)
     return {

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from agents.wiring import RoleName
 from agents.worker import Worker
 from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.failpoints import FILE, arm, rearm
@@ -35,6 +34,7 @@ from operations.errors import CommandError
 from operations.observability import set_up, shut_down
 from schemas.settings import Settings
 from stack.layout import write_private
+from topics.roles import RoleName
 
 Progress = Callable[[str], None]
 # New objects before the youngest generation is collected; Python's default is 700.
@@ -180,7 +180,7 @@ async def _prepared(
 ) -> tuple[Opened, Halts]:
     mistakes, away = await tables_found(settings, progress)
     if len(mistakes) == len(settings.collections):
-        await check_tables(settings, progress, mend=False)  # says what is wrong: there is nothing to go on with
+        await check_tables(settings, progress, apply=False)  # says what is wrong: there is nothing to go on with
     await prepare_topics(settings, progress)
     names = usable(settings, mistakes, away)
     if not names:

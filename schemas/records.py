@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 Headers = tuple[tuple[str, bytes], ...]
+TopicPartition = tuple[str, int]
+"""A topic and the number of one of its partitions."""
 
 
 class Received(NamedTuple):

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from stack import child
+
 FAILED = 1
 # What a worker ends with where its configuration is wrong: to start it again would change nothing.
 HOPELESS = 2
@@ -110,7 +112,7 @@ class Supervisor:
 
     async def _one(self, stop: asyncio.Event) -> tuple[int, float | None]:
         """Run one worker to its end; return its exit code, and after how many seconds it was ready (None: never)."""
-        ready_file = _cleared(Path(self.plan.ready_file))
+        ready_file = child.cleared(Path(self.plan.ready_file))
         self._last.clear()
         self.starts += 1
         # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on as SIGTERM.
@@ -144,7 +146,7 @@ class Supervisor:
         found = await asyncio.gather(watching, return_exceptions=True)
         if isinstance(found[0], OSError):
             raise found[0]
-        self._port = _port_in(ready_file) or self._port  # it may have ended before the watch saw it
+        self._port = child.port_in(ready_file) or self._port  # it may have ended before the watch saw it
         return code, self._ready_s(ready_file, began)
 
     def _ready_s(self, ready_file: Path, began: float) -> float | None:
@@ -164,7 +166,7 @@ class Supervisor:
     async def _watch(self, process: Process, ready_file: Path) -> None:
         """Return when the worker must be ended: not ready in its time, or not alive for too long."""
         deadline = time.monotonic() + self.plan.start_s
-        while (port := _port_in(ready_file)) is None:
+        while (port := child.port_in(ready_file)) is None:
             if time.monotonic() > deadline:
                 _say(f"the worker was not ready after {self.plan.start_s:g} s and is ended")
                 return
@@ -179,15 +181,11 @@ class Supervisor:
 
     async def _end(self, process: Process, *, drain: bool) -> None:
         """Let the worker drain within its limit, then kill it; one that stalled is killed at once."""
-        if drain:
+        if not drain:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), self.plan.drain_s)
-                return
-            _say(f"the worker did not end within {self.plan.drain_s:g} s and is killed; what it had will come again")
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+                process.kill()
+        elif not await child.end(process, self.plan.drain_s):
+            _say(f"the worker did not end within {self.plan.drain_s:g} s and was killed; what it had will come again")
 
     def _stopped(self, code: int) -> int:
         """Return the exit code after a stop: one that was told to end before it could listen ended well, too."""
@@ -236,19 +234,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _cleared(ready_file: Path) -> Path:
-    ready_file.parent.mkdir(parents=True, exist_ok=True)
-    ready_file.unlink(missing_ok=True)
-    return ready_file
-
-
-def _port_in(ready_file: Path) -> int | None:
-    try:
-        return int(json.loads(ready_file.read_text(encoding="utf-8"))["port"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
 
 
 async def _is_alive(port: int, limit_s: float) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.errors import ProcessFailed
+from stack import child
 
 READY_BOUND_S = 300.0
 STOP_BOUND_S = 60.0
@@ -36,8 +35,7 @@ async def worker_process(
 
     `environment` replaces this process's. Raises ProcessFailed where it does not start, or does not end well.
     """
-    ready = home / "run" / "worker-ready.json"
-    ready.unlink(missing_ok=True)
+    ready = child.cleared(home / "run" / "worker-ready.json")
     log = home / "logs" / "worker.log"
     arguments = ["worker", "--config", str(config), "--home", str(home), "--ready-file", str(ready)]
     with log.open("ab") as output:
@@ -53,14 +51,14 @@ async def worker_process(
     finally:
         # One that did not start is ended whatever was asked.
         if process.returncode is None and not (keep and ready.exists()):
-            await _end(process)
+            await child.end(process, STOP_BOUND_S)
     if not keep and process.returncode != 0:
         raise ProcessFailed(f"the worker ended with {process.returncode}; its log is {log}")
 
 
 async def _started(process: asyncio.subprocess.Process, ready: Path, log: Path) -> RunningWorker:
     deadline = time.monotonic() + READY_BOUND_S
-    while (port := _port_in(ready)) is None:
+    while (port := child.port_in(ready)) is None:
         if process.returncode is not None or time.monotonic() > deadline:
             tail = await asyncio.to_thread(log.read_text, errors="replace")
             raise ProcessFailed(
@@ -68,17 +66,3 @@ async def _started(process: asyncio.subprocess.Process, ready: Path, log: Path) 
             )
         await asyncio.sleep(_POLL_S)
     return RunningWorker(process.pid, port, log)
-
-
-def _port_in(ready: Path) -> int | None:
-    return int(json.loads(ready.read_text())["port"]) if ready.exists() else None
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(STOP_BOUND_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -12,12 +12,13 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from agents.wiring import WIRING
+from agents.wiring import AGENTS
 from operations.app import command_tree
 from operations.render.reference import PAGES, main
 from schemas.settings import Collection, EmbeddingColumn, Settings
 from tests.test_rooms import ROOT
 from topics.catalogue import CATALOGUE
+from topics.roles import ROLES, readers_of, writers_of
 
 DOCS = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
@@ -29,11 +30,10 @@ def test_a_made_page_is_up_to_date(name: str, tmp_path: Path) -> None:
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
 
 
-def test_wiring_and_catalogue_name_the_same_readers_and_writers() -> None:
-    agents = {role.name for role in WIRING}
-    for topic in CATALOGUE:
-        assert {role.name for role in WIRING if topic.name in role.reads} == agents & set(topic.readers), topic.name
-        assert {role.name for role in WIRING if topic.name in role.writes} == agents & set(topic.writers), topic.name
+def test_every_role_has_an_agent_and_every_topic_of_a_role_is_in_the_catalogue() -> None:
+    assert tuple(agent.role for agent in AGENTS) == ROLES
+    assert {topic for role in ROLES for topic in (*role.reads, *role.writes)} <= {topic.name for topic in CATALOGUE}
+    assert all(readers_of(topic) and writers_of(topic) for topic in CATALOGUE)
 
 
 def test_the_diagram_connects_everything_that_it_draws() -> None:

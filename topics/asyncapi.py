@@ -12,6 +12,7 @@ from schemas.export import JsonObject, shared_schemas
 from schemas.settings import Settings
 from topics.catalogue import CATALOGUE, SUBMITTED, Topic, dead_letter_topic
 from topics.provisioning import DesiredTopic, desired_topics
+from topics.roles import readers_of, writers_of
 
 VERSION = "3.0.0"
 KAFKA_BINDING = "0.5.0"
@@ -58,7 +59,7 @@ def channel_id(topic: str) -> str:
 
 def _message_names(topic: Topic) -> list[str]:
     names = [event.__name__ for event in topic.events]
-    if OUTSIDE & set(topic.writers):
+    if OUTSIDE & set(writers_of(topic)):
         names += [_structured(name) for name in names]
     if topic.name == SUBMITTED:
         names.append(DELETION)
@@ -94,7 +95,7 @@ def _channel(topic: DesiredTopic, names: list[str]) -> JsonObject:
 def _operations(topic: Topic, names: list[str]) -> JsonObject:
     channel = channel_id(topic.name)
     found: JsonObject = {}
-    for action, roles in (("send", topic.writers), ("receive", topic.readers)):
+    for action, roles in (("send", writers_of(topic)), ("receive", readers_of(topic))):
         for role in roles:
             found[f"{role}-{action}-{channel}"] = {
                 "action": action,
@@ -114,7 +115,7 @@ def _messages() -> JsonObject:
     for topic in CATALOGUE:
         for event in topic.events:
             found[event.__name__] = _binary_message(event)
-            if OUTSIDE & set(topic.writers):
+            if OUTSIDE & set(writers_of(topic)):
                 found[_structured(event.__name__)] = _structured_message(event)
     return dict(sorted(found.items()))
 

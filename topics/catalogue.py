@@ -46,7 +46,7 @@ class Topic:
     `partitions`: "log" topics have the one count of the document log, because a version is an offset in it and their
     keys must meet in one partition; "working" topics have the configured count too but may be widened at any time.
     `large` topics take records of the configured maximum; the others Kafka's default of 1 MiB is enough for.
-    `writers` and `readers` name roles, for the documents generated from here.
+    `writers` and `readers` are those outside of the workers; the roles are in `topics.roles`.
     """
 
     name: str
@@ -68,7 +68,6 @@ CATALOGUE: tuple[Topic, ...] = (
         large=True,
         dead_letters=True,
         writers=("producers",),
-        readers=("intake",),
     ),
     Topic(
         LOG,
@@ -77,8 +76,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "log",
         large=True,
         dead_letters=True,
-        writers=("intake", "capture", "resolver", "legacy", "verifier"),
-        readers=("resolver",),
+        writers=("verifier",),
     ),
     Topic(
         RESOLVED,
@@ -87,8 +85,6 @@ CATALOGUE: tuple[Topic, ...] = (
         "log",
         large=True,
         dead_letters=True,
-        writers=("resolver",),
-        readers=("legacy", "embedder"),
     ),
     Topic(
         EMBEDDED,
@@ -97,14 +93,11 @@ CATALOGUE: tuple[Topic, ...] = (
         "log",
         large=True,
         dead_letters=True,
-        writers=("embedder",),
-        readers=("vector",),
     ),
     Topic(
         WRITTEN,
         (DocumentWritten,),
         7 * DAY_MS,
-        writers=("intake", "resolver", "legacy", "embedder", "vector"),
         readers=("consumers",),
     ),
     Topic(
@@ -114,10 +107,28 @@ CATALOGUE: tuple[Topic, ...] = (
         writers=("verifier",),
         readers=("consumers",),
     ),
-    Topic(ASKED, (QueryAsked,), DAY_MS, dead_letters=True, writers=("anyone",), readers=("query",)),
-    Topic(ANSWERED, (QueryAnswered,), DAY_MS, large=True, writers=("query",), readers=("consumers",)),
-    Topic(DECIDED, (RouteDecided,), 30 * DAY_MS, writers=("query",), readers=("consumers", "audit")),
-    Topic(SERVICE, (ServiceChanged,), 30 * DAY_MS, "one", writers=("worker",), readers=("consumers", "audit")),
+    Topic(ASKED, (QueryAsked,), DAY_MS, dead_letters=True, writers=("anyone",)),
+    Topic(ANSWERED, (QueryAnswered,), DAY_MS, large=True, readers=("consumers",)),
+    Topic(
+        DECIDED,
+        (RouteDecided,),
+        30 * DAY_MS,
+        readers=(
+            "consumers",
+            "audit",
+        ),
+    ),
+    Topic(
+        SERVICE,
+        (ServiceChanged,),
+        30 * DAY_MS,
+        "one",
+        writers=("worker",),
+        readers=(
+            "consumers",
+            "audit",
+        ),
+    ),
 )
 
 

@@ -21,6 +21,7 @@ from topics.catalogue import (
     Topic,
     dead_letter_topic,
 )
+from topics.roles import readers_of
 
 # Kafka's own default for a topic, written down so that a broker configured otherwise makes no difference.
 SMALL_RECORD_BYTES = 1_048_588
@@ -130,7 +131,7 @@ def desired_topics(settings: Settings, existing: Iterable[str] = ()) -> tuple[De
     for topic in CATALOGUE:
         found.append(_catalogued(topic, kafka))
         if topic.dead_letters:
-            found.append(_dead_letters(topic.name, kafka, topic.readers))
+            found.append(_dead_letters(topic.name, kafka, readers_of(topic)))
     found.append(_compacted(REPLAYED, kafka, "the replay of dead letters"))
     found.append(_compacted(SOURCES_SEEN, kafka, "the watch of the databases"))
     found.extend(_captured_already(kafka, name) for name in sorted(existing) if is_of_capture(kafka, name))
@@ -306,7 +307,7 @@ def _catalogued(topic: Topic, kafka: Kafka) -> DesiredTopic:
         kafka.replication,
         _config(kafka, topic.retention_ms, record_limit(topic.name, kafka), topic.cleanup),
         widening,
-        " and ".join(topic.readers),
+        " and ".join(readers_of(topic)),
     )
 
 

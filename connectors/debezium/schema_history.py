@@ -13,7 +13,7 @@ import orjson
 
 from connectors.addresses import brokers_of
 from connectors.errors import Misconfigured
-from connectors.kafka.tail import read_topic
+from connectors.kafka.reader import read_topic
 from schemas.settings import Kafka
 
 _OF_TABLES = frozenset({"CREATE", "ALTER"})

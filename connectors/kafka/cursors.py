@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as Assigned
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from connectors.kafka.admin import admin_client
 from connectors.kafka.errors import mapped
-from connectors.kafka.tail import group_offsets
+from connectors.kafka.offsets import group_offsets
+from schemas.records import TopicPartition
 from topics.catalogue import PARKED, group_of, parked_group_of
-
-Place = tuple[str, int]
 
 
 class KafkaCursors:
@@ -28,9 +28,9 @@ class KafkaCursors:
         self._bootstrap, self._role = bootstrap, role
         self._writers: dict[str, AIOKafkaConsumer] = {}
 
-    async def load(self, names: Iterable[str]) -> dict[str, dict[Place, int]]:
+    async def load(self, names: Iterable[str]) -> dict[str, dict[TopicPartition, int]]:
         """Return the offsets from which parked collections go on. Raises StoreUnavailable."""
-        found: dict[str, dict[Place, int]] = {}
+        found: dict[str, dict[TopicPartition, int]] = {}
         async with admin_client(self._bootstrap) as admin:
             for name in names:
                 offsets = await group_offsets(admin, parked_group_of(group_of(self._role), name), PARKED)
@@ -38,26 +38,26 @@ class KafkaCursors:
                     found[name] = offsets
         return found
 
-    async def committed(self) -> dict[Place, int]:
+    async def committed(self) -> dict[TopicPartition, int]:
         """Return the offsets that the role itself committed. Raises StoreUnavailable."""
         async with admin_client(self._bootstrap) as admin:
             return await group_offsets(admin, group_of(self._role))
 
-    async def park(self, name: str, offsets: Mapping[Place, int]) -> None:
+    async def park(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Remember where a collection goes on; returns when it is kept. Raises StoreUnavailable."""
         await self._commit(name, offsets, PARKED)
 
-    async def unpark(self, name: str, offsets: Mapping[Place, int]) -> None:
+    async def unpark(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Forget it, for the given partitions. Raises StoreUnavailable."""
         await self._commit(name, offsets, "")
 
-    async def _commit(self, name: str, offsets: Mapping[Place, int], metadata: str) -> None:
+    async def _commit(self, name: str, offsets: Mapping[TopicPartition, int], metadata: str) -> None:
         if not offsets:
             return
         group = parked_group_of(group_of(self._role), name)
         try:
             writer = await self._writer(name, group)
-            places = {TopicPartition(*place): OffsetAndMetadata(at, metadata) for place, at in offsets.items()}
+            places = {Assigned(*place): OffsetAndMetadata(at, metadata) for place, at in offsets.items()}
             wanted = set(places) | writer.assignment()
             if wanted != writer.assignment():
                 writer.assign(list(wanted))

@@ -12,11 +12,11 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from connectors.errors import StoreUnavailable
 from connectors.kafka.admin import admin_client
 from connectors.kafka.errors import mapped
+from schemas.records import TopicPartition
 
 # States of a group without members.
 _LEFT = frozenset({"Empty", "Dead"})
 _ANY_GENERATION, _NO_MEMBER, _KEEP = -1, "", -1
-Place = tuple[str, int]
 
 
 async def busy_groups(bootstrap: str, groups: Iterable[str]) -> list[str]:
@@ -31,13 +31,13 @@ async def busy_groups(bootstrap: str, groups: Iterable[str]) -> list[str]:
     return busy
 
 
-async def set_offsets(bootstrap: str, group: str, offsets: Mapping[Place, int]) -> None:
+async def set_offsets(bootstrap: str, group: str, offsets: Mapping[TopicPartition, int]) -> None:
     """Have a group go on at these offsets. Raises StoreUnavailable, also where the group has members."""
     async with admin_client(bootstrap) as admin:
         await _commit(admin, group, offsets)
 
 
-async def _commit(admin: AIOKafkaAdminClient, group: str, offsets: Mapping[Place, int]) -> None:
+async def _commit(admin: AIOKafkaAdminClient, group: str, offsets: Mapping[TopicPartition, int]) -> None:
     topics: dict[str, list[tuple[int, int, str]]] = {}
     for (topic, partition), offset in sorted(offsets.items()):
         topics.setdefault(topic, []).append((partition, offset, ""))

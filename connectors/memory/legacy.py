@@ -16,7 +16,7 @@ from domain.guards import ledger_moves
 from domain.ledger import LedgerRow, VectorMark
 from domain.legacy import (
     Coverage,
-    Finding,
+    Diagnostic,
     LegacyChange,
     LegacyOutcome,
     LegacyRow,
@@ -193,7 +193,7 @@ class MemoryTable:
         optional = [name for name in (table.tenant, table.embedding) if name]
         return frozenset([*table.key, *table.text, *table.metadata, *optional, VERSION_COLUMN])
 
-    async def check(self) -> list[Finding]:
+    async def check(self) -> list[Diagnostic]:
         """See `LegacyTable.check`: nothing can be wrong with a table that was made from its description."""
         return []
 

@@ -9,7 +9,7 @@ from typing import Any
 from connectors.sql.layout import IDENTITY_TABLE, KEY_KINDS, LEDGER_TABLE, META_TABLE, VERSION_COLUMN, Column
 from connectors.sql.tasks import TASKS_TABLE
 from connectors.sql.values import parse_embedding
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Remedy, Setting
 from domain.values import Kind
 from schemas.settings import Collection
 
@@ -28,17 +28,17 @@ EMBEDDING_TYPES: dict[str, tuple[str, ...]] = {
 UNSORTED = (
     "no index has the key's columns in their order: each page that a backfill or verify reads sorts the whole table"
 )
-OTHER_KEY = "-- crossfade.toml: name a key of integers, text or UUIDs; a unique column of that kind can be added"
+OTHER_KEY = Setting("crossfade.toml: name a key of integers, text or UUIDs; a unique column of that kind can be added")
 
 
-def error(subject: str, message: str, mend: str | None = None) -> Finding:
+def error(subject: str, message: str, remedy: Remedy | None = None) -> Diagnostic:
     """A mistake that keeps the collection from working."""
-    return Finding("error", subject, message, mend)
+    return Diagnostic("error", subject, message, remedy)
 
 
-def warning(subject: str, message: str, mend: str | None = None) -> Finding:
+def warning(subject: str, message: str, remedy: Remedy | None = None) -> Diagnostic:
     """Something that works, but not as well as it should."""
-    return Finding("warning", subject, message, mend)
+    return Diagnostic("warning", subject, message, remedy)
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -53,8 +53,8 @@ def column_findings(
     collection: Collection,
     columns: dict[str, Column],
     rename: Callable[[Column], str],
-    key_remedy: Callable[[Column], str],
-) -> list[Finding]:
+    key_remedy: Callable[[Column], Remedy],
+) -> list[Diagnostic]:
     """Return what is wrong with the columns that the configuration names.
 
     `rename` shows a column's type, `key_remedy` what makes a column one that can be a key.
@@ -68,13 +68,13 @@ def column_findings(
         used.append((collection.tenant, "tenant", (Kind.TEXT, Kind.INTEGER)))
     if collection.embedding:
         used.append((collection.embedding.column, "embedding", None))
-    findings: list[Finding] = []
+    findings: list[Diagnostic] = []
     for name, use, kinds in used:
         column = columns.get(name)
         if column is None:
             others = [one for one in columns if one != VERSION_COLUMN]
-            mend = f"-- crossfade.toml: name a column of the table: {', '.join(others)}"
-            findings.append(error(subject, f"{use} column {name} is not in the table{near(name, others)}", mend))
+            remedy = Setting(f"crossfade.toml: name a column of the table: {', '.join(others)}")
+            findings.append(error(subject, f"{use} column {name} is not in the table{near(name, others)}", remedy))
         elif kinds is None:
             findings += _embedding(subject, collection, column, rename)
         elif use == "key" and column.key_refusal is not None:
@@ -82,12 +82,14 @@ def column_findings(
             findings.append(error(subject, text, key_remedy(column)))
         elif column.kind not in kinds:
             what = "no text" if use == "text" else f"not supported as {use}"
-            mend = f"-- crossfade.toml: leave {name} out of {use}, or change the column's type"
-            findings.append(error(subject, f"{use} column {name} is of type {rename(column)}: {what}", mend))
+            remedy = Setting(f"crossfade.toml: leave {name} out of {use}, or change the column's type")
+            findings.append(error(subject, f"{use} column {name} is of type {rename(column)}: {what}", remedy))
     return findings
 
 
-def _embedding(subject: str, collection: Collection, column: Column, rename: Callable[[Column], str]) -> list[Finding]:
+def _embedding(
+    subject: str, collection: Collection, column: Column, rename: Callable[[Column], str]
+) -> list[Diagnostic]:
     embedding = collection.embedding
     if embedding is None:
         return []
@@ -97,13 +99,15 @@ def _embedding(subject: str, collection: Collection, column: Column, rename: Cal
     wanted = " or ".join(EMBEDDING_TYPES[embedding.format][:3])
     text = f"embedding column {column.name} is of type {rename(column)}, format {embedding.format} needs {wanted}"
     fitting = next((form for form, types in EMBEDDING_TYPES.items() if base in types), None)
-    mend = f'-- crossfade.toml: format = "{fitting}"' if fitting else "-- crossfade.toml: name another column"
-    return [error(subject, text, mend)]
+    remedy = (
+        Setting(f'crossfade.toml: format = "{fitting}"') if fitting else Setting("crossfade.toml: name another column")
+    )
+    return [error(subject, text, remedy)]
 
 
 def vector_findings(
     subject: str, collection: Collection, dimension: int, values: Sequence[Any], declared: int | None = None
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """Return what is wrong with stored embeddings, of which `values` are some, for a model of that dimension.
 
     `declared` is the length that the column's type demands.
@@ -113,17 +117,17 @@ def vector_findings(
         return []
     column = embedding.column
     vectors = [parse_embedding(embedding.format, value, column) for value in values]
-    findings: list[Finding] = []
+    findings: list[Diagnostic] = []
     lengths = {len(vector) // 4 for vector in vectors if vector is not None} | ({declared} if declared else set())
     others = sorted(lengths - {dimension})
     if others:
         found = " and ".join(str(length) for length in others)
         text = f"embedding column {column} holds vectors of {found} numbers, {collection.model} makes {dimension}"
-        mend = f"-- crossfade.toml: set {subject}'s model to the one that made them, or leave its embedding out"
-        findings.append(error(subject, text, mend))
+        remedy = Setting(f"crossfade.toml: set {subject}'s model to the one that made them, or leave its embedding out")
+        findings.append(error(subject, text, remedy))
     unusable = sum(vector is None for vector in vectors)
     if unusable:
         text = f"{unusable} of {len(values)} embeddings looked at in column {column} are not {embedding.format}"
-        mend = "-- they are computed anew; set them to NULL, or mend the format in crossfade.toml"
-        findings.append(warning(subject, text, mend))
+        remedy = Setting("they are computed anew; set them to NULL, or mend the format in crossfade.toml")
+        findings.append(warning(subject, text, remedy))
     return findings

@@ -11,11 +11,11 @@ from connectors.sql.mariadb.checks import check_mariadb
 from connectors.sql.mariadb.source import INNODB, mariadb_facts, statements_since
 from connectors.sql.postgres.checks import check_postgres
 from connectors.sql.postgres.source import postgres_facts
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Sql
 from domain.sources import SourceFacts, SourceIdentity, replaced_by
 from schemas.settings import Collection
 
-__all__ = ["LegacyConnector", "apply_mend", "check_legacy", "open_legacy", "source_facts"]
+__all__ = ["LegacyConnector", "apply_remedies", "check_legacy", "open_legacy", "source_facts"]
 
 
 async def open_legacy(name: str, collection: Collection, dsn: str) -> LegacyConnector:
@@ -25,7 +25,7 @@ async def open_legacy(name: str, collection: Collection, dsn: str) -> LegacyConn
     return await mariadb.open_mariadb(name, collection, dsn)
 
 
-async def check_legacy(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Finding]:
+async def check_legacy(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Diagnostic]:
     """Return what is wrong for a collection, also where `open_legacy` would fail for it.
 
     Stored embeddings are looked at where the model's `dimension` is given.
@@ -37,12 +37,12 @@ async def check_legacy(name: str, collection: Collection, dsn: str, dimension: i
     return await check_mariadb(name, collection, dsn, dimension)
 
 
-async def apply_mend(dsn: str, findings: Sequence[Finding]) -> list[str]:
+async def apply_remedies(dsn: str, findings: Sequence[Diagnostic]) -> list[str]:
     """Execute the SQL statements that mend findings and return them; configuration lines are left to the operator.
 
     Raises Misconfigured where the role may not, Refused where the data forbids it, StoreUnavailable.
     """
-    statements = [finding.mend for finding in findings if finding.mend and not finding.mend.startswith("--")]
+    statements = [str(each.remedy) for each in findings if isinstance(each.remedy, Sql)]
     once = list(dict.fromkeys(statements))
     if dsn.startswith(("mysql", "mariadb")):
         await mariadb.execute_all(dsn, once)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from connectors.addresses import brokers_of, dsn_of
 from connectors.errors import Misconfigured
 from connectors.kafka.bus import AiokafkaBus
-from connectors.kafka.lag import KafkaLag, pipeline
+from connectors.kafka.offsets import KafkaOffsets
 from connectors.ports import Storage
 from connectors.qdrant import open_vector_store
 from connectors.sql.databases import LegacyConnector, open_legacy
@@ -23,6 +23,7 @@ from migration.backfill.run import Progress, Wanted, backfill
 from migration.capture.connectors import captured_epoch
 from migration.collection import HALTED, capture_of
 from migration.context import HandlerContext, now_ms
+from migration.lag import RoleReads, pipeline, role_lags
 from migration.refresh import append_refreshes
 from migration.verify.resample import collection_embedder
 from migration.verify.stores import Stores
@@ -49,14 +50,16 @@ async def backfill_collection(
         await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
-        lag = KafkaLag(brokers_of(settings.kafka), pipeline([capture.topic]))
-        resources.push_async_callback(lag.close)
+        offsets = KafkaOffsets(brokers_of(settings.kafka))
+        resources.push_async_callback(offsets.close)
         refreshed = Stores(name, legacy.table, legacy.bulk, legacy.ledger, vectors, embedder.dimension)
         ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
         refresh = partial(append_refreshes, refreshed, bus=bus, ctx=ctx, source=SOURCE)
         given = collection.embedding is not None
         sides = Sides(name, legacy.bulk, vectors, embedder, refresh, given, settings.kafka.max_text_bytes)
-        return await backfill(sides, legacy.tasks, wanted, partial(_lags, lag), now_ms, progress)
+        return await backfill(
+            sides, legacy.tasks, wanted, partial(_lags, offsets, pipeline([capture.topic])), now_ms, progress
+        )
 
 
 async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capture:
@@ -78,5 +81,5 @@ async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capt
     return capture
 
 
-async def _lags(lag: KafkaLag) -> Mapping[str, tuple[int, float | None]]:
-    return {each.role: (each.messages, each.seconds) for each in await lag.lags()}
+async def _lags(offsets: KafkaOffsets, reads: Sequence[RoleReads]) -> Mapping[str, tuple[int, float | None]]:
+    return {each.role: (each.messages, each.seconds) for each in await role_lags(offsets, reads)}

@@ -1,29 +1,88 @@
-"""When everything that was under way has passed: out of the database's log, through the topics, into the stores."""
+"""The barrier: when all that was on its way has passed, out of the database's log, through the topics, into the stores.
+
+Nothing is committed here, and no role is waited for longer than the limit.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from connectors.addresses import brokers_of
+from connectors.addresses import brokers_of, dsn_of
 from connectors.errors import TaskFailed
-from connectors.kafka.lag import KafkaLag, pipeline
+from connectors.kafka.offsets import KafkaOffsets
 from connectors.ports import Ledger
 from domain.quarantine import Halt, Reason
 from migration.capture.connectors import connect_client
 from migration.capture.positions import captured
 from migration.collection import HALTED, capture_of
+from migration.lag import RoleReads, pipeline
+from schemas.records import TopicPartition
 from schemas.settings import Settings
 from topics.captures import Capture
+from topics.roles import BARRIER
+
+_POLL_S = 0.2
+
+Report = Callable[[str, int], None]
+"""Gets a role and how many records it has still to commit, at every look. What it raises ends the wait."""
 
 
-class UnderWay:
+class Offsets(Protocol):
+    """What a barrier asks of the brokers."""
+
+    async def bounds(self, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return the oldest kept and the next offset of each partition of those topics that exist."""
+        ...
+
+    async def committed(self, group: str) -> dict[TopicPartition, int]:
+        """Return the committed offsets of a group."""
+        ...
+
+
+def _unreported(_: str, __: int) -> None:
+    """Take a look and report nothing."""
+
+
+async def drained(offsets: Offsets, reads: Sequence[RoleReads], limit_s: float, report: Report = _unreported) -> bool:
+    """Return True when all that is in the topics now has gone through every role, False where that takes too long.
+
+    What capture has not read from the database's log yet is in no topic: see `migration.capture.positions.captured`.
+    """
+    roles = {each.role: each for each in reads}
+    try:
+        async with asyncio.timeout(limit_s):
+            for stage in BARRIER:
+                waited = [roles[role.name] for role in stage if role.name in roles]
+                ends = {each: await offsets.bounds(each.topics) for each in waited}
+                for each in waited:
+                    await _committed(offsets, each, ends[each], report)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _committed(
+    offsets: Offsets, reads: RoleReads, bounds: Mapping[TopicPartition, tuple[int, int]], report: Report
+) -> None:
+    waited = {place: end for place, (begin, end) in bounds.items() if end > begin}
+    while waited:
+        committed = await offsets.committed(reads.group)
+        waited = {place: end for place, end in waited.items() if committed.get(place, 0) < end}
+        if waited:
+            report(reads.role, sum(end - committed.get(place, bounds[place][0]) for place, end in waited.items()))
+            await asyncio.sleep(_POLL_S)
+
+
+class Barrier:
     """The barrier of one collection, as an asynchronous context manager. Connects when it is asked first."""
 
     def __init__(self, settings: Settings, name: str, ledger: Ledger) -> None:
         self._settings, self._name, self._ledger = settings, name, ledger
-        self._lag: KafkaLag | None = None
+        self._offsets: KafkaOffsets | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -31,14 +90,14 @@ class UnderWay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lag is not None:
-            await self._lag.close()
+        if self._offsets is not None:
+            await self._offsets.close()
 
-    async def passed(self, limit_s: float) -> bool:
+    async def drained(self, limit_s: float, report: Report = _unreported) -> bool:
         """Say whether all that is committed in the database and published now went through every role in time.
 
-        What was published alone where captured changes are not taken from a stopped collection, and nothing where no
-        role takes a record. Raises StoreUnavailable.
+        What was published alone where captured changes are not taken from a quarantined collection, and nothing where
+        no role takes a record. Raises StoreUnavailable, and what `report` raises.
         """
         ends = time.monotonic() + limit_s
         number = await self._ledger.recorded(f"{HALTED}.{self._name}")
@@ -51,9 +110,9 @@ class UnderWay:
             if capture is None:
                 return False
             topics = [capture.topic]
-        if self._lag is None:
-            self._lag = KafkaLag(brokers_of(self._settings.kafka), pipeline(topics), collection=self._name)
-        return await self._lag.passed(max(1.0, ends - time.monotonic()), topics)
+        if self._offsets is None:
+            self._offsets = KafkaOffsets(brokers_of(self._settings.kafka), collection=self._name)
+        return await drained(self._offsets, pipeline(topics), max(1.0, ends - time.monotonic()), report)
 
     async def _captured(self, limit_s: float) -> Capture | None:
         """Wait until all that is committed now is in the topic of capture; return None where that takes too long."""
@@ -63,7 +122,8 @@ class UnderWay:
             return None
         try:
             async with connect_client(kafka) as client:
-                if await captured(client, collection.connector, collection.dsn or "", capture, limit_s):
+                dsn = dsn_of(self._name, collection)
+                if await captured(client, collection.connector, dsn, capture, limit_s):
                     return capture
         except TaskFailed:  # Kafka Connect does not answer, so nobody knows what is captured
             pass

@@ -17,9 +17,10 @@ from connectors.addresses import brokers_of
 from connectors.errors import TaskFailed
 from connectors.kafka.admin import topic_names
 from connectors.kafka.connect import ConnectClient
-from connectors.kafka.tail import committed_offsets, end_offsets
+from connectors.kafka.offsets import KafkaOffsets
 from connectors.sql.postgres.slots import drop_slot
 from domain.quarantine import Reason
+from migration.capture.barrier import drained
 from migration.capture.connectors import (
     CONNECTOR_BOUND_S,
     Group,
@@ -31,6 +32,7 @@ from migration.capture.connectors import (
 )
 from migration.capture.names import Database, databases_of, next_epoch
 from migration.collection import HALTED, Opened, open_all, record_capture
+from migration.lag import pipeline
 from migration.preflight.tables import check_tables
 from migration.verify.collection import Wanted, verify_collection
 from migration.verify.result import Bounds
@@ -38,9 +40,9 @@ from migration.watch.sources import published_counts, record_source
 from migration.witnesses import record_witnesses, sample
 from schemas.settings import Settings
 from topics.captures import capture_base, new_capture
-from topics.catalogue import EMBEDDED, LOG, PARKED, RESOLVED, group_of, parked_group_of
 
 Progress = Callable[[str], None]
+_DRAIN_BOUND_S = 86_400.0
 _POLL_S = 1.0
 _TELL_S = 10.0
 # How long nothing may move before it is said that no worker does it.
@@ -67,7 +69,7 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
     capture a collection that is away, no worker runs, or the stores do not become equal.
     """
     chosen = {name: each for name, each in settings.collections.items() if name in names}
-    await check_tables(settings.model_copy(update={"collections": chosen}), progress, mend=False)
+    await check_tables(settings.model_copy(update={"collections": chosen}), progress, apply=False)
     opened = await open_all(settings, home, progress, names=list(settings.collections))
     try:
         for name in names:
@@ -75,7 +77,7 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
                 raise TaskFailed(f"{name}: {opened.away[name]}", "Bring its database back, then recapture.")
             halt = opened.halts.get(name)
             if halt is not None and halt.reason is Reason.MODEL and halt.detail:
-                raise TaskFailed(f"{name}: {halt.said}.", f"To mend it: {halt.mend}")
+                raise TaskFailed(f"{name}: {halt.said}.", f"To mend it: {halt.remedy}")
         async with connect_client(settings.kafka) as client:
             await _check_neighbours(client, opened, names)
             databases, away = await databases_of(opened.collections)
@@ -191,7 +193,7 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
     ports = opened.collections[name]
     wanted = Wanted(Bounds(settle_s=_SETTLE_S, sample=0), repair=True, full=True)
     for _ in range(_ROUNDS):
-        await _through(opened, name, progress)
+        await _drained(opened, name, progress)
         run = await verify_collection(opened.settings, home, name, wanted)
         repaired += run.repaired
         if run.verdict == "equal":
@@ -209,29 +211,22 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
     return Recaptured(name, ports.source_epoch, run.legacy_documents, repaired, time.monotonic() - started)
 
 
-async def _through(opened: Opened, name: str, progress: Progress) -> None:
-    """Wait until what is in the topics now has passed every role, one after the other."""
-    capture, kafka = opened.collections[name].capture, opened.settings.kafka
-    captured = capture.topic if capture else ""
-    way = ((captured, "capture"), (LOG, "resolver"), (RESOLVED, "legacy"), (RESOLVED, "embedder"), (EMBEDDED, "vector"))
-    for topic, role in way:
-        ends = (await end_offsets(brokers_of(kafka), [topic]))[topic]
-        left_before, moved = -1, time.monotonic()
-        while left := await _left(brokers_of(kafka), topic, role, name, ends):
-            if left != left_before:
-                left_before, moved = left, time.monotonic()
-                progress(f"{name}: {left} records before {role}")
-            elif time.monotonic() - moved > STILL_S:
-                raise TaskFailed(
-                    f"{name}: no worker has taken a record of {topic} for {STILL_S:.0f} s; {left} are left.",
-                    f"Start one (crossfade worker), then go on: crossfade recapture {name}",
-                )
-            await asyncio.sleep(_POLL_S)
+async def _drained(opened: Opened, name: str, progress: Progress) -> None:
+    """Wait until what is in the topics now went through every role. Raises TaskFailed where none takes a record."""
+    capture = opened.collections[name].capture
+    before: tuple[str, int] = ("", 0)
+    moved = time.monotonic()
 
+    def report(role: str, left: int) -> None:
+        nonlocal before, moved
+        if (role, left) != before:
+            before, moved = (role, left), time.monotonic()
+            progress(f"{name}: {left} records before {role}")
+        elif time.monotonic() - moved > STILL_S:
+            raise TaskFailed(
+                f"{name}: no worker has taken a record as {role} for {STILL_S:.0f} s; {left} are left.",
+                f"Start one (crossfade worker), then go on: crossfade recapture {name}",
+            )
 
-async def _left(bootstrap: str, topic: str, role: str, name: str, ends: dict[int, int]) -> int:
-    """Return how many records below `ends` a role has not committed, for a collection that it may have parked."""
-    committed = await committed_offsets(bootstrap, group_of(role))
-    parked = await committed_offsets(bootstrap, parked_group_of(group_of(role), name), metadata=PARKED)
-    committed |= {place: min(at, committed.get(place, at)) for place, at in parked.items()}
-    return sum(max(0, end - committed.get((topic, number), 0)) for number, end in ends.items())
+    async with KafkaOffsets(brokers_of(opened.settings.kafka), collection=name) as offsets:
+        await drained(offsets, pipeline([capture.topic] if capture else []), _DRAIN_BOUND_S, report)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from connectors.kafka import tail
+from connectors.kafka import reader
 from connectors.kafka.admin import partition_counts, topic_names
 from connectors.kafka.headers import partition_of
 from connectors.ports import Bus
@@ -91,7 +91,7 @@ async def sources(bootstrap: str, settings: Settings) -> tuple[str, ...]:
 
 async def letters(bootstrap: str, topic: str) -> AsyncIterator[DeadLetter]:
     """Yield the dead letters of a topic; a record that is none (somebody else's) is passed over."""
-    async for record in tail.read_topic(bootstrap, topic + SUFFIX):
+    async for record in reader.read_topic(bootstrap, topic + SUFFIX):
         try:
             yield read_dead_letter(record)
         except InvalidEvent:
@@ -167,7 +167,7 @@ async def forced(
     if epoch != epochs.version:
         return None
     partitions = (await partition_counts(bootstrap, [LOG])).get(LOG, 1)
-    record = await tail.record_at(bootstrap, LOG, partition_of(subject.key, partitions), offset)
+    record = await reader.record_at(bootstrap, LOG, partition_of(subject.key, partitions), offset)
     if record is None or record.key != subject.key:
         return None
     changed, _ = decode(record, DocumentChanged)
@@ -257,7 +257,7 @@ async def _ordered(
         if (letter.letter.topic, letter.letter.partition, letter.letter.offset) not in later:
             yield letter
     for one in several:
-        record = await tail.record_at(bootstrap, *one.letter)
+        record = await reader.record_at(bootstrap, *one.letter)
         if record is not None:
             yield read_dead_letter(record)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from connectors.errors import Misconfigured
-from connectors.kafka import tail
+from connectors.kafka import reader
 from connectors.kafka.admin import admin_client
 from connectors.kafka.identity import topic_identities
 from migration.dead_letters.marks import ReplayMarks
@@ -60,7 +60,7 @@ async def replays_of(bootstrap: str, topics: Iterable[str]) -> Replays:
     async with admin_client(bootstrap) as admin:
         identities = await topic_identities(admin, names)
     found: dict[tuple[str, str, int], ReplayMarks] = {}
-    async for record in tail.read_topic(bootstrap, REPLAYED):
+    async for record in reader.read_topic(bootstrap, REPLAYED):
         name, partition, topic_id = (*(record.key or b"").decode().split("/"), "", "")[:3]
         if name not in names:
             continue

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from connectors.kafka import tail
+from connectors.kafka import offsets, reader
 from connectors.kafka.headers import partition_of
 from domain.fold import is_echo
 from domain.keys import FIRST_EPOCH, document_key, epoch_and_offset, parse_key, version_of
@@ -201,7 +201,7 @@ def _oldest_first(subjects: Iterable[Subject]) -> list[Subject]:
 
 
 async def newer_than(bootstrap: str, subjects: Iterable[Subject], epochs: Epochs) -> dict[Place, Newer]:
-    """Return, for each letter whose document has newer content, the newest of it. Raises as `tail.read_topic`.
+    """Return, for each letter whose document has newer content, the newest of it. Raises as `reader.read_topic`.
 
     `epochs` are those of the log and of the submitted topic as they are now.
     """
@@ -218,12 +218,12 @@ async def newer_than(bootstrap: str, subjects: Iterable[Subject], epochs: Epochs
 async def _in_the_log(
     bootstrap: str, by_key: Mapping[bytes, list[Subject]], found: dict[Place, Newer], epochs: Epochs
 ) -> None:
-    ends = (await tail.end_offsets(bootstrap, [LOG]))[LOG]
+    ends = (await offsets.end_offsets(bootstrap, [LOG]))[LOG]
     starts = dict(ends)
     untimed = [one for each in by_key.values() for one in each if one.version is None]
     if untimed:
         earliest = min(one.time_ms for one in untimed)
-        since = await tail.offsets_at(bootstrap, LOG, earliest)
+        since = await offsets.offsets_at(bootstrap, LOG, earliest)
         for one in untimed:
             partition = partition_of(one.key, len(ends))
             starts[partition] = min(starts[partition], since.get(partition, ends[partition]))
@@ -231,7 +231,7 @@ async def _in_the_log(
         partition = partition_of(one.key, len(ends))
         epoch, offset = epoch_and_offset(one.version or 0)
         starts[partition] = min(starts[partition], offset + 1 if epoch == epochs.version else 0)
-    async for record in tail.read_topic(bootstrap, LOG, start=starts):
+    async for record in reader.read_topic(bootstrap, LOG, start=starts):
         for subject in by_key.get(record.key or b"", ()):
             try:
                 entry, _ = decode(record, DocumentChanged)
@@ -246,9 +246,9 @@ async def _waiting(
     bootstrap: str, by_key: Mapping[bytes, list[Subject]], found: dict[Place, Newer], epochs: Epochs
 ) -> None:
     """Add the submissions that intake has not taken yet: they will be newer than what is replayed before them."""
-    lags = await tail.group_lag(bootstrap, group_of("intake"), [SUBMITTED])
+    lags = await offsets.group_lag(bootstrap, group_of("intake"), [SUBMITTED])
     starts = {lag.partition: lag.end - lag.lag for lag in lags}
-    async for record in tail.read_topic(bootstrap, SUBMITTED, start=starts):
+    async for record in reader.read_topic(bootstrap, SUBMITTED, start=starts):
         try:
             key = _submitted(record)[0].encode()
         except (InvalidEvent, ValueError):

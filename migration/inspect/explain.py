@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from domain.comparison import Difference, LegacyFacts, checksum_of, compare, wrong_vectors
+from domain.comparison import Difference, Disagreement, LegacyFacts, checksum_of, compare, wrong_vectors
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.phases import PHASES
@@ -71,11 +71,13 @@ def difference_of(document: Document) -> Difference | None:
     for point in visible if document.brings else ():
         if (facts.given is None) != (point.model == made_by(point.model)):
             what = "computed, the row brings one" if facts.given else "given, the row brings none"
-            return Difference(document.id, "stale", f"wrong vector: {what}", facts.version, newest)
+            note = f"wrong vector: {what}"
+            return Difference(document.id, "stale", Disagreement.VECTOR, facts.version, newest, note=note)
     wrong = wrong_vectors(visible, [facts.given] * len(visible), _size(stores))
     if wrong:
         which = ", ".join(str(visible[number].chunk) for number in sorted(wrong))
-        return Difference(document.id, "stale", f"wrong vector of chunk {which}", facts.version, newest)
+        note = f"wrong vector of chunk {which}"
+        return Difference(document.id, "stale", Disagreement.VECTOR, facts.version, newest, note=note)
     return None
 
 
@@ -132,7 +134,7 @@ def _waiting(document: Document) -> Iterator[str]:
 
 def _standing(document: Document, differs: bool) -> Iterator[str]:
     if document.halt is not None:
-        yield f"The collection is stopped: {document.halt.said}. To mend it: {document.halt.mend}"
+        yield f"The collection is stopped: {document.halt.said}. To mend it: {document.halt.remedy}"
     if differs and not PHASES[document.phase].writes_qdrant:
         yield f"The phase {document.phase} leaves Qdrant as it is."
     ledger = document.stores.ledger

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from connectors.addresses import brokers_of
 from connectors.debezium.changes import decode_capture, id_in_key
 from connectors.errors import NotReady
-from connectors.kafka.finding import Finder, finder
 from connectors.kafka.headers import partition_of
-from connectors.kafka.lag import KafkaLag, Place, Reads, pipeline
+from connectors.kafka.offsets import KafkaOffsets
+from connectors.kafka.reader import Finder, finder
 from connectors.qdrant import open_vector_store
 from connectors.sql.connector import LegacyConnector
 from domain.fold import fold
@@ -27,11 +27,12 @@ from migration.dead_letters.replays import Replays, replays_of
 from migration.epochs import Epochs, epochs_of
 from migration.inspect.document import Document, Entry, Letter, LogPart, Stores, Waiting
 from migration.inspect.explain import LEDGER, LOG, POINTS, ROW, difference_of
+from migration.lag import RoleReads, pipeline
 from migration.observe import Databases, answered, recorded_halt
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.dead_letters import SUFFIX, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved
-from schemas.records import Received
+from schemas.records import Received, TopicPartition
 from schemas.settings import Settings
 from topics.captures import Capture
 from topics.catalogue import LOG as LOG_TOPIC
@@ -136,19 +137,19 @@ class _Kafka:
     async def _told(
         self, bootstrap: str, stores: Stores
     ) -> tuple[LogPart | None, tuple[Waiting, ...], tuple[Letter, ...]]:
-        lag = KafkaLag(bootstrap, self._reads)
+        offsets = KafkaOffsets(bootstrap)
         try:
             async with finder(bootstrap) as search:
                 unread = self._known.unread
-                log = await _into(unread, LOG, self._log(lag, search, stores))
-                waiting = await _into(unread, "under way", self._waiting(lag, search, stores.ledger or LedgerRow()))
-                letters = await _into(unread, "dead letters", self._letters(lag, search))
+                log = await _into(unread, LOG, self._log(offsets, search, stores))
+                waiting = await _into(unread, "under way", self._waiting(offsets, search, stores.ledger or LedgerRow()))
+                letters = await _into(unread, "dead letters", self._letters(offsets, search))
                 return log, tuple(waiting or ()), tuple(letters or ())
         finally:
-            await lag.close()
+            await offsets.close()
 
-    async def _log(self, lag: KafkaLag, search: Finder, stores: Stores) -> LogPart:
-        bounds = {place[1]: kept for place, kept in (await lag.bounds([LOG_TOPIC])).items()}
+    async def _log(self, offsets: KafkaOffsets, search: Finder, stores: Stores) -> LogPart:
+        bounds = {place[1]: kept for place, kept in (await offsets.bounds([LOG_TOPIC])).items()}
         if not bounds:
             raise NotReady("There is no document log yet: no worker has run.")
         partition = partition_of(self._key, len(bounds))
@@ -183,15 +184,15 @@ class _Kafka:
             found.append(_entry(record, version, event, comes_to))
         return tuple(found)
 
-    async def _waiting(self, lag: KafkaLag, search: Finder, ledger: LedgerRow) -> list[Waiting]:
+    async def _waiting(self, offsets: KafkaOffsets, search: Finder, ledger: LedgerRow) -> list[Waiting]:
         """Return the records of the document that lie between what a role committed and the end of its topic.
 
         Roles commit every second: what the ledger says is done is left out.
         """
         found: list[Waiting] = []
         for reads in self._reads:
-            bounds = await lag.bounds(reads.topics)
-            committed = await lag.committed(reads.group)
+            bounds = await offsets.bounds(reads.topics)
+            committed = await offsets.committed(reads.group)
             pieces = {place: (max(kept[0], committed.get(place, 0)), kept[1]) for place, kept in bounds.items()}
             pieces = self._newest(reads, pieces)
             ours = self._is_ours_captured if reads.role == "capture" else self._is_ours
@@ -229,7 +230,9 @@ class _Kafka:
         event = decode_capture(record, self._name, settings, self._known.description, self._known.capture.epoch)
         return event is None or event.position <= ledger.state.legacy_position
 
-    def _newest(self, reads: Reads, pieces: Mapping[Place, tuple[int, int]]) -> dict[Place, tuple[int, int]]:
+    def _newest(
+        self, reads: RoleReads, pieces: Mapping[TopicPartition, tuple[int, int]]
+    ) -> dict[TopicPartition, tuple[int, int]]:
         """Return the pieces that may hold the document, each no longer than the bound: its oldest records count."""
         if reads.role not in {"intake", "capture"} and pieces:
             own = partition_of(self._key, len(pieces))
@@ -241,16 +244,16 @@ class _Kafka:
             cut[place] = (begin, min(end, begin + self._bounds.records))
         return cut
 
-    async def _letters(self, lag: KafkaLag, search: Finder) -> list[Letter]:
+    async def _letters(self, offsets: KafkaOffsets, search: Finder) -> list[Letter]:
         names = {topic.name for topic in desired_topics(self._settings) if topic.name.endswith(SUFFIX)}
-        bounds = await lag.bounds({*names, self._captured + SUFFIX} if self._captured else names)
+        bounds = await offsets.bounds({*names, self._captured + SUFFIX} if self._captured else names)
         pieces = {place: (max(begin, end - self._bounds.records), end) for place, (begin, end) in bounds.items()}
         if any(piece[0] > bounds[place][0] for place, piece in pieces.items()):
             self._known.cut["dead letters"] = f"only the newest {self._bounds.records} of a topic were searched"
         seen = await search.search(pieces, self._is_ours_anywhere, self._bounds.search_s)
         if seen.unread:
             self._known.cut["dead letters"] = f"{seen.unread} were not read in time"
-        replays = bool(seen.records) and bool(await lag.bounds([REPLAYED]))
+        replays = bool(seen.records) and bool(await offsets.bounds([REPLAYED]))
         topics = {record.topic for record in seen.records}
         replayed = await replays_of(brokers_of(self._settings.kafka), topics) if replays else Replays()
         return [letter for record in seen.records if (letter := _letter(record, replayed)) is not None]

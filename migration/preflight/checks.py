@@ -18,8 +18,8 @@ from connectors.embedding.facts import ModelFacts
 from connectors.errors import ConnectUnreachable, CrossfadeError, Misconfigured, StoreUnavailable, TaskFailed
 from connectors.kafka.admin import broker_config, existing_topics, topic_names
 from connectors.qdrant import healthy, socket_path, stored_dimension
-from connectors.sql.databases import apply_mend, check_legacy
-from domain.legacy import Finding
+from connectors.sql.databases import apply_remedies, check_legacy
+from domain.legacy import Diagnostic, Setting
 from migration.installation import Installation
 from migration.preflight.databases import check_databases
 from migration.preflight.models import check_chunking, check_model, check_record
@@ -39,7 +39,7 @@ class Checked:
     """One part that was looked at, and what was found in it."""
 
     part: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnostic, ...]
 
 
 async def check_all(context: Installation) -> list[Checked]:
@@ -47,53 +47,57 @@ async def check_all(context: Installation) -> list[Checked]:
     collections = context.settings.collections
     looked = await asyncio.gather(*(check_model(name, collection) for name, collection in collections.items()))
     models = {name: facts for name, (facts, _) in zip(collections, looked, strict=True)}
-    parts: list[tuple[str, str, Coroutine[Any, Any, list[Finding]]]] = [
-        ("configuration", "", _configuration(context, models, [one for _, found in looked for one in found])),
-        ("kafka", "-- crossfade up, or mend kafka.bootstrap", _brokers(context)),
-        ("topics", "-- crossfade up, or mend kafka.bootstrap", _topics(context)),
-        ("connect", "-- crossfade up, or mend kafka.connect", _connect(context)),
-        ("qdrant", "-- crossfade up, or mend qdrant.url", _qdrant(context, models)),
-        ("databases", "-- crossfade.toml: mend the dsn of each collection", _databases(context)),
+    parts: list[tuple[str, Setting, Coroutine[Any, Any, list[Diagnostic]]]] = [
+        ("configuration", Setting(""), _configuration(context, models, [one for _, found in looked for one in found])),
+        ("kafka", Setting("crossfade up, or mend kafka.bootstrap"), _brokers(context)),
+        ("topics", Setting("crossfade up, or mend kafka.bootstrap"), _topics(context)),
+        ("connect", Setting("crossfade up, or mend kafka.connect"), _connect(context)),
+        ("qdrant", Setting("crossfade up, or mend qdrant.url"), _qdrant(context, models)),
+        ("databases", Setting("crossfade.toml: mend the dsn of each collection"), _databases(context)),
         *(
-            (name, f"-- crossfade up, or mend collections.{name}.dsn", _database(context, name, models[name]))
+            (name, Setting(f"crossfade up, or mend collections.{name}.dsn"), _database(context, name, models[name]))
             for name in collections
         ),
     ]
-    found = await asyncio.gather(*(_answered(name, mend, check) for name, mend, check in parts))
+    found = await asyncio.gather(*(_answered(name, remedy, check) for name, remedy, check in parts))
     return [Checked(name, tuple(findings)) for (name, _, _), findings in zip(parts, found, strict=True)]
 
 
-async def mend_all(context: Installation, checked: Sequence[Checked]) -> list[str]:
+async def apply_all(context: Installation, checked: Sequence[Checked]) -> list[str]:
     """Execute the SQL statements that mend findings of the databases; return them. Raises as the ports do."""
     done: list[str] = []
     for part in checked:
         if part.part in context.settings.collections:
-            done += await apply_mend(context.dsn(part.part), part.findings)
+            done += await apply_remedies(context.dsn(part.part), part.findings)
     return done
 
 
-async def _answered(subject: str, mend: str, check: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
+async def _answered(subject: str, remedy: Setting, check: Coroutine[Any, Any, list[Diagnostic]]) -> list[Diagnostic]:
     try:
         return await check
     except TaskFailed as error:
-        return [Finding("error", subject, error.message, f"-- {error.hint}" if error.hint else mend)]
+        return [Diagnostic("error", subject, error.message, Setting(error.hint) if error.hint else remedy)]
     except TimeoutError:
-        return [Finding("error", subject, "there is no answer in time", mend)]
+        return [Diagnostic("error", subject, "there is no answer in time", remedy)]
     except (CrossfadeError, OSError) as error:
-        return [Finding("error", subject, str(error), mend)]
+        return [Diagnostic("error", subject, str(error), remedy)]
 
 
-async def _configuration(context: Installation, models: dict[str, ModelFacts], known: list[Finding]) -> list[Finding]:
+async def _configuration(
+    context: Installation, models: dict[str, ModelFacts], known: list[Diagnostic]
+) -> list[Diagnostic]:
     settings = context.settings
     findings = list(known)
     if not settings.collections:
         findings.append(
-            Finding("error", "collections", "no collection is configured", "-- crossfade.toml: add [collections.NAME]")
+            Diagnostic(
+                "error", "collections", "no collection is configured", Setting("crossfade.toml: add [collections.NAME]")
+            )
         )
     if settings.kafka.max_text_bytes > settings.kafka.max_record_bytes:
         message = f"max_text_bytes {settings.kafka.max_text_bytes} is above max_record_bytes"
-        mend = "-- crossfade.toml: lower kafka.max_text_bytes"
-        findings.append(Finding("error", "kafka", f"{message} {settings.kafka.max_record_bytes}", mend))
+        remedy = Setting("crossfade.toml: lower kafka.max_text_bytes")
+        findings.append(Diagnostic("error", "kafka", f"{message} {settings.kafka.max_record_bytes}", remedy))
     tables: dict[tuple[str, str | None, str], list[str]] = defaultdict(list)
     for name, collection in settings.collections.items():
         findings += check_chunking(name, collection, models[name])
@@ -101,61 +105,63 @@ async def _configuration(context: Installation, models: dict[str, ModelFacts], k
         try:
             tables[collection.connector, collection.dsn, captured_table(collection)].append(name)
         except ValueError as error:
-            mend = f'-- crossfade.toml: [collections.{name}] table = "database.{collection.table}"'
-            findings.append(Finding("error", name, str(error), mend))
+            remedy = Setting(f'crossfade.toml: [collections.{name}] table = "database.{collection.table}"')
+            findings.append(Diagnostic("error", name, str(error), remedy))
     for (_, _, table), names in tables.items():
         if len(names) > 1:
             message = f"this table is in more than one collection: {', '.join(names)}"
-            findings.append(Finding("error", table, message, "-- crossfade.toml: leave one of them"))
+            findings.append(Diagnostic("error", table, message, Setting("crossfade.toml: leave one of them")))
     return findings
 
 
-async def _brokers(context: Installation) -> list[Finding]:
+async def _brokers(context: Installation) -> list[Diagnostic]:
     kafka = context.settings.kafka
     brokers = await broker_config(context.bootstrap, _BROKER_KEYS)
-    findings: list[Finding] = []
+    findings: list[Diagnostic] = []
     if len(brokers) < kafka.replication:
         message = f"replication is {kafka.replication}, there are {len(brokers)} brokers"
-        findings.append(Finding("error", "kafka", message, f"-- crossfade.toml: [kafka] replication = {len(brokers)}"))
+        findings.append(
+            Diagnostic("error", "kafka", message, Setting(f"crossfade.toml: [kafka] replication = {len(brokers)}"))
+        )
     needed = largest_record(kafka)
     for number, values in brokers.items():
         if int(values.get("socket.request.max.bytes", needed)) < needed:
             message = f"socket.request.max.bytes is below the largest record, {needed} bytes"
-            mend = f"-- server.properties: socket.request.max.bytes={4 * needed}"
-            findings.append(Finding("error", f"broker {number}", message, mend))
+            remedy = Setting(f"server.properties: socket.request.max.bytes={4 * needed}")
+            findings.append(Diagnostic("error", f"broker {number}", message, remedy))
         for key in ("message.max.bytes", "replica.fetch.max.bytes"):
             if int(values.get(key, needed)) < kafka.max_record_bytes:
                 # The topics' own limits are what counts; this one is what topics that others make will have.
                 message = f"{key} is {values[key]}, below kafka.max_record_bytes {kafka.max_record_bytes}"
-                mend = f"-- server.properties: {key}={kafka.max_record_bytes}"
-                findings.append(Finding("warning", f"broker {number}", message, mend))
+                remedy = Setting(f"server.properties: {key}={kafka.max_record_bytes}")
+                findings.append(Diagnostic("warning", f"broker {number}", message, remedy))
     return findings
 
 
-async def _topics(context: Installation) -> list[Finding]:
+async def _topics(context: Installation) -> list[Diagnostic]:
     desired = desired_topics(context.settings, await topic_names(context.bootstrap))
     existing = await existing_topics(context.bootstrap, [topic.name for topic in desired])
-    findings: list[Finding] = []
+    findings: list[Diagnostic] = []
     actions = plan(desired, existing)
     missing = [action.topic.name for action in actions if action.kind == "create"]
     if missing:
         names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         message = f"{len(missing)} of {len(desired)} topics do not exist yet ({names}); a worker creates them too"
-        findings.append(Finding("warning", "topics", message, "-- crossfade topics apply"))
+        findings.append(Diagnostic("warning", "topics", message, Setting("crossfade topics apply")))
     for action in actions:
         if action.kind == "refuse":
-            mend = "-- crossfade topics list shows what it is and what it must be"
-            findings.append(Finding("error", action.topic.name, action.reason, mend))
+            remedy = Setting("crossfade topics list shows what it is and what it must be")
+            findings.append(Diagnostic("error", action.topic.name, action.reason, remedy))
         elif action.kind == "reassign":
-            mend = "-- crossfade topics apply --dry-run prints what kafka-reassign-partitions must be given"
-            findings.append(Finding("warning", action.topic.name, action.reason, mend))
+            remedy = Setting("crossfade topics apply --dry-run prints what kafka-reassign-partitions must be given")
+            findings.append(Diagnostic("warning", action.topic.name, action.reason, remedy))
         elif action.kind not in {"keep", "create"}:
-            mend = "-- crossfade topics apply" + (" --yes" if action.confirm else "")
-            findings.append(Finding("warning", action.topic.name, action.reason, mend))
+            remedy = Setting("crossfade topics apply" + (" --yes" if action.confirm else ""))
+            findings.append(Diagnostic("warning", action.topic.name, action.reason, remedy))
     return findings
 
 
-async def _connect(context: Installation) -> list[Finding]:
+async def _connect(context: Installation) -> list[Diagnostic]:
     url = connect_of(context.settings.kafka)
     try:
         async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as client:
@@ -167,40 +173,40 @@ async def _connect(context: Installation) -> list[Finding]:
         raise ConnectUnreachable(f"{url} does not answer as Kafka Connect: {error or type(error).__name__}") from error
     wanted = {collection.connector for collection in context.settings.collections.values()}
     return [
-        Finding(
+        Diagnostic(
             "error",
             "connect",
             f"the Debezium connector for {name} is not installed: {_CONNECTOR_CLASSES[name]}",
-            "-- put it into a folder of Connect's plugin.path, and start Connect again",
+            Setting("put it into a folder of Connect's plugin.path, and start Connect again"),
         )
         for name in sorted(wanted)
         if _CONNECTOR_CLASSES[name] not in known
     ]
 
 
-async def _qdrant(context: Installation, models: dict[str, ModelFacts]) -> list[Finding]:
-    findings: list[Finding] = []
+async def _qdrant(context: Installation, models: dict[str, ModelFacts]) -> list[Diagnostic]:
+    findings: list[Diagnostic] = []
     qdrant = context.settings.qdrant
     if not context.settings.collections and qdrant.url is None and not await healthy(socket_path(context.home)):
         raise StoreUnavailable("Qdrant's engine of the local stack does not run")
     for name, collection in context.settings.collections.items():
-        mend = "-- choose another model, or another name for the collection"
+        remedy = Setting("choose another model, or another name for the collection")
         try:
             found, made = await stored_dimension(qdrant, context.home, name), models[name].dimension
         except Misconfigured as error:
-            findings.append(Finding("error", name, str(error), mend))
+            findings.append(Diagnostic("error", name, str(error), remedy))
             continue
         if found is not None and made is not None and found != made:
             message = f"the collection has vectors of {found} numbers, {collection.model} makes {made}"
-            findings.append(Finding("error", name, message, mend))
+            findings.append(Diagnostic("error", name, message, remedy))
     return findings
 
 
-async def _databases(context: Installation) -> list[Finding]:
+async def _databases(context: Installation) -> list[Diagnostic]:
     async with asyncio.timeout(_DATABASE_BOUND_S):
         return await check_databases(context)
 
 
-async def _database(context: Installation, name: str, model: ModelFacts) -> list[Finding]:
+async def _database(context: Installation, name: str, model: ModelFacts) -> list[Diagnostic]:
     async with asyncio.timeout(_DATABASE_BOUND_S):
         return await check_legacy(name, context.settings.collections[name], context.dsn(name), model.dimension)

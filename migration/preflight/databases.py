@@ -8,13 +8,13 @@ from collections import defaultdict
 
 from connectors.errors import CrossfadeError
 from connectors.sql.database_identity import DatabaseIdentity, database_identity
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Setting
 from migration.installation import Installation
 from schemas.settings import Connector
 from topics.provisioning import captured_table
 
 
-async def check_databases(context: Installation) -> list[Finding]:
+async def check_databases(context: Installation) -> list[Diagnostic]:
     """Compare where the addresses lead. One that leads nowhere is left to the check of its own collection."""
     collections = context.settings.collections
     addresses = {name: (each.connector, each.dsn) for name, each in collections.items() if each.dsn is not None}
@@ -38,26 +38,26 @@ async def _identity(connector: Connector, dsn: str) -> DatabaseIdentity | None:
         return None
 
 
-def _same_tables(tables: dict[tuple[str, str], dict[str, str]]) -> list[Finding]:
+def _same_tables(tables: dict[tuple[str, str], dict[str, str]]) -> list[Diagnostic]:
     return [
-        Finding(
+        Diagnostic(
             "error",
             table,
             f"by different addresses, this table is in more than one collection: {', '.join(names.values())}",
-            "-- crossfade.toml: leave one of them",
+            Setting("crossfade.toml: leave one of them"),
         )
         for (_, table), names in tables.items()
         if len(names) > 1
     ]
 
 
-def _copies(servers: dict[str, dict[str, str]]) -> list[Finding]:
+def _copies(servers: dict[str, dict[str, str]]) -> list[Diagnostic]:
     return [
-        Finding(
+        Diagnostic(
             "error",
             ", ".join(names.values()),
             "their addresses lead to a server and to a copy of it",
-            "-- crossfade.toml: leave out those of one of the two servers",
+            Setting("crossfade.toml: leave out those of one of the two servers"),
         )
         for names in servers.values()
         if len(names) > 1

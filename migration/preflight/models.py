@@ -12,7 +12,7 @@ from connectors.embedding.chunking import MINIMUM_TOKENS
 from connectors.embedding.facts import ModelFacts, read_facts
 from connectors.embedding.locate import BUNDLED, ask_hub, local_model
 from connectors.errors import EmbeddingUnavailable, Misconfigured
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Setting
 from schemas.settings import Collection, Kafka
 
 UNKNOWN = ModelFacts(None, None)
@@ -21,40 +21,42 @@ _BASE64 = 4 / 3
 _CHUNK_KEYS_BYTES = 32
 
 
-async def check_model(name: str, collection: Collection) -> tuple[ModelFacts, list[Finding]]:
+async def check_model(name: str, collection: Collection) -> tuple[ModelFacts, list[Diagnostic]]:
     """Return what is known of a collection's model, and what is wrong with its name."""
-    mend = f'-- crossfade.toml: [collections.{name}] model = "{next(iter(BUNDLED))}", a folder, or a name on the hub'
+    remedy = Setting(
+        f'crossfade.toml: [collections.{name}] model = "{next(iter(BUNDLED))}", a folder, or a name on the hub'
+    )
     try:
         folder = await asyncio.to_thread(local_model, collection.model)
         if folder is not None:
             return await asyncio.to_thread(read_facts, folder), []
         await asyncio.to_thread(ask_hub, collection.model, _HUB_BOUND_S)
     except Misconfigured as error:
-        return UNKNOWN, [Finding("error", name, str(error), mend)]
+        return UNKNOWN, [Diagnostic("error", name, str(error), remedy)]
     except EmbeddingUnavailable as error:
-        return UNKNOWN, [Finding("error", name, str(error), mend)]
-    return UNKNOWN, [Finding("warning", name, f"the model {collection.model} will be downloaded at the first start")]
+        return UNKNOWN, [Diagnostic("error", name, str(error), remedy)]
+    return UNKNOWN, [Diagnostic("warning", name, f"the model {collection.model} will be downloaded at the first start")]
 
 
-def check_chunking(name: str, collection: Collection, facts: ModelFacts) -> list[Finding]:
+def check_chunking(name: str, collection: Collection, facts: ModelFacts) -> list[Diagnostic]:
     """Return what is wrong with the chunking, given how much the model reads at once."""
-    findings: list[Finding] = []
-    setting = f"-- crossfade.toml: [collections.{name}]"
+    findings: list[Diagnostic] = []
+    section = f"crossfade.toml: [collections.{name}]"
     wanted, window = collection.chunk_tokens, facts.window
     if 0 < wanted < MINIMUM_TOKENS:
         message = f"chunk_tokens is {wanted}, the least is {MINIMUM_TOKENS}"
-        findings.append(Finding("error", name, message, f"{setting} chunk_tokens = {window or 128}"))
+        findings.append(Diagnostic("error", name, message, Setting(f"{section} chunk_tokens = {window or 128}")))
     if window is not None and wanted > window:
         message = f"chunk_tokens is {wanted}, {collection.model} reads {window}: chunks will have {window}"
-        findings.append(Finding("warning", name, message, f"{setting} chunk_tokens = {window}"))
+        findings.append(Diagnostic("warning", name, message, Setting(f"{section} chunk_tokens = {window}")))
     tokens = min(size for size in (wanted or window, window or wanted) if size is not None) if wanted or window else 0
     if tokens and collection.chunk_overlap >= tokens:
         message = f"chunk_overlap must be below chunk_tokens: it is {collection.chunk_overlap} of {tokens}"
-        findings.append(Finding("error", name, message, f"{setting} chunk_overlap = {tokens // 8}"))
+        findings.append(Diagnostic("error", name, message, Setting(f"{section} chunk_overlap = {tokens // 8}")))
     return findings
 
 
-def check_record(name: str, collection: Collection, facts: ModelFacts, kafka: Kafka) -> list[Finding]:
+def check_record(name: str, collection: Collection, facts: ModelFacts, kafka: Kafka) -> list[Diagnostic]:
     """Return a warning where the longest text may not fit into one record together with its vectors.
 
     Counts one token a character, the most that a tokenizer makes of a text, and no character that JSON escapes.
@@ -72,5 +74,5 @@ def check_record(name: str, collection: Collection, facts: ModelFacts, kafka: Ka
         f"kafka.max_record_bytes {kafka.max_record_bytes}: such a document would become a dead letter"
     )
     fitting = kafka.max_record_bytes // chunk_bytes * step
-    mend = f"-- crossfade.toml: [kafka] max_record_bytes = {needed}, or max_text_bytes = {fitting}"
-    return [Finding("warning", name, message, mend)]
+    remedy = Setting(f"crossfade.toml: [kafka] max_record_bytes = {needed}, or max_text_bytes = {fitting}")
+    return [Diagnostic("warning", name, message, remedy)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from connectors.addresses import brokers_of, dsn_of
 from connectors.errors import TableNotReady
 from connectors.kafka.admin import existing_topics, provision, topic_names
-from connectors.sql.databases import apply_mend, check_legacy
+from connectors.sql.databases import apply_remedies, check_legacy
 from schemas.settings import Settings
 from topics.provisioning import desired_topics, plan
 
@@ -25,31 +25,31 @@ async def prepare_topics(settings: Settings, progress: Progress) -> None:
         progress(f"{made} topics created")
 
 
-async def check_tables(settings: Settings, progress: Progress, *, mend: bool) -> None:
-    """Check every collection's database and table; with `mend`, execute the statements that mend them.
+async def check_tables(settings: Settings, progress: Progress, *, apply: bool) -> None:
+    """Check every collection's database and table; with `apply`, execute the statements that mend them.
 
     Raises TableNotReady with what is wrong and the statement for it.
     """
-    for name, said in (await table_mistakes(settings, progress, mend=mend)).items():
+    for name, said in (await table_mistakes(settings, progress, apply=apply)).items():
         raise TableNotReady(
             f"The collection {name} is not ready:\n{said}",
             "Run the statements, or let crossfade run them: crossfade config check --apply",
         )
 
 
-async def table_mistakes(settings: Settings, progress: Progress, *, mend: bool) -> dict[str, str]:
+async def table_mistakes(settings: Settings, progress: Progress, *, apply: bool) -> dict[str, str]:
     """Return the collections whose database or table is not as it must be, with what is wrong; see `check_tables`."""
     found: dict[str, str] = {}
     for name, collection in settings.collections.items():
         dsn = dsn_of(name, collection)
         errors = [finding for finding in await check_legacy(name, collection, dsn) if finding.level == "error"]
-        if mend and errors:
-            for statement in await apply_mend(dsn, errors):
+        if apply and errors:
+            for statement in await apply_remedies(dsn, errors):
                 progress(f"{name}: {statement}")
             errors = [f for f in await check_legacy(name, collection, dsn) if f.level == "error"]
         if errors:
             found[name] = "\n".join(
-                f"  {f.subject}: {f.message}" + (f"\n    {f.mend}" if f.mend else "") for f in errors
+                f"  {f.subject}: {f.message}" + (f"\n    {f.shown_remedy}" if f.remedy else "") for f in errors
             )
     return found
 
@@ -58,6 +58,6 @@ async def follow_advice(settings: Settings, name: str, progress: Progress) -> No
     """Execute what the check only warns of for a collection, where it names a statement: a full-text index, say."""
     collection = settings.collections[name]
     dsn = dsn_of(name, collection)
-    advised = [finding for finding in await check_legacy(name, collection, dsn) if finding.mend]
-    for statement in await apply_mend(dsn, advised):
+    advised = [finding for finding in await check_legacy(name, collection, dsn) if finding.remedy]
+    for statement in await apply_remedies(dsn, advised):
         progress(f"{name}: {statement}")

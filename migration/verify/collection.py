@@ -13,7 +13,7 @@ from connectors.errors import TransientError
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
 from domain.keys import FIRST_EPOCH
-from migration.capture.barrier import UnderWay
+from migration.capture.barrier import Barrier
 from migration.context import HandlerContext, now_ms
 from migration.verify.digests import Records
 from migration.verify.ends import ends_of
@@ -48,7 +48,7 @@ async def _opened(
 ) -> AsyncIterator[tuple[Stores, Way, Teller]]:
     async with AsyncExitStack() as resources:
         stores = await resources.enter_async_context(open_stores(settings, home, name))
-        under_way = await resources.enter_async_context(UnderWay(settings, name, stores.ledger))
+        barrier = await resources.enter_async_context(Barrier(settings, name, stores.ledger))
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
         ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
@@ -62,7 +62,7 @@ async def _opened(
         )
         way = Way(
             wanted.bounds,
-            under_way.passed,
+            barrier.drained,
             now_ms,
             Records.of(home, name, stores.checksums.columns) if stores.checksums else None,
             partial(collection_embedder, settings, home, name, say),

@@ -8,7 +8,15 @@ from hashlib import blake2b
 
 from msgspec import structs
 
-from domain.comparison import Difference, LegacyFacts, compare, is_checked, points_digest, wrong_vectors
+from domain.comparison import (
+    Difference,
+    Disagreement,
+    LegacyFacts,
+    compare,
+    is_checked,
+    points_digest,
+    wrong_vectors,
+)
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk, made_by, newest_version
@@ -117,11 +125,11 @@ def _by_vector(stores: Stores, seen: Look) -> dict[str, Difference]:
             points.append(point)
             given.append(facts.given)
     for n in wrong_vectors(points, given, stores.dimension):
-        found.setdefault(whose[n], _difference(seen, whose[n], "wrong vector"))
+        found.setdefault(whose[n], _difference(seen, whose[n]))
     return found
 
 
-def _difference(seen: Look, document_id: str, detail: str) -> Difference:
+def _difference(seen: Look, document_id: str, note: str = "") -> Difference:
     facts = seen.facts[document_id]
     version = max(point.version for point in seen.points[document_id] if not point.deleted)
-    return Difference(document_id, "stale", detail, facts.version if facts else None, version)
+    return Difference(document_id, "stale", Disagreement.VECTOR, facts.version if facts else None, version, note=note)

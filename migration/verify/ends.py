@@ -7,7 +7,7 @@ from collections.abc import Collection
 from connectors.addresses import brokers_of
 from connectors.errors import Misconfigured
 from connectors.kafka.headers import partition_of
-from connectors.kafka.tail import end_offsets
+from connectors.kafka.offsets import end_offsets
 from domain.keys import document_key, version_of
 from domain.repair import Ends
 from migration.capture.positions import log_end

@@ -124,7 +124,7 @@ class Confirmer:
     def _follows(self, difference: Difference, followed: _Followed, points: Points) -> bool:
         """Say whether the points show a state that the row had at an earlier look, and are not damaged."""
         written = newest_version(points) > followed.first_version
-        if not written and (difference.detail.startswith("wrong") or len(set(map(_row, followed.states))) == 1):
+        if not written and (difference.reason.is_damage or len(set(map(_row, followed.states))) == 1):
             return False
         return any(compare(difference.id, state, points, model=self._stores.model) is None for state in followed.states)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from connectors.errors import Misconfigured
 from connectors.ports import Embedder
-from domain.comparison import Difference
+from domain.comparison import Difference, Disagreement
 from domain.points import StoredChunk, made_by
 from migration.verify.compare import Look, look_locked
 from migration.verify.result import Sample
@@ -103,10 +103,12 @@ async def _compare(
         if same and cosine >= LEAST_COSINE:
             done.lowest_cosine = min(cosine, done.lowest_cosine if done.lowest_cosine is not None else 1.0)
             continue
-        detail = f"wrong vector: cosine {cosine:.3f} to the one computed anew" if same else "wrong payload: text"
+        reason = Disagreement.VECTOR if same else Disagreement.PAYLOAD
+        note = f"wrong vector: cosine {cosine:.3f} to the one computed again" if same else "wrong payload: text"
         facts = seen.facts[document_id]
         version = max(point.version for point in points)
-        found.append(Difference(document_id, "stale", detail, facts.version if facts else None, version))
+        legacy_version = facts.version if facts else None
+        found.append(Difference(document_id, "stale", reason, legacy_version, version, note=note))
 
 
 def _same(seen: Look, document_id: str, hashed: str) -> bool:

@@ -89,13 +89,8 @@ class Verification:
     def add(self, difference: Difference, listed: int) -> None:
         """Count a difference, and list it while there is room."""
         self.kinds[difference.kind] += 1
-        self.reasons[reason_of(difference)] += 1
+        self.reasons[difference.reason.value] += 1
         if len(self.differences) < listed:
             self.differences.append(difference)
         else:
             self.more_differences += 1
-
-
-def reason_of(difference: Difference) -> str:
-    """Return what kind of disagreement a detail names, without its numbers."""
-    return "".join(c for c in difference.detail.partition(":")[0] if not c.isdigit()).strip().replace("  ", " ")

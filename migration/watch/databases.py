@@ -50,7 +50,7 @@ async def tables_found(settings: Settings, progress: Progress) -> tuple[dict[str
 async def mistakes_of(settings: Settings, name: str, progress: Progress) -> dict[str, str]:
     """Return what is wrong with the table of one collection, by its name. Raises as `table_mistakes`."""
     alone = settings.model_copy(update={"collections": {name: settings.collections[name]}})
-    return await table_mistakes(alone, progress, mend=False)
+    return await table_mistakes(alone, progress, apply=False)
 
 
 async def bring_back(

@@ -17,7 +17,7 @@ import orjson
 from connectors.addresses import brokers_of
 from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.connect import in_snapshot
-from connectors.kafka.tail import read_topic
+from connectors.kafka.reader import read_topic
 from connectors.ports import Bus, Ledger
 from connectors.sql.databases import source_facts
 from domain.sources import Outside, SourceFacts, SourceIdentity, binlog_number, gtid_numbers, source_change

@@ -14,22 +14,22 @@ from dataclasses import dataclass, field
 
 from connectors.addresses import brokers_of
 from connectors.errors import CrossfadeError
-from connectors.kafka.lag import KafkaLag, pipeline
+from connectors.kafka.offsets import KafkaOffsets
 from domain.quarantine import Reason
 from domain.topics import Replaced, TopicLook, TopicMark, named, replaced
 from migration.epochs import Recorded, databases, note_replaced, record_mark, recorded_mark
 from migration.quarantine import Halts
 from schemas.settings import Kafka
+from topics.catalogue import group_of
+from topics.roles import RoleName, working_topics
 
 log = logging.getLogger("crossfade.topics")
 WATCH_S = 2.0
 _CONFIRM_S = 1.0
 # The topics of all collections, and the roles that read them.
-READERS: Mapping[str, tuple[str, ...]] = {
-    topic: tuple(reads.role for reads in pipeline(()) if topic in reads.topics)
-    for topic in sorted({topic for reads in pipeline(()) for topic in reads.topics})
+READERS: Mapping[str, tuple[RoleName, ...]] = {
+    topic: tuple(role.name for role in roles) for topic, roles in working_topics().items()
 }
-_GROUPS = {reads.role: reads.group for reads in pipeline(())}
 
 
 @dataclass(slots=True)
@@ -41,16 +41,16 @@ class TopicWatch:
 
     kafka: Kafka
     collections: Mapping[str, Recorded]
-    lag: KafkaLag = field(init=False)
+    offsets: KafkaOffsets = field(init=False)
     known: dict[tuple[str, str], TopicMark] = field(default_factory=dict)
     wrong: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.lag = KafkaLag(brokers_of(self.kafka), ())
+        self.offsets = KafkaOffsets(brokers_of(self.kafka))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.lag.close()
+        await self.offsets.close()
 
     def captured(self, members: Iterable[Recorded]) -> dict[str, tuple[str, ...]]:
         """Return the topics of capture of collections, with their readers."""
@@ -58,10 +58,10 @@ class TopicWatch:
 
     async def look(self, readers: Mapping[str, tuple[str, ...]]) -> dict[str, TopicLook]:
         """Return those of the topics that exist. Raises StoreUnavailable."""
-        identities = await self.lag.identities(readers)
+        identities = await self.offsets.identities(readers)
         roles = {role for topic in identities for role in readers[topic]}
-        committed = {role: await self.lag.committed(_GROUPS[role]) for role in sorted(roles)}
-        bounds = await self.lag.bounds(identities)
+        committed = {role: await self.offsets.committed(group_of(role)) for role in sorted(roles)}
+        bounds = await self.offsets.bounds(identities)
         found: dict[str, TopicLook] = {}
         for topic, identity in identities.items():
             kept = {at: both for (name, at), both in bounds.items() if name == topic}

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from migration.preflight.checks import Checked, check_all, mend_all
+from domain.legacy import Sql
+from migration.preflight.checks import Checked, apply_all, check_all
 from operations.context import (
     DIFFERENCES,
     ConfigOption,
@@ -58,7 +59,7 @@ def check(
 
 async def _checked(context: Context, apply: bool) -> tuple[list[Checked], list[str]]:
     checked = await check_all(context)
-    executed = await mend_all(context, checked) if apply else []
+    executed = await apply_all(context, checked) if apply else []
     return (await check_all(context) if executed else checked), executed
 
 
@@ -73,7 +74,8 @@ def _document(context: Context, checked: list[Checked], executed: list[str]) -> 
                 "level": finding.level,
                 "subject": finding.subject,
                 "message": finding.message,
-                "mend": finding.mend,
+                "remedy": finding.shown_remedy,
+                "mend": finding.shown_remedy,
             }
             for part in checked
             for finding in part.findings
@@ -89,11 +91,11 @@ def _print(context: Context, checked: list[Checked], errors: int) -> None:
     ]
     if rows:
         print_table(("level", "part", "subject", "what is wrong"), rows)
-    mends = [finding.mend for part in checked for finding in part.findings if finding.mend]
-    if mends:
-        print("\nWhat mends it:")
-        for mend in dict.fromkeys(mends):
-            print(f"  {mend}" if mend.startswith("--") else f"  {mend};")
+    remedies = [finding.remedy for part in checked for finding in part.findings if finding.remedy]
+    if remedies:
+        print("\nRemedies:")
+        for remedy in dict.fromkeys(remedies):
+            print(f"  {remedy};" if isinstance(remedy, Sql) else f"  {remedy.shown}")
     file = context.file or "no file, defaults and environment only"
     counts = f"{amount(errors, 'error')}, {amount(len(rows) - errors, 'warning')}"
     print(f"{counts} ({file}; checked: {', '.join(part.part for part in checked)}).")

@@ -106,7 +106,7 @@ def _told(progress: Progress) -> dict[str, object]:
         "collection": progress.collection,
         "phase": progress.phase,
         "state": progress.state,
-        "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.mend},
+        "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.remedy},
         "capture_failure": progress.capture.failure if progress.capture else None,
         "unanswered": progress.unanswered.get("database"),
     }
@@ -119,7 +119,7 @@ def _print_collections(collections: list[Progress]) -> None:
     rows = []
     for progress in collections:
         halt, missing = progress.halt, progress.unanswered.get("database")
-        detail = f"{halt.said}. To mend it: {halt.mend}" if halt else missing or ""
+        detail = f"{halt.said}. To mend it: {halt.remedy}" if halt else missing or ""
         if progress.state == "not captured" and progress.capture is not None:
             detail = progress.capture.failure or f"its connector is {progress.capture.state.lower()}"
         rows.append((progress.collection, progress.state, progress.phase, detail))

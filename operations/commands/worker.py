@@ -10,19 +10,20 @@ from typing import Annotated, cast, get_args
 import typer
 import uvloop
 
-from agents.wiring import ROLES, RoleName
 from operations.context import PANEL_RUN, WRONG_USE, ConfigOption, Context, HomeOption, load, run, say, told
 from operations.errors import CommandError
 from stack.supervisor import Plan, replace_process
+from topics.roles import ROLE_NAMES, RoleName
 
 app = typer.Typer()
 # What a worker needs beyond its drain limit to close its stores.
 _CLOSING_S = 10.0
+_ALL = ",".join(ROLE_NAMES)
 
 
 @app.command(rich_help_panel=PANEL_RUN)
 def worker(
-    roles: Annotated[str, typer.Option(help=f"Roles, separated by commas: {', '.join(ROLES)}.")] = ",".join(ROLES),
+    roles: Annotated[str, typer.Option(help=f"Roles, separated by commas: {_ALL}.")] = _ALL,
     unsupervised: Annotated[
         bool, typer.Option("--unsupervised", help="Run in this process; where it crashes or stalls, it ends.")
     ] = False,
@@ -67,5 +68,5 @@ def roles_of(text: str) -> list[RoleName]:
     unknown = [role for role in chosen if role not in get_args(RoleName)]
     if unknown or not chosen:
         wrong = f"There is no role {', '.join(unknown)}." if unknown else "No role is named."
-        raise CommandError(wrong, f"Roles: {', '.join(ROLES)}.", WRONG_USE)
+        raise CommandError(wrong, f"Roles: {', '.join(ROLE_NAMES)}.", WRONG_USE)
     return cast("list[RoleName]", chosen)

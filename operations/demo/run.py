@@ -18,7 +18,8 @@ import asyncpg
 
 from connectors.addresses import brokers_of
 from connectors.kafka.bus import AiokafkaBus
-from connectors.kafka.tail import end_offsets, read_topic
+from connectors.kafka.offsets import end_offsets
+from connectors.kafka.reader import read_topic
 from connectors.qdrant import open_vector_store
 from domain.keys import document_key
 from migration.context import now_ms
@@ -119,7 +120,7 @@ async def run_demo(
         config.write_text(CONFIG_TEXT)
         dsn = settings.collections[COLLECTION].dsn or ""
         report.documents = await _fill(dsn, documents, progress)
-        await check_tables(settings, progress, mend=True)
+        await check_tables(settings, progress, apply=True)
         await follow_advice(settings, COLLECTION, progress)
         await prepare_topics(settings, progress)
         begin = (await end_offsets(brokers_of(settings.kafka), [WRITTEN]))[WRITTEN]

@@ -39,7 +39,7 @@ def document_of(document: Document, explanation: Explanation, *, whole: bool) ->
         "phase": document.phase,
         "verdict": explanation.verdict,
         "said": list(explanation.said),
-        "stopped": document.halt and {"reason": document.halt.reason.name.lower(), "mend": document.halt.mend},
+        "stopped": document.halt and {"reason": document.halt.reason.name.lower(), "mend": document.halt.remedy},
         "row": row
         and {
             "version": row.version,

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from connectors.kafka.lag import RoleLag
 from migration.capture.positions import CapturePlace
+from migration.lag import RoleLag
 from migration.status import Backfill, Progress, Proof
 
 _GOOD, _DOUBTFUL, _BAD, _QUIET = "green", "yellow", "red", "dim"
@@ -57,7 +57,7 @@ def _table(progress: Progress) -> Table:
     table.add_column(overflow="fold")
     lines: list[Line] = []
     if progress.halt is not None:
-        lines.append(("stopped", Text(f"{progress.halt.said}. To mend it: {progress.halt.mend}", _BAD)))
+        lines.append(("stopped", Text(f"{progress.halt.said}. To mend it: {progress.halt.remedy}", _BAD)))
     if "database" not in progress.unanswered:
         lines += _backfill(progress.backfill) if progress.backfill else [("backfill", Text("none", _QUIET))]
         lines += _proof(progress.proof) if progress.proof else [("proof", Text("none: crossfade verify", _DOUBTFUL))]

@@ -13,7 +13,7 @@ from uuid import uuid4
 from agents.batch import Batch, Failure, Failures
 from agents.faust_apps import Bounds, add_batch_agent, make_app, start_apps, stop_apps
 from agents.runner import Handler, Lost, Retry, Runner
-from connectors.kafka import tail
+from connectors.kafka import offsets, reader
 from connectors.kafka.admin import apply
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
@@ -92,11 +92,11 @@ async def consuming(
 async def all_committed(kafka: Kafka, role: str, topic: str, limit_s: float = 30.0) -> None:
     """Wait until a role has committed all of a topic. Raises TimeoutError, with what is missing."""
     bootstrap = kafka.bootstrap or ""
-    lags: list[tail.Lag] = []
+    lags: list[offsets.Lag] = []
     try:
         async with asyncio.timeout(limit_s):
             while not lags or any(lag.lag for lag in lags):
-                lags = await tail.group_lag(bootstrap, group_of(role), [topic])
+                lags = await offsets.group_lag(bootstrap, group_of(role), [topic])
                 await asyncio.sleep(0.2)
     except TimeoutError:
         raise TimeoutError(f"not committed: {[lag for lag in lags if lag.lag]}") from None
@@ -104,4 +104,4 @@ async def all_committed(kafka: Kafka, role: str, topic: str, limit_s: float = 30
 
 async def letters_of(kafka: Kafka, topic: str) -> list[DeadLetter]:
     """Return the dead letters of a topic."""
-    return [read_dead_letter(record) async for record in tail.read_topic(kafka.bootstrap or "", topic + SUFFIX)]
+    return [read_dead_letter(record) async for record in reader.read_topic(kafka.bootstrap or "", topic + SUFFIX)]

@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Producer
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.kafka import tail
+from connectors.kafka import reader
 from connectors.kafka.admin import apply, delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.memory.bus import MemoryBus
@@ -45,7 +45,7 @@ class Rig:
         if isinstance(self.bus, MemoryBus):
             return self.bus.records(self.topic)
         assert self.bootstrap is not None
-        found = [record async for record in tail.read_topic(self.bootstrap, self.topic)]
+        found = [record async for record in reader.read_topic(self.bootstrap, self.topic)]
         return sorted(found, key=lambda record: (record.partition, record.offset))
 
 
@@ -173,7 +173,7 @@ async def test_both_adapters_put_the_same_records_at_the_same_places(stack: Stac
     batch = [Outgoing(topic, seeded.randbytes(seeded.randint(1, 40)), seeded.randbytes(10)) for _ in range(300)]
     for bus in (real, memory):
         await bus.publish(batch)
-    found = {(r.partition, r.offset, r.key, r.value) async for r in tail.read_topic(stack.kafka, topic)}
+    found = {(r.partition, r.offset, r.key, r.value) async for r in reader.read_topic(stack.kafka, topic)}
     assert found == {(r.partition, r.offset, r.key, r.value) for r in memory.records(topic)}
     await real.close()
     await delete_topics(stack.kafka, [topic])
@@ -191,7 +191,7 @@ async def test_another_client_puts_a_key_into_the_same_partition(stack: StackAdd
     await bus.publish([Outgoing(topic, key, b"ours") for key in keys])
     await bus.close()
     partitions: dict[bytes, set[int]] = {}
-    async for record in tail.read_topic(stack.kafka, topic):
+    async for record in reader.read_topic(stack.kafka, topic):
         partitions.setdefault(record.key or b"", set()).add(record.partition)
     assert len(partitions) == len(keys)
     assert all(len(found) == 1 for found in partitions.values())
@@ -206,7 +206,7 @@ async def test_after_a_refusal_of_the_broker_the_same_partition_can_be_written(s
     with pytest.raises(Refused, match=topic):
         await bus.publish([Outgoing(topic, b"a", b"x" * 2000)])
     await bus.publish([Outgoing(topic, b"a", b"after")])
-    assert [r.value async for r in tail.read_topic(stack.kafka, topic)] == [b"before", b"after"]
+    assert [r.value async for r in reader.read_topic(stack.kafka, topic)] == [b"before", b"after"]
     await bus.close()
     await delete_topics(stack.kafka, [topic])
 
@@ -279,7 +279,7 @@ async def test_a_broker_that_stops_answering_delivers_nothing_late_behind_a_retr
     again = AiokafkaBus(Kafka(bootstrap=stack.kafka))
     await bus.close()
     await again.publish([Outgoing(topic, b"a", b"4")])
-    values = [record.value async for record in tail.read_topic(stack.kafka, topic)]
+    values = [record.value async for record in reader.read_topic(stack.kafka, topic)]
     # What was on the wire when the broker stopped may be there once; what waited in the client never is.
     assert values in ([b"1", b"4"], [b"1", b"2", b"3", b"4"])
     await again.close()

@@ -136,7 +136,9 @@ async def test_a_binary_log_that_is_compressed_is_an_error(stack: StackAddresses
             found = await check_legacy("documents", place.collection(), place.dsn)
         finally:
             await place.execute("SET GLOBAL log_bin_compress = OFF")
-        assert [one.mend for one in found if "log_bin_compress" in one.message] == ["SET GLOBAL log_bin_compress = OFF"]
+        assert [one.remedy for one in found if "log_bin_compress" in one.message] == [
+            "SET GLOBAL log_bin_compress = OFF"
+        ]
         assert not [
             one for one in await check_legacy("documents", place.collection(), place.dsn) if "binlog_" in one.message
         ]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from connectors.errors import Misconfigured, StoreUnavailable
-from connectors.sql.databases import apply_mend, check_legacy, open_legacy
-from domain.legacy import Finding
+from connectors.sql.databases import apply_remedies, check_legacy, open_legacy
+from domain.legacy import Diagnostic
 from schemas.settings import Connector
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, content, fresh_place, upsert
@@ -23,11 +23,11 @@ async def place(request: pytest.FixtureRequest, stack: StackAddresses) -> AsyncI
         yield made
 
 
-async def check(place: Place, **changes: Any) -> list[Finding]:
+async def check(place: Place, **changes: Any) -> list[Diagnostic]:
     return await check_legacy("documents", place.collection(**changes), place.dsn)
 
 
-def messages(findings: list[Finding], level: str | None = None) -> str:
+def messages(findings: list[Diagnostic], level: str | None = None) -> str:
     return "\n".join(finding.message for finding in findings if level in (None, finding.level))
 
 
@@ -39,10 +39,10 @@ async def test_what_mends_the_findings_leaves_none_but_warnings_without_a_statem
     assert "crossfade_version" in told
     assert "neither the primary key nor unique" in told
     assert ("replica identity" in told) == (place.connector == "postgres")
-    applied = await apply_mend(place.dsn, findings)
-    assert len(applied) == len({finding.mend for finding in findings if finding.mend})
+    applied = await apply_remedies(place.dsn, findings)
+    assert len(applied) == len({finding.remedy for finding in findings if finding.remedy})
     left = await check(place)
-    assert [finding for finding in left if finding.level == "error" or finding.mend] == []
+    assert [finding for finding in left if finding.level == "error" or finding.remedy] == []
     legacy = await open_legacy("documents", place.collection(), place.dsn)
     await legacy.prepare()
     assert (await legacy.table.apply([upsert("a", 1, content())]))[0].reason is None
@@ -52,7 +52,7 @@ async def test_what_mends_the_findings_leaves_none_but_warnings_without_a_statem
 
 async def test_the_version_column_does_not_disturb_an_insert_without_columns(place: Place) -> None:
     await place.execute("CREATE TABLE {t} (id bigint PRIMARY KEY, body text)")
-    await apply_mend(place.dsn, await check(place, text=("body",), metadata=(), tenant=None))
+    await apply_remedies(place.dsn, await check(place, text=("body",), metadata=(), tenant=None))
     await place.execute("INSERT INTO {t} VALUES (1, 'as before')")
     assert await place.fetch("SELECT id FROM {t}") == [(1,)]
 
@@ -98,7 +98,7 @@ async def test_a_version_column_of_another_kind_is_mended(place: Place, definiti
     changes: dict[str, Any] = {"text": ("body",), "metadata": (), "tenant": None}
     findings = [f for f in await check(place, **changes) if "crossfade_version" in f.message and f.level == "error"]
     assert len(findings) == 1
-    await apply_mend(place.dsn, findings)
+    await apply_remedies(place.dsn, findings)
     assert "column crossfade_version" not in messages(await check(place, **changes), "error")
 
 
@@ -131,8 +131,8 @@ async def test_a_role_that_may_not_capture_is_told_with_the_grant(place: Place) 
         database = place.dsn.rpartition("/")[2] if place.connector == "postgres" else ""
         scheme = place.dsn.partition(":")[0]
         findings = await check_legacy("documents", place.collection(), f"{scheme}://{user}:p@{host}/{database}")
-        mends = " ".join(str(finding.mend) for finding in findings)
-        assert "REPLICATION" in mends
+        remedies = " ".join(str(finding.remedy) for finding in findings)
+        assert "REPLICATION" in remedies
         if place.connector == "postgres":
             assert "may not read and write the table" in messages(findings, "error")
             assert "may not create crossfade_ledger" in messages(findings, "error")
@@ -167,7 +167,7 @@ async def test_a_server_that_a_crash_costs_what_was_captured_is_warned_of(stack:
             await place.execute(*(f"SET GLOBAL {variable} = 0" for variable in variables))
             findings = [one for one in await check(place) if "a crash may lose" in one.message]
             assert [one.message.partition(" ")[0] for one in findings] == [*reversed(variables)]
-            await apply_mend(place.dsn, findings)
+            await apply_remedies(place.dsn, findings)
             assert "a crash may lose" not in messages(await check(place))
         finally:
             await place.execute(*(f"SET GLOBAL {variable} = 1" for variable in variables))

@@ -72,10 +72,10 @@ def test_a_table_is_mended_by_the_statements_that_the_check_names(
     code, document = check(path)
     assert code == 3
     assert any("crossfade_version" in message for message in messages(document, "docs"))
-    mends = [finding["mend"] for finding in document["findings"] if finding["part"] == "docs"]
+    remedies = [finding["mend"] for finding in document["findings"] if finding["part"] == "docs"]
     code, document = check(path, "--apply")
     assert messages(document, "docs") == []
-    assert set(document["executed"]) == {mend for mend in mends if mend and not mend.startswith("--")}
+    assert set(document["executed"]) == {remedy for remedy in remedies if remedy and not remedy.startswith("--")}
 
 
 @pytest.mark.stack
@@ -222,9 +222,9 @@ def test_the_longest_text_must_fit_into_a_record_with_its_vectors() -> None:
     facts, kafka = ModelFacts(384, 254), Kafka()
     assert check_record("docs", collection_with(0), facts, kafka) == []
     (finding,) = check_record("docs", collection_with(32), facts, kafka)
-    needed = int(str(finding.mend).split("max_record_bytes = ")[1].split(",")[0])
+    needed = int(str(finding.remedy).split("max_record_bytes = ")[1].split(",")[0])
     assert needed > kafka.max_record_bytes
     assert check_record("docs", collection_with(32), facts, Kafka(max_record_bytes=needed)) == []
-    fitting = int(str(finding.mend).split("max_text_bytes = ")[1])
+    fitting = int(str(finding.remedy).split("max_text_bytes = ")[1])
     assert check_record("docs", collection_with(32), facts, Kafka(max_text_bytes=fitting)) == []
     assert check_record("docs", collection_with(32), ModelFacts(None, None), kafka) == []

@@ -11,7 +11,7 @@ import pytest
 from connectors.errors import Refused
 from connectors.ports import SearchRequest
 from connectors.sql.connector import LegacyConnector
-from connectors.sql.databases import apply_mend, open_legacy
+from connectors.sql.databases import apply_remedies, open_legacy
 from domain.filters import canonical_filter, matches
 from domain.legacy import ColumnDetails, LegacyRow, TableDescription
 from domain.values import Kind
@@ -40,7 +40,7 @@ async def table_of_every_type(
         legacy = await open_legacy("documents", settings, place.dsn)
         try:
             await legacy.prepare()
-            await apply_mend(place.dsn, [f for f in await legacy.table.check() if "index" in f.message.lower()])
+            await apply_remedies(place.dsn, [f for f in await legacy.table.check() if "index" in f.message.lower()])
             yield legacy, await legacy.bulk.scan_range(None, None, 1000)
         finally:
             await legacy.close()
@@ -122,7 +122,7 @@ async def test_rows_of_json_that_jsonb_cannot_hold_hide_no_other(stack: StackAdd
         legacy = await open_legacy("documents", settings, place.dsn)
         try:
             await legacy.prepare()
-            await apply_mend(place.dsn, [f for f in await legacy.table.check() if "index" in f.message.lower()])
+            await apply_remedies(place.dsn, [f for f in await legacy.table.check() if "index" in f.message.lower()])
             rows = await legacy.bulk.scan_range(None, None, 1000)
             assert len(rows) == len(values)
             for value in ('{"x":1}', '{"x":"\\u0000"}', '"😀"', '"\\\\u0000"'):

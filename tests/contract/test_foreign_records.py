@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from agents.batch import Batch, Failure, Failures
-from connectors.kafka import tail
+from connectors.kafka import offsets, reader
 from connectors.kafka.admin import delete_topics
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import SUFFIX
@@ -76,16 +76,16 @@ async def test_aborted_transactions_are_never_used_and_their_offsets_are_committ
     committed = [f"{number}/{part}".encode() for number in (0, 2, 4) for part in range(3)]
     assert [record.key for record in desk.taken] == committed
     assert await letters_of(kafka, topic) == []
-    assert [record.key async for record in tail.read_topic(kafka.bootstrap or "", topic)] == committed
+    assert [record.key async for record in reader.read_topic(kafka.bootstrap or "", topic)] == committed
     assert await read_again(kafka, topic) == committed
 
 
 async def read_again(kafka: Kafka, topic: str) -> list[bytes | None]:
     """Return the keys that the lane of a parked collection is shown, up to the end."""
     place, bootstrap = (topic, 0), kafka.bootstrap or ""
-    end = (await tail.end_offsets(bootstrap, [topic]))[topic][0]
+    end = (await offsets.end_offsets(bootstrap, [topic]))[topic][0]
     keys: list[bytes | None] = []
-    async with tail.read_again(bootstrap, {place: 0}) as chunks:
+    async with reader.read_again(bootstrap, {place: 0}) as chunks:
         async for chunk in chunks:
             keys += [record.key for record in chunk.records]
             if chunk.following[place] >= end:

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Producer
 
 from agents.intake import intake, refused_submission
-from connectors.kafka import tail
+from connectors.kafka import offsets, reader
 from connectors.kafka.admin import delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from migration.context import HandlerContext
@@ -138,7 +138,7 @@ class Foreign:
         for codec in CODECS:
             if codec == "none":
                 continue
-            end = (await tail.end_offsets(self.bootstrap, [self.topic]))[self.topic][0]
+            end = (await offsets.end_offsets(self.bootstrap, [self.topic]))[self.topic][0]
             some = batch_of([(b"docs/1", event(self.chance), ()), (b"docs/1", huge, ())], codec)
             # Snappy packs to a twentieth only.
             many = 0 if codec == "snappy" else 40
@@ -188,7 +188,7 @@ async def test_each_record_is_used_or_a_dead_letter_or_aborted(
     await bus.close()
 
     found: Counter[tuple[Place, str]] = Counter()
-    async for entry in tail.read_topic(stack.kafka, f"{topic}.log"):
+    async for entry in reader.read_topic(stack.kafka, f"{topic}.log"):
         _, partition, offset = (entry.header("ce_id") or "").split("/")
         found[(int(partition), int(offset)), "used"] += 1
     for letter in await letters_of(kafka, topic):

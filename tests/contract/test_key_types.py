@@ -146,7 +146,7 @@ async def test_a_type_that_cannot_be_a_key_is_refused_with_the_reason(
             await made(place, kind, ("k",))
             configured = collection(place, ("k",))
             errors = [f for f in await check_legacy("documents", configured, place.dsn) if f.level == "error"]
-            if not any("column k" in f.message and str(kind.refused) in f.message and f.mend for f in errors):
+            if not any("column k" in f.message and str(kind.refused) in f.message and f.remedy for f in errors):
                 accepted[kind.name] = [f.message for f in errors]
             with pytest.raises(Misconfigured, match=kind.refused):
                 await open_legacy("documents", configured, place.dsn)

@@ -12,7 +12,7 @@ import pytest
 from connectors.errors import Misconfigured, Refused
 from connectors.ports import SearchRequest
 from connectors.sql.connector import LegacyConnector
-from connectors.sql.databases import apply_mend, open_legacy
+from connectors.sql.databases import apply_remedies, open_legacy
 from schemas.settings import EmbeddingColumn
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, content, fresh_place, upsert
@@ -39,7 +39,7 @@ async def place(request: pytest.FixtureRequest, stack: StackAddresses) -> AsyncI
 async def legacy(place: Place) -> AsyncIterator[LegacyConnector]:
     opened = await open_legacy("documents", place.collection(), place.dsn)
     await opened.prepare()
-    await apply_mend(place.dsn, [f for f in await opened.table.check() if f.level == "warning"])
+    await apply_remedies(place.dsn, [f for f in await opened.table.check() if f.level == "warning"])
     years = dict(zip(TEXTS, range(2000, 2005), strict=True))
     await opened.table.apply(
         [upsert(one, 3, content(one, text, year=years[one], ok=one == "sql")) for one, text in TEXTS.items()]
@@ -198,7 +198,7 @@ async def test_a_column_that_is_called_like_the_score_is_a_column_like_any_other
             configured = place.collection(key=(name,), text=("body",), metadata=(), tenant=None)
             legacy = await open_legacy("documents", configured, place.dsn)
             try:
-                await apply_mend(place.dsn, [f for f in await legacy.table.check() if f.level == "warning"])
+                await apply_remedies(place.dsn, [f for f in await legacy.table.check() if f.level == "warning"])
                 for question in ("fox", "fox and something else entirely"):
                     hits = await legacy.text_search.search(ask(question))
                     assert {hit.document_id for hit in hits} == {"2", "3"}

@@ -87,7 +87,7 @@ async def test_states_of_tasks_and_stops_are_read(rig: Rig) -> None:
         await legacy.ledger.record(f"{HALTED}.documents", Reason.CAPTURE_LOST)
         found = await rig.look()
         assert found.halt is not None
-        assert (found.halt.reason, found.halt.mend) == (Reason.CAPTURE_LOST, "crossfade recapture documents")
+        assert (found.halt.reason, found.halt.remedy) == (Reason.CAPTURE_LOST, "crossfade recapture documents")
         assert found.wrong
         (stopped,) = await stops(rig.settings)
         assert (stopped.halt, stopped.state) == (found.halt, "stopped")

@@ -12,8 +12,8 @@ from aiokafka.structs import TopicPartition
 from connectors.errors import RecordsExpired
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.cursors import KafkaCursors
-from connectors.kafka.lag import KafkaLag
-from connectors.kafka.tail import read_again
+from connectors.kafka.offsets import KafkaOffsets
+from connectors.kafka.reader import read_again
 from schemas.records import Outgoing
 from schemas.settings import Kafka
 from stack.layout import StackAddresses
@@ -58,7 +58,7 @@ async def test_what_is_parked_is_found_by_the_next_worker_until_it_is_not_parked
 async def test_the_barrier_of_a_parked_collection_stands_where_it_goes_on(stack: StackAddresses, topic: str) -> None:
     role, place = f"test{uuid4().hex[:8]}", (topic, 0)
     cursors = KafkaCursors(stack.kafka, role)
-    mine, others = (KafkaLag(stack.kafka, (), collection=name) for name in ("a", "b"))
+    mine, others = (KafkaOffsets(stack.kafka, collection=name) for name in ("a", "b"))
     try:
         await cursors.park("a", {place: 4})
         assert await mine.committed(group_of(role)) == {place: 4}

@@ -11,7 +11,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from connectors.kafka import tail
+from connectors.kafka import offsets, reader
 from connectors.kafka.admin import delete_topics, existing_topics, provision
 from connectors.kafka.bus import AiokafkaBus
 from migration.dead_letters import replay as dead_letters
@@ -51,7 +51,7 @@ class Place:
         """Append an entry to the log; return its offset. `source` is the place of the record that it was made of."""
         entry = DocumentChanged(collection="docs", id="1", origin=origin, **{"content": NEW, **fields})
         await self.bus.publish([self.record("log", entry, source)])
-        return (await tail.end_offsets(self.bootstrap, [self.topic("log")]))[self.topic("log")][0] - 1
+        return (await offsets.end_offsets(self.bootstrap, [self.topic("log")]))[self.topic("log")][0] - 1
 
     def record(self, topic: str, event: Event, event_id: str = "e") -> Outgoing:
         return encode(event, topic=self.topic(topic), key="docs/1", event_id=event_id, source="s", time_ms=0)
@@ -103,7 +103,7 @@ class Place:
         )
 
     async def records(self, name: str) -> list[Received]:
-        return [record async for record in tail.read_topic(self.bootstrap, self.topic(name))]
+        return [record async for record in reader.read_topic(self.bootstrap, self.topic(name))]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.sql.checks import OWN_TABLES
 from connectors.sql.databases import check_legacy, open_legacy
-from domain.legacy import Finding
+from domain.legacy import Diagnostic
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, fresh_place
 
@@ -25,8 +25,10 @@ async def place(request: pytest.FixtureRequest, stack: StackAddresses) -> AsyncI
         yield made
 
 
-def rights(findings: list[Finding]) -> list[Finding]:
-    return [one for one in findings if one.mend and one.mend.startswith("GRANT") and "REPLICATION" not in one.mend]
+def rights(findings: list[Diagnostic]) -> list[Diagnostic]:
+    return [
+        one for one in findings if one.remedy and one.remedy.startswith("GRANT") and "REPLICATION" not in one.remedy
+    ]
 
 
 async def test_a_right_that_is_missing_on_any_own_table_is_an_error_whose_remedy_is_enough(place: Place) -> None:
@@ -48,7 +50,7 @@ async def test_a_right_that_is_missing_on_any_own_table_is_an_error_whose_remedy
         named = {
             own
             for own in OWN_TABLES
-            if any(f"{own} TO" in str(one.mend).replace('"', "").replace("`", "") for one in found)
+            if any(f"{own} TO" in str(one.remedy).replace('"', "").replace("`", "") for one in found)
         }
         assert named >= set(OWN_TABLES[:2])
         if place.connector == "postgres":
@@ -56,7 +58,7 @@ async def test_a_right_that_is_missing_on_any_own_table_is_an_error_whose_remedy
         for _ in range(3):
             for one in rights(await check_legacy("documents", place.collection(), dsn)):
                 assert one.level == "error"
-                await place.execute(str(one.mend).replace("CURRENT_USER", account))
+                await place.execute(str(one.remedy).replace("CURRENT_USER", account))
         assert rights(await check_legacy("documents", place.collection(), dsn)) == []
         legacy = await open_legacy("documents", place.collection(), dsn)
         await legacy.prepare()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from connectors.errors import Misconfigured
-from connectors.sql.databases import apply_mend, check_legacy, open_legacy
-from domain.legacy import Finding
+from connectors.sql.databases import apply_remedies, check_legacy, open_legacy
+from domain.legacy import Diagnostic
 from schemas.settings import Connector
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, content, fresh_place, upsert
@@ -19,11 +19,11 @@ FULL = "ALTER TABLE {t} REPLICA IDENTITY FULL"
 PLAIN: dict[str, Any] = {"text": ("body",), "metadata": (), "tenant": None}
 
 
-async def check(place: Place, **changes: Any) -> list[Finding]:
+async def check(place: Place, **changes: Any) -> list[Diagnostic]:
     return await check_legacy("documents", place.collection(**(PLAIN | changes)), place.dsn)
 
 
-def told(findings: list[Finding], level: str) -> str:
+def told(findings: list[Diagnostic], level: str) -> str:
     return "\n".join(finding.message for finding in findings if finding.level == level)
 
 
@@ -65,7 +65,7 @@ async def test_what_postgresql_cannot_capture_is_refused(stack: StackAddresses, 
         try:
             findings = await check(place)
             assert words in told(findings, "error")
-            assert all(f.mend for f in findings if f.level == "error")
+            assert all(f.remedy for f in findings if f.level == "error")
         finally:
             if kind == "foreign table":
                 await place.execute(f"DROP FOREIGN DATA WRAPPER {place.schema}_w CASCADE")
@@ -96,7 +96,7 @@ async def test_a_partitioned_table_needs_the_whole_old_row_of_each_partition(sta
         assert "partition low is not FULL" in errors
         assert "partition higher is not FULL" in errors
         assert "in no log; run verify --repair" in told(findings, "warning")
-        await apply_mend(place.dsn, findings)
+        await apply_remedies(place.dsn, findings)
         assert told(await check(place), "error") == ""
         legacy = await open_legacy("documents", place.collection(**PLAIN), place.dsn)
         try:
@@ -191,7 +191,7 @@ async def test_what_mariadb_cannot_capture_is_refused(stack: StackAddresses, kin
         await place.execute(*(one.replace("{s}", place.schema) for one in statements))
         findings = await check(place)
         assert words in told(findings, "error")
-        assert all(f.mend for f in findings if f.level == "error")
+        assert all(f.remedy for f in findings if f.level == "error")
 
 
 async def test_what_capture_reads_as_something_else_is_refused_where_it_is_used(stack: StackAddresses) -> None:
@@ -208,7 +208,7 @@ async def test_what_capture_reads_as_something_else_is_refused_where_it_is_used(
             "column word has the character set cp866",
             "column mood has the character set tis620",
         }
-        assert all(f.mend for f in findings if f.level == "error")
+        assert all(f.remedy for f in findings if f.level == "error")
         legacy = await open_legacy("documents", place.collection(**(PLAIN | {"tenant": "n"})), place.dsn)
         try:
             (row,) = (await legacy.table.rows(["1"])).values()

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from connectors.ports import SearchRequest
-from connectors.sql.databases import apply_mend, open_legacy
+from connectors.sql.databases import apply_remedies, open_legacy
 from connectors.sql.layout import Column, Layout
 from connectors.sql.postgres.search import conditions
 from domain.values import Kind
@@ -58,7 +58,7 @@ async def test_a_question_finds_the_documents_of_exactly_its_tenant(
         settings = place.collection(text=("body",), metadata=(), tenant="tenant")
         legacy = await open_legacy("documents", settings, place.dsn)
         try:
-            await apply_mend(place.dsn, [f for f in await legacy.table.check() if "index" in f.message.lower()])
+            await apply_remedies(place.dsn, [f for f in await legacy.table.check() if "index" in f.message.lower()])
             rows = await legacy.bulk.scan_range(None, None, 1000)
             searches = {"table": legacy.text_search.search}
             for kind in ("memory", "embedded"):

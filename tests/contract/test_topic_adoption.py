@@ -13,7 +13,7 @@ from connectors.kafka.admin import delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.groups import set_offsets
-from connectors.kafka.tail import committed_offsets
+from connectors.kafka.offsets import committed_offsets
 from connectors.memory.legacy import MemoryLedger, MemoryLegacy
 from connectors.ports import Ledger
 from domain.legacy import TableDescription

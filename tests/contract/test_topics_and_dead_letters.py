@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from typer.testing import CliRunner
 
-from connectors.kafka import tail
+from connectors.kafka import offsets, reader
 from connectors.kafka.admin import broker_config, delete_topics, existing_topics, provision
 from connectors.kafka.bus import AiokafkaBus
 from operations.commands import dlt, topics
@@ -168,7 +168,7 @@ async def _put_letters(shop: Shop, count: int) -> list[Outgoing]:
 
 
 async def _published(shop: Shop) -> list[tuple[bytes | None, bytes | None]]:
-    return [(record.key, record.value) async for record in tail.read_topic(shop.bootstrap, shop.captured)]
+    return [(record.key, record.value) async for record in reader.read_topic(shop.bootstrap, shop.captured)]
 
 
 def test_letters_are_listed_shown_and_each_replayed_once(shop: Shop) -> None:
@@ -211,12 +211,12 @@ def test_a_letter_that_comes_after_a_replay_is_replayed_by_the_next(shop: Shop) 
 def test_the_lag_of_a_group_counts_from_what_it_committed_or_from_the_beginning(shop: Shop) -> None:
     asyncio.run(_put_letters(shop, 3))
     topic = shop.captured + SUFFIX
-    before = asyncio.run(tail.group_lag(shop.bootstrap, f"{shop.prefix}.group", [topic]))
+    before = asyncio.run(offsets.group_lag(shop.bootstrap, f"{shop.prefix}.group", [topic]))
     assert [(lag.committed, lag.end, lag.lag) for lag in before] == [(None, 3, 3)]
     consumer = Consumer({"bootstrap.servers": shop.bootstrap, "group.id": f"{shop.prefix}.group"})
     consumer.commit(offsets=[TopicPartition(topic, 0, 2)], asynchronous=False)
     consumer.close()
-    after = asyncio.run(tail.group_lag(shop.bootstrap, f"{shop.prefix}.group", [topic]))
+    after = asyncio.run(offsets.group_lag(shop.bootstrap, f"{shop.prefix}.group", [topic]))
     assert [(lag.committed, lag.end, lag.lag) for lag in after] == [(2, 3, 1)]
 
 

@@ -21,7 +21,7 @@ from schemas.settings import Connector
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import Connection
 from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, document_rows, eventually
-from tests.flow.worker_process import WorkerProcess, command, mend, settings_of
+from tests.flow.worker_process import WorkerProcess, command, remedy, settings_of
 from topics.captures import Capture
 
 ROWS = 20
@@ -88,7 +88,7 @@ class Closing:
             text.append(f'dsn = "{dsns[purpose]}"\n' if dsns and purpose in dsns else "")
             text.append(f'phase = "{phase}"\n{DOCUMENT_LINES}')
         self.config.write_text("".join(text))
-        await mend(settings_of(self.config, self.home))
+        await remedy(settings_of(self.config, self.home))
 
     async def reconnect(self) -> None:
         """Connect to the databases again, after one was stopped."""

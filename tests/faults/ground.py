@@ -30,7 +30,7 @@ from tests.faults.seen import Seen
 from tests.faults.traffic import Application, Books, Store, Submitter
 from tests.faults.workers import Worker
 from tests.flow.site import DOCUMENTS
-from tests.flow.worker_process import command, mend, settings_of
+from tests.flow.worker_process import command, remedy, settings_of
 
 Link = Literal["kafka", "postgres", "mariadb", "connect"]
 LINKS: tuple[Link, ...] = ("kafka", "postgres", "mariadb", "connect")
@@ -220,7 +220,7 @@ async def ground_of(stack: LocalStack, addresses: StackAddresses, folder: Path) 
         config = folder / "crossfade.toml"
         ports = {link: proxy.port for link, proxy in proxies.items()}
         config.write_text(configuration(f"faults.{run}", ports, tables, dsns))
-        await mend(settings_of(config, stack.home))
+        await remedy(settings_of(config, stack.home))
         resources.push_async_callback(forget_captures, addresses, f"faults.{run}")
         first, second = (Worker(name, config, stack.home, folder) for name in ("first", "second"))
         for worker in (first, second):

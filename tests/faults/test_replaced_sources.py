@@ -14,7 +14,7 @@ from stack.layout import StackAddresses
 from stack.stack import LocalStack
 from tests.faults.closing import Closing, closing
 from tests.flow.site import eventually
-from tests.flow.worker_process import mend, settings_of
+from tests.flow.worker_process import remedy, settings_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 CHANGED = (
@@ -94,7 +94,7 @@ async def test_tables_that_are_swapped_by_rename_stop_alone_and_come_back_equal(
     await ground.same("b")
     code, _ = await ground.command("recapture", ground.tables["a"].name)
     assert code == 2, "the new table has no REPLICA IDENTITY FULL"
-    await mend(settings_of(ground.config, ground.home))
+    await remedy(settings_of(ground.config, ground.home))
     await ground.recapture("a", "m")
     await ground.is_stopped()
     for purpose in ("a", "b", "m", "n"):

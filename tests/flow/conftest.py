@@ -17,7 +17,7 @@ from tests.flow.embedding_tables import DAMAGED_TABLES, EMBEDDING_TABLES
 from tests.flow.foreign import Foreign
 from tests.flow.otlp_receiver import span_receiver
 from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, Site, Store, Table, collection_name, document_rows
-from tests.flow.worker_process import WorkerProcess, mend, settings_of
+from tests.flow.worker_process import WorkerProcess, remedy, settings_of
 
 ALTERED = "create table {t} (id int primary key, title varchar(40), body text, kind varchar(40), line int)"
 TABLES = (
@@ -57,7 +57,7 @@ async def site(
             await connections[table.connector].execute(table.create.replace("{t}", name))
             await connections[table.connector].execute(f"insert into {name} values {', '.join(table.rows)}")
         settings = settings_of(config, stack_home)
-        await mend(settings)
+        await remedy(settings)
         foreign = Foreign(stack.kafka)
         resources.callback(foreign.close)
         spans = resources.enter_context(span_receiver())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from connectors.kafka.connect import ConnectClient
-from connectors.kafka.lag import KafkaLag, pipeline
+from connectors.kafka.offsets import KafkaOffsets
+from migration.capture.barrier import drained
 from migration.capture.positions import capture_place, captured
+from migration.lag import pipeline
 from tests.flow.site import Store
 from topics.captures import Capture
 
@@ -22,18 +24,18 @@ async def test_a_row_that_was_committed_before_the_barrier_is_in_qdrant_when_it_
     assert ports.capture is not None
     source = (ports.settings.connector, ports.settings.dsn or "", ports.capture)
     topic = ports.capture.topic
-    lag = KafkaLag(kafka.bootstrap, pipeline([topic]))
+    offsets = KafkaOffsets(kafka.bootstrap)
     try:
         async with ConnectClient(kafka.connect) as client:
             for number in range(2):
                 await docs.execute(f"insert into {{t}} values ('barrier-{number}', 't', 'Committed before.', 'sql', 1)")
                 assert await captured(client, *source, LIMIT_S)
-                assert await lag.passed(LIMIT_S)
+                assert await drained(offsets, pipeline([topic]), LIMIT_S)
                 assert len(await docs.points(f"barrier-{number}")) == 1
             place = await capture_place(client, *source)
             assert (place.state, place.note) == ("RUNNING", None)
     finally:
-        await lag.close()
+        await offsets.close()
         await docs.execute("delete from {t} where id like 'barrier-%'")
 
 

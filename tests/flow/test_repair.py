@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from connectors.kafka.tail import end_offsets
+from connectors.kafka.offsets import end_offsets
 from domain.points import DocumentPoints, chunks_of
 from tests.contract.legacy_places import DATABASES, Connection
 from tests.flow.site import Site, Store, eventually

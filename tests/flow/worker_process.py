@@ -27,8 +27,8 @@ def settings_of(config: Path, home: Path) -> Settings:
     return resolve(read_settings(config, home, {}), read_addresses(home))
 
 
-async def mend(settings: Settings) -> None:
-    await check_tables(settings, lambda _: None, mend=True)
+async def remedy(settings: Settings) -> None:
+    await check_tables(settings, lambda _: None, apply=True)
 
 
 async def command(config: Path, home: Path, *arguments: str, failpoint: str = "") -> tuple[int, str]:

@@ -6,7 +6,7 @@ Each is one mistake that somebody could make. They are switched on one at a time
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agents.batch import Batch, Failures
@@ -14,7 +14,7 @@ from agents.batches import acknowledge, batches
 from agents.embedder import _taken_out
 from agents.resolver import resolve
 from agents.runner import Runner
-from agents.wiring import ROLES
+from agents.wiring import AGENTS, Agent
 from connectors.errors import CrossfadeError, Refused
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus
@@ -25,6 +25,7 @@ from schemas.content import content_hash
 from schemas.dead_letters import dead_letter
 from schemas.documents import DocumentEmbedded, DocumentResolved
 from schemas.records import Outgoing
+from topics.roles import ROLE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,10 @@ class Mutant:
     breaks: str
     changes: dict[str, Any]
     seed: int = 0
+
+
+def _agents(*names: str, **changes: Any) -> tuple[Agent, ...]:
+    return tuple(replace(agent, **changes) if agent.name in names else agent for agent in AGENTS)
 
 
 def _never(*_: object) -> bool:
@@ -196,7 +201,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "ledger before publish",
         "the resolver remembers a decision before it published it",
-        {"agents.worker.resolve": _ledger_first},
+        {"agents.worker.AGENTS": _agents("resolver", handle=_ledger_first)},
     ),
     Mutant(
         "producer's position ignored",
@@ -292,7 +297,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "every role gives up",
         "a change that was half done becomes a dead letter, and is done again later",
-        {"agents.worker.GIVING_UP": ROLES},
+        {"agents.worker.AGENTS": _agents(*ROLE_NAMES, gives_up=True)},
         35,
     ),
     Mutant(

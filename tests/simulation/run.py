@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from agents.wiring import RoleName
 from domain.comparison import Difference
 from migration.collection import CollectionPorts
 from migration.verify.compare import look_locked
@@ -28,6 +27,7 @@ from tests.simulation.settled import (
     unembeddable,
 )
 from tests.simulation.world import BUFFER, MOST_POINTS, NAMES, World
+from topics.roles import RoleName
 
 ROUNDS = 60
 # More than any history needs: a role that reads what it wrote itself may go on for ever.

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import orjson
 import stamina
 
-from agents.wiring import ROLES, WIRING, RoleName
+from agents import worker as worker_module
 from agents.worker import Worker
 from connectors.kafka.bus import AiokafkaBus
 from connectors.memory.bus import MemoryBus
@@ -43,9 +43,10 @@ from tests.simulation.ports import Port, SimEmbedder, Trouble
 from tests.simulation.watch import Watch
 from topics.catalogue import SUBMITTED
 from topics.provisioning import captured_topics, desired_topics
+from topics.roles import ROLES, RoleName
 
 START_MS = 1_700_000_000_000
-NAMES: tuple[RoleName, ...] = tuple(role for role in ROLES if role != "query")
+NAMES: tuple[RoleName, ...] = tuple(role.name for role in ROLES if role.stage)
 BUFFER = 8
 # Enough for every history: a role that passes more points without coming to rest never does.
 MOST_POINTS = 20_000
@@ -88,7 +89,7 @@ class World:
         self.connectors = {name: Connector(legacy, self.bus) for name, legacy in self.legacy.items()}
         captured = tuple(connector.topic for connector in self.connectors.values())
         self.groups: dict[str, Group] = {
-            role.name: Group(role.name, role.reads or captured, self.bus) for role in WIRING if role.name in NAMES
+            role.name: Group(role.name, role.reads or captured, self.bus) for role in ROLES if role.name in NAMES
         }
         self.live: dict[str, tuple[SimApp, Process]] = {}
         self.zombies: list[Process] = []
@@ -102,7 +103,8 @@ class World:
         self._patches.enter_context(patch("agents.worker.make_app", lambda role, *_: SimApp(role, BUFFER)))
         self._patches.enter_context(patch("agents.worker.now_ms", self.clock))
         # Lanes wait side by side on an event loop; here one coroutine at a time goes on. Their tests are their own.
-        self._patches.enter_context(patch("agents.worker.LANED", ()))
+        without = tuple(replace(agent, collection_of=None) for agent in vars(worker_module)["AGENTS"])
+        self._patches.enter_context(patch("agents.worker.AGENTS", without))
         for role in NAMES:
             self.start(role)
         return self

@@ -24,7 +24,7 @@ from connectors.sql.mariadb.layout import column_of, raw_columns, table_name
 from connectors.sql.mariadb.pool import Pool, Session, quoted
 from connectors.sql.mariadb.rights import DENIED, account_of, rights_findings
 from connectors.sql.mariadb.table_checks import TABLES, is_table, kind_findings, uncapturable, unlogged_findings
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Remedy, Setting, Sql
 from domain.values import Kind
 from schemas.settings import Collection
 
@@ -61,7 +61,7 @@ _CAPTURE = {
 }
 
 
-async def check_mariadb(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Finding]:
+async def check_mariadb(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Diagnostic]:
     """Return what is wrong for a collection, whether or not its table is there; embeddings where `dimension` is known.
 
     Raises Misconfigured, StoreUnavailable.
@@ -76,7 +76,7 @@ async def check_mariadb(name: str, collection: Collection, dsn: str, dimension: 
 
 async def check_layout(
     session: Session, name: str, collection: Collection, database: str | None, dimension: int | None = None
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """Return what is wrong, over a connection that is already there."""
     findings = await _server(session)
     schema, table = table_name(collection.table, database)
@@ -99,7 +99,7 @@ async def check_layout(
         findings += _key(name, reference, collection, raw, indexes)
     findings += _details(name, collection, raw)
     causes = await uncapturable(session, schema, table, collection)
-    findings += [error(name, why, mend) for why, mend in causes]
+    findings += [error(name, why, remedy) for why, remedy in causes]
     findings += await unlogged_findings(session, name, collection, schema, table)
     if dimension is not None and collection.embedding and collection.embedding.column in raw:
         findings += await _vectors(session, name, reference, collection, dimension, raw)
@@ -108,11 +108,11 @@ async def check_layout(
     return findings
 
 
-def _key_remedy(table: str, column: Column) -> str:
+def _key_remedy(table: str, column: Column) -> Remedy:
     """A text keeps what the column holds; that the application can do with it is for the operator to know."""
     if column.kind is Kind.TEXT:
         changed = f"ALTER TABLE {table} MODIFY {quoted(column.name)} VARCHAR(190) COLLATE utf8mb4_nopad_bin NOT NULL"
-        return f"-- {changed}, where the application can do with a text"
+        return Setting(f"{changed}, where the application can do with a text")
     return OTHER_KEY
 
 
@@ -120,32 +120,32 @@ def _base(column: Column) -> str:
     return column.sql_type.partition("(")[0].partition(" ")[0]
 
 
-async def _server(session: Session) -> list[Finding]:
+async def _server(session: Session) -> list[Diagnostic]:
     server = (await session.fetch(_SERVER))[0]
     findings = []
     if server["log_bin"] != "1":
         message = "the binary log is off: changes cannot be captured; set it and restart the server"
-        findings.append(error("MariaDB", message, "-- my.cnf: log_bin = ON"))
+        findings.append(error("MariaDB", message, Setting("my.cnf: log_bin = ON")))
     for variable, wanted in (("binlog_format", "ROW"), ("binlog_row_image", "FULL"), ("binlog_row_metadata", "FULL")):
         if server[variable] != wanted:
             message = f"{variable} is {server[variable]}, capture needs {wanted}; set it in my.cnf too"
-            findings.append(error("MariaDB", message, f"SET GLOBAL {variable} = '{wanted}'"))
+            findings.append(error("MariaDB", message, Sql(f"SET GLOBAL {variable} = '{wanted}'")))
     if server["log_bin_compress"] != "0":
         message = "log_bin_compress is on: compressed events are not captured, without a word; set it in my.cnf too"
-        findings.append(error("MariaDB", message, "SET GLOBAL log_bin_compress = OFF"))
+        findings.append(error("MariaDB", message, Sql("SET GLOBAL log_bin_compress = OFF")))
     if "ALLOW_INVALID_DATES" in str(server["sql_mode"]):
         message = "sql_mode has ALLOW_INVALID_DATES: a date such as 2015-02-31 in the binary log ends capture"
-        mend = "SET GLOBAL sql_mode = REPLACE(@@global.sql_mode, 'ALLOW_INVALID_DATES', '')"
-        findings.append(error("MariaDB", message, mend))
+        remedy = Sql("SET GLOBAL sql_mode = REPLACE(@@global.sql_mode, 'ALLOW_INVALID_DATES', '')")
+        findings.append(error("MariaDB", message, remedy))
     if int(server["max_allowed_packet"]) < MIN_PACKET_BYTES:
         message = f"max_allowed_packet is {server['max_allowed_packet']} bytes: long documents would be refused"
-        findings.append(warning("MariaDB", message, f"SET GLOBAL max_allowed_packet = {MIN_PACKET_BYTES}"))
+        findings.append(warning("MariaDB", message, Sql(f"SET GLOBAL max_allowed_packet = {MIN_PACKET_BYTES}")))
     for variable in _DURABLE:
         if server[variable] != "1":
             message = (
                 f"{variable} is {server[variable]}: a crash may lose changes that were captured or reported applied"
             )
-            findings.append(warning("MariaDB", f"{message}; set it in my.cnf too", f"SET GLOBAL {variable} = 1"))
+            findings.append(warning("MariaDB", f"{message}; set it in my.cnf too", Sql(f"SET GLOBAL {variable} = 1")))
     if [row for row in await session.fetch(_PREPARED) if int(row["Value"])]:
         findings.append(warning("MariaDB", _XA))
     if server["read_only"] != "0":
@@ -159,11 +159,11 @@ async def _server(session: Session) -> list[Finding]:
     if lacking:
         account = await account_of(session)
         message = f"the user {account} may not read the binary log: it lacks {', '.join(lacking)}"
-        findings.append(error("MariaDB", message, f"GRANT {', '.join(lacking)} ON *.* TO {account}"))
+        findings.append(error("MariaDB", message, Sql(f"GRANT {', '.join(lacking)} ON *.* TO {account}")))
     return findings
 
 
-async def _filtered(session: Session, schema: str) -> list[Finding]:
+async def _filtered(session: Session, schema: str) -> list[Diagnostic]:
     """Find a binary log that leaves out what is written to the database; where the user may not ask, nothing."""
     try:
         status = await session.fetch("SHOW MASTER STATUS")
@@ -175,7 +175,7 @@ async def _filtered(session: Session, schema: str) -> list[Finding]:
     if variable is None:
         return []
     message = f"{variable} leaves {schema} out of the binary log: its changes are not captured"
-    return [error("MariaDB", message, f"-- my.cnf: no {variable}; restart the server")]
+    return [error("MariaDB", message, Setting(f"my.cnf: no {variable}; restart the server"))]
 
 
 def leaves_out(status: Sequence[Mapping[str, Any]], schema: str) -> str | None:
@@ -187,47 +187,47 @@ def leaves_out(status: Sequence[Mapping[str, Any]], schema: str) -> str | None:
     return "binlog_do_db" if only and schema not in only else None
 
 
-def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:
+def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) -> list[Diagnostic]:
     column = raw.get(VERSION_COLUMN)
     wanted = f"COLUMN {VERSION_COLUMN} BIGINT NULL INVISIBLE"
     if column is None:
-        return [error(name, f"the table has no column {VERSION_COLUMN}", f"ALTER TABLE {table} ADD {wanted}")]
+        return [error(name, f"the table has no column {VERSION_COLUMN}", Sql(f"ALTER TABLE {table} ADD {wanted}"))]
     if column["base"] != "bigint" or column["nullable"] != "YES":
         message = f"column {VERSION_COLUMN} is not a nullable BIGINT"
-        return [error(name, message, f"ALTER TABLE {table} MODIFY {wanted}")]
+        return [error(name, message, Sql(f"ALTER TABLE {table} MODIFY {wanted}"))]
     if "INVISIBLE" not in str(column["extra"]).upper():
         message = f"column {VERSION_COLUMN} is visible: an INSERT without a column list would fail"
-        return [warning(name, message, f"ALTER TABLE {table} MODIFY {wanted}")]
+        return [warning(name, message, Sql(f"ALTER TABLE {table} MODIFY {wanted}"))]
     return []
 
 
 def _key(
     name: str, table: str, collection: Collection, raw: Mapping[str, dict[str, Any]], indexes: list[dict[str, Any]]
-) -> list[Finding]:
+) -> list[Diagnostic]:
     findings = []
     names = ", ".join(quoted(column) for column in collection.key)
     whole = [index for index in indexes if index["non_unique"] == "0" and index["parts"] == "0"]
     if set(collection.key) not in [set(str(index["columns"]).split("\n")) for index in whole]:
         primary = any(index["name"] == "PRIMARY" for index in indexes)
-        mend = f"ALTER TABLE {table} ADD {'UNIQUE' if primary else 'PRIMARY KEY'} ({names})"
-        findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
+        remedy = Sql(f"ALTER TABLE {table} ADD {'UNIQUE' if primary else 'PRIMARY KEY'} ({names})")
+        findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", remedy))
     sorted_by = [
         str(index["columns"]).split("\n") for index in indexes if index["type"] == "BTREE" and not int(index["parts"])
     ]
     if not findings and list(collection.key) not in [columns[: len(collection.key)] for columns in sorted_by]:
-        findings.append(warning(name, UNSORTED, f"CREATE INDEX crossfade_key ON {table} ({names})"))
+        findings.append(warning(name, UNSORTED, Sql(f"CREATE INDEX crossfade_key ON {table} ({names})")))
     for column in collection.key:
         row = raw[column]
         if row["nullable"] == "YES":
-            mend = f"ALTER TABLE {table} MODIFY {quoted(column)} {row['sql_type']} NOT NULL"
-            findings.append(error(name, f"key column {column} may be NULL", mend))
+            remedy = Sql(f"ALTER TABLE {table} MODIFY {quoted(column)} {row['sql_type']} NOT NULL")
+            findings.append(error(name, f"key column {column} may be NULL", remedy))
         if not column_of(row).binary:
             text = f"key column {column} ({row['collation']}): an id that differs only in case or accents is refused"
             findings.append(warning(name, text))
     return findings
 
 
-def _details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:
+def _details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Diagnostic]:
     """Columns that cannot be written, that may keep another value than they are given, or that new rows would need."""
     findings = []
     optional = [collection.tenant] if collection.tenant else []
@@ -257,7 +257,7 @@ def _details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]
 
 async def _vectors(
     session: Session, name: str, table: str, collection: Collection, dimension: int, raw: Mapping[str, dict[str, Any]]
-) -> list[Finding]:
+) -> list[Diagnostic]:
     if collection.embedding is None:
         return []
     column = quoted(collection.embedding.column)
@@ -269,10 +269,10 @@ async def _vectors(
     return vector_findings(name, collection, dimension, [row["vector"] for row in rows])
 
 
-def _full_text(name: str, table: str, collection: Collection, indexes: list[dict[str, Any]]) -> list[Finding]:
+def _full_text(name: str, table: str, collection: Collection, indexes: list[dict[str, Any]]) -> list[Diagnostic]:
     full = [set(str(index["columns"]).split("\n")) for index in indexes if index["type"] == "FULLTEXT"]
     if set(collection.text) in full:
         return []
     columns = ", ".join(quoted(column) for column in collection.text)
-    mend = f"CREATE FULLTEXT INDEX crossfade_text ON {table} ({columns})"
-    return [warning(name, "no FULLTEXT index over the text columns: the legacy store cannot answer questions", mend)]
+    remedy = Sql(f"CREATE FULLTEXT INDEX crossfade_text ON {table} ({columns})")
+    return [warning(name, "no FULLTEXT index over the text columns: the legacy store cannot answer questions", remedy)]

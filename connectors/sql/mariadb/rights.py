@@ -8,7 +8,7 @@ import pymysql
 
 from connectors.sql.checks import OWN_TABLES, error
 from connectors.sql.mariadb.pool import Session, quoted
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Sql
 
 _NAMES = "SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"
 # Denied: to a user in a database, a command on a table or a column, a privilege.
@@ -16,19 +16,21 @@ DENIED = (1044, 1142, 1143, 1227)
 _GRANT = re.compile(r"GRANT (.+?) ON (\*|`(?:[^`]|``)*`)\.\* TO ")
 
 
-async def rights_findings(session: Session, name: str, schema: str, table: str) -> list[Finding]:
+async def rights_findings(session: Session, name: str, schema: str, table: str) -> list[Diagnostic]:
     """What the user may not do with the table and with crossfade's own; what is explained is not executed."""
     present = {row["name"] for row in await session.fetch(_NAMES, (schema,))}
-    findings: list[Finding] = []
+    findings: list[Diagnostic] = []
     for one in (table, *OWN_TABLES):
         reference = quoted(schema, one)
         if one in present and not await _may_write(session, reference):
-            mend = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {reference} TO {await account_of(session)}"
-            findings.append(error(name, f"the user may not read and write {schema}.{one}", mend))
+            remedy = Sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {reference} TO {await account_of(session)}")
+            findings.append(error(name, f"the user may not read and write {schema}.{one}", remedy))
     missing = [one for one in OWN_TABLES if one not in present]
     if missing and not await _may_create(session, schema):
-        mend = f"GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON {quoted(schema)}.* TO {await account_of(session)}"
-        findings.append(error(name, f"the user may not create {', '.join(missing)} in {schema}", mend))
+        remedy = Sql(
+            f"GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON {quoted(schema)}.* TO {await account_of(session)}"
+        )
+        findings.append(error(name, f"the user may not create {', '.join(missing)} in {schema}", remedy))
     return findings
 
 

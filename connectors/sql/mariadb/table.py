@@ -24,7 +24,7 @@ from connectors.sql.mariadb.expressions import Given, given, key_condition, key_
 from connectors.sql.mariadb.layout import column_of, raw_columns
 from connectors.sql.mariadb.pool import Pool, Session, places, quoted
 from connectors.sql.values import content_bytes, row_content, row_key
-from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
+from domain.legacy import Diagnostic, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 
 # Half of the server's default limit of 16 MiB for a statement, whose text may double by escaping.
 STATEMENT_BYTES = 6 * 1024 * 1024
@@ -214,7 +214,7 @@ class MariadbTable:
         async with self._pool.session() as session:
             return frozenset(await raw_columns(session, self._layout.schema, self._layout.table))
 
-    async def check(self) -> list[Finding]:
+    async def check(self) -> list[Diagnostic]:
         """See `LegacyTable.check`."""
         async with self._pool.session() as session:
             return await check_layout(session, self._layout.name, self._layout.collection, self._layout.schema)

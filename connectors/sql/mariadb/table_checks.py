@@ -11,13 +11,13 @@ import pymysql
 from connectors.sql.checks import error, warning
 from connectors.sql.mariadb.pool import Session, quoted
 from connectors.sql.mariadb.rights import DENIED
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Setting, Sql
 from schemas.settings import Collection
 
 TABLES = """
 SELECT TABLE_NAME AS name, ENGINE AS engine, TABLE_TYPE AS type FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
 """
-NAME_A_TABLE = "-- crossfade.toml: name the table that holds the rows"
+NAME_A_TABLE = Setting("crossfade.toml: name the table that holds the rows")
 
 _NO_TABLE = {
     "VIEW": "a view: it has no key, and no row of it is in the binary log",
@@ -73,14 +73,14 @@ _QUOTED = re.compile(r"`(?:[^`]|``)*`|'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _CHANGING = {"CASCADE", "SET NULL", "SET DEFAULT"}
 
 
-def kind_findings(name: str, table: str, reference: str, engine: str | None, kind: str) -> list[Finding]:
+def kind_findings(name: str, table: str, reference: str, engine: str | None, kind: str) -> list[Diagnostic]:
     """Return what is wrong with something of that name; whether there is more to look at is for its kind to say."""
     if kind in _NO_TABLE:
         return [error(name, f"{table} is {_NO_TABLE[kind]}", NAME_A_TABLE)]
     findings = []
     if engine != "InnoDB":
         message = f"the table's engine is {engine}: it has no transactions"
-        findings.append(error(name, message, f"ALTER TABLE {reference} ENGINE=InnoDB"))
+        findings.append(error(name, message, Sql(f"ALTER TABLE {reference} ENGINE=InnoDB")))
     return findings
 
 
@@ -91,7 +91,7 @@ def is_table(kind: str) -> bool:
 
 async def unlogged_findings(
     session: Session, name: str, collection: Collection, schema: str, table: str
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """Return in which ways rows of the table change without an entry in the binary log."""
     optional = [collection.tenant] if collection.tenant else []
     used = {*collection.key, *collection.text, *collection.metadata, *optional}
@@ -106,8 +106,10 @@ async def unlogged_findings(
                 f"foreign key {row['name']}: what {' and '.join(ways)} of {parent} does to this table is not in the "
                 "binary log: Qdrant keeps what was there until verify --repair finds it"
             )
-            mend = f"-- have the application change these rows itself, before those of {parent}; or verify continuously"
-            findings.append(warning(name, text, mend))
+            remedy = Setting(
+                f"have the application change these rows itself, before those of {parent}; or verify continuously"
+            )
+            findings.append(warning(name, text, remedy))
     if int((await session.fetch(_PARTITIONED, (schema, table)))[0]["partitions"]):
         text = (
             "the table is partitioned: rows that come or go with a partition (DROP, TRUNCATE, EXCHANGE, CONVERT) are "
@@ -117,7 +119,7 @@ async def unlogged_findings(
     return findings
 
 
-async def uncapturable(session: Session, schema: str, table: str, collection: Collection) -> list[tuple[str, str]]:
+async def uncapturable(session: Session, schema: str, table: str, collection: Collection) -> list[tuple[str, Setting]]:
     """Return why capture cannot read rows of the table, or reads another value than they hold, and what helps.
 
     The connector of a table ends at what it cannot read, and with it the capture of every other table that it reads.
@@ -125,17 +127,19 @@ async def uncapturable(session: Session, schema: str, table: str, collection: Co
     reference, found = quoted(schema, table), []
     kind = (await session.fetch(_KIND, (schema, table)))[0]["type"]
     if kind == "SYSTEM VERSIONED":
-        remedy = f"-- ALTER TABLE {reference} DROP SYSTEM VERSIONING, which forgets the history"
+        remedy = Setting(f"ALTER TABLE {reference} DROP SYSTEM VERSIONING, which forgets the history")
         found.append((f"the table is system-versioned: {_UNREADABLE}", remedy))
     for row in await session.fetch(_HASHED, (schema, table)):
         indexed = str(row["columns"]).replace("\n", ", ")
         what = f"the unique index {row['name']} over column {indexed} is one of hashes, which are a hidden column"
-        remedy = (
-            f"-- make the columns of {row['name']} short enough for an index (3,072 bytes), or index a part of them"
+        remedy = Setting(
+            f"make the columns of {row['name']} short enough for an index (3,072 bytes), or index a part of them"
         )
         found.append((f"{what}: {_UNREADABLE}", remedy))
     if kind not in _NO_TABLE and without_overlaps(await _definition(session, reference)):
-        remedy = f"-- ALTER TABLE {reference} DROP INDEX the one WITHOUT OVERLAPS, and have the application see to it"
+        remedy = Setting(
+            f"ALTER TABLE {reference} DROP INDEX the one WITHOUT OVERLAPS, and have the application see to it"
+        )
         found.append((f"a key of the table is WITHOUT OVERLAPS: {_UNKNOWN_TYPE}", remedy))
     columns = await session.fetch(_COLUMNS, (schema, table))
     return [*found, *_unreadable_columns(reference, columns), *_misread_columns(reference, columns, collection)]
@@ -156,12 +160,12 @@ def without_overlaps(created: str) -> bool:
     return "WITHOUT OVERLAPS" in _QUOTED.sub("", created)
 
 
-def _unreadable_columns(reference: str, columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _unreadable_columns(reference: str, columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, Setting]]:
     """Those that end the connector, whether or not the configuration names them."""
     found = []
     compressed = [row["name"] for row in columns if int(row["compressed"] or 0)]
     if compressed:
-        remedy = f"-- ALTER TABLE {reference} MODIFY the column without COMPRESSED, which rewrites the table"
+        remedy = Setting(f"ALTER TABLE {reference} MODIFY the column without COMPRESSED, which rewrites the table")
         found.append((f"column {', '.join(compressed)} is COMPRESSED: {_UNREADABLE}", remedy))
     for row in columns:
         if row["base"] in _UNKNOWN_TYPES:
@@ -175,7 +179,7 @@ def _unreadable_columns(reference: str, columns: Sequence[Mapping[str, Any]]) ->
 
 def _misread_columns(
     reference: str, columns: Sequence[Mapping[str, Any]], collection: Collection
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, Setting]]:
     """Those of a document that capture reads as something else. The key is not among them: its types are its own."""
     optional = [collection.tenant] if collection.tenant else []
     used = {*collection.text, *collection.metadata, *optional} - {*collection.key}
@@ -193,7 +197,7 @@ def _misread_columns(
     return found
 
 
-def _changed(reference: str, row: Mapping[str, Any], to: str) -> str:
+def _changed(reference: str, row: Mapping[str, Any], to: str) -> Setting:
     null = "NULL" if row["nullable"] == "YES" else "NOT NULL"
     change = f"ALTER TABLE {reference} MODIFY {quoted(row['name'])} {to} {null}"
-    return f"-- {change}, with the column's DEFAULT and COMMENT; it rewrites the table"
+    return Setting(f"{change}, with the column's DEFAULT and COMMENT; it rewrites the table")

@@ -22,7 +22,7 @@ from connectors.sql.postgres.expressions import SEARCHED_CHARS, document_vector,
 from connectors.sql.postgres.layout import NOT_UTF8, column_of, find_table, other_encoding, raw_columns, table_reference
 from connectors.sql.postgres.pool import Pool, Session, quoted
 from connectors.sql.postgres.table_checks import NAME_A_TABLE, other_kind, table_findings, type_findings
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Remedy, Setting, Sql
 from domain.values import Kind
 from schemas.settings import Collection
 
@@ -62,7 +62,7 @@ _TABLES = (
 )
 
 
-async def check_postgres(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Finding]:
+async def check_postgres(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Diagnostic]:
     """Return what is wrong for a collection, whether or not its table is there; embeddings where `dimension` is known.
 
     Raises Misconfigured, StoreUnavailable.
@@ -77,7 +77,7 @@ async def check_postgres(name: str, collection: Collection, dsn: str, dimension:
 
 async def check_layout(
     session: Session, name: str, collection: Collection, dimension: int | None = None
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """Return what is wrong, over a connection that is already there."""
     findings = [*await _server(session), *await type_findings(session)]
     found = await find_table(session, collection.table)
@@ -106,53 +106,55 @@ async def check_layout(
     return findings
 
 
-async def _server(session: Session) -> list[Finding]:
+async def _server(session: Session) -> list[Diagnostic]:
     server = await session.fetchrow(_SERVER)
     if server is None:
         return []
     subject, findings = "PostgreSQL", []
     if server["wal_level"] != "logical":
         message = f"wal_level is {server['wal_level']}: changes cannot be captured; set it and restart the server"
-        findings.append(error(subject, message, "-- postgresql.conf: wal_level = logical"))
+        findings.append(error(subject, message, Setting("postgresql.conf: wal_level = logical")))
     if server["slots"] <= server["taken"]:
         message = f"all {server['slots']} replication slots are taken; raise the limit and restart the server"
-        mend = f"-- postgresql.conf: max_replication_slots = {server['taken'] + 4}"
-        findings.append(error(subject, message, mend))
+        remedy = Setting(f"postgresql.conf: max_replication_slots = {server['taken'] + 4}")
+        findings.append(error(subject, message, remedy))
     if server["senders"] < 1:
         message = "max_wal_senders is 0: changes cannot be captured; raise it and restart the server"
-        findings.append(error(subject, message, "-- postgresql.conf: max_wal_senders = 10"))
+        findings.append(error(subject, message, Setting("postgresql.conf: max_wal_senders = 10")))
     if server["fsync"] == "off":
         message = "fsync is off: a crash of the machine may lose changes that were captured or reported as applied"
-        findings.append(warning(subject, message, "-- postgresql.conf: fsync = on"))
+        findings.append(warning(subject, message, Setting("postgresql.conf: fsync = on")))
     if server["standby"]:
         findings.append(error(subject, "the server is a standby: give the address of the primary"))
     encoding = await other_encoding(session)
     if encoding is not None:
-        mend = "-- dump the database, and restore it into one that was made with ENCODING 'UTF8' TEMPLATE template0"
-        findings.append(error(subject, NOT_UTF8.format(encoding), mend))
+        remedy = Setting(
+            "dump the database, and restore it into one that was made with ENCODING 'UTF8' TEMPLATE template0"
+        )
+        findings.append(error(subject, NOT_UTF8.format(encoding), remedy))
     if not server["replication"]:
         message = f"the role {server['role']} lacks REPLICATION: changes cannot be captured"
-        findings.append(error(subject, message, f"ALTER ROLE {quoted(server['role'])} REPLICATION"))
+        findings.append(error(subject, message, Sql(f"ALTER ROLE {quoted(server['role'])} REPLICATION")))
     return findings
 
 
-def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:
+def _version_column(name: str, table: str, raw: Mapping[str, dict[str, Any]]) -> list[Diagnostic]:
     column = raw.get(VERSION_COLUMN)
     if column is None:
-        mend = f"ALTER TABLE {table} ADD COLUMN {VERSION_COLUMN} bigint"
-        return [error(name, f"the table has no column {VERSION_COLUMN}", mend)]
+        remedy = Sql(f"ALTER TABLE {table} ADD COLUMN {VERSION_COLUMN} bigint")
+        return [error(name, f"the table has no column {VERSION_COLUMN}", remedy)]
     if column["base"] != "int8":
-        mend = f"ALTER TABLE {table} ALTER COLUMN {VERSION_COLUMN} TYPE bigint"
-        return [error(name, f"column {VERSION_COLUMN} is {column['sql_type']}, not bigint", mend)]
+        remedy = Sql(f"ALTER TABLE {table} ALTER COLUMN {VERSION_COLUMN} TYPE bigint")
+        return [error(name, f"column {VERSION_COLUMN} is {column['sql_type']}, not bigint", remedy)]
     if column["not_null"]:
-        mend = f"ALTER TABLE {table} ALTER COLUMN {VERSION_COLUMN} DROP NOT NULL"
-        return [error(name, f"column {VERSION_COLUMN} must be nullable: the application does not set it", mend)]
+        remedy = Sql(f"ALTER TABLE {table} ALTER COLUMN {VERSION_COLUMN} DROP NOT NULL")
+        return [error(name, f"column {VERSION_COLUMN} must be nullable: the application does not set it", remedy)]
     return []
 
 
 async def _key(
     session: Session, name: str, table: str, collection: Collection, raw: Mapping[str, dict[str, Any]]
-) -> list[Finding]:
+) -> list[Diagnostic]:
     findings = []
     names = ", ".join(quoted(column) for column in collection.key)
     indexes = await session.fetch(_UNIQUE, table)
@@ -160,39 +162,40 @@ async def _key(
         primary = await session.fetchval(
             "SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = to_regclass($1) AND indisprimary)", table
         )
-        mend = (
-            f"CREATE UNIQUE INDEX ON {table} ({names})" if primary else f"ALTER TABLE {table} ADD PRIMARY KEY ({names})"
-        )
-        findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", mend))
+        unique, primary_key = f"CREATE UNIQUE INDEX ON {table}", f"ALTER TABLE {table} ADD PRIMARY KEY"
+        remedy = Sql(f"{unique if primary else primary_key} ({names})")
+        findings.append(error(name, f"key {', '.join(collection.key)} is neither the primary key nor unique", remedy))
     if not findings and list(collection.key) not in [row["columns"][: len(collection.key)] for row in indexes]:
-        findings.append(warning(name, UNSORTED, f"CREATE INDEX ON {table} ({names})"))
+        findings.append(warning(name, UNSORTED, Sql(f"CREATE INDEX ON {table} ({names})")))
     for column in collection.key:
-        if not raw[column]["not_null"] and not (findings and "ADD PRIMARY KEY" in str(findings[0].mend)):
-            mend = f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET NOT NULL"
-            findings.append(error(name, f"key column {column} may be NULL", mend))
+        if not raw[column]["not_null"] and not (findings and "ADD PRIMARY KEY" in str(findings[0].remedy)):
+            remedy = Sql(f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET NOT NULL")
+            findings.append(error(name, f"key column {column} may be NULL", remedy))
     return findings
 
 
-def _key_remedy(table: str, column: Column) -> str:
+def _key_remedy(table: str, column: Column) -> Remedy:
     """Text keeps what the column holds; what an application does with an ENUM is for the operator to know."""
     if column.kind is not Kind.TEXT:
         return OTHER_KEY
     name = quoted(column.name)
     changed = f'ALTER TABLE {table} ALTER COLUMN {name} TYPE text COLLATE "C" USING {name}::text'
-    return f"-- {changed}, where the application can do with a text" if column.binary else changed
+    return Setting(f"{changed}, where the application can do with a text") if column.binary else Sql(changed)
 
 
-async def _embedding(session: Session, name: str, collection: Collection) -> list[Finding]:
+async def _embedding(session: Session, name: str, collection: Collection) -> list[Diagnostic]:
     if collection.embedding is None or collection.embedding.format != "pgvector":
         return []
     if await session.fetchval("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')"):
         return []
-    return [error(name, "the extension vector (pgvector) is not installed in the database", "CREATE EXTENSION vector")]
+    return [
+        error(name, "the extension vector (pgvector) is not installed in the database", Sql("CREATE EXTENSION vector"))
+    ]
 
 
 async def _vectors(
     session: Session, name: str, table: str, collection: Collection, dimension: int, raw: Mapping[str, dict[str, Any]]
-) -> list[Finding]:
+) -> list[Diagnostic]:
     if collection.embedding is None:
         return []
     row, column = raw[collection.embedding.column], quoted(collection.embedding.column)
@@ -206,7 +209,7 @@ async def _vectors(
     return vector_findings(name, collection, dimension, [value[0] for value in values], declared)
 
 
-def _column_details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Finding]:
+def _column_details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Diagnostic]:
     """Columns that cannot be written, and those that may keep another value than the one they are given."""
     findings = []
     optional = [collection.tenant] if collection.tenant else []
@@ -228,7 +231,7 @@ def _column_details(name: str, collection: Collection, raw: Mapping[str, dict[st
     return findings
 
 
-async def _not_null(session: Session, name: str, table: str, collection: Collection) -> list[Finding]:
+async def _not_null(session: Session, name: str, table: str, collection: Collection) -> list[Diagnostic]:
     used = {*collection.key, *collection.text, *collection.metadata, collection.tenant, VERSION_COLUMN}
     needed = [str(row[0]) for row in await session.fetch(_DEFAULTS, table)]
     left = sorted(set(needed) - used)
@@ -238,7 +241,7 @@ async def _not_null(session: Session, name: str, table: str, collection: Collect
     return [warning(name, text)]
 
 
-async def _full_text(session: Session, name: str, table: str, collection: Collection) -> list[Finding]:
+async def _full_text(session: Session, name: str, table: str, collection: Collection) -> list[Diagnostic]:
     config = collection.text_search_config
     if not await session.fetchval("SELECT EXISTS (SELECT 1 FROM pg_ts_config WHERE cfgname = $1)", config):
         known = [str(row[0]) for row in await session.fetch("SELECT cfgname::text FROM pg_ts_config")]
@@ -247,5 +250,5 @@ async def _full_text(session: Session, name: str, table: str, collection: Collec
     pattern = "%".join(["", literal(config), "left", *collection.text, str(SEARCHED_CHARS)])
     if await session.fetchval(_TEXT_INDEX, table, pattern):
         return []
-    mend = f"CREATE INDEX ON {table} USING gin ({document_vector(collection)})"
-    return [warning(name, "no full-text index: searches of the legacy store read the whole table", mend)]
+    remedy = Sql(f"CREATE INDEX ON {table} USING gin ({document_vector(collection)})")
+    return [warning(name, "no full-text index: searches of the legacy store read the whole table", remedy)]

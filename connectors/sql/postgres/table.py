@@ -23,7 +23,7 @@ from connectors.sql.postgres.expressions import KEY_TYPES, read_list, selected
 from connectors.sql.postgres.layout import column_of, raw_columns
 from connectors.sql.postgres.pool import Pool, Session, quoted
 from connectors.sql.values import content_bytes, row_content, row_key
-from domain.legacy import Finding, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
+from domain.legacy import Diagnostic, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 
 STATEMENT_BYTES = 32 * 1024 * 1024
 
@@ -162,7 +162,7 @@ class PostgresTable:
         async with self._pool.session() as session:
             return frozenset(await raw_columns(session, self._layout.collection.table))
 
-    async def check(self) -> list[Finding]:
+    async def check(self) -> list[Diagnostic]:
         """See `LegacyTable.check`."""
         async with self._pool.session() as session:
             return await check_layout(session, self._layout.name, self._layout.collection)

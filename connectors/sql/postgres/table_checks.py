@@ -7,7 +7,7 @@ from typing import Any
 
 from connectors.sql.checks import OWN_TABLES, error, warning
 from connectors.sql.postgres.pool import Session, quoted
-from domain.legacy import Finding
+from domain.legacy import Diagnostic, Setting, Sql
 
 # pg_class.relkind of what is no table.
 NO_TABLE = {
@@ -18,7 +18,7 @@ NO_TABLE = {
     "i": "an index",
     "c": "a type",
 }
-NAME_A_TABLE = "-- crossfade.toml: name the table that holds the rows"
+NAME_A_TABLE = Setting("crossfade.toml: name the table that holds the rows")
 
 _TABLE = """
 SELECT c.relreplident::text AS identity, c.relkind::text AS kind, c.relpersistence::text AS persistence,
@@ -57,15 +57,17 @@ FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = '
 _KIND = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)"
 
 
-async def type_findings(session: Session) -> list[Finding]:
+async def type_findings(session: Session) -> list[Diagnostic]:
     """Return which types of the database end Debezium's connector at its start, whether or not a table uses them."""
     findings = []
     for row in await session.fetch(_ENUM_DOMAINS):
         text = (
             f"{row['domain']} is a domain over the ENUM {row['base']}: capture of the whole database fails at its start"
         )
-        mend = f"-- give the columns of type {row['domain']} the type {row['base']}, then DROP DOMAIN {row['domain']}"
-        findings.append(error("PostgreSQL", text, mend))
+        remedy = Setting(
+            f"give the columns of type {row['domain']} the type {row['base']}, then DROP DOMAIN {row['domain']}"
+        )
+        findings.append(error("PostgreSQL", text, remedy))
     return findings
 
 
@@ -74,7 +76,7 @@ async def other_kind(session: Session, reference: str) -> str | None:
     return NO_TABLE.get(str(await session.fetchval(_KIND, reference)))
 
 
-async def table_findings(session: Session, name: str, table: str, schema: str) -> list[Finding]:
+async def table_findings(session: Session, name: str, table: str, schema: str) -> list[Diagnostic]:
     """Return what is wrong with the table as a whole, its columns and key apart."""
     found = await session.fetchrow(_TABLE, table)
     if found is None:
@@ -84,75 +86,75 @@ async def table_findings(session: Session, name: str, table: str, schema: str) -
     if row["kind"] == "p":
         findings += await _partitions(session, name, table)
     if not row["privileges"]:
-        mend = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO CURRENT_USER"
-        findings.append(error(name, "the role may not read and write the table", mend))
+        remedy = Sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO CURRENT_USER")
+        findings.append(error(name, "the role may not read and write the table", remedy))
     if not row["may_create"]:
         # Also where they are there: PostgreSQL asks for the right before it looks.
-        mend = f"GRANT CREATE ON SCHEMA {quoted(schema)} TO CURRENT_USER"
-        findings.append(error(name, f"the role may not create {', '.join(OWN_TABLES)} in schema {schema}", mend))
+        remedy = Sql(f"GRANT CREATE ON SCHEMA {quoted(schema)} TO CURRENT_USER")
+        findings.append(error(name, f"the role may not create {', '.join(OWN_TABLES)} in schema {schema}", remedy))
     if not row["published"]:
         findings += _publication(name, row)
     for own in OWN_TABLES:
         if await session.fetchval(_OWN, quoted(schema, own)) is False:
-            mend = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted(schema, own)} TO CURRENT_USER"
-            findings.append(error(name, f"the role may not read and write {schema}.{own}", mend))
+            remedy = Sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted(schema, own)} TO CURRENT_USER")
+            findings.append(error(name, f"the role may not read and write {schema}.{own}", remedy))
     return findings
 
 
-def _publication(name: str, row: Mapping[str, Any]) -> list[Finding]:
+def _publication(name: str, row: Mapping[str, Any]) -> list[Diagnostic]:
     """Find what the role lacks for a publication with the table."""
     findings = []
     if not row["may_publish"]:
-        mend = f"GRANT CREATE ON DATABASE {quoted(row['database'])} TO CURRENT_USER"
-        findings.append(error(name, "the role may not create a publication: changes cannot be captured", mend))
+        remedy = Sql(f"GRANT CREATE ON DATABASE {quoted(row['database'])} TO CURRENT_USER")
+        findings.append(error(name, "the role may not create a publication: changes cannot be captured", remedy))
     if not row["owns"]:
         message = "the table belongs to another role, so that this one cannot publish it: changes cannot be captured"
-        findings.append(error(name, message, f"GRANT {quoted(row['owner'])} TO CURRENT_USER"))
+        findings.append(error(name, message, Sql(f"GRANT {quoted(row['owner'])} TO CURRENT_USER")))
     return findings
 
 
-def _identity(name: str, table: str, identity: str, what: str = "the replica identity") -> list[Finding]:
+def _identity(name: str, table: str, identity: str, what: str = "the replica identity") -> list[Diagnostic]:
     if identity == "f":
         return []
     message = f"{what} is not FULL: updates and deletions would come without what was there before"
-    return [error(name, message, f"ALTER TABLE {table} REPLICA IDENTITY FULL")]
+    return [error(name, message, Sql(f"ALTER TABLE {table} REPLICA IDENTITY FULL"))]
 
 
-def _persistence(name: str, table: str, row: Mapping[str, Any]) -> list[Finding]:
+def _persistence(name: str, table: str, row: Mapping[str, Any]) -> list[Diagnostic]:
     if row["persistence"] == "u":
-        return [error(name, "the table is unlogged: its changes are in no log", f"ALTER TABLE {table} SET LOGGED")]
+        return [error(name, "the table is unlogged: its changes are in no log", Sql(f"ALTER TABLE {table} SET LOGGED"))]
     if row["persistence"] == "t":
         return [error(name, "the table is temporary: no other session sees it", NAME_A_TABLE)]
     return []
 
 
-def _hidden(name: str, table: str, row: Mapping[str, Any]) -> list[Finding]:
+def _hidden(name: str, table: str, row: Mapping[str, Any]) -> list[Diagnostic]:
     findings = []
     if row["hides_rows"]:
         text = "row level security hides rows from the role: they would count as deleted"
-        findings.append(error(name, text, "ALTER ROLE CURRENT_USER BYPASSRLS"))
+        findings.append(error(name, text, Sql("ALTER ROLE CURRENT_USER BYPASSRLS")))
     if row["has_children"]:
         text = "other tables inherit from it: their rows are read with it, and captured under their own names"
-        mend = "-- crossfade.toml: name a table that no other inherits from, or make it a partitioned table"
-        findings.append(error(name, text, mend))
+        remedy = Setting("crossfade.toml: name a table that no other inherits from, or make it a partitioned table")
+        findings.append(error(name, text, remedy))
     if row["has_rules"]:
         text = "the table has rules, which write something else than they are asked to; PostgreSQL refuses upserts"
-        findings.append(error(name, text, f"-- drop the rules of {table}; a trigger can do the same"))
+        findings.append(error(name, text, Setting(f"drop the rules of {table}; a trigger can do the same")))
     return findings
 
 
-async def _partitions(session: Session, name: str, table: str) -> list[Finding]:
-    findings: list[Finding] = []
+async def _partitions(session: Session, name: str, table: str) -> list[Diagnostic]:
+    findings: list[Diagnostic] = []
     for row in await session.fetch(_PARTITIONS, table):
         partition = quoted(row["schema"], row["name"])
         if row["kind"] == "f":
             text = f"partition {row['name']} is a foreign table: its changes are in another server's log"
-            findings.append(error(name, text, f"-- ALTER TABLE {table} DETACH PARTITION {partition}"))
+            findings.append(error(name, text, Setting(f"ALTER TABLE {table} DETACH PARTITION {partition}")))
             continue
         findings += _identity(name, partition, row["identity"], f"the replica identity of partition {row['name']}")
         if row["persistence"] == "u":
             text = f"partition {row['name']} is unlogged: its changes are in no log"
-            findings.append(error(name, text, f"ALTER TABLE {partition} SET LOGGED"))
+            findings.append(error(name, text, Sql(f"ALTER TABLE {partition} SET LOGGED")))
     text = (
         "the table is partitioned: rows that come or go with a partition (ATTACH, DETACH, DROP, TRUNCATE) are in no "
         "log; run verify --repair after it, and give each new partition REPLICA IDENTITY FULL"

@@ -14,13 +14,13 @@ import pytest
 
 from agents import lanes as under_test
 from agents.batch import Batch, Failures, Message
-from agents.lane_wiring import named_by_key, submitted_to
-from agents.lanes import LanePorts, Lanes, Place
+from agents.lanes import LanePorts, Lanes
 from agents.runner import Retry, RoleHealth, Runner
+from agents.selection import named_by_key, submitted_to
 from connectors.errors import Misconfigured, RecordsExpired, StoreUnavailable
 from connectors.kafka.consumer import PASSED_OVER
-from connectors.kafka.tail import Chunk
-from schemas.records import Received
+from connectors.kafka.reader import Chunk
+from schemas.records import Received, TopicPartition
 from tests.unit.agents.parts import World
 from topics.catalogue import LOG
 
@@ -44,8 +44,8 @@ class Broker:
     """A topic of two partitions, the role's offsets, and what is parked: what outlives a worker."""
 
     log: dict[int, list[Received]] = field(default_factory=lambda: {0: [], 1: []})
-    committed: dict[Place, int] = field(default_factory=dict)
-    parked: dict[str, dict[Place, int]] = field(default_factory=lambda: defaultdict(dict))
+    committed: dict[TopicPartition, int] = field(default_factory=dict)
+    parked: dict[str, dict[TopicPartition, int]] = field(default_factory=lambda: defaultdict(dict))
     first_kept: int = 0
 
     def append(self, name: str, partition: int) -> None:
@@ -74,20 +74,20 @@ class MemoryCursors:
             self.fails -= 1
             raise StoreUnavailable("the brokers do not answer")
 
-    async def load(self, names: Iterable[str]) -> dict[str, dict[Place, int]]:
+    async def load(self, names: Iterable[str]) -> dict[str, dict[TopicPartition, int]]:
         self._call()
         await asyncio.sleep(0)
         return {name: dict(self._broker.parked[name]) for name in names if self._broker.parked[name]}
 
-    async def committed(self) -> dict[Place, int]:
+    async def committed(self) -> dict[TopicPartition, int]:
         return dict(self._broker.committed)
 
-    async def park(self, name: str, offsets: Mapping[Place, int]) -> None:
+    async def park(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         self._call()
         await asyncio.sleep(0)
         self._broker.parked[name] |= offsets
 
-    async def unpark(self, name: str, offsets: Mapping[Place, int]) -> None:
+    async def unpark(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         self._call()
         await asyncio.sleep(0)
         for place in offsets:
@@ -153,13 +153,13 @@ class Role:
         done.append(record.offset)
 
     @asynccontextmanager
-    async def _reread(self, starts: Mapping[Place, int]) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async def _reread(self, starts: Mapping[TopicPartition, int]) -> AsyncIterator[AsyncIterator[Chunk]]:
         gone = {place: self.broker.first_kept for place, at in starts.items() if at < self.broker.first_kept}
         if gone:
             raise RecordsExpired("gone", gone)
         yield self._chunks(dict(starts))
 
-    async def _chunks(self, following: dict[Place, int]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, following: dict[TopicPartition, int]) -> AsyncIterator[Chunk]:
         while True:
             records: list[Received] = []
             for (topic, partition), at in following.items():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agents.batch import Message
-from agents.query import Breakers, answer, refused_question
+from agents.query import answer, refused_question
 from agents.status_reporter import Standing
 from connectors.errors import EmbeddingFailed, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.memory.legacy import MemoryLegacy
@@ -20,6 +20,7 @@ from schemas.queries import Hit, Phase, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
 from schemas.service import ServiceChanged
 from schemas.settings import Routing
+from search.breakers import Breakers
 from tests.unit.agents.parts import NAME, NOW, TRACEPARENT, Crash, RowSearch, World, content
 from topics.catalogue import ANSWERED, ASKED, DECIDED, SERVICE
 
@@ -307,7 +308,7 @@ async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_w
 async def test_each_change_of_a_circuit_is_told_once() -> None:
     asked = await asking("primary", breaker_cooldown_s=0.0)
     standing = Standing(asked.world.bus, asked.world.ctx)
-    asked.breakers.tell = standing.tell
+    asked.breakers.report = standing.tell
     asked.world.journal.fail(QDRANT, *[StoreUnavailable("down")] * 3)
     for _ in range(5):
         await asked.ask()

@@ -6,7 +6,7 @@ import pytest
 
 from agents.runner import RoleHealth
 from agents.watchdog import Awake, CommitWatch
-from connectors.kafka.tail import Lag
+from connectors.kafka.offsets import Lag
 
 STALL_S = 60.0
 HERE = [("t", 0)]

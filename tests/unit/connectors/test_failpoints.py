@@ -15,6 +15,8 @@ import pytest
 
 from connectors.errors import Misconfigured
 from connectors.failpoints import ENGINE, FIRED, PLACES, VARIABLE, arm, passing, rearm, spoiled
+from tests.test_rooms import MODULES
+from topics.roles import ROLE_NAMES
 
 ROOT = Path(__file__).parents[3]
 PASSES_THREE_TIMES = """
@@ -91,9 +93,8 @@ def test_a_file_takes_the_place_of_what_is_armed(tmp_path: Path) -> None:
 
 
 def test_every_place_is_passed_somewhere() -> None:
-    modules = [*(ROOT / "agents").glob("*.py"), *(ROOT / "operations").rglob("*.py")]
-    source = "".join(path.read_text() for path in modules)
-    roles = set(re.findall(r'Role\("(\w+)"', source))
-    named = set(re.findall(r'passing\("([a-z_.]+)"\)', source)) | {f"{role}.before_commit" for role in roles} | {ENGINE}
+    source = "".join(path.read_text() for path in MODULES)
+    named = set(re.findall(r'passing\("([a-z_.]+)"\)', source)) | {f"{role}.before_commit" for role in ROLE_NAMES}
+    named |= {ENGINE}
     assert set(PLACES) <= named
     assert named - set(PLACES) <= {"query.before_commit"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from domain.comparison import Difference, LegacyFacts, compare
+from domain.comparison import Difference, Disagreement, LegacyFacts, compare
 from domain.points import StoredChunk
 
 ROW = LegacyFacts(version=5, content_hash="h", chunk_count=2)
@@ -50,14 +50,18 @@ def test_no_difference(legacy: LegacyFacts | None, stored: Sequence[StoredChunk]
 @pytest.mark.parametrize(
     ("legacy", "stored", "difference"),
     [
-        (None, [live(0)], Difference("1", "ghost", "no legacy row", None, 5)),
-        (ROW, [], Difference("1", "missing", "no visible point", 5, None)),
-        (ROW, [gone(0)], Difference("1", "missing", "no visible point", 5, None)),
-        (ROW, [live(0), live(1, 4)], Difference("1", "stale", "chunks of 2 versions", 5, 5)),
-        (ROW, [live(0), live(1, 5, "x")], Difference("1", "stale", "content hash", 5, 5)),
-        (ROW, [live(1)], Difference("1", "stale", "chunk missing", 5, 5)),
-        (ROW, [live(0), live(0)], Difference("1", "stale", "duplicate chunk", 5, 5)),
-        (ROW, [live(0)], Difference("1", "stale", "1 chunks, the ledger says 2", 5, 5)),
+        (None, [live(0)], Difference("1", "ghost", Disagreement.NO_ROW, None, 5)),
+        (ROW, [], Difference("1", "missing", Disagreement.NO_POINT, 5, None)),
+        (ROW, [gone(0)], Difference("1", "missing", Disagreement.NO_POINT, 5, None)),
+        (
+            ROW,
+            [live(0), live(1, 4)],
+            Difference("1", "stale", Disagreement.CHUNK_VERSIONS, 5, 5, note="chunks of 2 versions"),
+        ),
+        (ROW, [live(0), live(1, 5, "x")], Difference("1", "stale", Disagreement.CONTENT, 5, 5)),
+        (ROW, [live(1)], Difference("1", "stale", Disagreement.CHUNK_MISSING, 5, 5)),
+        (ROW, [live(0), live(0)], Difference("1", "stale", Disagreement.DUPLICATE_CHUNK, 5, 5)),
+        (ROW, [live(0)], Difference("1", "stale", Disagreement.CHUNK_COUNT, 5, 5, note="1 chunks, the ledger says 2")),
         # A row that was copied or archived carries a version of another document, or of another time.
         (ROW, [live(0, 4), live(1, 4)], None),
     ],

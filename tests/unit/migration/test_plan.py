@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain.legacy import Finding
+from domain.legacy import Diagnostic
 from domain.quarantine import Halt, Reason
 from domain.tasks import BackfillState, ProofState
 from migration.capture.positions import CapturePlace
@@ -72,22 +72,22 @@ def test_another_verdict_an_unfinished_proof_or_one_from_before_the_backfill_is_
 
 
 @pytest.mark.parametrize(
-    ("facts", "name", "mend"),
+    ("facts", "name", "remedy"),
     [
-        (replace(NEW, findings=[Finding("error", "docs", "no key", "")]), "configuration", "crossfade config check"),
+        (replace(NEW, findings=[Diagnostic("error", "docs", "no key")]), "configuration", "crossfade config check"),
         (replace(NEW, captured=False), "capture", "crossfade worker"),
         (known(halt=Halt("docs", Reason.CAPTURE_LOST)), "capture", "crossfade recapture docs"),
         (known(capture=replace(RUNS, state="FAILED", failure="gone")), "capture", "crossfade status"),
     ],
 )
-def test_what_must_be_mended_first_is_named_with_what_mends_it(facts: Facts, name: StepName, mend: str) -> None:
+def test_what_must_be_mended_first_is_named_with_what_mends_it(facts: Facts, name: StepName, remedy: str) -> None:
     stop = blocked(steps(facts))
     assert stop is not None
-    assert (stop.name, stop.mend) == (name, mend)
+    assert (stop.name, stop.remedy) == (name, remedy)
 
 
 def test_a_phase_that_writes_nothing_to_qdrant_blocks_and_a_warning_does_not() -> None:
     stop = blocked(steps(known(phase="off")))
     assert stop is not None
-    assert 'phase = "dual_write"' in stop.mend
-    assert blocked(steps(replace(NEW, findings=[Finding("warning", "topics", "not yet", "")]))) is None
+    assert 'phase = "dual_write"' in stop.remedy
+    assert blocked(steps(replace(NEW, findings=[Diagnostic("warning", "topics", "not yet")]))) is None

@@ -9,10 +9,10 @@ import orjson
 import pytest
 from rich.console import Console
 
-from connectors.kafka.lag import RoleLag
 from domain.quarantine import Halt, Reason
 from domain.tasks import CONTROL, HEADER, BackfillState, Control, ProofState, RangeState
 from migration.capture.positions import CapturePlace
+from migration.lag import RoleLag
 from migration.status import Progress, backfill_of, document_of, proof_of
 from operations.render.status import page, size, span
 

@@ -14,6 +14,7 @@ from schemas.documents import DocumentSubmitted
 from schemas.settings import Kafka, Settings
 from topics.asyncapi import asyncapi
 from topics.catalogue import CATALOGUE
+from topics.roles import readers_of, writers_of
 
 DOCUMENT = asyncapi(Settings.model_validate({"kafka": Kafka(partitions=6)}), "1.2.3")
 
@@ -96,7 +97,7 @@ def test_component_keys_and_schemas_are_valid(name: str) -> None:
 def test_every_topic_is_a_channel_and_every_role_an_operation() -> None:
     addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
     assert {topic.name for topic in CATALOGUE} <= addresses
-    assert len(DOCUMENT["operations"]) == sum(len(topic.writers) + len(topic.readers) for topic in CATALOGUE)
+    assert len(DOCUMENT["operations"]) == sum(len(writers_of(topic)) + len(readers_of(topic)) for topic in CATALOGUE)
 
 
 def test_an_encoded_event_has_the_headers_and_the_data_that_the_document_describes() -> None:

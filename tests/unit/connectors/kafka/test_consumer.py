@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
-from connectors.kafka import tail
+from connectors.kafka import reader
 from connectors.kafka.batches import Fetched
 from connectors.kafka.consumer import PASSED_OVER, POLL_BYTES, BoundedResult, CompleteRecords, Unread, plain
 from connectors.kafka.consumer import read_everything as _patch
@@ -162,8 +162,8 @@ async def test_what_is_read_again_has_no_record_for_offsets_with_nothing_to_hand
         async def position(self, place: TopicPartition) -> int:
             return 5
 
-    monkeypatch.setattr(tail, "complete_consumer", lambda *_, **__: Consumer())
-    async with tail.read_again("kafka:9092", {(AT.topic, AT.partition): 0}) as chunks:
+    monkeypatch.setattr(reader, "complete_consumer", lambda *_, **__: Consumer())
+    async with reader.read_again("kafka:9092", {(AT.topic, AT.partition): 0}) as chunks:
         chunk = await anext(chunks)
     assert [(record.offset, record.value) for record in chunk.records] == [(0, b"a")]
     assert chunk.following == {(AT.topic, AT.partition): 5}

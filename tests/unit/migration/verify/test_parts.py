@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domain.comparison import Difference, wrong_vectors
+from domain.comparison import Difference, Disagreement, wrong_vectors
 from domain.keys import packed_id, point_hash, point_id
 from domain.points import StoredChunk, vector_checksums
 from domain.tasks import RangeProof
@@ -101,10 +101,15 @@ def test_given_embeddings_of_any_length_are_the_stored_unit_vectors(length: floa
     assert wrong_vectors(points, [one.tobytes() for one in given], 384) == {7, 9}
 
 
+def _difference(document_id: str) -> Difference:
+    note = "wrong version: 3, the ledger says 5"
+    return Difference(document_id, "stale", Disagreement.VERSION, None, 3, note=note)
+
+
 def a_run(number: int = 1, differences: int = 3) -> Verification:
     run = Verification("articles", number, 1_000, 3_500, legacy_documents=10, vector_documents=9, rows_read=10)
     for n in range(differences):
-        run.add(Difference(f"<script>{n}", "stale", "wrong version: 3, the ledger says 5", None, 3), listed=2)
+        run.add(_difference(f"<script>{n}"), listed=2)
     run.pending, run.pending_ids, run.errors = 1, ["late & slow"], ["rows: <away>"]
     run.sample = Sample(5, 0, 0.99999)
     run.ranges = [

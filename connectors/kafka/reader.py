@@ -1,45 +1,34 @@
-"""Small readers for commands and tests: a topic's records, its ends, a group's lag. Nothing is committed here."""
+"""Reads records outside of the agents: whole topics, partitions again from an offset, some records of given pieces.
+
+Nothing is committed here. How far topics go is in `connectors.kafka.offsets`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import (
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
-    KafkaError,
-    NotCoordinatorForGroupError,
-)
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as Assigned
+from aiokafka.errors import KafkaError
 
 from connectors.errors import Misconfigured, RecordsExpired, StoreUnavailable
-from connectors.kafka.admin import admin_client, partition_counts
+from connectors.kafka.admin import partition_counts
 from connectors.kafka.consumer import consumer as complete_consumer
 from connectors.kafka.consumer import plain
 from connectors.kafka.errors import mapped
 from connectors.kafka.headers import received
-from schemas.records import Received
+from connectors.kafka.offsets import end_offsets
+from schemas.records import Received, TopicPartition
 
 _TIMEOUT_S = 30.0
 _POLL_MS = 500
 _POLL_RECORDS = 500
-_COORDINATOR_WAIT_S = 0.2
-_NO_COORDINATOR_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """Where a group stands in one partition; `committed` is None where it never committed."""
-
-    topic: str
-    partition: int
-    committed: int | None
-    end: int
-    lag: int
+_SEARCH_MS = 200
 
 
 async def read_topic(
@@ -72,12 +61,12 @@ class Chunk:
     """Records that were read again, and the next offset of each partition after them."""
 
     records: list[Received]
-    following: Mapping[tuple[str, int], int]
+    following: Mapping[TopicPartition, int]
 
 
 @asynccontextmanager
 async def read_again(
-    bootstrap: str, starts: Mapping[tuple[str, int], int], *, limit: int = _POLL_RECORDS, timeout_s: float = _TIMEOUT_S
+    bootstrap: str, starts: Mapping[TopicPartition, int], *, limit: int = _POLL_RECORDS, timeout_s: float = _TIMEOUT_S
 ) -> AsyncIterator[AsyncIterator[Chunk]]:
     """Read partitions, each from its offset, in chunks of up to `limit` records; it follows for ever.
 
@@ -85,7 +74,7 @@ async def read_again(
     RecordsExpired where an offset is no longer kept, StoreUnavailable.
     """
     async with _consumer(bootstrap, timeout_s) as consumer:
-        places = {TopicPartition(*place): offset for place, offset in starts.items()}
+        places = {Assigned(*place): offset for place, offset in starts.items()}
         try:
             consumer.assign(list(places))
             async with asyncio.timeout(timeout_s):
@@ -102,7 +91,7 @@ async def read_again(
         yield _chunks(consumer, list(places), limit)
 
 
-async def _chunks(consumer: AIOKafkaConsumer, places: list[TopicPartition], limit: int) -> AsyncIterator[Chunk]:
+async def _chunks(consumer: AIOKafkaConsumer, places: list[Assigned], limit: int) -> AsyncIterator[Chunk]:
     while True:
         try:
             batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=limit)
@@ -110,26 +99,6 @@ async def _chunks(consumer: AIOKafkaConsumer, places: list[TopicPartition], limi
         except KafkaError as error:
             raise mapped(error, places[0].topic) from error
         yield Chunk([received(record) for batch in batches.values() for record in plain(batch)], following)
-
-
-async def end_offsets(
-    bootstrap: str, topics: Iterable[str], *, timeout_s: float = _TIMEOUT_S
-) -> dict[str, dict[int, int]]:
-    """Return the next offset of each partition of each topic. Raises as `read_topic` does."""
-    bounds = await _bounds(bootstrap, topics, timeout_s)
-    return {topic: {number: end for number, (_, end) in found.items()} for topic, found in bounds.items()}
-
-
-async def offsets_at(bootstrap: str, topic: str, time_ms: int, *, timeout_s: float = _TIMEOUT_S) -> dict[int, int]:
-    """Return of each partition the first offset whose record is of that time or later; none where there is none."""
-    places = (await _partitions(bootstrap, [topic], timeout_s))[topic]
-    async with _consumer(bootstrap, timeout_s) as consumer:
-        try:
-            async with asyncio.timeout(timeout_s):
-                found = await consumer.offsets_for_times(dict.fromkeys(places, max(0, time_ms)))
-        except (KafkaError, TimeoutError) as error:
-            raise mapped(error, bootstrap) from error
-    return {at.partition: one.offset for at, one in found.items() if one is not None and one.offset >= 0}
 
 
 async def record_at(bootstrap: str, topic: str, partition: int, offset: int) -> Received | None:
@@ -140,66 +109,67 @@ async def record_at(bootstrap: str, topic: str, partition: int, offset: int) -> 
     return None
 
 
-async def group_lag(bootstrap: str, group: str, topics: Iterable[str], *, timeout_s: float = _TIMEOUT_S) -> list[Lag]:
-    """Return how far a consumer group is behind in each partition; what it never read counts from the beginning."""
-    bounds = await _bounds(bootstrap, topics, timeout_s)
-    committed = await committed_offsets(bootstrap, group, timeout_s=timeout_s)
-    lags: list[Lag] = []
-    for topic, found in bounds.items():
-        for number, (begin, end) in sorted(found.items()):
-            at = committed.get((topic, number))
-            lags.append(Lag(topic, number, at, end, max(0, end - max(begin, at or 0))))
-    return lags
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The records that were wanted, of `read` that were looked at; `unread` were not reached in time."""
+
+    records: tuple[Received, ...]
+    read: int
+    unread: int
 
 
-async def committed_offsets(
-    bootstrap: str, group: str, *, metadata: str | None = None, timeout_s: float = _TIMEOUT_S
-) -> dict[tuple[str, int], int]:
-    """Return a group's committed offsets by topic and partition; a group that never was has none.
+class Finder:
+    """A reader that is used for one search after the other."""
 
-    With `metadata` only those that were committed with it.
-    """
-    async with admin_client(bootstrap, timeout_s=timeout_s) as admin:
-        return await group_offsets(admin, group, metadata)
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
 
+    async def search(
+        self, pieces: Mapping[TopicPartition, tuple[int, int]], wanted: Callable[[Any], bool], limit_s: float
+    ) -> Found:
+        """Return the wanted records of these offsets, from the first up to but without the last.
 
-async def group_offsets(
-    admin: AIOKafkaAdminClient, group: str, metadata: str | None = None
-) -> dict[tuple[str, int], int]:
-    """Return a group's committed offsets over a client that is connected; waits for the group's coordinator.
-
-    With `metadata` only those that were committed with it.
-    """
-    while True:
+        `wanted` gets the client library's records: most of them are not worth a conversion. Raises StoreUnavailable.
+        """
+        left = {Assigned(*place): end for place, (begin, end) in pieces.items() if begin < end}
+        begins = {Assigned(*place): begin for place, (begin, _) in pieces.items()}
+        found: list[Received] = []
+        read = 0
+        if not left:
+            return Found((), 0, 0)
+        deadline = time.monotonic() + limit_s
         try:
-            commits = await admin.list_consumer_group_offsets(group)
-            break
-        except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
-            await asyncio.sleep(_COORDINATOR_WAIT_S)
-    return {
-        (at.topic, at.partition): found.offset
-        for at, found in commits.items()
-        if found.offset >= 0 and metadata in {None, found.metadata}
-    }
-
-
-async def _bounds(bootstrap: str, topics: Iterable[str], timeout_s: float) -> dict[str, dict[int, tuple[int, int]]]:
-    """Return the oldest kept and the next offset of each partition."""
-    wanted = await _partitions(bootstrap, topics, timeout_s)
-    every = [at for partitions in wanted.values() for at in partitions]
-    async with _consumer(bootstrap, timeout_s) as consumer:
-        try:
-            async with asyncio.timeout(timeout_s):
-                begins = await consumer.beginning_offsets(every)
-                ends = await consumer.end_offsets(every)
-        except (KafkaError, TimeoutError) as error:
-            raise mapped(error, bootstrap) from error
-    return {topic: {at.partition: (begins[at], ends[at]) for at in partitions} for topic, partitions in wanted.items()}
+            self._consumer.assign(list(left))
+            for place in left:
+                self._consumer.seek(place, begins[place])
+            while left and time.monotonic() < deadline:
+                for place, records in (await self._consumer.getmany(*left, timeout_ms=_SEARCH_MS)).items():
+                    within = [record for record in plain(records) if record.offset < left[place]]
+                    read += len(within)
+                    found += [received(record) for record in within if wanted(record)]
+                # By position, not by record: the last offset may be one that no reader is shown.
+                done = [place for place, end in left.items() if await self._consumer.position(place) >= end]
+                for place in done:
+                    del left[place]
+            unread = sum([end - await self._consumer.position(place) for place, end in left.items()])
+        except (KafkaError, OSError) as error:
+            raise mapped(error, next(iter(pieces))[0]) from error
+        finally:
+            # aiokafka's fetcher does not survive the end of a subscription; the next search replaces this one.
+            self._consumer.pause(*self._consumer.assignment())
+        return Found(tuple(found), read, unread)
 
 
 @asynccontextmanager
-async def _consumer(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = complete_consumer(bootstrap, "crossfade-reader", request_timeout_ms=int(timeout_s * 1000))
+async def finder(bootstrap: str) -> AsyncIterator[Finder]:
+    """Give a connected finder. Raises StoreUnavailable where the brokers do not answer."""
+    async with _consumer(bootstrap, _TIMEOUT_S, fetch_max_wait_ms=_SEARCH_MS) as consumer:
+        yield Finder(consumer)
+
+
+@asynccontextmanager
+async def _consumer(bootstrap: str, timeout_s: float, **options: int) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = complete_consumer(bootstrap, "crossfade-reader", request_timeout_ms=int(timeout_s * 1000), **options)
     try:
         try:
             async with asyncio.timeout(timeout_s):
@@ -212,26 +182,26 @@ async def _consumer(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaC
         await consumer.stop()
 
 
-async def _partitions(bootstrap: str, topics: Iterable[str], timeout_s: float) -> dict[str, list[TopicPartition]]:
+async def _partitions(bootstrap: str, topics: Iterable[str], timeout_s: float) -> dict[str, list[Assigned]]:
     names = list(topics)
     counts = await partition_counts(bootstrap, names, timeout_s=timeout_s)
     for name in names:
         if name not in counts:
             raise Misconfigured(f"{name}: the topic does not exist; `crossfade topics apply` creates it")
-    return {name: [TopicPartition(name, number) for number in range(counts[name])] for name in names}
+    return {name: [Assigned(name, number) for number in range(counts[name])] for name in names}
 
 
 async def _positioned(
     consumer: AIOKafkaConsumer,
-    partitions: list[TopicPartition],
+    partitions: list[Assigned],
     from_beginning: bool,
     start: Mapping[int, int],
     timeout_s: float,
-) -> dict[TopicPartition, int]:
+) -> dict[Assigned, int]:
     consumer.assign(partitions)
     async with asyncio.timeout(timeout_s):
         begins = await consumer.beginning_offsets(partitions)
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+        ends: dict[Assigned, int] = await consumer.end_offsets(partitions)
     for at in partitions:
         first = begins[at] if from_beginning else ends[at]
         # An offset that is no longer kept begins at the oldest that is.
@@ -240,7 +210,7 @@ async def _positioned(
 
 
 async def _records(
-    consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int] | None, timeout_s: float
+    consumer: AIOKafkaConsumer, ends: Mapping[Assigned, int] | None, timeout_s: float
 ) -> AsyncIterator[Received]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

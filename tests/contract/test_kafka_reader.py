@@ -11,8 +11,8 @@ import pytest
 from connectors.errors import StoreUnavailable
 from connectors.kafka.admin import apply, delete_topics
 from connectors.kafka.bus import AiokafkaBus
-from connectors.kafka.finding import finder
 from connectors.kafka.headers import partition_of
+from connectors.kafka.reader import finder
 from schemas.records import Outgoing
 from schemas.settings import Kafka
 from stack.layout import StackAddresses

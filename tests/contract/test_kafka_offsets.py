@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import cast
 from uuid import UUID, uuid4
@@ -19,11 +19,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from connectors.errors import Misconfigured, StoreUnavailable
-from connectors.kafka import lag
 from connectors.kafka.admin import apply, delete_topics, existing_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.identity import topic_identities
-from connectors.kafka.lag import KafkaLag, Reads
+from connectors.kafka.offsets import KafkaOffsets
+from migration.capture.barrier import drained
+from migration.lag import RoleLag, RoleReads, role_lags
 from schemas.records import Outgoing
 from schemas.settings import Kafka
 from stack.layout import StackAddresses
@@ -40,7 +41,14 @@ class Rig:
     bootstrap: str
     run: str
     bus: AiokafkaBus
-    lag: KafkaLag
+    offsets: KafkaOffsets
+    reads: list[RoleReads]
+
+    async def lags(self) -> list[RoleLag]:
+        return await role_lags(self.offsets, self.reads)
+
+    async def passed(self, limit_s: float) -> bool:
+        return await drained(self.offsets, self.reads, limit_s)
 
     def topic(self, name: str) -> str:
         return f"test.lag.{self.run}.{name}"
@@ -63,7 +71,7 @@ class Rig:
             await consumer.stop()
 
     async def ends(self, name: str) -> list[int]:
-        return [end for _, (_, end) in sorted((await self.lag.bounds([self.topic(name)])).items())]
+        return [end for _, (_, end) in sorted((await self.offsets.bounds([self.topic(name)])).items())]
 
 
 def group(run: str, role: str) -> str:
@@ -77,19 +85,17 @@ async def rig(stack: StackAddresses) -> AsyncIterator[Rig]:
     topics = [DesiredTopic(name, 2, 1, {}, Widening.FREE, "a test") for name in names]
     await apply(stack.kafka, [Action("create", topic, "test", 2, {}) for topic in topics])
     bus = AiokafkaBus(Kafka(bootstrap=stack.kafka))
-    reads = [Reads(role, group(run, role), (f"test.lag.{run}.{name}",)) for role, name in ROLES.items()]
-    reads[1] = Reads("capture", group(run, "capture"), (f"test.lag.{run}.in", "test.lag.absent"))
-    look = KafkaLag(stack.kafka, reads)
-    yield Rig(stack.kafka, run, bus, look)
+    reads = [RoleReads(role, group(run, role), (f"test.lag.{run}.{name}",)) for role, name in ROLES.items()]
+    reads[1] = RoleReads("capture", group(run, "capture"), (f"test.lag.{run}.in", "test.lag.absent"))
+    look = KafkaOffsets(stack.kafka)
+    yield Rig(stack.kafka, run, bus, look, reads)
     await look.close()
     await bus.close()
     await delete_topics(stack.kafka, names)
 
 
 async def test_nothing_written_is_no_lag(rig: Rig) -> None:
-    assert {(each.role, each.messages, each.seconds) for each in await rig.lag.lags()} == {
-        (role, 0, 0.0) for role in ROLES
-    }
+    assert {(each.role, each.messages, each.seconds) for each in await rig.lags()} == {(role, 0, 0.0) for role in ROLES}
 
 
 async def test_lag_counts_what_is_not_committed_and_tells_the_age_of_the_oldest(rig: Rig) -> None:
@@ -98,14 +104,14 @@ async def test_lag_counts_what_is_not_committed_and_tells_the_age_of_the_oldest(
     ends = await rig.ends("in")
     assert sum(ends) == 10
     await rig.commit("intake", ends[0], ends[1] - 1)
-    found = {each.role: each for each in await rig.lag.lags()}
+    found = {each.role: each for each in await rig.lags()}
     assert (found["intake"].messages, found["capture"].messages, found["resolver"].messages) == (1, 10, 0)
     for role in ("intake", "capture"):
         age = found[role].seconds
         assert age is not None
         assert 0 <= age <= time.time() - before + 1
     await rig.commit("intake", *ends)
-    found = {each.role: each for each in await rig.lag.lags()}
+    found = {each.role: each for each in await rig.lags()}
     assert (found["intake"].messages, found["intake"].seconds) == (0, 0.0)
 
 
@@ -115,9 +121,9 @@ async def test_the_age_is_that_of_the_oldest_record_of_all_partitions(rig: Rig) 
     await asyncio.sleep(1.1)
     await rig.publish("in", 8)
     await rig.commit("intake", ends[0] - 1, ends[1])
-    (first,) = [each for each in await rig.lag.lags() if each.role == "intake"]
+    (first,) = [each for each in await rig.lags() if each.role == "intake"]
     await rig.commit("intake", *ends)
-    (second,) = [each for each in await rig.lag.lags() if each.role == "intake"]
+    (second,) = [each for each in await rig.lags() if each.role == "intake"]
     assert first.seconds is not None
     assert second.seconds is not None
     assert first.seconds > second.seconds
@@ -126,7 +132,7 @@ async def test_the_age_is_that_of_the_oldest_record_of_all_partitions(rig: Rig) 
 
 async def test_the_age_of_large_records_is_told_too(rig: Rig) -> None:
     await rig.publish("in", 4, size=900_000)
-    found = {each.role: each for each in await rig.lag.lags()}
+    found = {each.role: each for each in await rig.lags()}
     assert found["intake"].messages == 4
     assert found["intake"].seconds is not None
     assert found["intake"].seconds > 0
@@ -138,8 +144,8 @@ async def test_the_barrier_opens_when_the_last_role_committed(rig: Rig) -> None:
     roles = list(ROLES)
     for role in roles[:-1]:
         await rig.commit(role, *await rig.ends(ROLES[role]))
-    assert not await rig.lag.passed(0.5)
-    waiting = asyncio.create_task(rig.lag.passed(30))
+    assert not await rig.passed(0.5)
+    waiting = asyncio.create_task(rig.passed(30))
     await rig.commit(roles[-1], *await rig.ends(ROLES[roles[-1]]))
     assert await waiting
 
@@ -147,25 +153,26 @@ async def test_the_barrier_opens_when_the_last_role_committed(rig: Rig) -> None:
 async def test_the_barrier_waits_for_the_captured_topics_that_it_is_given(rig: Rig) -> None:
     await rig.publish("in", 3)
     await rig.commit("intake", *await rig.ends("in"))
-    assert not await rig.lag.passed(0.5)
-    assert await rig.lag.passed(30, captured=["test.lag.absent"])
+    assert not await rig.passed(0.5)
+    rig.reads[1] = replace(rig.reads[1], topics=("test.lag.absent",))
+    assert await rig.passed(30)
 
 
 async def test_a_broker_that_stands_still_is_unavailable_and_one_that_is_back_is_asked_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rig.publish("in", 2)
-    assert await rig.lag.lags()
-    monkeypatch.setattr(lag, "_CALL_S", 1.0)
+    assert await rig.lags()
+    monkeypatch.setattr(rig.offsets, "_timeout_s", 1.0)
     broker = listening_on(int(rig.bootstrap.rpartition(":")[2]))
     os.kill(broker, signal.SIGSTOP)
     try:
         with pytest.raises(StoreUnavailable):
-            await rig.lag.lags()
+            await rig.lags()
     finally:
         os.kill(broker, signal.SIGCONT)
     monkeypatch.undo()
-    assert sum(each.messages for each in await rig.lag.lags() if each.role == "intake") == 2
+    assert sum(each.messages for each in await rig.lags() if each.role == "intake") == 2
 
 
 def listening_on(port: int) -> int:
@@ -177,13 +184,13 @@ def listening_on(port: int) -> int:
 
 async def test_only_a_topic_that_the_brokers_do_not_know_counts_as_absent(rig: Rig) -> None:
     there, absent = rig.topic("in"), rig.topic("never-made")
-    found = await rig.lag.identities([there, absent])
+    found = await rig.offsets.identities([there, absent])
     assert set(found) == {there}
     assert found[there].topic
     assert absent not in await existing_topics(rig.bootstrap, [absent])
     with pytest.raises(Misconfigured):  # what they do not tell of might be there
-        await rig.lag.identities([there, "no/topic"])
-    assert set(await rig.lag.identities([there])) == {there}
+        await rig.offsets.identities([there, "no/topic"])
+    assert set(await rig.offsets.identities([there])) == {there}
 
 
 @pytest.mark.parametrize("code", [5, 17, 29, 31, -1, 9999], ids=str)

@@ -1,0 +1,106 @@
+"""One question on its way: the decided backends in their order, each within its time limit, until one answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from connectors.errors import CrossfadeError, EmbeddingFailed, Refused
+from connectors.ports import SearchBackend, SearchRequest
+from connectors.telemetry import Trace, client_span, database_span, embeddings_span
+from domain.quarantine import Halt
+from domain.routing import Decision, decide
+from migration.collection import CollectionPorts
+from schemas.queries import Backend, Hit, QueryAsked
+from search.breakers import Breakers
+
+
+@dataclass(slots=True)
+class Search:
+    """One question on its way: what each step took, and what went wrong."""
+
+    ports: CollectionPorts
+    query: QueryAsked
+    trace: Trace
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    vector: bytes | None = None
+
+
+def decision_of(query: QueryAsked, ports: CollectionPorts, breakers: Breakers, halt: Halt | None) -> Decision:
+    """Return which backends are asked, in their order. One that is quarantined is asked in Qdrant last."""
+    available = breakers.available(query.collection)
+    if halt is None:
+        return decide(query, ports.settings.phase, available)
+    decision = decide(query, ports.settings.phase, {**available, "qdrant": False})
+    return replace(decision, reasons=(*decision.reasons, f"the collection is stopped: {halt.said}"))
+
+
+async def first_answer(
+    search: Search, decision: Decision, breakers: Breakers, left_ms: int | None
+) -> tuple[Backend | None, list[Hit]]:
+    """Ask the backends in order, each within its own time limit and all before the deadline, `left_ms` from now."""
+    started = time.monotonic()
+    own_limit_s = breakers.routing.backend_timeout_ms / 1000
+    for backend in decision.order:
+        left_s = own_limit_s if left_ms is None else left_ms / 1000 - (time.monotonic() - started)
+        if left_s <= 0:
+            search.errors.append(f"the deadline of {search.query.deadline_ms} ms passed before {backend} was asked")
+            break
+        hits = await _ask(search, backend, breakers, min(own_limit_s, left_s), hurried=left_s < own_limit_s)
+        if hits is not None:
+            return backend, hits
+    return None, []
+
+
+async def _ask(
+    search: Search, backend: Backend, breakers: Breakers, limit_s: float, *, hurried: bool
+) -> list[Hit] | None:
+    """Return a backend's hits, None where it gave none. `hurried`: the deadline left it less than its own time limit.
+
+    What the question is to blame for (a filter that is refused, a short deadline) says nothing of the backend.
+    """
+    collection = search.query.collection
+    if not breakers.begin(collection, backend):
+        search.errors.append(f"{backend}: circuit open")
+        return None
+    started = time.perf_counter()
+    says: Literal["well", "ill", "nothing"] = "nothing"
+    try:
+        async with asyncio.timeout(limit_s):
+            hits = await _search(search, backend)
+        says = "well"
+        return hits
+    except (Refused, EmbeddingFailed) as error:
+        search.errors.append(f"{backend}: {error}")
+    except TimeoutError:
+        says = "nothing" if hurried else "ill"
+        search.errors.append(f"{backend}: no answer within {limit_s:.1f} s")
+    except CrossfadeError as error:
+        says = "ill"
+        search.errors.append(f"{backend}: {error}")
+    except Exception:
+        says = "ill"
+        raise
+    finally:
+        search.timings_ms[backend] = round((time.perf_counter() - started) * 1000, 3)
+        breakers.end(collection, backend, says)
+    return None
+
+
+async def _search(search: Search, backend: Backend) -> list[Hit]:
+    ports, query = search.ports, search.query
+    legacy: SearchBackend = ports.vector_search or ports.text_search
+    if (backend == "qdrant" or legacy.needs_vector) and search.vector is None:
+        started = time.perf_counter()
+        with client_span([search.trace], *embeddings_span(ports.settings.model, ports.embedder.dimension)):
+            search.vector = await ports.embedder.embed_query(query.text)
+        search.timings_ms["embed"] = round((time.perf_counter() - started) * 1000, 3)
+    request = SearchRequest(query.text, search.vector, query.tenant, query.limit, query.filter)
+    if backend == "qdrant":
+        with client_span([search.trace], *database_span("qdrant", "search", ports.name)):
+            return await ports.vectors.search(ports.name, request)
+    with client_span([search.trace], *database_span(ports.settings.connector, "select", ports.settings.table)):
+        return await legacy.search(request)

@@ -1,0 +1,87 @@
+"""The roles: who reads and writes which topics and stores, in the order of the pipeline. The one table of it.
+
+Handlers are bound to it in `agents.wiring`; lag, barrier, provisioning, documents and diagrams are derived from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from topics.catalogue import (
+    ANSWERED,
+    ASKED,
+    DECIDED,
+    EMBEDDED,
+    LOG,
+    RESOLVED,
+    SUBMITTED,
+    WRITTEN,
+    Topic,
+    group_of,
+)
+
+RoleName = Literal["intake", "capture", "resolver", "legacy", "embedder", "vector", "query"]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One role: an agent and its consumer group.
+
+    `stage` is its place in the pipeline of documents, 0 for one that is not in it. `reads` is empty for capture: its
+    topics are Debezium's, one a table. `stores` are written, `looks_in` are only read.
+    """
+
+    name: RoleName
+    stage: int
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    stores: tuple[str, ...] = ()
+    looks_in: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """Its consumer group."""
+        return group_of(self.name)
+
+    def topics(self, captured: Iterable[str] = ()) -> tuple[str, ...]:
+        """Return the topics that it reads; `captured` are Debezium's, of which no configuration knows the names."""
+        return tuple(captured) if self.name == "capture" else self.reads
+
+
+ROLES: tuple[Role, ...] = (
+    Role("intake", 1, (SUBMITTED,), (LOG, WRITTEN)),
+    Role("capture", 1, (), (LOG,)),
+    Role("resolver", 2, (LOG,), (RESOLVED, LOG, WRITTEN), ("ledger",)),
+    Role("legacy", 3, (RESOLVED,), (WRITTEN, LOG), ("ledger", "legacy table")),
+    Role("embedder", 3, (RESOLVED,), (EMBEDDED, WRITTEN), looks_in=("Qdrant",)),
+    Role("vector", 4, (EMBEDDED,), (WRITTEN,), ("Qdrant", "ledger")),
+    Role("query", 0, (ASKED,), (DECIDED, ANSWERED), looks_in=("legacy table", "Qdrant")),
+)
+BY_NAME: Mapping[RoleName, Role] = {role.name: role for role in ROLES}
+ROLE_NAMES: tuple[RoleName, ...] = tuple(role.name for role in ROLES)
+PIPELINE: tuple[Role, ...] = tuple(role for role in ROLES if role.stage)
+STAGES: tuple[tuple[Role, ...], ...] = tuple(
+    tuple(role for role in PIPELINE if role.stage == stage) for stage in sorted({role.stage for role in PIPELINE})
+)
+# Roles that append refreshes to the log send a change through the stages from the log's reader on once more.
+_LOOP = slice(1, max(role.stage for role in PIPELINE if LOG in role.writes))
+BARRIER: tuple[tuple[Role, ...], ...] = (STAGES[0], *STAGES[_LOOP], *STAGES[1:])
+"""The order in which stages must have committed what was in their topics, for all of it to have passed."""
+
+
+def readers_of(topic: Topic) -> tuple[str, ...]:
+    """Return the roles that read a topic, and those outside of the workers."""
+    return (*(role.name for role in ROLES if topic.name in role.reads), *topic.readers)
+
+
+def writers_of(topic: Topic) -> tuple[str, ...]:
+    """Return the roles that write a topic, and those outside of the workers."""
+    return (*(role.name for role in ROLES if topic.name in role.writes), *topic.writers)
+
+
+def working_topics() -> dict[str, tuple[Role, ...]]:
+    """Return the topics that the pipeline's roles read, capture's left out, with their readers."""
+    names = sorted({topic for role in PIPELINE for topic in role.reads})
+    return {name: tuple(role for role in PIPELINE if name in role.reads) for name in names}
