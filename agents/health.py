@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.runner import RoleHealth
-from domain.quarantine import Halt
+from domain.quarantine import Quarantine
 
 
 def is_stuck(role: RoleHealth, stall_s: float, now_s: float) -> bool:
@@ -26,15 +26,20 @@ def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
     return "degraded" if role.waiting_for else "ready"
 
 
-def told(halts: Mapping[str, Halt]) -> list[dict[str, object]]:
+def told(quarantines: Mapping[str, Quarantine]) -> list[dict[str, object]]:
     """Return what the page says of stopped collections: each with its reason and the command that mends it."""
     return [
-        {"collection": name, "reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.remedy}
-        for name, halt in sorted(halts.items())
+        {
+            "collection": name,
+            "reason": quarantine.reason.name.lower(),
+            "said": quarantine.said,
+            "mend": quarantine.remedy,
+        }
+        for name, quarantine in sorted(quarantines.items())
     ]
 
 
-def _nothing_stopped() -> Mapping[str, Halt]:
+def _nothing_stopped() -> Mapping[str, Quarantine]:
     return {}
 
 
@@ -43,7 +48,7 @@ async def serve_health(
     started: Callable[[], bool],
     port: int,
     stall_s: float,
-    stopped: Callable[[], Mapping[str, Halt]] = _nothing_stopped,
+    stopped: Callable[[], Mapping[str, Quarantine]] = _nothing_stopped,
 ) -> tuple[web.AppRunner, int]:
     """Serve /livez, /readyz and /metrics on loopback; returns the runner to clean up, and the port that it got.
 
@@ -72,9 +77,9 @@ async def serve_health(
 
     async def readyz(_: web.Request) -> web.Response:
         found = report()
-        halts = told(stopped())
-        ready = started() and not halts and all(role["state"] == "ready" for role in found)
-        return web.json_response({"ready": ready, "roles": found, "stopped": halts}, status=200 if ready else 503)
+        quarantines = told(stopped())
+        ready = started() and not quarantines and all(role["state"] == "ready" for role in found)
+        return web.json_response({"ready": ready, "roles": found, "stopped": quarantines}, status=200 if ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -15,7 +15,7 @@ from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.reader import read_again
 from connectors.telemetry import Telemetry
 from migration.collection import Opened
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from schemas.records import Received, TopicPartition
 
 
@@ -26,13 +26,13 @@ def lanes_of(
     health: RoleHealth,
     runner: Callable[[RoleHealth], Runner],
     opened: Opened,
-    halts: Halts,
+    quarantines: Quarantines,
     telemetry: Telemetry,
     expired: Callable[[str, str], None],
 ) -> Lanes:
     """Return the lanes of a role; `runner` makes the runner of one of them, which keeps the given health."""
     bootstrap = brokers_of(opened.settings.kafka)
-    configured: Mapping[str, Any] = halts.configured or opened.collections
+    configured: Mapping[str, Any] = quarantines.configured or opened.collections
     ports = LanePorts(
         tuple(configured),
         lambda: opened.collections,
@@ -44,8 +44,8 @@ def lanes_of(
         lambda: int(app.consumer_generation_id),
         lambda: _assigned(app),
         parks=agent.parks,
-        away=lambda name, why: halts.away(name, agent.name, why),
-        back=lambda name: halts.back(name, agent.name),
+        away=lambda name, why: quarantines.away(name, agent.name, why),
+        back=lambda name: quarantines.back(name, agent.name),
         expired=expired,
     )
     return Lanes(health, ports)

@@ -13,7 +13,7 @@ import orjson
 from agents.batch import Batch, Failure, Failures, Message
 from connectors.ports import Bus
 from domain.filters import canonical_filter
-from domain.quarantine import Halt
+from domain.quarantine import Quarantine
 from domain.routing import RULES_VERSION, Decision
 from migration.collection import Collections, collection_of
 from migration.context import HandlerContext
@@ -29,7 +29,7 @@ SOURCE = "crossfade/query"
 MAX_QUERY_ID = 128
 
 
-def in_service(_: str) -> Halt | None:
+def always_active(_: str) -> Quarantine | None:
     """Say of every collection that it is in service."""
     return None
 
@@ -41,7 +41,7 @@ async def answer(
     bus: Bus,
     ctx: HandlerContext,
     breakers: Breakers,
-    stopped: Callable[[str], Halt | None] = in_service,
+    stopped: Callable[[str], Quarantine | None] = always_active,
 ) -> None:
     """Answer one question; a failing backend only degrades the answer.
 
@@ -89,7 +89,7 @@ async def answer_all(
     bus: Bus,
     ctx: HandlerContext,
     breakers: Breakers,
-    stopped: Callable[[str], Halt | None] = in_service,
+    stopped: Callable[[str], Quarantine | None] = always_active,
 ) -> Failures:
     """Answer each question of a batch; return those that cannot be read."""
     failures: Failures = []

@@ -65,7 +65,7 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, ctx: Hand
     for each in work:
         moved = {document_id: each.ledger[document_id] for document_id in each.moved}
         if moved:
-            await each.ports.ledger.folded(moved)
+            await each.ports.ledger.save_fold(moved)
         passing("resolver.before_refresh")
         failures += await _read_again(each, bus, ctx)
     return failures
@@ -229,4 +229,4 @@ async def dead_letter_told(failure: Failure, *, collections: Collections, ctx: H
     row = (await ledger.read([entry.id])).get(entry.id, LedgerRow())
     version = version_of(ctx.epoch, failure.message.record.offset)
     if entry.origin != "producer" and version > row.state.version:
-        await ledger.folded({entry.id: replace(row, state=fold(row.state, version, entry)[1])})
+        await ledger.save_fold({entry.id: replace(row, state=fold(row.state, version, entry)[1])})

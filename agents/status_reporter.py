@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from agents.runner import RoleHealth
 from connectors.errors import CrossfadeError
 from connectors.ports import Bus
-from domain.quarantine import Halt
+from domain.quarantine import Quarantine
 from migration.context import HandlerContext
 from schemas.cloudevents import encode
 from schemas.records import Outgoing
@@ -31,7 +31,7 @@ Key = tuple[Scope, str, str]
 
 
 @dataclass(slots=True)
-class Standing:
+class StatusReporter:
     """What was told last of each backend, role and collection of this worker; at first everything is closed."""
 
     bus: Bus
@@ -62,17 +62,17 @@ class Standing:
         )
         self.waiting.append(record)
 
-    async def look(self, roles: Iterable[RoleHealth], halts: Mapping[str, Halt]) -> None:
+    async def look(self, roles: Iterable[RoleHealth], quarantines: Mapping[str, Quarantine]) -> None:
         """Tell, for as long as the worker runs, which roles wait and which collections are stopped."""
         told: set[str] = set()
         while True:
             for role in roles:
                 self.tell("role", role.role, "open" if role.waiting_for else "closed", reason=role.waiting_for or "")
-            for name in told - halts.keys():
+            for name in told - quarantines.keys():
                 self.tell("collection", name, "closed")
-            for name, halt in halts.items():
-                self.tell("collection", name, "open", reason=halt.said)
-            told = set(halts)
+            for name, quarantine in quarantines.items():
+                self.tell("collection", name, "open", reason=quarantine.said)
+            told = set(quarantines)
             await self.publish()
             await asyncio.sleep(LOOK_S)
 

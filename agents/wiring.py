@@ -20,7 +20,7 @@ from agents.selection import named_by_key, submitted_to
 from agents.vector_writer import Noted, write_vectors
 from connectors.ports import Bus
 from domain.positions import StreamPlaces
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from migration.collection import CollectionPorts, Collections
 from migration.context import HandlerContext
 from schemas.records import Received
@@ -40,7 +40,7 @@ class Parts:
     places: StreamPlaces
     unreadable: Callable[[str, Reason, str], Awaitable[None]]
     breakers: Breakers
-    stopped: Callable[[str], Halt | None]
+    stopped: Callable[[str], Quarantine | None]
     noted: Noted
 
 

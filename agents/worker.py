@@ -17,7 +17,7 @@ from agents.health import is_stuck, serve_health
 from agents.lane_wiring import lanes_of
 from agents.lanes import Lanes
 from agents.runner import Handler, Retry, RoleHealth, Runner
-from agents.status_reporter import Standing
+from agents.status_reporter import StatusReporter
 from agents.watchdog import Awake, CommitWatch
 from agents.wiring import AGENTS, Agent, Parts
 from connectors.addresses import brokers_of
@@ -26,11 +26,11 @@ from connectors.kafka.offsets import group_lag
 from connectors.ports import LegacyTable
 from connectors.telemetry import Telemetry
 from domain.positions import StreamPlaces
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from migration.collection import CollectionPorts, Opened
 from migration.context import HandlerContext, now_ms
 from migration.epochs import reachable_epochs
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from migration.witnesses import Written
 from search.breakers import Breakers
 from topics.catalogue import group_of
@@ -51,14 +51,19 @@ class Worker:
     """The agents of the given roles over opened ports."""
 
     def __init__(
-        self, opened: Opened, roles: Sequence[RoleName], home: Path, telemetry: Telemetry, halts: Halts | None = None
+        self,
+        opened: Opened,
+        roles: Sequence[RoleName],
+        home: Path,
+        telemetry: Telemetry,
+        quarantines: Quarantines | None = None,
     ) -> None:
         self._opened = opened
         self._settings = opened.settings
         self._telemetry = telemetry
         self._epochs = opened.epochs
         self._ctx = self._context()
-        self._standing = Standing(opened.bus, self._ctx)
+        self._status = StatusReporter(opened.bus, self._ctx)
         self._home = home
         self._apps: list[Any] = []
         self._runners: list[Runner] = []
@@ -69,12 +74,12 @@ class Worker:
         self._stops: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._started = False
-        self.halts = halts or Halts(opened.collections, telemetry, kafka=opened.settings.kafka)
+        self.quarantines = quarantines or Quarantines(opened.collections, telemetry, kafka=opened.settings.kafka)
         self.port = 0
         self.written = Written()
         self._agents = [agent for agent in AGENTS if agent.name in roles]
-        self._breakers = Breakers(opened.settings.routing, self._standing.tell)
-        self._suspended = bool(self.halts.replaced)
+        self._breakers = Breakers(opened.settings.routing, self._status.tell)
+        self._suspended = bool(self.quarantines.replaced)
         for agent in self._agents:
             if self._suspended and agent.role.stage:
                 self._note_suspended(agent)
@@ -147,39 +152,39 @@ class Worker:
         """Return what handles the batches of an agent in lanes, None for one without."""
         if agent.collection_of is None:
             return None
-        opened, halts, whose = self._opened, self.halts, agent.collection_of
-        lanes = lanes_of(agent, whose, app, health, runner, opened, halts, self._telemetry, self._expired)
+        opened, quarantines, whose = self._opened, self.quarantines, agent.collection_of
+        lanes = lanes_of(agent, whose, app, health, runner, opened, quarantines, self._telemetry, self._expired)
         self._lanes.append(lanes)
         return lanes.run
 
     def _expired(self, name: str, detail: str) -> None:
         """Stop a collection that was away for longer than its records are kept."""
-        task = asyncio.create_task(self.halts.halt(name, Reason.CAPTURE_LOST, detail))
+        task = asyncio.create_task(self.quarantines.quarantine(name, Reason.CAPTURE_LOST, detail))
         self._stops.add(task)
         task.add_done_callback(self._stops.discard)
 
-    def _stopped(self, name: str) -> Halt | None:
+    def _stopped(self, name: str) -> Quarantine | None:
         """Return why Qdrant may lack changes of a collection; not that its database is away, when it alone answers."""
-        halt = self.halts.of(name)
-        return None if halt is not None and halt.reason is Reason.UNREACHABLE else halt
+        quarantine = self.quarantines.of(name)
+        return None if quarantine is not None and quarantine.reason is Reason.UNREACHABLE else quarantine
 
     def _tables(self) -> dict[str, CollectionPorts]:
         """Return the collections whose captured changes are taken, by their topics."""
         return {
             ports.capture.topic: ports
             for name, ports in self._opened.collections.items()
-            if ports.capture is not None and ((halt := self.halts.of(name)) is None or halt.captures)
-            if not self.halts.holds_capture(name)
+            if ports.capture is not None and ((quarantine := self.quarantines.of(name)) is None or quarantine.captures)
+            if not self.quarantines.holds_capture(name)
         }
 
     async def _unreadable(self, name: str, reason: Reason, detail: str) -> None:
         """Stop a collection; never returns: with the stopped application this call is cancelled, not acknowledged."""
-        await self.halts.halt(name, reason, detail)
+        await self.quarantines.quarantine(name, reason, detail)
         self._changed.set()
         await asyncio.Event().wait()
 
     def changed(self) -> None:
-        """Tell that `halts` changed, so that capture goes on without what is stopped, and with what is mended."""
+        """Tell that `quarantines` changed, so that capture goes on without what is stopped, and with what is mended."""
         self._changed.set()
 
     async def _follow(self) -> None:
@@ -188,8 +193,8 @@ class Worker:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), FOLLOW_S)
             self._changed.clear()
-            await self.halts.follow()
-            if bool(self.halts.replaced) != self._suspended:
+            await self.quarantines.follow()
+            if bool(self.quarantines.replaced) != self._suspended:
                 await (self._resume() if self._suspended else self._suspend())
             takes_captured = not self._suspended and _CAPTURE.name in self._healths
             if takes_captured and _opened_tables(self._tables()) != self._captured:
@@ -220,7 +225,7 @@ class Worker:
         for agent in self._agents:
             if agent.role.stage:
                 self._note_suspended(agent)
-        log.error("no record is taken: %s; run: crossfade topics adopt", ", ".join(sorted(self.halts.replaced)))
+        log.error("no record is taken: %s; run: crossfade topics adopt", ", ".join(sorted(self.quarantines.replaced)))
 
     def _note_suspended(self, agent: Agent) -> None:
         health = self._healths.setdefault(agent.name, RoleHealth(agent.name))
@@ -252,14 +257,14 @@ class Worker:
         bounds = self._settings.worker
         healths = list(self._healths.values())
         site, self.port = await serve_health(
-            healths, lambda: self._started, bounds.http_port, bounds.stall_s, lambda: self.halts.now
+            healths, lambda: self._started, bounds.http_port, bounds.stall_s, lambda: self.quarantines.now
         )
         tasks: set[asyncio.Task[Any]] = set()
         try:
             await start_apps(self._apps)
             self._started = True
             ready(self.port)
-            look = self._standing.look(healths, self.halts.now)
+            look = self._status.look(healths, self.quarantines.now)
             work = (self._watch(), self._end(), self._follow(), look, *(lanes.watch() for lanes in self._lanes))
             tasks = {asyncio.create_task(each) for each in work}
             stopping = asyncio.create_task(stop.wait())

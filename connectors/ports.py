@@ -39,7 +39,7 @@ class Ledger(Protocol):
         """Return the ledger rows of the documents that have one."""
         ...
 
-    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+    async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
         """Store the fold's state of each document where its `version` is higher than the stored one.
 
         Leaves what the writers own (legacy_version, refused_version, vector_version, ...) as it is.
@@ -73,11 +73,11 @@ class Ledger(Protocol):
         """
         ...
 
-    async def recorded(self, name: str) -> int | None:
+    async def get_meta(self, name: str) -> int | None:
         """Return a number recorded for the whole installation in this database (partition epoch and count)."""
         ...
 
-    async def record(self, name: str, value: int) -> None:
+    async def set_meta(self, name: str, value: int) -> None:
         """Record such a number."""
         ...
 
@@ -361,11 +361,11 @@ class VectorAdmin(Protocol):
         """
         ...
 
-    async def begin_bulk(self, collection: str) -> int | None:
-        """Put off indexing while a backfill inserts; return what `end_bulk` must be given to set it back."""
+    async def suspend_indexing(self, collection: str) -> int | None:
+        """Put off indexing while a backfill inserts; return what `resume_indexing` must be given to set it back."""
         ...
 
-    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+    async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
         """Index what was inserted; return when searches use the index. Takes minutes for a million points."""
         ...
 

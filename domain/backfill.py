@@ -9,7 +9,7 @@ from domain.points import DocumentPoints, StoredChunk, newest_version
 BACKFILL_VERSION = 0
 
 
-def leftovers(document: DocumentPoints, stored: Sequence[StoredChunk]) -> DocumentPoints | None:
+def orphan_chunks(document: DocumentPoints, stored: Sequence[StoredChunk]) -> DocumentPoints | None:
     """Return the tombstones that end chunks of a backfilled document, None where there is nothing to end.
 
     A live write may come between the reading of a row and the insertion of its chunks, and have fewer of them: the

@@ -62,7 +62,7 @@ _OF_CAPTURE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
+class Quarantine:
     """A stopped collection. `detail` is what was seen, where the process that tells it saw it itself."""
 
     collection: str

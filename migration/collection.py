@@ -21,21 +21,15 @@ from connectors.sql.databases import LegacyConnector, open_legacy
 from domain.keys import FIRST_EPOCH
 from domain.legacy import waits_for_row
 from domain.phases import PHASES, PhaseRules
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from migration.epochs import EPOCH, Epochs, epochs_of, share
+from migration.state import CollectionState, log_partitions, set_log_partitions
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentResolved
-from schemas.settings import Collection, Kafka, Settings
-from topics.captures import Capture, earlier_capture
+from schemas.settings import Collection, Settings
+from topics.captures import Capture
 from topics.catalogue import CATALOGUE, LOG
-from topics.provisioning import captured_table
 
-LOG_PARTITIONS = "documents.log.partitions"
-# Recorded for each collection, as `NAME.collection`; the names of its capture as `capture.NAME.eEPOCH`.
-SOURCE_EPOCH = "source_epoch"
-CAPTURE = "capture"
-HALTED = "halted"
-MODEL = "model"
 Progress = Callable[[str], None]
 
 
@@ -86,8 +80,9 @@ def collection_of(collections: Collections, name: str) -> CollectionPorts:
 class Opened:
     """Everything that agents and commands use; `close` gives it all back.
 
-    `halts` are the collections that were found stopped, or had to be. One whose Qdrant collection does not fit its
-    model is opened as in phase `off`. `away` are those that could not be opened, with what was seen of their databases.
+    `quarantines` are those of the collections that were found quarantined, or had to be. One whose Qdrant collection
+    does not fit its model is opened as in phase `off`. `away` are those that could not be opened, with what was seen of
+    their databases.
     """
 
     settings: Settings
@@ -96,7 +91,7 @@ class Opened:
     collections: dict[str, CollectionPorts]
     epochs: Epochs
     resources: AsyncExitStack
-    halts: dict[str, Halt] = field(default_factory=dict)
+    quarantines: dict[str, Quarantine] = field(default_factory=dict)
     opener: Opener | None = None
     away: dict[str, str] = field(default_factory=dict)
 
@@ -129,7 +124,7 @@ class Opener:
         self.resources.push_async_callback(legacy.close)
         return legacy
 
-    async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, Halt | None]:
+    async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, Quarantine | None]:
         """Return what the agents use of a collection, and why it is stopped, if it is.
 
         Raises Misconfigured where the log's number of partitions is not what it was, StoreUnavailable.
@@ -137,19 +132,21 @@ class Opener:
         collection = self.settings.collections[name]
         embedder = await self._embedder(collection)
         await _check_partitions(legacy.ledger, self.partitions, name)
-        halt = await _halt(name, collection, legacy, self.vectors, embedder)
+        quarantine = await _prepared(name, collection, legacy, self.vectors, embedder)
         ports = CollectionPorts(
             name,
-            collection if halt is None or halt.writes_qdrant else collection.model_copy(update={"phase": "off"}),
+            collection
+            if quarantine is None or quarantine.writes_qdrant
+            else collection.model_copy(update={"phase": "off"}),
             legacy.table,
             legacy.ledger,
             self.vectors,
             embedder,
             legacy.text_search,
             legacy.vector_search,
-            await capture_of(legacy.ledger, self.settings.kafka, name, collection),
+            await CollectionState(legacy.ledger, name).capture(self.settings.kafka, collection),
         )
-        return ports, halt
+        return ports, quarantine
 
     async def _embedder(self, collection: Collection) -> Embedder:
         key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
@@ -189,9 +186,11 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
             elif isinstance(legacy, BaseException):
                 raise legacy
             else:
-                ports, halt = await opener.collection(name, legacy)
+                ports, quarantine = await opener.collection(name, legacy)
                 opened.collections[name] = ports
-                opened = replace(opened, halts=opened.halts | ({} if halt is None else {name: halt}))
+                opened = replace(
+                    opened, quarantines=opened.quarantines | ({} if quarantine is None else {name: quarantine})
+                )
         if not opened.collections:
             raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in opened.away.items()))
         opener.resources = resources.pop_all()
@@ -200,42 +199,27 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
         return replace(opened, epochs=epochs, resources=opener.resources)
 
 
-async def capture_of(ledger: Ledger, kafka: Kafka, name: str, collection: Collection) -> Capture | None:
-    """Return the names under which a collection is captured, None for one that never was."""
-    epoch = await ledger.recorded(f"{SOURCE_EPOCH}.{name}")
-    if epoch is None:
-        return None
-    recorded = await ledger.identity(f"{CAPTURE}.{name}.e{epoch}")
-    return Capture.of(recorded) if recorded else earlier_capture(kafka, collection, captured_table(collection), epoch)
-
-
-async def record_capture(ledger: Ledger, name: str, capture: Capture) -> None:
-    """Record the names under which a collection is captured from now on."""
-    # In this order: who reads the epoch reads its names, too.
-    await ledger.set_identity(f"{CAPTURE}.{name}.e{capture.epoch}", capture.recorded())
-    await ledger.record(f"{SOURCE_EPOCH}.{name}", capture.epoch)
-
-
-async def _halt(
+async def _prepared(
     name: str, collection: Collection, legacy: LegacyConnector, vectors: VectorStore, embedder: Embedder
-) -> Halt | None:
-    """Prepare a collection in Qdrant; return why it is stopped, where it was or where its points are of another model.
+) -> Quarantine | None:
+    """Prepare a collection in Qdrant; return its quarantine: an earlier one, or that its points are of another model.
 
     What is found here is recorded: changes that Qdrant misses from now on are not in it when the model is set back.
     """
-    number = await legacy.ledger.recorded(f"{HALTED}.{name}") or 0
+    state = CollectionState(legacy.ledger, name)
+    quarantine = await state.quarantine()
     try:
         storage = Storage(collection.quantization, collection.on_disk)
         await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
         fingerprint = crc32(embedder.model_key.encode())
-        if await legacy.ledger.claim(f"{MODEL}.{name}", fingerprint) != fingerprint:
+        if await state.claim_model(fingerprint) != fingerprint:
             if await vectors.count(name):
                 raise Misconfigured(f"not by {embedder.model_key}")
-            await legacy.ledger.record(f"{MODEL}.{name}", fingerprint)
+            await state.set_model(fingerprint)
     except Misconfigured as error:
-        await legacy.ledger.record(f"{HALTED}.{name}", Reason.MODEL)
-        return Halt(name, Reason.MODEL, str(error))
-    return Halt(name, Reason(number)) if number else None
+        await state.set_reason(Reason.MODEL)
+        return Quarantine(name, Reason.MODEL, str(error))
+    return quarantine
 
 
 async def _log_partitions(settings: Settings) -> int:
@@ -251,10 +235,10 @@ async def _log_partitions(settings: Settings) -> int:
 
 
 async def _check_partitions(ledger: Ledger, partitions: int, collection: str) -> None:
-    recorded = await ledger.recorded(LOG_PARTITIONS)
+    recorded = await log_partitions(ledger)
     if recorded is None:
-        await ledger.record(EPOCH, FIRST_EPOCH)
-        await ledger.record(LOG_PARTITIONS, partitions)
+        await ledger.set_meta(EPOCH, FIRST_EPOCH)
+        await set_log_partitions(ledger, partitions)
     elif recorded != partitions:
         raise Misconfigured(
             f"{LOG} has {partitions} partitions, the ledger of {collection!r} was written with {recorded}: "

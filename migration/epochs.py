@@ -67,7 +67,7 @@ async def epochs_of(ledgers: Iterable[Ledger]) -> Epochs:
     """Return the epochs that hold: the highest that any database has, for an adoption may have been cut short."""
     found = Epochs()
     for ledger in ledgers:
-        version, producer = await ledger.recorded(EPOCH), await ledger.recorded(PRODUCER_EPOCH)
+        version, producer = await ledger.get_meta(EPOCH), await ledger.get_meta(PRODUCER_EPOCH)
         found = Epochs(max(found.version, version or 0), max(found.producer, producer or 0))
     return found
 

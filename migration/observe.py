@@ -15,14 +15,13 @@ from connectors.addresses import brokers_of, connect_of, dsn_of
 from connectors.errors import CrossfadeError, Misconfigured, NotReady, TaskFailed
 from connectors.kafka.connect import ConnectClient
 from connectors.kafka.offsets import KafkaOffsets
-from connectors.ports import Ledger
 from connectors.sql.connector import LegacyConnector
 from connectors.sql.databases import open_legacy
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine
 from domain.tasks import BACKFILL, PROOF
-from migration.capture.positions import CapturePlace, capture_place
-from migration.collection import HALTED, capture_of
+from migration.capture.positions import ReplicationPosition, replication_position
 from migration.lag import RoleLag, pipeline, role_lags
+from migration.state import CollectionState
 from migration.status import Backfill, Progress, Proof, backfill_of, proof_of
 from schemas.settings import Settings
 from topics.captures import Capture
@@ -36,16 +35,10 @@ T = TypeVar("T")
 class _Database:
     """What the database of a collection tells."""
 
-    halt: Halt | None
+    quarantine: Quarantine | None
     capture: Capture | None
     backfill: Backfill | None
     proof: Proof | None
-
-
-async def recorded_halt(ledger: Ledger, name: str) -> Halt | None:
-    """Return why a collection is stopped as its database says, None for one in service."""
-    number = await ledger.recorded(f"{HALTED}.{name}") or 0
-    return Halt(name, Reason(number)) if number else None
 
 
 async def answered(work: Awaitable[T], limit_s: float = PART_S) -> tuple[T | None, str | None]:
@@ -123,8 +116,8 @@ class Observer:
         for name, (database, no_database) in databases.items():
             progress = Progress(name, self._settings.collections[name].phase)
             if database is not None:
-                told = (database.halt, database.backfill, database.proof)
-                progress = replace(progress, halt=told[0], backfill=told[1], proof=told[2])
+                told = (database.quarantine, database.backfill, database.proof)
+                progress = replace(progress, quarantine=told[0], backfill=told[1], proof=told[2])
             place, no_place = places[name]
             # Under which names it is captured is recorded in the database.
             no_place = None if no_database is not None and captures[name] is None else no_place
@@ -149,11 +142,12 @@ class Observer:
 
     def _reading(self, name: str) -> Callable[[LegacyConnector], Coroutine[Any, Any, _Database]]:
         async def read(legacy: LegacyConnector) -> _Database:
-            halt = await recorded_halt(legacy.ledger, name)
-            capture = await capture_of(legacy.ledger, self._settings.kafka, name, self._settings.collections[name])
+            state = CollectionState(legacy.ledger, name)
+            quarantine = await state.quarantine()
+            capture = await state.capture(self._settings.kafka, self._settings.collections[name])
             backfill, proof = await legacy.tasks.read(BACKFILL), await legacy.tasks.read(PROOF)
             now_ms = round(self._now_s() * 1000)
-            return _Database(halt, capture, backfill_of(backfill, now_ms), proof_of(proof, now_ms))
+            return _Database(quarantine, capture, backfill_of(backfill, now_ms), proof_of(proof, now_ms))
 
         return read
 
@@ -171,7 +165,9 @@ class Observer:
         topic = capture.topic if capture else None
         return tuple(lag for lag in lags if lag.role != "capture" or lag.topic == topic)
 
-    async def _places(self, captures: dict[str, Capture | None]) -> dict[str, tuple[CapturePlace | None, str | None]]:
+    async def _places(
+        self, captures: dict[str, Capture | None]
+    ) -> dict[str, tuple[ReplicationPosition | None, str | None]]:
         """Ask for each connector once, however many collections it captures."""
         asked: dict[str, tuple[str, Capture | None]] = {}
         for name, capture in captures.items():
@@ -180,11 +176,11 @@ class Observer:
         found = dict(zip(asked, answers, strict=True))
         return {name: found[capture.connector if capture else ""] for name, capture in captures.items()}
 
-    async def _place(self, name: str, capture: Capture | None) -> CapturePlace:
+    async def _place(self, name: str, capture: Capture | None) -> ReplicationPosition:
         collection = self._settings.collections[name]
         if self._connect is None:
             self._connect = ConnectClient(connect_of(self._settings.kafka))
         dsn = dsn_of(name, collection)
         if capture is None:
             raise NotReady("It was never captured: no worker has run for it yet.")
-        return await capture_place(self._connect, collection.connector, dsn, capture)
+        return await replication_position(self._connect, collection.connector, dsn, capture)

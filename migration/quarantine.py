@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 
 from connectors.errors import CrossfadeError
 from connectors.telemetry import Telemetry
-from domain.quarantine import Halt, Reason
-from migration.collection import HALTED, SOURCE_EPOCH, CollectionPorts, capture_of
+from domain.quarantine import Quarantine, Reason
+from migration.collection import CollectionPorts
 from migration.epochs import databases, found_replaced
+from migration.state import CollectionState
 from schemas.settings import Collection, Kafka
 
 # Who says that a collection is away, where its table cannot be opened as it is now.
@@ -25,7 +26,7 @@ log = logging.getLogger("crossfade.collections")
 
 
 @dataclass(slots=True)
-class Halts:
+class Quarantines:
     """`collections` are changed in place: one that was captured anew has a higher source epoch, and one whose points
     are of another model behaves as in phase `off`. `configured` are their settings as they were read. `replaced` are
     topics of all collections that are not what they were: no role takes a record until they are adopted.
@@ -34,23 +35,23 @@ class Halts:
     collections: MutableMapping[str, CollectionPorts]
     telemetry: Telemetry
     configured: Mapping[str, Collection] = field(default_factory=dict)
-    now: dict[str, Halt] = field(default_factory=dict)
+    now: dict[str, Quarantine] = field(default_factory=dict)
     kafka: Kafka = field(default_factory=Kafka)
     _away: dict[str, set[str]] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
 
-    def of(self, name: str) -> Halt | None:
+    def of(self, name: str) -> Quarantine | None:
         """Return why a collection is stopped, None for one in service."""
         return self.now.get(name)
 
-    def known(self, halt: Halt) -> None:
+    def known(self, quarantine: Quarantine) -> None:
         """Note a stop that is not to be recorded: it is found again at every start, until it is mended."""
-        if self.now.get(halt.collection) != halt:
-            self._enter(halt)
+        if self.now.get(quarantine.collection) != quarantine:
+            self._enter(quarantine)
 
-    async def halt(self, name: str, reason: Reason, detail: str) -> None:
+    async def quarantine(self, name: str, reason: Reason, detail: str) -> None:
         """Stop a collection here and durably. Returns when it is recorded; raises StoreUnavailable."""
-        found, had = Halt(name, reason, detail), self.now.get(name)
+        found, had = Quarantine(name, reason, detail), self.now.get(name)
         if had is not None and not _gives_way(had, found):
             return  # the first reason is the one to fix
         if not found.passes and name in self.collections:
@@ -58,19 +59,19 @@ class Halts:
                 return  # what was seen is of an epoch that another process has left; `follow` comes to that
             # Recorded first: what is only known here would be forgotten with this process. One that is being opened is
             # recorded when it is looked at next.
-            await self.collections[name].ledger.record(f"{HALTED}.{name}", reason)
+            await CollectionState(self.collections[name].ledger, name).set_reason(reason)
         self._enter(found)
 
     async def _was_recaptured(self, name: str) -> bool:
         """Say whether a collection has another source epoch by now: recorded before the connector of this one goes."""
         ports = self.collections[name]
-        epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+        epoch = await CollectionState(ports.ledger, name).source_epoch()
         return epoch is not None and ports.capture is not None and epoch != ports.capture.epoch
 
     def away(self, name: str, who: str, detail: str) -> None:
         """Note that a store of a collection cannot be used, as `who` sees it; it passes when nobody sees that."""
         self._away.setdefault(name, set()).add(who)
-        had, found = self.now.get(name), Halt(name, Reason.UNREACHABLE, detail)
+        had, found = self.now.get(name), Quarantine(name, Reason.UNREACHABLE, detail)
         if had is None or (had.reason is not found.reason and _gives_way(had, found)):
             self._enter(found)
 
@@ -117,33 +118,35 @@ class Halts:
     async def _follow_one(self, name: str) -> bool:
         ports = self.collections[name]
         try:
-            number = await ports.ledger.recorded(f"{HALTED}.{name}") or 0
-            epoch = await ports.ledger.recorded(f"{SOURCE_EPOCH}.{name}")
+            state = CollectionState(ports.ledger, name)
+            reason, epoch = await state.reason(), await state.source_epoch()
             capture = ports.capture
             if epoch is not None and (capture is None or capture.epoch != epoch):
-                capture = await capture_of(ports.ledger, self.kafka, name, ports.settings)
+                capture = await state.capture(self.kafka, ports.settings)
         except CrossfadeError:
             return False
         changed = capture != ports.capture
         if changed:
             self.collections[name] = replace(self.collections[name], capture=capture)
-        return self._follow(name, number) or changed
+        return self._follow(name, reason) or changed
 
-    def _follow(self, name: str, number: int) -> bool:
+    def _follow(self, name: str, reason: Reason | None) -> bool:
         had = self.now.get(name)
-        if had is not None and (had.reason == number or (had.passes and not number)):
+        if had is not None and (had.reason is reason or (had.passes and reason is None)):
             return False
-        if number:
-            self._enter(Halt(name, Reason(number)))
+        if reason is not None:
+            self._enter(Quarantine(name, reason))
         elif had is not None:
             self._leave(name)
-        return bool(number) or had is not None
+        return reason is not None or had is not None
 
-    def _enter(self, halt: Halt) -> None:
-        self.now[halt.collection] = halt
-        self._phase(halt.collection)
-        self.telemetry.stopped(halt.collection, halt.reason.name.lower())
-        log.error("collection %s is stopped: %s. To mend it: %s", halt.collection, halt.said, halt.remedy)
+    def _enter(self, quarantine: Quarantine) -> None:
+        self.now[quarantine.collection] = quarantine
+        self._phase(quarantine.collection)
+        self.telemetry.stopped(quarantine.collection, quarantine.reason.name.lower())
+        log.error(
+            "collection %s is stopped: %s. To mend it: %s", quarantine.collection, quarantine.said, quarantine.remedy
+        )
 
     def _leave(self, name: str) -> None:
         del self.now[name]
@@ -152,12 +155,12 @@ class Halts:
         log.warning("collection %s is active again", name)
 
     def _phase(self, name: str) -> None:
-        settings, ports, halt = self.configured.get(name), self.collections.get(name), self.now.get(name)
+        settings, ports, quarantine = self.configured.get(name), self.collections.get(name), self.now.get(name)
         if settings is not None and ports is not None:
-            phase = settings.phase if halt is None or halt.writes_qdrant else "off"
+            phase = settings.phase if quarantine is None or quarantine.writes_qdrant else "off"
             self.collections[name] = replace(ports, settings=settings.model_copy(update={"phase": phase}))
 
 
-def _gives_way(had: Halt, found: Halt) -> bool:
+def _gives_way(had: Quarantine, found: Quarantine) -> bool:
     """Say whether a stop takes the place of another: one with a command that of one without, or of a recapture."""
     return not found.passes and (had.passes or had.captures)

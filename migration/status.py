@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from domain.quarantine import Halt
+from domain.quarantine import Quarantine
 from domain.tasks import HEADER, BackfillState, ProofState, backfill_kept, is_paused
-from migration.capture.positions import CapturePlace
+from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
 from schemas.queries import Phase
 
@@ -59,17 +59,17 @@ class Progress:
 
     collection: str
     phase: Phase
-    halt: Halt | None = None
+    quarantine: Quarantine | None = None
     backfill: Backfill | None = None
     proof: Proof | None = None
     lags: tuple[RoleLag, ...] | None = None
-    capture: CapturePlace | None = None
+    capture: ReplicationPosition | None = None
     unanswered: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> CollectionState:
         """Whether it is served as its phase says: not where a stop is recorded, or its changes are not captured now."""
-        if self.halt is not None:
+        if self.quarantine is not None:
             return "stopped"
         if "database" in self.unanswered:
             return "unknown"
@@ -113,12 +113,13 @@ def _ago(then_ms: int | None, now_ms: int) -> float | None:
 
 def document_of(progress: Progress) -> dict[str, Any]:
     """Return all of it as one JSON document; its names are those of the values."""
-    halt, backfill, proof = progress.halt, progress.backfill, progress.proof
+    quarantine, backfill, proof = progress.quarantine, progress.backfill, progress.proof
     return {
         "collection": progress.collection,
         "phase": progress.phase,
         "state": progress.state,
-        "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.remedy},
+        "stopped": quarantine
+        and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
         "backfill": backfill
         and {
             **backfill.state.model_dump(),

@@ -18,9 +18,8 @@ from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.groups import left_alone, set_offsets
 from connectors.ports import Ledger
 from connectors.sql.databases import open_legacy
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from domain.topics import Adoption, Replaced, TopicLook, TopicMark, adoption
-from migration.collection import HALTED, LOG_PARTITIONS, capture_of
 from migration.epochs import (
     EPOCH,
     PRODUCER_EPOCH,
@@ -35,6 +34,7 @@ from migration.epochs import (
     record_adopted,
     record_mark,
 )
+from migration.state import CollectionState, set_log_partitions
 from migration.watch.topics import READERS, TopicWatch, captured_through
 from schemas import settings as configured
 from schemas.settings import Settings
@@ -114,7 +114,8 @@ async def _book(settings: Settings, name: str, resources: AsyncExitStack) -> Boo
     legacy = await open_legacy(name, collection, dsn_of(name, collection))
     resources.push_async_callback(legacy.close)
     await legacy.prepare()
-    return Book(name, collection, legacy.ledger, await capture_of(legacy.ledger, settings.kafka, name, collection))
+    capture = await CollectionState(legacy.ledger, name).capture(settings.kafka, collection)
+    return Book(name, collection, legacy.ledger, capture)
 
 
 @dataclass(slots=True)
@@ -156,9 +157,9 @@ class Adopter:
         done = Adopted(plan.epochs)
         passing("adoption.before_epochs")
         for book in self.books.values():
-            await book.ledger.record(EPOCH, plan.epochs.version)
-            await book.ledger.record(PRODUCER_EPOCH, plan.epochs.producer)
-            await book.ledger.record(LOG_PARTITIONS, len(looks[LOG].bounds))
+            await book.ledger.set_meta(EPOCH, plan.epochs.version)
+            await book.ledger.set_meta(PRODUCER_EPOCH, plan.epochs.producer)
+            await set_log_partitions(book.ledger, len(looks[LOG].bounds))
             if plan.steps.forget and book.name not in plan.current:
                 done.forgotten += await book.ledger.forget_undelivered()
         passing("adoption.before_offsets")
@@ -219,8 +220,9 @@ class Adopter:
             working = plan.replaced.keys() & READERS.keys()
             await note_replaced(members[0].ledger, working, plan.moved & working)
         for name, book in self.books.items():
-            if not await book.ledger.recorded(f"{HALTED}.{name}"):
-                await book.ledger.record(f"{HALTED}.{name}", Reason.TOPIC_REPLACED)
+            state = CollectionState(book.ledger, name)
+            if await state.reason() is None:
+                await state.set_reason(Reason.TOPIC_REPLACED)
 
     async def _wait_alone(self, progress: Progress) -> None:
         progress("waiting until the workers have left the topics")
@@ -261,23 +263,24 @@ class Adopter:
         Last, what was adopted is recorded: before, an adoption that goes on would take these databases for current.
         """
         for name, book in self.books.items():
-            number = await book.ledger.recorded(f"{HALTED}.{name}") or 0
-            if number == Reason.TOPIC_REPLACED:
-                number = self._after(book, plan)
-                await book.ledger.record(f"{HALTED}.{name}", number)
-            if number:
-                done.remedies[name] = Halt(name, Reason(number)).remedy
+            state = CollectionState(book.ledger, name)
+            reason = await state.reason()
+            if reason is Reason.TOPIC_REPLACED:
+                reason = self._after(book, plan)
+                await state.set_reason(reason)
+            if reason is not None:
+                done.remedies[name] = Quarantine(name, reason).remedy
         passing("adoption.before_release")
         for members in databases(self.books):
             for topic in plan.replaced.keys() & READERS.keys():
                 await record_adopted(members[0].ledger, topic, _identity(looks[topic]))
             await members[0].ledger.set_identity(REPLACED, "")
 
-    def _after(self, book: Book, plan: Plan) -> int:
+    def _after(self, book: Book, plan: Plan) -> Reason | None:
         own = captured_through(book)
         if own in plan.captured:
             return Reason.CAPTURE_LOST
-        return Reason.POINTS_REPLACED if plan.steps.behind and book.name not in plan.current else 0
+        return Reason.POINTS_REPLACED if plan.steps.behind and book.name not in plan.current else None
 
 
 def _identity(look: TopicLook) -> str:

@@ -23,7 +23,7 @@ from stack.layout import StackAddresses
 CONFIG_NAME = "crossfade.toml"
 PREFIX = "CROSSFADE_"
 NESTED = "__"
-WRONG_USE = 2
+USAGE_ERROR = 2
 # Short names that people expect; the long form of the same setting wins.
 _ALIASES = {"CROSSFADE_QDRANT_URL": "CROSSFADE_QDRANT__URL"}
 
@@ -42,7 +42,7 @@ def find_config(path: Path | None, home: Path, environ: Mapping[str, str]) -> Pa
     asked = asked.expanduser()
     if not asked.is_file():
         source = "--config" if path else "CROSSFADE_CONFIG"
-        raise CommandError(f"{asked}: there is no such file.", f"It was given by {source}.", WRONG_USE)
+        raise CommandError(f"{asked}: there is no such file.", f"It was given by {source}.", USAGE_ERROR)
     return asked
 
 
@@ -58,7 +58,7 @@ def read_settings(path: Path | None, home: Path, environ: Mapping[str, str]) -> 
         return Settings.model_validate(_merged(written, overriding))
     except ValidationError as error:
         faults = [_explain(fault, found, overriding) for fault in error.errors(include_url=False)]
-        raise CommandError("\n".join(faults), "`crossfade config check` checks it again.", WRONG_USE) from None
+        raise CommandError("\n".join(faults), "`crossfade config check` checks it again.", USAGE_ERROR) from None
 
 
 def resolve(settings: Settings, addresses: StackAddresses | None) -> Settings:
@@ -83,11 +83,13 @@ def _read_file(path: Path) -> Tree:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror or error}.", "", WRONG_USE) from None
+        raise CommandError(f"{path} cannot be read: {error.strerror or error}.", "", USAGE_ERROR) from None
     except UnicodeDecodeError:
-        raise CommandError(f"{path} is not UTF-8 text.", "", WRONG_USE) from None
+        raise CommandError(f"{path} is not UTF-8 text.", "", USAGE_ERROR) from None
     except tomllib.TOMLDecodeError as error:
-        raise CommandError(f"{path} is not TOML: {error}.", "See https://toml.io for the format.", WRONG_USE) from None
+        raise CommandError(
+            f"{path} is not TOML: {error}.", "See https://toml.io for the format.", USAGE_ERROR
+        ) from None
 
 
 def _read_environment(environ: Mapping[str, str]) -> Tree:
@@ -104,11 +106,11 @@ def _read_environment(environ: Mapping[str, str]) -> Tree:
     except SettingsError as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
         section = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
-        suspects = ", ".join(sorted(name for name in variables if name.startswith(PREFIX + section.upper())))
+        candidates = ", ".join(sorted(name for name in variables if name.startswith(PREFIX + section.upper())))
         raise CommandError(
-            f"environment: a value of {suspects} is not JSON{cause}.",
+            f"environment: a value of {candidates} is not JSON{cause}.",
             """Lists and tables are written as JSON, as in '["id"]'.""",
-            WRONG_USE,
+            USAGE_ERROR,
         ) from None
 
 
@@ -123,7 +125,7 @@ def _check_section(variable: str) -> None:
         raise CommandError(
             f"environment: {variable}: {_unknown(section, tuple(Settings.model_fields))}.",
             "Variables are CROSSFADE_SECTION__KEY.",
-            WRONG_USE,
+            USAGE_ERROR,
         )
 
 

@@ -28,7 +28,7 @@ from operations.errors import CommandError
 from stack.layout import default_home, read_addresses
 
 FAILED = 1
-WRONG_USE = 2
+USAGE_ERROR = 2
 DIFFERENCES = 3
 INTERRUPTED = 130
 # Under these headings `crossfade --help` lists the commands.
@@ -66,7 +66,7 @@ class Context(Installation):
         if name is None and len(names) == 1:
             return names[0]
         wrong = "Which collection?" if name is None else f"There is no collection {name!r}."
-        raise CommandError(wrong, f"Configured in {self.file or 'no file'}: {', '.join(names) or 'none'}.", WRONG_USE)
+        raise CommandError(wrong, f"Configured in {self.file or 'no file'}: {', '.join(names) or 'none'}.", USAGE_ERROR)
 
 
 def load(config: Path | None, home: Path | None) -> Context:
@@ -116,7 +116,7 @@ def explained(error: Exception) -> tuple[str, str, int]:
     """Return what to tell about an error, what to do about it, and the exit code."""
     if isinstance(error, TaskFailed):
         code = error.exit_code if isinstance(error, CommandError) else FAILED
-        return error.message, error.hint, WRONG_USE if isinstance(error, TableNotReady) else code
+        return error.message, error.hint, USAGE_ERROR if isinstance(error, TableNotReady) else code
     if isinstance(error, StoreUnavailable):
         return str(error), "`crossfade status` tells what runs; `crossfade up` starts the local stack.", FAILED
     if isinstance(error, Misconfigured):

@@ -23,13 +23,13 @@ from connectors.telemetry import Telemetry
 from migration.capture.connectors import prepare_capture
 from migration.collection import Opened, open_all
 from migration.preflight.tables import check_tables, prepare_topics
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from migration.watch.capture import guard_capture
 from migration.watch.databases import bring_back, stop_those, tables_found, usable
 from migration.watch.layouts import watch_layouts
 from migration.watch.points import compare_points, watch_points
 from migration.watch.topics import compare_topics, watch_topics
-from operations.context import WRONG_USE
+from operations.context import USAGE_ERROR
 from operations.errors import CommandError
 from operations.observability import set_up, shut_down
 from schemas.settings import Settings
@@ -95,12 +95,12 @@ async def _run(
     except Misconfigured as error:
         # To start again would change nothing, and by its exit code a supervisor knows.
         raise CommandError(
-            str(error), "Look at everything that is configured: crossfade config check", WRONG_USE
+            str(error), "Look at everything that is configured: crossfade config check", USAGE_ERROR
         ) from None
     if prepared is None:
         progress("stopped before the worker was ready")
         return
-    opened, halts = prepared
+    opened, quarantines = prepared
     collect_rarely(_GARBAGE_OBJECTS)
 
     def ready(port: int) -> None:
@@ -109,15 +109,15 @@ async def _run(
             write_private(ready_file, json.dumps({"port": port, "pid": os.getpid()}))
 
     try:
-        worker = Worker(opened, roles, home, telemetry, halts)
+        worker = Worker(opened, roles, home, telemetry, quarantines)
         captures = "capture" in roles
-        guards = [_ending(watch_topics(opened.settings.kafka, worker.halts, worker.changed), stop)]
-        guards.append(_ending(watch_layouts(opened, worker.halts, worker.changed), stop))
+        guards = [_ending(watch_topics(opened.settings.kafka, worker.quarantines, worker.changed), stop)]
+        guards.append(_ending(watch_layouts(opened, worker.quarantines, worker.changed), stop))
         if captures:
-            guards.append(_ending(guard_capture(opened, worker.halts, worker.changed), stop))
+            guards.append(_ending(guard_capture(opened, worker.quarantines, worker.changed), stop))
         if "vector" in roles:
-            guards.append(_ending(watch_points(worker.halts, worker.written, worker.changed), stop))
-        back = asyncio.create_task(bring_back(settings, opened, halts, captures, worker.changed, progress))
+            guards.append(_ending(watch_points(worker.quarantines, worker.written, worker.changed), stop))
+        back = asyncio.create_task(bring_back(settings, opened, quarantines, captures, worker.changed, progress))
         try:
             healthy = await worker.run(stop, ready, partial(_end_within, settings.worker.drain_s + _END_BOUND_S))
         finally:
@@ -147,7 +147,7 @@ async def _end(guard: asyncio.Task[None]) -> None:
     except asyncio.CancelledError:
         return
     except Misconfigured as error:
-        raise CommandError(str(error), "Restore it, then start the worker again.", WRONG_USE) from None
+        raise CommandError(str(error), "Restore it, then start the worker again.", USAGE_ERROR) from None
 
 
 async def _patiently(prepare: Callable[[], Coroutine[Any, Any, T]], waits: bool) -> T:
@@ -177,7 +177,7 @@ async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:
 
 async def _prepared(
     settings: Settings, home: Path, roles: Sequence[RoleName], telemetry: Telemetry, progress: Progress
-) -> tuple[Opened, Halts]:
+) -> tuple[Opened, Quarantines]:
     mistakes, away = await tables_found(settings, progress)
     if len(mistakes) == len(settings.collections):
         await check_tables(settings, progress, apply=False)  # says what is wrong: there is nothing to go on with
@@ -187,19 +187,19 @@ async def _prepared(
         raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in {**away, **mistakes}.items()))
     opened = await open_all(settings, home, progress, names=names)
     try:
-        halts = Halts(opened.collections, telemetry, settings.collections, kafka=settings.kafka)
-        for halt in opened.halts.values():
-            halts.known(halt)
-        stop_those(halts, mistakes, {**away, **opened.away})
-        await compare_topics(settings.kafka, halts)
+        quarantines = Quarantines(opened.collections, telemetry, settings.collections, kafka=settings.kafka)
+        for quarantine in opened.quarantines.values():
+            quarantines.known(quarantine)
+        stop_those(quarantines, mistakes, {**away, **opened.away})
+        await compare_topics(settings.kafka, quarantines)
         if "vector" in roles:
-            await compare_points(halts)
+            await compare_points(quarantines)
         if "capture" in roles:
-            await prepare_capture(opened, halts, progress)
+            await prepare_capture(opened, quarantines, progress)
     except BaseException:
         await opened.close()
         raise
-    return opened, halts
+    return opened, quarantines
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

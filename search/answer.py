@@ -10,7 +10,7 @@ from typing import Literal
 from connectors.errors import CrossfadeError, EmbeddingFailed, Refused
 from connectors.ports import SearchBackend, SearchRequest
 from connectors.telemetry import Trace, client_span, database_span, embeddings_span
-from domain.quarantine import Halt
+from domain.quarantine import Quarantine
 from domain.routing import Decision, decide
 from migration.collection import CollectionPorts
 from schemas.queries import Backend, Hit, QueryAsked
@@ -29,13 +29,15 @@ class Search:
     vector: bytes | None = None
 
 
-def decision_of(query: QueryAsked, ports: CollectionPorts, breakers: Breakers, halt: Halt | None) -> Decision:
+def decision_of(
+    query: QueryAsked, ports: CollectionPorts, breakers: Breakers, quarantine: Quarantine | None
+) -> Decision:
     """Return which backends are asked, in their order. One that is quarantined is asked in Qdrant last."""
     available = breakers.available(query.collection)
-    if halt is None:
+    if quarantine is None:
         return decide(query, ports.settings.phase, available)
     decision = decide(query, ports.settings.phase, {**available, "qdrant": False})
-    return replace(decision, reasons=(*decision.reasons, f"the collection is stopped: {halt.said}"))
+    return replace(decision, reasons=(*decision.reasons, f"the collection is stopped: {quarantine.said}"))
 
 
 async def first_answer(

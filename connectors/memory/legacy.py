@@ -260,7 +260,7 @@ class MemoryLedger:
         """See `Ledger.read`."""
         return {one: self._store.ledger_rows[one] for one in ids if one in self._store.ledger_rows}
 
-    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+    async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
         """See `Ledger.folded`."""
         for one, given in rows.items():
             row = self._store.ledger_rows.get(one)
@@ -315,11 +315,11 @@ class MemoryLedger:
             self._store.ledger_rows[one] = replace(row, state=state)
         return len(found)
 
-    async def recorded(self, name: str) -> int | None:
+    async def get_meta(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
         return self._store.recorded.get(name)
 
-    async def record(self, name: str, value: int) -> None:
+    async def set_meta(self, name: str, value: int) -> None:
         """See `Ledger.record`."""
         self._store.recorded[name] = value
 

@@ -120,11 +120,11 @@ class MemoryVectorStore:
         for name in beyond | misplaced:
             known.remove(name)
 
-    async def begin_bulk(self, collection: str) -> int | None:
+    async def suspend_indexing(self, collection: str) -> int | None:
         """Do nothing."""
         return None
 
-    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+    async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
         """Do nothing."""
 
     async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:

@@ -215,17 +215,17 @@ class ServerVectorStore:
             results = await self._client.batch_update_points(collection, [removal], wait=True)
         check_results(results, 1)
 
-    async def begin_bulk(self, collection: str) -> int | None:
+    async def suspend_indexing(self, collection: str) -> int | None:
         """Switch the server's indexing off; return the threshold (kB of vectors) that it had, None where it was off."""
         with mapped(f"reading {collection}"):
             threshold = (await self._client.get_collection(collection)).config.optimizer_config.indexing_threshold
             await self._index_from(collection, 0)
         return threshold or None
 
-    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+    async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
         """Switch the server's indexing on again, and wait until it has caught up."""
         with mapped(f"indexing {collection}"):
-            await self._index_from(collection, set_back or INDEXING_THRESHOLD_KB)
+            await self._index_from(collection, previous_threshold or INDEXING_THRESHOLD_KB)
             green = 0
             while green < 2:  # it looks for work once more before it begins
                 await asyncio.sleep(INDEXING_POLL_S)

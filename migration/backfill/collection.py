@@ -18,13 +18,13 @@ from connectors.telemetry import Telemetry
 from domain.keys import FIRST_EPOCH
 from domain.phases import PHASES
 from domain.tasks import BackfillState
-from migration.backfill.ranges import Sides
+from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import Progress, Wanted, backfill
 from migration.capture.connectors import captured_epoch
-from migration.collection import HALTED, capture_of
 from migration.context import HandlerContext, now_ms
 from migration.lag import RoleReads, pipeline, role_lags
 from migration.refresh import append_refreshes
+from migration.state import CollectionState
 from migration.verify.resample import collection_embedder
 from migration.verify.stores import Stores
 from schemas.settings import Settings
@@ -56,7 +56,7 @@ async def backfill_collection(
         ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
         refresh = partial(append_refreshes, refreshed, bus=bus, ctx=ctx, source=SOURCE)
         given = collection.embedding is not None
-        sides = Sides(name, legacy.bulk, vectors, embedder, refresh, given, settings.kafka.max_text_bytes)
+        sides = BackfillPorts(name, legacy.bulk, vectors, embedder, refresh, given, settings.kafka.max_text_bytes)
         return await backfill(
             sides, legacy.tasks, wanted, partial(_lags, offsets, pipeline([capture.topic])), now_ms, progress
         )
@@ -71,9 +71,9 @@ async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capt
     collection = settings.collections[name]
     if not PHASES[collection.phase].writes_qdrant:
         raise Misconfigured(f"{name} is in phase {collection.phase!r}: its changes are not written to Qdrant")
-    if await legacy.ledger.recorded(f"{HALTED}.{name}"):
+    if await CollectionState(legacy.ledger, name).reason():
         raise Misconfigured(f"{name} is stopped; `crossfade migrate status {name}` says why and how to go on")
-    capture = await capture_of(legacy.ledger, settings.kafka, name, collection)
+    capture = await CollectionState(legacy.ledger, name).capture(settings.kafka, collection)
     if capture is None or await captured_epoch(legacy.ledger, name) is None:
         raise Misconfigured(
             f"{name} is not captured yet, so changes made meanwhile would be missed; start `crossfade worker` first"

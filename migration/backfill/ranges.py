@@ -15,7 +15,7 @@ import stamina
 from connectors.errors import TransientError
 from connectors.failpoints import passing
 from connectors.ports import BulkTable, Embedder, VectorStore
-from domain.backfill import leftovers
+from domain.backfill import orphan_chunks
 from domain.legacy import LegacyRow
 from domain.points import DocumentPoints
 from domain.tasks import RangeState
@@ -32,7 +32,7 @@ Refresh = Callable[[Sequence[str]], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class BackfillPorts:
     """What a range is read from and written to; `refresh` hands documents over to the agents.
 
     `given` says that the table has a column of embeddings; what Qdrant has no place for is handed over.
@@ -52,7 +52,7 @@ class RangeRun:
 
     def __init__(
         self,
-        sides: Sides,
+        sides: BackfillPorts,
         state: RangeState,
         turn: Callable[[], Awaitable[None]],
         keep: Callable[[RangeState], Awaitable[None]],
@@ -124,7 +124,7 @@ class RangeRun:
         if not documents:
             return
         stored = await self._sides.vectors.stored(self._sides.name, [document.id for document in documents])
-        ended = [leftovers(document, stored.get(document.id, ())) for document in documents]
+        ended = [orphan_chunks(document, stored.get(document.id, ())) for document in documents]
         await self._sides.vectors.write(self._sides.name, [document for document in ended if document is not None])
 
 

@@ -12,7 +12,7 @@ from connectors.ports import TaskStore
 from domain.pacing import Limits, Seen
 from domain.tasks import BACKFILL, BackfillState
 from migration.backfill.progress import Plan, begun
-from migration.backfill.ranges import RangeRun, Sides
+from migration.backfill.ranges import BackfillPorts, RangeRun
 from migration.backfill.recall import recall_at_10
 from migration.backfill.throttle import Pace
 from migration.coverage import LIES, gaps
@@ -34,7 +34,7 @@ class Wanted:
 
 
 async def backfill(
-    sides: Sides, tasks: TaskStore, wanted: Wanted, lags: Lags, clock: Callable[[], int], progress: Progress
+    sides: BackfillPorts, tasks: TaskStore, wanted: Wanted, lags: Lags, clock: Callable[[], int], progress: Progress
 ) -> BackfillState:
     """Bring every row of the table into Qdrant, as a point of version 0 where there is none; return what was done.
 
@@ -63,10 +63,10 @@ async def backfill(
     return plan.state
 
 
-async def _fill(plan: Plan, sides: Sides, wanted: Wanted, lags: Lags, progress: Progress) -> None:
-    set_back = await sides.vectors.begin_bulk(sides.name)
-    if set_back is not None:  # of an earlier try it is off already
-        await plan.say(indexed_from=set_back)
+async def _fill(plan: Plan, sides: BackfillPorts, wanted: Wanted, lags: Lags, progress: Progress) -> None:
+    previous_threshold = await sides.vectors.suspend_indexing(sides.name)
+    if previous_threshold is not None:  # of an earlier try it is off already
+        await plan.say(indexed_from=previous_threshold)
     async with Pace(partial(_look, plan, sides, wanted.limits, lags), wanted.limits) as pace:
         telling = asyncio.create_task(_tell(plan, pace, progress), name="backfill progress")
         try:
@@ -81,7 +81,7 @@ async def _fill(plan: Plan, sides: Sides, wanted: Wanted, lags: Lags, progress: 
     progress(plan.state)
 
 
-async def _check_read(plan: Plan, sides: Sides) -> None:
+async def _check_read(plan: Plan, sides: BackfillPorts) -> None:
     """Hold what was read against the table's own number of rows. Raises Refused where rows were left out."""
     left = gaps(await sides.bulk.coverage(plan.bounds))
     if plan.unread:
@@ -90,7 +90,7 @@ async def _check_read(plan: Plan, sides: Sides) -> None:
         raise Refused("; ".join(f"{what} ({reason})" for what, reason in left))
 
 
-async def _ranges(plan: Plan, sides: Sides, turn: Callable[[], Awaitable[None]]) -> None:
+async def _ranges(plan: Plan, sides: BackfillPorts, turn: Callable[[], Awaitable[None]]) -> None:
     await turn()
     while (taken := await plan.next()) is not None:
         number, state = taken
@@ -106,7 +106,7 @@ async def _tell(plan: Plan, pace: Pace, progress: Progress) -> None:
         await asyncio.sleep(SHOWN_S)
 
 
-async def _look(plan: Plan, sides: Sides, limits: Limits, lags: Lags) -> Seen:
+async def _look(plan: Plan, sides: BackfillPorts, limits: Limits, lags: Lags) -> Seen:
     try:
         paused = await plan.paused()
         running = max(0, await sides.bulk.running_statements() - limits.parallel)
@@ -118,9 +118,9 @@ async def _look(plan: Plan, sides: Sides, limits: Limits, lags: Lags) -> Seen:
         return Seen(None, running, paused)
 
 
-async def _index(plan: Plan, sides: Sides, progress: Progress) -> None:
+async def _index(plan: Plan, sides: BackfillPorts, progress: Progress) -> None:
     await plan.say(state="indexing", throttle=None)
     progress(plan.state)
-    await sides.vectors.end_bulk(sides.name, plan.state.indexed_from)
+    await sides.vectors.resume_indexing(sides.name, plan.state.indexed_from)
     await plan.say(recall=await recall_at_10(sides.vectors, sides.name, RECALL_QUESTIONS))
     progress(plan.state)

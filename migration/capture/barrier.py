@@ -15,11 +15,11 @@ from connectors.addresses import brokers_of, dsn_of
 from connectors.errors import TaskFailed
 from connectors.kafka.offsets import KafkaOffsets
 from connectors.ports import Ledger
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Reason
 from migration.capture.connectors import connect_client
 from migration.capture.positions import captured
-from migration.collection import HALTED, capture_of
 from migration.lag import RoleReads, pipeline
+from migration.state import CollectionState
 from schemas.records import TopicPartition
 from schemas.settings import Settings
 from topics.captures import Capture
@@ -100,12 +100,11 @@ class Barrier:
         no role takes a record. Raises StoreUnavailable, and what `report` raises.
         """
         ends = time.monotonic() + limit_s
-        number = await self._ledger.recorded(f"{HALTED}.{self._name}")
-        halt = Halt(self._name, Reason(number)) if number else None
-        if halt is not None and halt.reason is Reason.TOPIC_REPLACED:
+        quarantine = await CollectionState(self._ledger, self._name).quarantine()
+        if quarantine is not None and quarantine.reason is Reason.TOPIC_REPLACED:
             return True
         topics: list[str] = []
-        if halt is None or halt.captures:
+        if quarantine is None or quarantine.captures:
             capture = await self._captured(limit_s)
             if capture is None:
                 return False
@@ -117,7 +116,7 @@ class Barrier:
     async def _captured(self, limit_s: float) -> Capture | None:
         """Wait until all that is committed now is in the topic of capture; return None where that takes too long."""
         kafka, collection = self._settings.kafka, self._settings.collections[self._name]
-        capture = await capture_of(self._ledger, kafka, self._name, collection)
+        capture = await CollectionState(self._ledger, self._name).capture(kafka, collection)
         if capture is None:  # nobody has captured it yet
             return None
         try:

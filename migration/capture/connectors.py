@@ -30,8 +30,9 @@ from connectors.sql.postgres.source import failover_slots
 from domain.quarantine import Reason
 from migration.capture.columns import columns_of, exact, kept_tables
 from migration.capture.names import assign_captures, conflicts, databases_of
-from migration.collection import SOURCE_EPOCH, CollectionPorts, Opened
-from migration.quarantine import Halts
+from migration.collection import CollectionPorts, Opened
+from migration.quarantine import Quarantines
+from migration.state import CollectionState
 from migration.watch.sources import SourceWatch, published_counts
 from schemas.settings import Kafka
 from topics.captures import Capture
@@ -97,7 +98,7 @@ def groups(collections: Mapping[str, CollectionPorts]) -> list[Group]:
 
 
 async def prepare_capture(
-    opened: Opened, halts: Halts, progress: Progress, only: Collection[str] | None = None
+    opened: Opened, quarantines: Quarantines, progress: Progress, only: Collection[str] | None = None
 ) -> None:
     """Make the connector of every group run, with `only` of those with one of the named collections.
 
@@ -108,61 +109,70 @@ async def prepare_capture(
     existing = await topic_names(brokers_of(opened.settings.kafka))
     away |= await assign_captures(opened, databases, existing, progress)
     away = {name: error for name, error in away.items() if opened.collections[name].capture is None}
-    for halt in conflicts(opened.collections, databases):
+    for quarantine in conflicts(opened.collections, databases):
         try:
-            await halts.halt(halt.collection, halt.reason, halt.detail)
+            await quarantines.quarantine(quarantine.collection, quarantine.reason, quarantine.detail)
         except CrossfadeError as error:
-            away[halt.collection] = error
+            away[quarantine.collection] = error
     for name in opened.collections:
         if name in away:
-            halts.away(name, NAMES, str(away[name]))
+            quarantines.away(name, NAMES, str(away[name]))
         else:
-            halts.back(name, NAMES)
+            quarantines.back(name, NAMES)
     async with connect_client(opened.settings.kafka) as client:
         watch = SourceWatch(opened.bus, client, await published_counts(opened.settings.kafka))
         found = [g for g in groups(opened.collections) if only is None or any(p.name in only for p in g.members)]
-        started = await asyncio.gather(*(_begin(client, opened.settings.kafka, g, halts, watch) for g in found))
+        started = await asyncio.gather(*(_begin(client, opened.settings.kafka, g, quarantines, watch) for g in found))
     for group in (group for group, runs in zip(found, started, strict=True) if runs):
         progress(f"capture of {group.kind} runs")
 
 
-async def _begin(client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watch: SourceWatch) -> bool:
+async def _begin(
+    client: ConnectClient, kafka: Kafka, group: Group, quarantines: Quarantines, watch: SourceWatch
+) -> bool:
     """Make a group's connector run; quarantine its collections where that does not succeed, and say whether it did."""
     try:
         # First, and without Kafka Connect: who reads a topic that is not there is assigned nothing of it later.
         await make_topics(kafka, group)
-        if not await watch.look(group, halts) or not watches(group, halts):
+        if not await watch.look(group, quarantines) or not watches(group, quarantines):
             return False
-        if await halt_lost(group, await client.status(group.connector), halts):
+        if await quarantine_lost(group, await client.status(group.connector), quarantines):
             return False
-        await make_connector(client, kafka, readable(group, halts), keep=True)
+        await make_connector(client, kafka, readable(group, quarantines), keep=True)
         await client.wait_running(group.connector, START_BOUND_S)
     except TaskFailed as error:
-        await quarantine(group, halts, error.message)
+        await quarantine_group(group, quarantines, error.message)
         return False
     except CrossfadeError as error:
         for ports in group.members:
-            halts.away(ports.name, GUARD, str(error))
+            quarantines.away(ports.name, GUARD, str(error))
         return False
     return True
 
 
-def watches(group: Group, halts: Halts) -> bool:
+def watches(group: Group, quarantines: Quarantines) -> bool:
     """Say whether any collection of a group is in service, or would be if its cause were gone."""
-    return any((halt := halts.of(ports.name)) is None or halt.captures or halt.passes for ports in group.members)
+    return any(
+        (quarantine := quarantines.of(ports.name)) is None or quarantine.captures or quarantine.passes
+        for ports in group.members
+    )
 
 
-def readable(group: Group, halts: Halts) -> Group:
+def readable(group: Group, quarantines: Quarantines) -> Group:
     """Return a group without the MariaDB tables that cannot be read: a connector may end at each of their rows."""
-    left = tuple(p for p in group.members if (halt := halts.of(p.name)) is None or halt.reason is not Reason.UNREADABLE)
+    left = tuple(
+        p
+        for p in group.members
+        if (quarantine := quarantines.of(p.name)) is None or quarantine.reason is not Reason.UNREADABLE
+    )
     return replace(group, members=left) if left and group.kind == "mariadb" else group
 
 
-async def quarantine(group: Group, halts: Halts, why: str) -> None:
+async def quarantine_group(group: Group, quarantines: Quarantines, why: str) -> None:
     """Quarantine a group's collections for as long as its connector does not run."""
     for ports in group.members:
-        if halts.of(ports.name) is None:
-            await halts.halt(ports.name, Reason.CONNECTOR, why)
+        if quarantines.of(ports.name) is None:
+            await quarantines.quarantine(ports.name, Reason.CONNECTOR, why)
 
 
 def connect_client(kafka: Kafka) -> ConnectClient:
@@ -220,11 +230,11 @@ def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]
 
 async def captured_epoch(ledger: Ledger, name: str) -> int | None:
     """Return the source epoch of a collection where its connector has run in it, None where it has not yet."""
-    epoch = await ledger.recorded(f"{SOURCE_EPOCH}.{name}")
-    return epoch if epoch is not None and await ledger.recorded(f"{CAPTURING}.{name}") == epoch else None
+    epoch = await CollectionState(ledger, name).source_epoch()
+    return epoch if epoch is not None and await ledger.get_meta(f"{CAPTURING}.{name}") == epoch else None
 
 
-async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool:
+async def quarantine_lost(group: Group, status: ConnectorStatus, quarantines: Quarantines) -> bool:
     """Stop a group's collections where its place in the database's log was lost; say whether it was.
 
     What a connector says of its place is so; that there is none is nothing to a connector that never ran. Raises what
@@ -236,7 +246,7 @@ async def halt_lost(group: Group, status: ConnectorStatus, halts: Halts) -> bool
     failed: CrossfadeError | None = None
     for ports in group.members:
         try:
-            await halts.halt(ports.name, Reason.CAPTURE_LOST, why)
+            await quarantines.quarantine(ports.name, Reason.CAPTURE_LOST, why)
         except CrossfadeError as error:
             failed = error
     if failed is not None:
@@ -257,7 +267,7 @@ async def _has_run(group: Group) -> bool:
     unknown: CrossfadeError | None = None
     for ports in group.members:
         try:
-            if await ports.ledger.recorded(f"{CAPTURING}.{ports.name}") == group.epoch:
+            if await ports.ledger.get_meta(f"{CAPTURING}.{ports.name}") == group.epoch:
                 return True
         except CrossfadeError as error:
             unknown = error

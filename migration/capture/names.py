@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from connectors.errors import CrossfadeError
 from connectors.ports import Ledger
 from connectors.sql.database_identity import DatabaseIdentity, database_identity
-from domain.quarantine import Halt, Reason
-from migration.collection import CAPTURE, SOURCE_EPOCH, CollectionPorts, Opened, capture_of
+from domain.quarantine import Quarantine, Reason
+from migration.collection import CollectionPorts, Opened
+from migration.state import CollectionState
 from schemas.settings import FILLS, Kafka
 from topics.captures import Capture, capture_base, epoch_of_topic, new_capture
 
@@ -90,7 +91,7 @@ async def _assign_all(opened: Opened, database: Database, existing: Sequence[str
     ports = {name: opened.collections[name] for name in database.members}
     for name, each in ports.items():
         if each.capture is not None:
-            await each.ledger.claim_identity(_recorded_as(name, each.capture.epoch), each.capture.recorded())
+            await CollectionState(each.ledger, name).claim_capture(each.capture.epoch, each.capture)
     new = [name for name, each in ports.items() if each.capture is None]
     for names in _together(new, ports, database):
         for name, capture in (await _assigned(opened.settings.kafka, database, ports, names, existing)).items():
@@ -115,22 +116,18 @@ async def _assigned(
         # All before one is claimed: who loses that one sees here which others go with it.
         kind, place = ports[name].settings.connector, ports[name].table.description.place
         capture = new_capture(kafka, kind, base, own, place)
-        await ports[name].ledger.claim_identity(_recorded_as(name, own), capture.recorded())
+        await CollectionState(ports[name].ledger, name).claim_capture(own, capture)
     found: dict[str, Capture] = {}
     epoch = own
     for name in names:
         ledger, collection = ports[name].ledger, ports[name].settings
-        if await ledger.identity(_recorded_as(name, epoch)) is None:
+        if not await CollectionState(ledger, name).has_capture(epoch):
             epoch = own
-        epoch = await ledger.claim(f"{SOURCE_EPOCH}.{name}", epoch)
-        given = await capture_of(ledger, kafka, name, collection)
+        epoch = await CollectionState(ledger, name).claim_source_epoch(epoch)
+        given = await CollectionState(ledger, name).capture(kafka, collection)
         if given is not None:
             found[name] = given
     return found
-
-
-def _recorded_as(name: str, epoch: int) -> str:
-    return f"{CAPTURE}.{name}.e{epoch}"
 
 
 def _together(new: Sequence[str], ports: Mapping[str, CollectionPorts], database: Database) -> list[list[str]]:
@@ -154,7 +151,7 @@ async def next_epoch(
     """
     base = capture_base(kafka, database.key)
     used = [each.source_epoch for each in ports.values() if each.capture is not None]
-    used += [await each.ledger.recorded(f"{_HIGHEST}.{base}") or 0 for each in ports.values()]
+    used += [await each.ledger.get_meta(f"{_HIGHEST}.{base}") or 0 for each in ports.values()]
     used += [epoch_of_topic(kafka, base, topic) for topic in existing]
     first, *others = (ports[name].ledger for name in sorted(ports))
     await first.raise_to(f"{_HIGHEST}.{base}", max(used))
@@ -164,44 +161,46 @@ async def next_epoch(
     return epoch
 
 
-def conflicts(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Halt]:
+def conflicts(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Quarantine]:
     """Return the collections that cannot be captured beside each other, or no longer from where they are."""
-    found: list[Halt] = []
+    found: list[Quarantine] = []
     for database in databases:
         found += _copies(database) + _same_tables(collections, database)
     found += _moved(collections)
     return found + _same_topics(collections, databases)
 
 
-def _copies(database: Database) -> list[Halt]:
+def _copies(database: Database) -> list[Quarantine]:
     """A copy of a server has its identity: two that run cannot be told apart by what is recorded."""
     first = next(iter(database.identities.values()))
     said = "its address leads to a copy of the server of another collection: one of them must be left out"
     return [
-        Halt(name, Reason.TABLE, said) for name, each in database.identities.items() if each.running != first.running
+        Quarantine(name, Reason.TABLE, said)
+        for name, each in database.identities.items()
+        if each.running != first.running
     ]
 
 
-def _same_tables(collections: Mapping[str, CollectionPorts], database: Database) -> list[Halt]:
+def _same_tables(collections: Mapping[str, CollectionPorts], database: Database) -> list[Quarantine]:
     first: dict[str, str] = {}
     found = []
     for name in database.members:
         place = collections[name].table.description.place
         other = first.setdefault(place, name)
         if other != name:
-            found.append(Halt(name, Reason.TABLE, f"the table {place} is that of the collection {other}"))
+            found.append(Quarantine(name, Reason.TABLE, f"the table {place} is that of the collection {other}"))
     return found
 
 
-def _moved(collections: Mapping[str, CollectionPorts]) -> list[Halt]:
+def _moved(collections: Mapping[str, CollectionPorts]) -> list[Quarantine]:
     return [
-        Halt(name, Reason.TABLE_REPLACED, f"{ports.capture.table} is captured, the configuration means {place}")
+        Quarantine(name, Reason.TABLE_REPLACED, f"{ports.capture.table} is captured, the configuration means {place}")
         for name, ports in collections.items()
         if ports.capture is not None and (place := ports.table.description.place) != ports.capture.table
     ]
 
 
-def _same_topics(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Halt]:
+def _same_topics(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Quarantine]:
     """Captures that began before names were made of identities may share a topic with another database's."""
     keys = {name: each.key for each in databases for name in each.members}
     places = {name: (key, collections[name].table.description.place) for name, key in keys.items()}
@@ -210,7 +209,9 @@ def _same_topics(collections: Mapping[str, CollectionPorts], databases: Sequence
         if ports.capture is not None and name in places:
             sharing[ports.capture.topic].append(name)
     return [
-        Halt(name, Reason.FOREIGN_CHANGE, f"the topic {topic} is also that of {', '.join(sorted({*names} - {name}))}")
+        Quarantine(
+            name, Reason.FOREIGN_CHANGE, f"the topic {topic} is also that of {', '.join(sorted({*names} - {name}))}"
+        )
         for topic, names in sharing.items()
         if len({places[name] for name in names}) > 1
         for name in names

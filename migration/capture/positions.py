@@ -17,7 +17,7 @@ _POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class CapturePlace:
+class ReplicationPosition:
     """One connector: its state, how far it confirmed (`position`), and the end of the database's log.
 
     `kept_bytes` is the log that its replication slot keeps on the server (PostgreSQL), or the size of all files of the
@@ -34,7 +34,7 @@ class CapturePlace:
     note: str | None = None
 
 
-async def capture_place(client: ConnectClient, kind: str, dsn: str, capture: Capture) -> CapturePlace:
+async def replication_position(client: ConnectClient, kind: str, dsn: str, capture: Capture) -> ReplicationPosition:
     """Return where the connector of a database is. Raises CommandError, and as `slot_place`."""
     status = await client.status(capture.connector)
     if kind == "postgres":
@@ -90,28 +90,30 @@ def _read(offset: dict[str, Any]) -> tuple[str, int]:
     return str(offset.get("file") or ""), int(offset.get("pos") or 0)
 
 
-def _of_slot(status: ConnectorStatus, slot: SlotPlace | None) -> CapturePlace:
+def _of_slot(status: ConnectorStatus, slot: SlotPlace | None) -> ReplicationPosition:
     state = "RUNNING" if status.running else _worst(status)
     if slot is None:
         missing = f"the replication slot {status.name.replace('-', '_')} is missing"
-        return CapturePlace(status.name, state, status.failure, None, None, None, None, missing)
+        return ReplicationPosition(status.name, state, status.failure, None, None, None, None, missing)
     note = None if slot.active else "nobody reads the replication slot"
     if slot.status in {"lost", "unreserved"}:
         note = f"the replication slot is {slot.status}: the server takes away its log"
-    return CapturePlace(
+    return ReplicationPosition(
         status.name, state, status.failure, slot.confirmed, slot.now, slot.behind_bytes, slot.kept_bytes, note
     )
 
 
-def _of_binlog(status: ConnectorStatus, log: Binlog, offset: dict[str, Any]) -> CapturePlace:
+def _of_binlog(status: ConnectorStatus, log: Binlog, offset: dict[str, Any]) -> ReplicationPosition:
     state = "RUNNING" if status.running else _worst(status)
     file, position = _read(offset)
     end = f"{log.file}:{log.position}"
     if not file:
-        return CapturePlace(status.name, state, status.failure, None, end, None, log.kept_bytes)
+        return ReplicationPosition(status.name, state, status.failure, None, end, None, log.kept_bytes)
     behind = log.behind_bytes(file, position)
     note = None if behind is not None else f"the file {file} was purged from the binary log"
-    return CapturePlace(status.name, state, status.failure, f"{file}:{position}", end, behind, log.kept_bytes, note)
+    return ReplicationPosition(
+        status.name, state, status.failure, f"{file}:{position}", end, behind, log.kept_bytes, note
+    )
 
 
 def _worst(status: ConnectorStatus) -> str:

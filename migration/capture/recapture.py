@@ -31,9 +31,10 @@ from migration.capture.connectors import (
     other_tables,
 )
 from migration.capture.names import Database, databases_of, next_epoch
-from migration.collection import HALTED, Opened, open_all, record_capture
+from migration.collection import Opened, open_all
 from migration.lag import pipeline
 from migration.preflight.tables import check_tables
+from migration.state import CollectionState
 from migration.verify.collection import Wanted, verify_collection
 from migration.verify.result import Bounds
 from migration.watch.sources import published_counts, record_source
@@ -75,9 +76,9 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
         for name in names:
             if name in opened.away:
                 raise TaskFailed(f"{name}: {opened.away[name]}", "Bring its database back, then recapture.")
-            halt = opened.halts.get(name)
-            if halt is not None and halt.reason is Reason.MODEL and halt.detail:
-                raise TaskFailed(f"{name}: {halt.said}.", f"To mend it: {halt.remedy}")
+            quarantine = opened.quarantines.get(name)
+            if quarantine is not None and quarantine.reason is Reason.MODEL and quarantine.detail:
+                raise TaskFailed(f"{name}: {quarantine.said}.", f"To mend it: {quarantine.remedy}")
         async with connect_client(settings.kafka) as client:
             await _check_neighbours(client, opened, names)
             databases, away = await databases_of(opened.collections)
@@ -138,8 +139,8 @@ async def _begin(
             # In this order: who reads that it is being captured reads the new names and the new source, too.
             await record_source(group, ports, published)
             if ports.capture is not None:
-                await record_capture(ports.ledger, ports.name, ports.capture)
-            await ports.ledger.record(f"{HALTED}.{ports.name}", Reason.RECAPTURING)
+                await CollectionState(ports.ledger, ports.name).record_capture(ports.capture)
+            await CollectionState(ports.ledger, ports.name).set_reason(Reason.RECAPTURING)
     for group in new:
         await make_connector(client, kafka, group)
         progress(f"{', '.join(left)}: source epoch {epoch}, connector {group.connector}")
@@ -150,14 +151,14 @@ async def _begin(
 
 async def _was_begun(client: ConnectClient, opened: Opened, name: str) -> bool:
     ports = opened.collections[name]
-    if await ports.ledger.recorded(f"{HALTED}.{name}") != Reason.RECAPTURING:
+    if await CollectionState(ports.ledger, name).reason() != Reason.RECAPTURING:
         return False
     (group,) = groups({name: ports})
     return (await client.status(group.connector)).running
 
 
 async def _only_points(opened: Opened, name: str) -> bool:
-    return await opened.collections[name].ledger.recorded(f"{HALTED}.{name}") == Reason.POINTS_REPLACED
+    return await CollectionState(opened.collections[name].ledger, name).reason() == Reason.POINTS_REPLACED
 
 
 async def _leave(client: ConnectClient, opened: Opened, group: Group, left: Sequence[str], progress: Progress) -> None:
@@ -191,7 +192,7 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
     """Wait until the snapshot is in both stores, repair what it could not see, and put the collection in service."""
     started, repaired = time.monotonic(), 0
     ports = opened.collections[name]
-    wanted = Wanted(Bounds(settle_s=_SETTLE_S, sample=0), repair=True, full=True)
+    wanted = Wanted(Bounds(recheck_delay_s=_SETTLE_S, sample=0), repair=True, full=True)
     for _ in range(_ROUNDS):
         await _drained(opened, name, progress)
         run = await verify_collection(opened.settings, home, name, wanted)
@@ -206,7 +207,7 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
         )
     # At once: a worker that is stopped before it looks would not know them again.
     await record_witnesses(ports.ledger, name, await sample(ports.vectors, name))
-    await ports.ledger.record(f"{HALTED}.{name}", 0)
+    await CollectionState(ports.ledger, name).set_reason(None)
     progress(f"{name}: {run.legacy_documents} documents, both stores equal; it is in service again")
     return Recaptured(name, ports.source_epoch, run.legacy_documents, repaired, time.monotonic() - started)
 

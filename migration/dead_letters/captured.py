@@ -8,10 +8,10 @@ from connectors.debezium.changes import decode_capture
 from connectors.errors import NotReady
 from connectors.sql.connector import LegacyConnector
 from domain.legacy import TableDescription
-from migration.collection import capture_of
 from migration.dead_letters.superseded import record_of
 from migration.epochs import Epochs, epochs_of
 from migration.observe import Databases, answered
+from migration.state import CollectionState
 from schemas.cloudevents import InvalidEvent
 from schemas.dead_letters import DeadLetter
 from schemas.documents import DocumentChanged
@@ -20,7 +20,7 @@ from topics.captures import Capture
 
 
 async def _table(settings: Settings, name: str, legacy: LegacyConnector) -> tuple[TableDescription, Capture | None]:
-    capture = await capture_of(legacy.ledger, settings.kafka, name, settings.collections[name])
+    capture = await CollectionState(legacy.ledger, name).capture(settings.kafka, settings.collections[name])
     return legacy.table.description, capture
 
 

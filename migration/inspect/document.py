@@ -9,7 +9,7 @@ from domain.keys import epoch_and_offset
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk
-from domain.quarantine import Halt
+from domain.quarantine import Quarantine
 from schemas.queries import Phase
 
 
@@ -93,7 +93,7 @@ class Document:
     phase: Phase
     now_ms: int
     stores: Stores = Stores()
-    halt: Halt | None = None
+    quarantine: Quarantine | None = None
     model: int | None = None
     brings: bool = False
     log: LogPart | None = None

@@ -50,7 +50,7 @@ def explain(document: Document) -> Explanation:
         verdict = "pending" if document.waiting else difference.kind
         said.append(_said(difference))
     said += _waiting(document)
-    said += _standing(document, difference is not None)
+    said += _status(document, difference is not None)
     if difference is not None:
         said += _causes(document)
         said += _damage(document)
@@ -132,9 +132,9 @@ def _waiting(document: Document) -> Iterator[str]:
         yield f"A change is under way: {each.role} has not finished {where}, written {age_s:.1f} s ago."
 
 
-def _standing(document: Document, differs: bool) -> Iterator[str]:
-    if document.halt is not None:
-        yield f"The collection is stopped: {document.halt.said}. To mend it: {document.halt.remedy}"
+def _status(document: Document, differs: bool) -> Iterator[str]:
+    if document.quarantine is not None:
+        yield f"The collection is stopped: {document.quarantine.said}. To mend it: {document.quarantine.remedy}"
     if differs and not PHASES[document.phase].writes_qdrant:
         yield f"The phase {document.phase} leaves Qdrant as it is."
     ledger = document.stores.ledger

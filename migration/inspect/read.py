@@ -22,13 +22,13 @@ from domain.keys import document_key, epoch_and_offset, version_of
 from domain.ledger import LedgerRow
 from domain.legacy import TableDescription
 from domain.points import StoredChunk
-from migration.collection import MODEL, capture_of
 from migration.dead_letters.replays import Replays, replays_of
 from migration.epochs import Epochs, epochs_of
 from migration.inspect.document import Document, Entry, Letter, LogPart, Stores, Waiting
 from migration.inspect.explain import LEDGER, LOG, POINTS, ROW, difference_of
 from migration.lag import RoleReads, pipeline
-from migration.observe import Databases, answered, recorded_halt
+from migration.observe import Databases, answered
+from migration.state import CollectionState
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.dead_letters import SUFFIX, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved
@@ -57,7 +57,7 @@ class Bounds:
 class _Known:
     """What the database says of the collection, for the places that are read after it."""
 
-    halt: Any = None
+    quarantine: Any = None
     capture: Capture | None = None
     epochs: Epochs = field(default_factory=Epochs)
     model: int | None = None
@@ -77,7 +77,7 @@ async def inspect(settings: Settings, home: Path, name: str, document_id: str, b
         await _into(
             known.unread,
             "collection",
-            databases.ask(name, lambda legacy: _standing(legacy, settings, name, known)),
+            databases.ask(name, lambda legacy: _read_state(legacy, settings, name, known)),
         )
 
         async def stores() -> Stores:
@@ -95,7 +95,7 @@ async def inspect(settings: Settings, home: Path, name: str, document_id: str, b
         if difference_of(found) is not None and not found.waiting:
             # What arrived between the two looks was under way at the first, and at the second is no longer.
             found = replace(found, stores=await stores())
-        standing = {"halt": known.halt, "model": known.model, "unread": known.unread, "cut": known.cut}
+        standing = {"halt": known.quarantine, "model": known.model, "unread": known.unread, "cut": known.cut}
         return replace(found, now_ms=time.time_ns() // 1_000_000, **standing)
 
 
@@ -106,12 +106,13 @@ async def _into(unread: dict[str, str], place: str, work: Awaitable[T], limit_s:
     return found
 
 
-async def _standing(legacy: LegacyConnector, settings: Settings, name: str, known: _Known) -> None:
+async def _read_state(legacy: LegacyConnector, settings: Settings, name: str, known: _Known) -> None:
     known.description = legacy.table.description
-    known.halt = await recorded_halt(legacy.ledger, name)
-    known.capture = await capture_of(legacy.ledger, settings.kafka, name, settings.collections[name])
+    state = CollectionState(legacy.ledger, name)
+    known.quarantine = await state.quarantine()
+    known.capture = await state.capture(settings.kafka, settings.collections[name])
     known.epochs = await epochs_of([legacy.ledger])
-    known.model = await legacy.ledger.recorded(f"{MODEL}.{name}")
+    known.model = await state.model()
 
 
 class _Kafka:

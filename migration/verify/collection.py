@@ -17,11 +17,11 @@ from migration.capture.barrier import Barrier
 from migration.context import HandlerContext, now_ms
 from migration.verify.digests import Records
 from migration.verify.ends import ends_of
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.resample import collection_embedder
 from migration.verify.result import Bounds, Verification
 from migration.verify.rounds import AFTER_FAILURE_S, rounds
-from migration.verify.run import Progress, Way, verify
+from migration.verify.run import Progress, RoundOptions, verify
 from migration.verify.stores import Stores, check_log, open_stores
 from migration.verify.throttle import Throttle
 from schemas.settings import Settings
@@ -45,14 +45,14 @@ def _nothing(_: object) -> None:
 @asynccontextmanager
 async def _opened(
     settings: Settings, home: Path, name: str, wanted: Wanted, say: Callable[[str], None]
-) -> AsyncIterator[tuple[Stores, Way, Teller]]:
+) -> AsyncIterator[tuple[Stores, RoundOptions, DifferencePublisher]]:
     async with AsyncExitStack() as resources:
         stores = await resources.enter_async_context(open_stores(settings, home, name))
         barrier = await resources.enter_async_context(Barrier(settings, name, stores.ledger))
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
         ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
-        teller = Teller(
+        publisher = DifferencePublisher(
             stores,
             bus,
             ctx,
@@ -60,7 +60,7 @@ async def _opened(
             check_log=partial(check_log, settings, stores),
             ends_of=partial(ends_of, settings, stores),
         )
-        way = Way(
+        way = RoundOptions(
             wanted.bounds,
             barrier.drained,
             now_ms,
@@ -71,7 +71,7 @@ async def _opened(
             continuous=wanted.cpu_share is not None,
             throttle=Throttle(wanted.cpu_share),
         )
-        yield stores, way, teller
+        yield stores, way, publisher
 
 
 async def verify_collection(
@@ -84,8 +84,8 @@ async def verify_collection(
     progress: Progress = _nothing,
 ) -> Verification:
     """Verify one collection once; `progress` gets the result as it grows. Raises as `open_stores` and `verify` do."""
-    async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
-        return await verify(stores, way, teller, progress=progress)
+    async with _opened(settings, home, name, wanted, say) as (stores, way, publisher):
+        return await verify(stores, way, publisher, progress=progress)
 
 
 async def verify_rounds(
@@ -98,8 +98,8 @@ async def verify_rounds(
     number = 0
     while most is None or number < most:
         try:
-            async with _opened(settings, home, name, wanted, say) as (stores, way, teller):
-                async for run in rounds(stores, way, teller, most=most, number=number + 1):
+            async with _opened(settings, home, name, wanted, say) as (stores, way, publisher):
+                async for run in rounds(stores, way, publisher, most=most, number=number + 1):
                     number = run.round
                     yield run
         except TransientError as error:

@@ -45,7 +45,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class Candidate:
     """A document that differed at first sight, and what was seen of it, without its text and vectors."""
 
     id: str
@@ -54,9 +54,9 @@ class Suspect:
     version: int
 
 
-def suspect(document_id: str, facts: LegacyFacts | None, points: Points) -> Suspect:
+def candidate(document_id: str, facts: LegacyFacts | None, points: Points) -> Candidate:
     """Return what is kept of a document until its next look."""
-    return Suspect(document_id, small(facts), points_digest(points), newest_version(points))
+    return Candidate(document_id, small(facts), points_digest(points), newest_version(points))
 
 
 def small(facts: LegacyFacts | None) -> LegacyFacts | None:

@@ -11,8 +11,8 @@ from connectors.kafka.offsets import end_offsets
 from domain.keys import document_key, version_of
 from domain.repair import Ends
 from migration.capture.positions import log_end
-from migration.collection import capture_of
 from migration.epochs import epochs_of
+from migration.state import CollectionState
 from migration.verify.stores import Stores
 from schemas.documents import Position
 from schemas.settings import Settings
@@ -37,7 +37,7 @@ def _newest(collection: str, document_id: str, epoch: int, log: dict[int, int]) 
 
 async def _position(settings: Settings, stores: Stores) -> Position:
     collection = settings.collections[stores.name]
-    capture = await capture_of(stores.ledger, settings.kafka, stores.name, collection)
+    capture = await CollectionState(stores.ledger, stores.name).capture(settings.kafka, collection)
     if capture is None:
         return ()
     try:

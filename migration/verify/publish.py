@@ -26,7 +26,7 @@ async def nothing_to_check() -> None:
     """Stand for the check of the log where it cannot have changed."""
 
 
-class Teller:
+class DifferencePublisher:
     """Publishes, and with `repair` appends refresh entries; `check_log` is asked once, before the first of those.
 
     Without `ends_of` nothing can be proved of a ledger row, and it is left as it is.

@@ -18,7 +18,7 @@ from domain.keys import point_hash
 from domain.legacy import LegacyRow
 from domain.points import made_by
 from migration.coverage import passed_over
-from migration.verify.compare import Look, Points, Suspect, look, suspect
+from migration.verify.compare import Candidate, Look, Points, candidate, look
 from migration.verify.digests import Part, Records
 from migration.verify.result import Bounds
 from migration.verify.stores import Stores
@@ -55,7 +55,7 @@ class Walked:
     points: int = 0
     beginnings: list[bytes] = field(default_factory=list)
     others: list[bytes] = field(default_factory=list)
-    suspects: list[Suspect] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     unread: int = 0
     offered: list[str] = field(default_factory=list)
@@ -209,7 +209,7 @@ class Walk:
                 hashes = seen.beginnings if point.begins else seen.others
                 hashes.append(point_hash(self._stores.name, i, point.chunk))
             if i in found.differences:
-                seen.suspects.append(suspect(i, found.facts.get(i), points))
+                seen.candidates.append(candidate(i, found.facts.get(i), points))
         for i in page[:: max(1, len(page) // _OFFERED)]:
             points = found.points.get(i, ())
             computed = all(p.deleted or p.model == made_by(p.model) for p in points)

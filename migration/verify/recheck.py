@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from connectors.errors import TransientError
 from domain.comparison import Difference, LegacyFacts, compare, points_digest
 from domain.points import newest_version
-from migration.verify.compare import Look, Points, Suspect, look_locked, small
+from migration.verify.compare import Candidate, Look, Points, look_locked, small
 from migration.verify.ledger_audit import Waits, waits
 from migration.verify.result import Bounds
 from migration.verify.stores import Stores
@@ -34,7 +34,7 @@ async def at_rest(_: float) -> bool:
 
 
 @dataclass(slots=True)
-class Confirmed:
+class Rechecked:
     """What became of suspects. `pending` are those of which nothing can be said yet.
 
     `waits` names the producer's versions that their ledger rows waited for before the barrier.
@@ -61,24 +61,26 @@ class _Followed:
         return _row(self.states[0]) != _row(facts) and newest_version(points) > self.first_version
 
 
-class Confirmer:
+class Rechecker:
     """Looks again at suspects of one collection."""
 
     def __init__(self, stores: Stores, bounds: Bounds, barrier: Barrier) -> None:
         self._stores, self._bounds, self._barrier = stores, bounds, barrier
         self._blocked = False
 
-    async def confirm(self, suspects: Sequence[Suspect]) -> Confirmed:
+    async def confirm(self, candidates: Sequence[Candidate]) -> Rechecked:
         """Follow suspects until each is settled or different, for the patience at most.
 
         Raises StoreUnavailable, TransientError where they cannot be looked at.
         """
-        done = Confirmed(waits=await waits(self._stores, [s.id for s in suspects]))
-        waiting = {s.id: _Followed([s.facts], s.digest, s.version) for s in suspects}
+        done = Rechecked(waits=await waits(self._stores, [s.id for s in candidates]))
+        waiting = {s.id: _Followed([s.facts], s.digest, s.version) for s in candidates}
         # Where nothing passed the last time, the next suspects do not wait as long for it again.
-        patience_s = min(_BLOCKED_S, self._bounds.patience_s) if self._blocked else self._bounds.patience_s
-        ends = time.monotonic() + patience_s
-        pause_s = self._bounds.settle_s
+        recheck_timeout_s = (
+            min(_BLOCKED_S, self._bounds.recheck_timeout_s) if self._blocked else self._bounds.recheck_timeout_s
+        )
+        ends = time.monotonic() + recheck_timeout_s
+        pause_s = self._bounds.recheck_delay_s
         while waiting:
             await asyncio.sleep(pause_s)
             passed = await self._passed(max(_BLOCKED_S, ends - time.monotonic()))
@@ -100,7 +102,7 @@ class Confirmer:
         return passed
 
     def _decide(
-        self, document_id: str, followed: _Followed, seen: Look, passed: bool, last: bool, done: Confirmed
+        self, document_id: str, followed: _Followed, seen: Look, passed: bool, last: bool, done: Rechecked
     ) -> bool:
         """Say whether the document needs no further look, and note what became of it."""
         facts, points = small(seen.facts[document_id]), seen.points.get(document_id, ())

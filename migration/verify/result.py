@@ -17,8 +17,8 @@ class Bounds:
     """
 
     page: int = 1000
-    settle_s: float = 2.0
-    patience_s: float = 30.0
+    recheck_delay_s: float = 2.0
+    recheck_timeout_s: float = 30.0
     range_rows: int = 4000
     in_flight: int = 4
     listed: int = 1000

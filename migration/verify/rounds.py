@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from connectors.errors import TransientError
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.result import Verification
-from migration.verify.run import Way, verify
+from migration.verify.run import RoundOptions, verify
 from migration.verify.stores import Stores
 
 # A round that is over at once is not begun again at once: little would have changed.
@@ -22,7 +22,13 @@ AFTER_FAILURE_S = 5.0
 
 
 async def rounds(
-    stores: Stores, way: Way, teller: Teller, *, most: int | None, number: int = 1, pause_s: float = _PAUSE_S
+    stores: Stores,
+    way: RoundOptions,
+    publisher: DifferencePublisher,
+    *,
+    most: int | None,
+    number: int = 1,
+    pause_s: float = _PAUSE_S,
 ) -> AsyncIterator[Verification]:
     """Yield the result of each round, `most` of them at the most (None: without an end).
 
@@ -33,7 +39,7 @@ async def rounds(
     while most is None or number < most:
         number += 1
         try:
-            run = await verify(stores, way, teller, number=number)
+            run = await verify(stores, way, publisher, number=number)
         except TransientError as error:
             run = Verification(stores.name, number, way.clock(), way.clock(), unknown=1, errors=[str(error)])
             await asyncio.sleep(AFTER_FAILURE_S)

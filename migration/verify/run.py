@@ -19,15 +19,15 @@ from connectors.errors import CrossfadeError, Refused, TransientError
 from domain.tasks import PROOF
 from migration.context import Clock
 from migration.coverage import gaps
-from migration.verify.compare import Suspect, suspect
+from migration.verify.compare import Candidate, candidate
 from migration.verify.digests import Records
 from migration.verify.ledger_audit import unsound
 from migration.verify.orphans import ghosts
 from migration.verify.plan import Plan, is_sparse
 from migration.verify.proof import Proof
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.ranges import Range, Walk
-from migration.verify.recheck import Barrier, Confirmer
+from migration.verify.recheck import Barrier, Rechecker
 from migration.verify.resample import OpenEmbedder, Reservoir, sample
 from migration.verify.result import Bounds, Verification
 from migration.verify.stores import Stores
@@ -51,7 +51,7 @@ _RESUMED_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RoundOptions:
     """How a round is done, beside its bounds.
 
     Without `records` every row is read and none is remembered, without `open_embedder` no vector is computed again.
@@ -70,7 +70,12 @@ class Way:
 
 
 async def verify(
-    stores: Stores, way: Way, teller: Teller, *, number: int = 1, progress: Progress = lambda _: None
+    stores: Stores,
+    way: RoundOptions,
+    publisher: DifferencePublisher,
+    *,
+    number: int = 1,
+    progress: Progress = lambda _: None,
 ) -> Verification:
     """Compare both stores of a collection, both ways, and keep the proof; `number` is that of the round.
 
@@ -81,8 +86,8 @@ async def verify(
         proof = await Proof.read(stores.tasks)
         kept = bool(proof.ranges)
 
-        def one_round(way: Way) -> Round:
-            return Round(stores, way, teller, proof, Verification(stores.name, number, way.clock()), progress)
+        def one_round(way: RoundOptions) -> Round:
+            return Round(stores, way, publisher, proof, Verification(stores.name, number, way.clock()), progress)
 
         try:
             return await one_round(way).run()
@@ -101,16 +106,22 @@ class Round:
     """The work of one round; what it counts is in its tally."""
 
     def __init__(
-        self, stores: Stores, way: Way, teller: Teller, proof: Proof, result: Verification, progress: Progress
+        self,
+        stores: Stores,
+        way: RoundOptions,
+        publisher: DifferencePublisher,
+        proof: Proof,
+        result: Verification,
+        progress: Progress,
     ) -> None:
         self._stores, self._way, self._proof, self._result = stores, way, proof, result
         self._progress = progress
         reservoir = Reservoir(way.bounds.sample, result.started_at_ms)
-        self._teller = teller
-        self._tally = Tally(result, proof, way.records, teller, reservoir, way.bounds.listed)
+        self._publisher = publisher
+        self._tally = Tally(result, proof, way.records, publisher, reservoir, way.bounds.listed)
         self._walk = Walk(stores, way.bounds, way.records, way.throttle, full=way.full)
-        self._confirmer = Confirmer(stores, way.bounds, way.barrier)
-        self._suspects: asyncio.Queue[tuple[int | None, list[Suspect]] | None] = asyncio.Queue(_WAITING)
+        self._rechecker = Rechecker(stores, way.bounds, way.barrier)
+        self._candidates: asyncio.Queue[tuple[int | None, list[Candidate]] | None] = asyncio.Queue(_WAITING)
         self._columns = stores.checksums.columns if stores.checksums else ""
         self._kind: dict[str, bool | str] = {"continuous": way.continuous, "full": way.full, "columns": self._columns}
         self._since_ms: int | None = None
@@ -159,7 +170,7 @@ class Round:
         planning = asyncio.Lock()
         await _together(*(self._walk_ranges(plan, planning) for _ in range(self._way.bounds.in_flight)))
         await self._ghosts()
-        await self._suspects.put(None)
+        await self._candidates.put(None)
 
     async def _walk_ranges(self, plan: Plan, planning: asyncio.Lock) -> None:
         while True:
@@ -191,8 +202,8 @@ class Round:
         if seen.rest is not None:
             plan.cut(*seen.rest)
         await self._tally.walked(seen, begun)
-        if seen.suspects:
-            await self._suspects.put((rng.number, seen.suspects))
+        if seen.candidates:
+            await self._candidates.put((rng.number, seen.candidates))
 
     async def _cover(self) -> None:
         """Hold the ranges against the table's own number of rows, in one snapshot."""
@@ -222,16 +233,16 @@ class Round:
                 fresh = [one for one in page.ghosts if one not in told]
                 told.update(fresh)
                 if fresh:
-                    await self._suspects.put((None, await _retried(partial(self._without_row, fresh))))
+                    await self._candidates.put((None, await _retried(partial(self._without_row, fresh))))
                 self._progress(self._result)
         except TransientError as error:
             self._tally.unknown("points without a row", None, begun, str(error))
         if nameless:
             self._tally.unknown(f"points of no document: {nameless}", None, begun, _NAMELESS)
 
-    async def _without_row(self, ids: list[str]) -> list[Suspect]:
+    async def _without_row(self, ids: list[str]) -> list[Candidate]:
         points = await self._stores.vectors.stored(self._stores.name, ids, content=True)
-        return [suspect(one, None, points.get(one, ())) for one in ids]
+        return [candidate(one, None, points.get(one, ())) for one in ids]
 
     async def _confirm(self) -> None:
         """Look again at suspects, those of several ranges together: each second look takes seconds."""
@@ -239,40 +250,42 @@ class Round:
         while not ended:
             found = await self._collected()
             ended = found[-1] is None
-            suspects = [item for item in found if item is not None]
-            if suspects:
-                await self._decide(suspects)
+            candidates = [item for item in found if item is not None]
+            if candidates:
+                await self._decide(candidates)
 
-    async def _collected(self) -> list[tuple[int | None, list[Suspect]] | None]:
+    async def _collected(self) -> list[tuple[int | None, list[Candidate]] | None]:
         """Return what waits for a second look, None last where nothing more comes."""
-        found = [await self._suspects.get()]
+        found = [await self._candidates.get()]
         ends = asyncio.get_running_loop().time() + _TOGETHER_S
         while found[-1] is not None and sum(len(some[1]) for some in found if some) < _TOGETHER:
             try:
                 async with asyncio.timeout_at(ends):
-                    found.append(await self._suspects.get())
+                    found.append(await self._candidates.get())
             except TimeoutError:
                 break
         return found
 
-    async def _decide(self, found: Sequence[tuple[int | None, list[Suspect]]]) -> None:
+    async def _decide(self, found: Sequence[tuple[int | None, list[Candidate]]]) -> None:
         numbers = {number for number, _ in found if number is not None}
-        suspects = {one.id: (number, one) for number, some in found for one in some}
+        candidates = {one.id: (number, one) for number, some in found for one in some}
         try:
-            done = await _retried(lambda: self._confirmer.confirm([one for _, one in suspects.values()]))
+            done = await _retried(lambda: self._rechecker.confirm([one for _, one in candidates.values()]))
         except TransientError as error:
-            self._tally.undecided(numbers, len(suspects), str(error))
+            self._tally.undecided(numbers, len(candidates), str(error))
             return
-        await self._tally.decided(numbers, {i: number for i, (number, _) in suspects.items()}, done)
+        await self._tally.decided(numbers, {i: number for i, (number, _) in candidates.items()}, done)
 
     async def _audit(self) -> None:
         """Where repair is wanted, put ledger rows right that would lead a later change astray."""
-        teller, way = self._teller, self._way
-        ends_of = teller.ends_of
-        if ends_of is None or not teller.repair:
+        publisher, way = self._publisher, self._way
+        ends_of = publisher.ends_of
+        if ends_of is None or not publisher.repair:
             return
         try:
-            found = await _retried(lambda: unsound(self._stores, ends_of, lambda: way.barrier(way.bounds.patience_s)))
+            found = await _retried(
+                lambda: unsound(self._stores, ends_of, lambda: way.barrier(way.bounds.recheck_timeout_s))
+            )
         except TransientError as error:
             self._tally.unknown("the ledger", None, way.clock(), str(error))
             return

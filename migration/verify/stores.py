@@ -14,7 +14,7 @@ from connectors.ports import BulkTable, Checksums, Ledger, LegacyTable, TaskStor
 from connectors.qdrant import open_vector_store, stored_dimension
 from connectors.sql.databases import open_legacy
 from domain.legacy import TableDescription
-from migration.collection import LOG_PARTITIONS, MODEL
+from migration.state import CollectionState, log_partitions
 from schemas.settings import Settings
 from topics.catalogue import LOG
 
@@ -60,7 +60,7 @@ async def open_stores(settings: Settings, home: Path, name: str) -> AsyncIterato
             raise Misconfigured(f"{name} is not in Qdrant yet; a worker or `crossfade backfill {name}` brings it there")
         vectors = await open_vector_store(settings.qdrant, home)
         resources.push_async_callback(vectors.close)
-        model = await legacy.ledger.recorded(f"{MODEL}.{name}")
+        model = await CollectionState(legacy.ledger, name).model()
         yield Stores(
             name,
             legacy.table,
@@ -80,7 +80,7 @@ async def check_log(settings: Settings, stores: Stores) -> None:
 
     Raises Misconfigured, StoreUnavailable.
     """
-    recorded = await stores.ledger.recorded(LOG_PARTITIONS)
+    recorded = await log_partitions(stores.ledger)
     counts = await partition_counts(brokers_of(settings.kafka), [LOG])
     if LOG not in counts:
         raise Misconfigured(f"topics are missing: {LOG}; run: crossfade topics apply")

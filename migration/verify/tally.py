@@ -12,9 +12,9 @@ from migration.verify.digests import Records
 from migration.verify.ledger_audit import Waits
 from migration.verify.orphans import Seen
 from migration.verify.proof import Proof
-from migration.verify.publish import NO_WAITS, Teller
+from migration.verify.publish import NO_WAITS, DifferencePublisher
 from migration.verify.ranges import Range, Walked
-from migration.verify.recheck import Confirmed
+from migration.verify.recheck import Rechecked
 from migration.verify.resample import Reservoir
 from migration.verify.result import Verification
 
@@ -27,13 +27,13 @@ class Tally:
         result: Verification,
         proof: Proof,
         records: Records | None,
-        teller: Teller,
+        publisher: DifferencePublisher,
         reservoir: Reservoir,
         listed: int,
     ) -> None:
         self.result, self.proof = result, proof
         self.seen, self.reservoir = Seen(), reservoir
-        self._records, self._teller, self._listed = records, teller, listed
+        self._records, self._publisher, self._listed = records, publisher, listed
         self._unchecked: set[int] = set()
 
     def resumed(self, rng: Range, proof: RangeProof) -> None:
@@ -50,11 +50,11 @@ class Tally:
         result.rows_read += seen.rows_read
         result.points += seen.points
         result.unchecked += len(seen.unchecked)
-        result.repaired += await self._teller.refresh(seen.unchecked)
+        result.repaired += await self._publisher.refresh(seen.unchecked)
         self.seen.add(b"".join(seen.beginnings), b"".join(seen.others))
         self.reservoir.offer(seen.offered)
         incomplete = bool(seen.unchecked or seen.unread)
-        verdict: Verdict = "pending" if seen.suspects else "unknown" if incomplete else "equal"
+        verdict: Verdict = "pending" if seen.candidates else "unknown" if incomplete else "equal"
         if incomplete:
             self._unchecked.add(rng.number)
         if seen.unread:
@@ -87,28 +87,28 @@ class Tally:
             proof = RangeProof(after=rng.after, upto=rng.upto, verdict="unknown", proved_at_ms=begun_ms)
             self.proof.keep(rng.number, proof)
 
-    async def decided(self, numbers: Collection[int], suspects: Mapping[str, int | None], done: Confirmed) -> None:
+    async def decided(self, numbers: Collection[int], candidates: Mapping[str, int | None], done: Rechecked) -> None:
         """Count what became of suspects, which belong to the ranges of these numbers (None: they have no row)."""
         self.result.settled += len(done.settled)
         self.result.pending += len(done.pending)
         room = max(0, self._listed - len(self.result.pending_ids))
         self.result.pending_ids += [difference.id for difference in done.pending[:room]]
         await self.different(done.different, done.waits)
-        different = {suspects.get(difference.id) for difference in done.different}
-        pending = {suspects.get(difference.id) for difference in done.pending}
+        different = {candidates.get(difference.id) for difference in done.different}
+        pending = {candidates.get(difference.id) for difference in done.pending}
         for number in numbers:
             otherwise: Verdict = "unknown" if number in self._unchecked else "equal"
             self._decide(number, "different" if number in different else "pending" if number in pending else otherwise)
 
     async def unsound(self, waited: Waits) -> None:
         """Count documents whose ledger rows are put right."""
-        self.result.ledger_repaired += await self._teller.refresh(list(waited), waited)
+        self.result.ledger_repaired += await self._publisher.refresh(list(waited), waited)
 
     async def different(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> None:
         """Count differences and tell them."""
         for difference in differences:
             self.result.add(difference, self._listed)
-        self.result.repaired += await self._teller.tell(differences, waited)
+        self.result.repaired += await self._publisher.tell(differences, waited)
 
     def _decide(self, number: int, verdict: Verdict) -> None:
         self.proof.keep(number, self.proof.ranges[number].model_copy(update={"verdict": verdict}))

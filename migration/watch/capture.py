@@ -32,15 +32,16 @@ from migration.capture.connectors import (
     Group,
     connect_client,
     groups,
-    halt_lost,
     make_connector,
     prepare_capture,
-    quarantine,
+    quarantine_group,
+    quarantine_lost,
     readable,
     watches,
 )
-from migration.collection import LOG_PARTITIONS, CollectionPorts, Opened
-from migration.quarantine import Halts
+from migration.collection import CollectionPorts, Opened
+from migration.quarantine import Quarantines
+from migration.state import log_partitions
 from migration.watch.sources import SourceWatch, place_read
 from schemas.settings import Kafka
 from topics.catalogue import LOG
@@ -64,7 +65,7 @@ _ALTERED = re.compile(
 )
 
 
-async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:
+async def guard_capture(opened: Opened, quarantines: Quarantines, changed: Callable[[], None]) -> None:
     """Watch the connectors and the number of partitions of the log, for as long as the worker runs.
 
     Lost places stop their collections. One whose connector does not run otherwise is quarantined until it does, and the
@@ -80,12 +81,12 @@ async def guard_capture(opened: Opened, halts: Halts, changed: Callable[[], None
             while True:
                 begun_s = time.monotonic()
                 rounds.begin("partitions", _same_partitions(opened))
-                rounds.begin(NAMES, _prepare_left(opened, halts))
+                rounds.begin(NAMES, _prepare_left(opened, quarantines))
                 for group in groups(opened.collections):
                     name = group.connector
-                    rounds.begin(name, _guard(client, kafka, group, halts, watch, watched[name]))
+                    rounds.begin(name, _guard(client, kafka, group, quarantines, watch, watched[name]))
                 await rounds.passed(GUARD_S)
-                if halts.now:
+                if quarantines.now:
                     changed()
                 # At one pace, however long the slowest takes: what nobody looks at in between is not seen.
                 await asyncio.sleep(max(0.0, begun_s + GUARD_S - time.monotonic()))
@@ -119,11 +120,11 @@ class Rounds:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
-async def _prepare_left(opened: Opened, halts: Halts) -> None:
+async def _prepare_left(opened: Opened, quarantines: Quarantines) -> None:
     """Prepare capture of the collections whose databases were away when that was done."""
-    if left := halts.noted_by(NAMES) & opened.collections.keys():
+    if left := quarantines.noted_by(NAMES) & opened.collections.keys():
         try:
-            await prepare_capture(opened, halts, log.info, only=left)
+            await prepare_capture(opened, quarantines, log.info, only=left)
         except CrossfadeError as error:
             log.warning("capture of %s cannot begin yet: %s", ", ".join(sorted(left)), error)
 
@@ -181,54 +182,54 @@ class _Watched:
 
 
 async def _guard(
-    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watch: SourceWatch, watched: _Watched
+    client: ConnectClient, kafka: Kafka, group: Group, quarantines: Quarantines, watch: SourceWatch, watched: _Watched
 ) -> None:
     """Watch one connector and its database; whatever is wrong with them is nothing to the others."""
     why: str | None = None
     try:
-        if watches(group, halts):
-            await watch.look(group, halts)
-        if watches(group, halts):
-            why = await _guard_connector(client, kafka, group, halts, watched)
+        if watches(group, quarantines):
+            await watch.look(group, quarantines)
+        if watches(group, quarantines):
+            why = await _guard_connector(client, kafka, group, quarantines, watched)
         for ports in group.members:
-            halts.back(ports.name, GUARD)
+            quarantines.back(ports.name, GUARD)
     except TaskFailed as error:
         why = error.message
     except CrossfadeError as error:
         for ports in group.members:
-            halts.away(ports.name, GUARD, str(error))
+            quarantines.away(ports.name, GUARD, str(error))
     if why is None and watched.failed_at is None:
         watched.away_since_s = None
     elif why is not None and watched.away(time.monotonic()):
-        await quarantine(group, halts, why)
+        await quarantine_group(group, quarantines, why)
 
 
 async def _guard_connector(
-    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watched: _Watched
+    client: ConnectClient, kafka: Kafka, group: Group, quarantines: Quarantines, watched: _Watched
 ) -> str | None:
     """Start a group's connector again where that is due; return why it does not run, None where nothing is wrong."""
     status = await client.status(group.connector)
-    if await halt_lost(group, status, halts):
+    if await quarantine_lost(group, status, quarantines):
         return None
     if group.kind == "mariadb" and time.monotonic() >= watched.compared_s + MODEL_S:
         watched.compared_s = time.monotonic()
-        await _compare_models(client, kafka, group, halts, watched, status)
+        await _compare_models(client, kafka, group, quarantines, watched, status)
     if status.running:
         if watched.passed_over(time.monotonic()):
             await _fail_at_unknown(client, group)
         await _note_capturing(group, watched)
         if await _in_order(client, group, watched):
             watched.well()
-            _release(group, halts)
+            _release(group, quarantines)
         return None
     if status.failed:
         watched.failed(await _place_of(client, group))
     if status.state == "MISSING" and watched.due(time.monotonic()):
-        await make_connector(client, kafka, readable(group, halts), keep=True)
+        await make_connector(client, kafka, readable(group, quarantines), keep=True)
     elif status.failed and watched.due(time.monotonic()):
         log.error("the connector %s failed and is started again: %s", group.connector, status.failure)
         if status.statement is not None or status.table is not None:
-            await _pass_over(client, group, halts, status)
+            await _pass_over(client, group, quarantines, status)
             watched.skips_until_s = time.monotonic() + _SKIP_S
         await client.restart(group.connector)
     return status.trouble
@@ -246,7 +247,12 @@ async def _place_of(client: ConnectClient, group: Group) -> tuple[int, ...]:
 
 
 async def _compare_models(
-    client: ConnectClient, kafka: Kafka, group: Group, halts: Halts, watched: _Watched, status: ConnectorStatus
+    client: ConnectClient,
+    kafka: Kafka,
+    group: Group,
+    quarantines: Quarantines,
+    watched: _Watched,
+    status: ConnectorStatus,
 ) -> None:
     """Stop and leave out the tables whose columns Debezium has in another order, or takes for others.
 
@@ -254,7 +260,7 @@ async def _compare_models(
     """
     known = await known_columns(kafka, group.capture.schema_history)
     left_out = []
-    for ports in readable(group, halts).members:
+    for ports in readable(group, quarantines).members:
         table = "" if ports.capture is None else ports.capture.table
         order, end = await column_order(group.dsn, table)
         if table not in known or not order or known[table] == order:
@@ -265,13 +271,13 @@ async def _compare_models(
             watched.unlike[ports.name] = (order, end)
         elif status.failed or await _place_of(client, group) >= first_end:
             why = f"Debezium takes its columns for {', '.join(known[table])}, and they are {', '.join(order)}"
-            await halts.halt(ports.name, Reason.UNREADABLE, why)
+            await quarantines.quarantine(ports.name, Reason.UNREADABLE, why)
             left_out.append(table)
     if left_out:
         await _leave_out(client, group, left_out, {})
 
 
-async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: ConnectorStatus) -> None:
+async def _pass_over(client: ConnectClient, group: Group, quarantines: Quarantines, status: ConnectorStatus) -> None:
     """Have a connector pass, for a while, over what Debezium's parser does not know of MariaDB's language.
 
     A table that is named in it, or whose rows have other columns than the connector knows, is stopped and left out.
@@ -286,7 +292,7 @@ async def _pass_over(client: ConnectClient, group: Group, halts: Halts, status: 
             why = "its rows have other columns than Debezium knows of"
         else:
             continue
-        await halts.halt(ports.name, Reason.UNREADABLE, why)
+        await quarantines.quarantine(ports.name, Reason.UNREADABLE, why)
         left_out.append(table)
     await _leave_out(client, group, left_out, {SKIP_UNKNOWN_DDL: "true"} if status.statement is not None else {})
 
@@ -313,10 +319,10 @@ async def _fail_at_unknown(client: ConnectClient, group: Group) -> None:
         await client.put_config(group.connector, {**config, SKIP_UNKNOWN_DDL: "false"})
 
 
-def _release(group: Group, halts: Halts) -> None:
+def _release(group: Group, quarantines: Quarantines) -> None:
     for ports in group.members:
-        if (halt := halts.of(ports.name)) is not None and halt.reason is Reason.CONNECTOR:
-            halts.release(ports.name)
+        if (quarantine := quarantines.of(ports.name)) is not None and quarantine.reason is Reason.CONNECTOR:
+            quarantines.release(ports.name)
 
 
 async def _note_capturing(group: Group, watched: _Watched) -> None:
@@ -328,7 +334,7 @@ async def _note_capturing(group: Group, watched: _Watched) -> None:
     watched.noted = 0
     for ports in group.members:
         with suppress(CrossfadeError):  # it is tried again at the next look
-            await ports.ledger.record(f"{CAPTURING}.{ports.name}", group.epoch)
+            await ports.ledger.set_meta(f"{CAPTURING}.{ports.name}", group.epoch)
             watched.noted += 1
 
 
@@ -345,5 +351,5 @@ async def _same_partitions(opened: Opened) -> None:
 
 async def _partitions(ports: CollectionPorts) -> int | None:
     with suppress(CrossfadeError):
-        return await ports.ledger.recorded(LOG_PARTITIONS)
+        return await log_partitions(ports.ledger)
     return None

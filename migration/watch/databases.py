@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from connectors.errors import CrossfadeError, Misconfigured
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from migration.capture.connectors import prepare_capture
-from migration.collection import HALTED, Opened
+from migration.collection import Opened
 from migration.epochs import epochs_of, reachable_epochs, share
 from migration.preflight.tables import table_mistakes
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
+from migration.state import CollectionState
 from schemas.settings import Settings
 
 Progress = Callable[[str], None]
@@ -54,17 +55,24 @@ async def mistakes_of(settings: Settings, name: str, progress: Progress) -> dict
 
 
 async def bring_back(
-    settings: Settings, opened: Opened, halts: Halts, captures: bool, changed: Callable[[], None], progress: Progress
+    settings: Settings,
+    opened: Opened,
+    quarantines: Quarantines,
+    captures: bool,
+    changed: Callable[[], None],
+    progress: Progress,
 ) -> None:
     """Open each collection that could not be opened, when it can be; returns when none is left."""
     left = [name for name in settings.collections if name not in opened.collections]
-    await asyncio.gather(*(_bring_back(settings, opened, halts, name, captures, changed, progress) for name in left))
+    await asyncio.gather(
+        *(_bring_back(settings, opened, quarantines, name, captures, changed, progress) for name in left)
+    )
 
 
 async def _bring_back(
     settings: Settings,
     opened: Opened,
-    halts: Halts,
+    quarantines: Quarantines,
     name: str,
     captures: bool,
     changed: Callable[[], None],
@@ -77,9 +85,9 @@ async def _bring_back(
         try:
             mistakes = await mistakes_of(settings, name, progress)
             if not mistakes:
-                await _open(opened, halts, name, captures, progress)
+                await _open(opened, quarantines, name, captures, progress)
                 break
-            halts.known(Halt(name, Reason.TABLE, mistakes[name]))
+            quarantines.known(Quarantine(name, Reason.TABLE, mistakes[name]))
         except CrossfadeError as error:
             log.warning("collection %s cannot be opened yet: %s", name, error)
         except Exception:  # whatever it is, it must not end the task that alone opens the collection
@@ -87,12 +95,12 @@ async def _bring_back(
     changed()
 
 
-async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progress: Progress) -> None:
+async def _open(opened: Opened, quarantines: Quarantines, name: str, captures: bool, progress: Progress) -> None:
     """Open a collection and its capture; only then do the agents know it."""
     if opened.opener is None:
         raise Misconfigured("these collections were opened without what opens another")
     legacy = await opened.opener.database(name)
-    ports, halt = await opened.opener.collection(name, legacy)
+    ports, quarantine = await opened.opener.collection(name, legacy)
     own = await epochs_of([ports.ledger])
     # An adoption raised them since the worker started, in databases that it has, and may have in this one.
     epochs = await reachable_epochs(opened.collections, opened.epochs)
@@ -100,26 +108,26 @@ async def _open(opened: Opened, halts: Halts, name: str, captures: bool, progres
         raise Misconfigured(f"its epochs are {own}, the worker's {epochs}: start the worker again")
     await share(epochs, {name: ports})
     with_it = replace(opened, collections={**opened.collections, name: ports})
-    if (had := halts.of(name)) is not None and had.reason is Reason.TABLE:
-        halts.release(name)  # before capture is prepared: what is found then stays
-    if captures and halt is None:
-        await prepare_capture(with_it, halts, progress, only=(name,))
-    halts.back(name, START)
-    if (found := halts.of(name)) is not None and not found.passes:
-        # As every stop: recorded before it counts. `halts` could not, whose collection this was not yet.
-        await ports.ledger.record(f"{HALTED}.{name}", found.reason)
+    if (had := quarantines.of(name)) is not None and had.reason is Reason.TABLE:
+        quarantines.release(name)  # before capture is prepared: what is found then stays
+    if captures and quarantine is None:
+        await prepare_capture(with_it, quarantines, progress, only=(name,))
+    quarantines.back(name, START)
+    if (found := quarantines.of(name)) is not None and not found.passes:
+        # As every stop: recorded before it counts. `quarantines` could not, whose collection this was not yet.
+        await CollectionState(ports.ledger, name).set_reason(found.reason)
     opened.collections[name] = with_it.collections[name]
-    if halt is not None:
-        halts.known(halt)
+    if quarantine is not None:
+        quarantines.known(quarantine)
     progress(f"{name} is opened")
 
 
-def stop_those(halts: Halts, mistakes: dict[str, str], away: dict[str, str]) -> None:
+def stop_those(quarantines: Quarantines, mistakes: dict[str, str], away: dict[str, str]) -> None:
     """Note what keeps collections from being opened."""
     for name, why in mistakes.items():
-        halts.known(Halt(name, Reason.TABLE, why))
+        quarantines.known(Quarantine(name, Reason.TABLE, why))
     for name, why in away.items():
-        halts.away(name, START, why)
+        quarantines.away(name, START, why)
 
 
 def usable(settings: Settings, *without: dict[str, str]) -> Sequence[str]:

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from connectors.errors import CrossfadeError, Misconfigured
 from migration.collection import Opened, Opener
-from migration.quarantine import LAYOUT, Halts
+from migration.quarantine import LAYOUT, Quarantines
 from migration.watch.databases import mistakes_of
 
 log = logging.getLogger("crossfade.collections")
 LAYOUT_S = 3.0
 
 
-async def watch_layouts(opened: Opened, halts: Halts, changed: Callable[[], None]) -> None:
+async def watch_layouts(opened: Opened, quarantines: Quarantines, changed: Callable[[], None]) -> None:
     """Watch for as long as the worker runs. Raises Misconfigured where nothing opens a collection again."""
     if opened.opener is None:
         raise Misconfigured("these collections were opened without what opens another")
@@ -28,11 +28,11 @@ async def watch_layouts(opened: Opened, halts: Halts, changed: Callable[[], None
         await asyncio.sleep(LAYOUT_S)
         names = list(opened.collections)
         # Together: one that is away takes its whole time limit.
-        if any(await asyncio.gather(*(_look(opened, opened.opener, halts, name) for name in names))):
+        if any(await asyncio.gather(*(_look(opened, opened.opener, quarantines, name) for name in names))):
             changed()
 
 
-async def _look(opened: Opened, opener: Opener, halts: Halts, name: str) -> bool:
+async def _look(opened: Opened, opener: Opener, quarantines: Quarantines, name: str) -> bool:
     """Open a collection again where its columns changed; say whether that, or why it cannot be, is news."""
     try:
         altered = await opened.collections[name].table.altered()
@@ -43,9 +43,9 @@ async def _look(opened: Opened, opener: Opener, halts: Halts, name: str) -> bool
             await _open_again(opened, opener, name)
             log.warning("the table of %s was opened again: %s; see: crossfade verify %s", name, altered, name)
     except CrossfadeError as error:
-        halts.away(name, LAYOUT, f"{altered}: {error}")
+        quarantines.away(name, LAYOUT, f"{altered}: {error}")
     else:
-        halts.back(name, LAYOUT)
+        quarantines.back(name, LAYOUT)
     return altered is not None
 
 

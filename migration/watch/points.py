@@ -17,7 +17,7 @@ from connectors.ports import Storage
 from domain.quarantine import Reason
 from domain.witnesses import Witness, chosen, missing
 from migration.collection import CollectionPorts
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from migration.witnesses import Written, forgotten_witnesses, record_witnesses, recorded_witnesses, sample, versions
 
 log = logging.getLogger("crossfade.points")
@@ -39,15 +39,15 @@ class _Known:
 class PointWatch:
     """Compares and records, for the collections that are not quarantined."""
 
-    halts: Halts
+    quarantines: Quarantines
     written: Written
     known: dict[str, _Known] = field(default_factory=dict)
 
     async def look(self) -> bool:
         """Look at every collection; say whether one was quarantined. A store that does not answer changes nothing."""
         found = False
-        for name, ports in list(self.halts.collections.items()):
-            if self.halts.of(name) is not None:
+        for name, ports in list(self.quarantines.collections.items()):
+            if self.quarantines.of(name) is not None:
                 # Compared with the table before it is active again, and known by other points from then on.
                 self.known.pop(name, None)
                 self.written.last.pop(name, None)
@@ -91,7 +91,7 @@ class PointWatch:
         return why
 
     async def _quarantine(self, ports: CollectionPorts, why: str) -> None:
-        await self.halts.halt(ports.name, Reason.POINTS_REPLACED, why)
+        await self.quarantines.quarantine(ports.name, Reason.POINTS_REPLACED, why)
         settings = ports.settings
         try:
             # What is for it waits until it is there; the indexes are those that searches need.
@@ -99,7 +99,7 @@ class PointWatch:
             metadata = ports.table.description.metadata
             await ports.vectors.prepare(ports.name, ports.embedder.dimension, metadata, storage)
         except Misconfigured as error:
-            await self.halts.halt(ports.name, Reason.MODEL, str(error))
+            await self.quarantines.quarantine(ports.name, Reason.MODEL, str(error))
 
     async def _renew(self, ports: CollectionPorts, known: _Known, recent: tuple[Witness, ...]) -> None:
         sampled = known.witnesses
@@ -113,14 +113,14 @@ class PointWatch:
         known.witnesses = fresh
 
 
-async def compare_points(halts: Halts) -> None:
+async def compare_points(quarantines: Quarantines) -> None:
     """Compare before the first record is taken. A Qdrant that does not answer is compared when it does."""
-    await PointWatch(halts, Written()).look()
+    await PointWatch(quarantines, Written()).look()
 
 
-async def watch_points(halts: Halts, written: Written, changed: Callable[[], None]) -> None:
+async def watch_points(quarantines: Quarantines, written: Written, changed: Callable[[], None]) -> None:
     """Watch for as long as the worker runs."""
-    watch = PointWatch(halts, written)
+    watch = PointWatch(quarantines, written)
     while True:
         try:
             if await watch.look():

@@ -22,7 +22,7 @@ from connectors.ports import Bus, Ledger
 from connectors.sql.databases import source_facts
 from domain.sources import Outside, SourceFacts, SourceIdentity, binlog_number, gtid_numbers, source_change
 from migration.collection import CollectionPorts
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from schemas.records import Outgoing
 from schemas.settings import Kafka
 from topics.provisioning import SOURCES_SEEN
@@ -131,13 +131,17 @@ class SourceWatch:
     seen: dict[str, SourceIdentity] = field(default_factory=dict)
     due_s: dict[str, float] = field(default_factory=dict)
 
-    async def look(self, group: CapturedTogether, halts: Halts) -> list[str]:
+    async def look(self, group: CapturedTogether, quarantines: Quarantines) -> list[str]:
         """Stop those of a group whose database or table is another one; note the others as they are.
 
         Each alone: one whose database or records cannot be asked is away for as long as that lasts, and is not among
         those that are returned. Raises CommandError where Kafka Connect cannot be asked.
         """
-        members = [p for p in group.members if (halt := halts.of(p.name)) is None or halt.captures or halt.passes]
+        members = [
+            p
+            for p in group.members
+            if (quarantine := quarantines.of(p.name)) is None or quarantine.captures or quarantine.passes
+        ]
         if not members:
             return []
         # Before the database's end, which is never behind it.
@@ -145,22 +149,24 @@ class SourceWatch:
         seen = []
         for ports in members:
             try:
-                await self._look_at(group, ports, read, halts)
+                await self._look_at(group, ports, read, quarantines)
             except CrossfadeError as error:
-                halts.away(ports.name, LOOK, str(error))
+                quarantines.away(ports.name, LOOK, str(error))
             else:
-                halts.back(ports.name, LOOK)
+                quarantines.back(ports.name, LOOK)
                 seen.append(ports.name)
         return seen
 
-    async def _look_at(self, group: CapturedTogether, ports: CollectionPorts, read: Outside, halts: Halts) -> None:
+    async def _look_at(
+        self, group: CapturedTogether, ports: CollectionPorts, read: Outside, quarantines: Quarantines
+    ) -> None:
         name = ports.name
         recorded = await self._recorded(group.connector, ports)
         facts = await facts_of(group, ports, recorded)
         if recorded is not None and facts.published is False and facts.table == recorded.table:
             await asyncio.sleep(CONFIRM_S)
             facts = await facts_of(group, ports, recorded)
-        count = await ports.ledger.recorded(f"{COUNT}.{name}") or 0
+        count = await ports.ledger.get_meta(f"{COUNT}.{name}") or 0
         known = recorded or SourceIdentity(group.connector, {}, facts.table or "", ())
         if recorded is None:
             facts = replace(facts, published=None)  # of a capture that begins; its connector is not made yet
@@ -171,7 +177,7 @@ class SourceWatch:
         outside = replace(read, count=self.published.get(name, 0), begun=begun)
         change = source_change(known, facts, outside, count)
         if change is not None:
-            await halts.halt(name, change.reason, change.detail)
+            await quarantines.quarantine(name, change.reason, change.detail)
             return
         now = replace(_identity(group.connector, facts), begun=known.begun or begun is True)
         self.seen[name] = now

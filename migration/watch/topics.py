@@ -18,7 +18,7 @@ from connectors.kafka.offsets import KafkaOffsets
 from domain.quarantine import Reason
 from domain.topics import Replaced, TopicLook, TopicMark, named, replaced
 from migration.epochs import Recorded, databases, note_replaced, record_mark, recorded_mark
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from schemas.settings import Kafka
 from topics.catalogue import group_of
 from topics.roles import RoleName, working_topics
@@ -131,59 +131,61 @@ def captured_through(ports: Recorded) -> str:
     return ports.capture.topic if ports.capture is not None else ""
 
 
-async def quarantine(watch: TopicWatch, halts: Halts, found: Mapping[str, Replaced]) -> None:
+async def quarantine_all(watch: TopicWatch, quarantines: Quarantines, found: Mapping[str, Replaced]) -> None:
     """Quarantine, here and durably, what depends on replaced topics; a database that is away holds up no other."""
     working = {topic: one for topic, one in found.items() if topic in READERS}
-    halts.replaced |= set(working)
-    for members in databases(halts.collections):
+    quarantines.replaced |= set(working)
+    for members in databases(quarantines.collections):
         try:
             if working:
                 await note_replaced(members[0].ledger, working)
             for ports in members:
                 own = captured_through(ports)
-                if working and ((halt := halts.of(ports.name)) is None or halt.passes):
-                    await halts.halt(ports.name, Reason.TOPIC_REPLACED, named(working.values()))
+                if working and ((quarantine := quarantines.of(ports.name)) is None or quarantine.passes):
+                    await quarantines.quarantine(ports.name, Reason.TOPIC_REPLACED, named(working.values()))
                 elif own in found:
-                    await halts.halt(ports.name, Reason.CAPTURE_LOST, found[own].said)
+                    await quarantines.quarantine(ports.name, Reason.CAPTURE_LOST, found[own].said)
         except CrossfadeError as error:
             log.warning("that topics were replaced is not recorded now: %s", error)
 
 
-async def compare_topics(kafka: Kafka, halts: Halts) -> None:
+async def compare_topics(kafka: Kafka, quarantines: Quarantines) -> None:
     """Compare before the first record is taken, and take part in what was found before. Raises StoreUnavailable."""
-    watch = TopicWatch(kafka, halts.collections)
+    watch = TopicWatch(kafka, quarantines.collections)
     try:
-        await halts.follow()
-        if not halts.replaced and (found := _news(watch, halts, await watch.confirmed())):
+        await quarantines.follow()
+        if not quarantines.replaced and (found := _news(watch, quarantines, await watch.confirmed())):
             log.error("topics were replaced: %s", named(found.values()))
-            await quarantine(watch, halts, found)
+            await quarantine_all(watch, quarantines, found)
     finally:
         await watch.close()
 
 
-async def watch_topics(kafka: Kafka, halts: Halts, changed: Callable[[], None]) -> None:
+async def watch_topics(kafka: Kafka, quarantines: Quarantines, changed: Callable[[], None]) -> None:
     """Watch for as long as the worker runs. What was found is not looked for again until it was adopted."""
-    watch = TopicWatch(kafka, halts.collections)
+    watch = TopicWatch(kafka, quarantines.collections)
     try:
         while True:
             try:
-                if not halts.replaced and (found := _news(watch, halts, await watch.confirmed())):
+                if not quarantines.replaced and (found := _news(watch, quarantines, await watch.confirmed())):
                     log.error("topics were replaced: %s", named(found.values()))
-                    await quarantine(watch, halts, found)
+                    await quarantine_all(watch, quarantines, found)
                     changed()
             except CrossfadeError as error:
                 log.warning("the topics are not watched now: %s", error)
-            if halts.replaced:
+            if quarantines.replaced:
                 watch.known.clear()
             await asyncio.sleep(WATCH_S)
     finally:
         await watch.close()
 
 
-def _news(watch: TopicWatch, halts: Halts, found: Mapping[str, Replaced]) -> dict[str, Replaced]:
+def _news(watch: TopicWatch, quarantines: Quarantines, found: Mapping[str, Replaced]) -> dict[str, Replaced]:
     """Leave out topics of capture whose collections are quarantined for something else that recapture fixes."""
     captured: dict[str, bool] = {}
-    for ports in halts.collections.values():
+    for ports in quarantines.collections.values():
         own = captured_through(ports)
-        captured[own] = captured.get(own, False) or (halt := halts.of(ports.name)) is None or halt.captures
+        captured[own] = (
+            captured.get(own, False) or (quarantine := quarantines.of(ports.name)) is None or quarantine.captures
+        )
     return {topic: one for topic, one in found.items() if captured.get(topic, topic in READERS)}

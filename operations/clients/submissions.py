@@ -21,7 +21,7 @@ SOURCE = "crossfade/submit"
 STANDARD_INPUT = "-"
 _RECORDS_AT_ONCE = 500
 _BYTES_AT_ONCE = 8 * 1024 * 1024
-_WRONG_USE = 2
+_USAGE_ERROR = 2
 
 
 def batches(file: Path) -> Iterator[list[Outgoing]]:
@@ -69,12 +69,12 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
     except OSError as error:
-        raise CommandError(f"{file} cannot be read: {error.strerror or error}.", "", _WRONG_USE) from None
+        raise CommandError(f"{file} cannot be read: {error.strerror or error}.", "", _USAGE_ERROR) from None
 
 
 def _refused(number: int, why: str) -> CommandError:
     return CommandError(
         f"Line {number} is not a document: {why}.",
         'A line is {"collection": "…", "id": "…", "text": "…"}; `crossfade schemas export DIR` writes its schema.',
-        _WRONG_USE,
+        _USAGE_ERROR,
     )

@@ -13,7 +13,7 @@ from operations.clients.questions import Asker
 from operations.context import (
     FAILED,
     PANEL_RUN,
-    WRONG_USE,
+    USAGE_ERROR,
     ConfigOption,
     Context,
     HomeOption,
@@ -62,7 +62,7 @@ def ask(
     with told():
         if route not in (None, *get_args(Backend)):
             raise CommandError(
-                f"There is no backend {route!r}.", f"Backends: {', '.join(get_args(Backend))}.", WRONG_USE
+                f"There is no backend {route!r}.", f"Backends: {', '.join(get_args(Backend))}.", USAGE_ERROR
             )
         context = load(config, home)
         _ = context.bootstrap
@@ -77,20 +77,22 @@ def ask(
     answered = run(_answer(context, query, timeout_s))
     if answered.refused and not json:
         with told():
-            raise CommandError(f"The question was refused: {answered.error}.", exit_code=WRONG_USE)
+            raise CommandError(f"The question was refused: {answered.error}.", exit_code=USAGE_ERROR)
     if json:
         print_json(answered.model_dump(mode="json"))
     else:
         _print(answered)
     if answered.error:
-        raise typer.Exit(WRONG_USE if answered.refused else FAILED)
+        raise typer.Exit(USAGE_ERROR if answered.refused else FAILED)
 
 
 def _question(**fields: Any) -> QueryAsked:
     try:
         return QueryAsked(id=uuid.uuid4().hex, **fields)
     except ValidationError as error:
-        raise CommandError(f"That is no question: {explain(error)}.", "See: crossfade ask --help", WRONG_USE) from None
+        raise CommandError(
+            f"That is no question: {explain(error)}.", "See: crossfade ask --help", USAGE_ERROR
+        ) from None
 
 
 def _filter(wanted: list[str]) -> dict[str, Scalar]:
@@ -99,7 +101,7 @@ def _filter(wanted: list[str]) -> dict[str, Scalar]:
     for one in wanted:
         name, sign, value = one.partition("=")
         if not sign or not name:
-            raise CommandError(f"{one!r} is no filter.", "Give --filter column=value.", WRONG_USE)
+            raise CommandError(f"{one!r} is no filter.", "Give --filter column=value.", USAGE_ERROR)
         found[name] = None if value == "null" else value
     return found
 

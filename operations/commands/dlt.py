@@ -15,7 +15,7 @@ from migration.dead_letters.replay import Replayed, Selection, letters, replay, 
 from migration.dead_letters.replays import replays_of
 from operations.context import (
     DIFFERENCES,
-    WRONG_USE,
+    USAGE_ERROR,
     ConfigOption,
     Context,
     HomeOption,
@@ -139,10 +139,10 @@ def replay_letters(
     with told():
         if not everything and (topic is None or offset is None):
             raise CommandError(
-                "Which dead letters?", "Name a topic and --offset (and --partition), or give --all.", WRONG_USE
+                "Which dead letters?", "Name a topic and --offset (and --partition), or give --all.", USAGE_ERROR
             )
         if everything and offset is not None:
-            raise CommandError("--all and --offset exclude each other.", "", WRONG_USE)
+            raise CommandError("--all and --offset exclude each other.", "", USAGE_ERROR)
         context = load(config, home)
 
     async def replayed() -> list[Replayed]:
@@ -189,7 +189,7 @@ async def _topics(context: Context, topic: str | None) -> tuple[str, ...]:
     source = topic.removesuffix(SUFFIX)
     if source not in known:
         names = ", ".join(known) or "none yet (`crossfade topics apply` makes them)"
-        raise CommandError(f"{source} has no dead-letter topic.", f"There are: {names}.", WRONG_USE)
+        raise CommandError(f"{source} has no dead-letter topic.", f"There are: {names}.", USAGE_ERROR)
     return (source,)
 
 

@@ -19,7 +19,7 @@ from operations.context import (
     DIFFERENCES,
     FAILED,
     PANEL_RUN,
-    WRONG_USE,
+    USAGE_ERROR,
     ConfigOption,
     HomeOption,
     JsonOption,
@@ -101,12 +101,13 @@ async def _stops(settings: Settings) -> list[Progress]:
 
 
 def _told(progress: Progress) -> dict[str, object]:
-    halt = progress.halt
+    quarantine = progress.quarantine
     return {
         "collection": progress.collection,
         "phase": progress.phase,
         "state": progress.state,
-        "stopped": halt and {"reason": halt.reason.name.lower(), "said": halt.said, "mend": halt.remedy},
+        "stopped": quarantine
+        and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
         "capture_failure": progress.capture.failure if progress.capture else None,
         "unanswered": progress.unanswered.get("database"),
     }
@@ -118,8 +119,8 @@ def _print_collections(collections: list[Progress]) -> None:
     print()
     rows = []
     for progress in collections:
-        halt, missing = progress.halt, progress.unanswered.get("database")
-        detail = f"{halt.said}. To mend it: {halt.remedy}" if halt else missing or ""
+        quarantine, missing = progress.quarantine, progress.unanswered.get("database")
+        detail = f"{quarantine.said}. To mend it: {quarantine.remedy}" if quarantine else missing or ""
         if progress.state == "not captured" and progress.capture is not None:
             detail = progress.capture.failure or f"its connector is {progress.capture.state.lower()}"
         rows.append((progress.collection, progress.state, progress.phase, detail))
@@ -130,7 +131,9 @@ def _stack(home: Path | None, names: list[str] | None = None) -> LocalStack:
     with told():
         unknown = [name for name in names or () if name not in PART_NAMES]
         if unknown:
-            raise CommandError(f"There is no part {', '.join(unknown)}.", f"Parts: {', '.join(PART_NAMES)}.", WRONG_USE)
+            raise CommandError(
+                f"There is no part {', '.join(unknown)}.", f"Parts: {', '.join(PART_NAMES)}.", USAGE_ERROR
+            )
         parts = frozenset(cast("list[PartName]", names)) if names else ALL_PARTS
         # Who names MariaDB wants it there; who starts everything takes what the machine has.
         return LocalStack(home_folder(home), parts, install_mariadb="mariadb" in (names or ()))

@@ -69,10 +69,10 @@ def verify(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one page, too.")
     ] = None,
-    settle_s: Annotated[
+    recheck_delay_s: Annotated[
         float, typer.Option("--settle", min=0.0, help="Seconds before what differs is looked at again.")
     ] = 2.0,
-    patience_s: Annotated[
+    recheck_timeout_s: Annotated[
         float, typer.Option("--patience", min=0.0, help="Seconds to wait for changes that are under way.")
     ] = 30.0,
     page: Annotated[int, typer.Option("--page", min=1, max=10_000, help="Documents read at a time.")] = 1000,
@@ -98,7 +98,7 @@ def verify(
         arm(os.environ)
     collect_rarely()
     bounds = Bounds(
-        page=page, settle_s=settle_s, patience_s=patience_s, range_rows=range_rows,
+        page=page, recheck_delay_s=recheck_delay_s, recheck_timeout_s=recheck_timeout_s, range_rows=range_rows,
         sample=-(-sample // _SAMPLE_SHARE) if continuous else sample,
         in_flight=1 if continuous else Bounds().in_flight,
     )  # fmt: skip

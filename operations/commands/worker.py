@@ -10,7 +10,7 @@ from typing import Annotated, cast, get_args
 import typer
 import uvloop
 
-from operations.context import PANEL_RUN, WRONG_USE, ConfigOption, Context, HomeOption, load, run, say, told
+from operations.context import PANEL_RUN, USAGE_ERROR, ConfigOption, Context, HomeOption, load, run, say, told
 from operations.errors import CommandError
 from stack.supervisor import Plan, replace_process
 from topics.roles import ROLE_NAMES, RoleName
@@ -68,5 +68,5 @@ def roles_of(text: str) -> list[RoleName]:
     unknown = [role for role in chosen if role not in get_args(RoleName)]
     if unknown or not chosen:
         wrong = f"There is no role {', '.join(unknown)}." if unknown else "No role is named."
-        raise CommandError(wrong, f"Roles: {', '.join(ROLE_NAMES)}.", WRONG_USE)
+        raise CommandError(wrong, f"Roles: {', '.join(ROLE_NAMES)}.", USAGE_ERROR)
     return cast("list[RoleName]", chosen)

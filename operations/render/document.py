@@ -39,7 +39,8 @@ def document_of(document: Document, explanation: Explanation, *, whole: bool) ->
         "phase": document.phase,
         "verdict": explanation.verdict,
         "said": list(explanation.said),
-        "stopped": document.halt and {"reason": document.halt.reason.name.lower(), "mend": document.halt.remedy},
+        "stopped": document.quarantine
+        and {"reason": document.quarantine.reason.name.lower(), "mend": document.quarantine.remedy},
         "row": row
         and {
             "version": row.version,

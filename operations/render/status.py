@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from migration.capture.positions import CapturePlace
+from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
 from migration.status import Backfill, Progress, Proof
 
@@ -56,8 +56,8 @@ def _table(progress: Progress) -> Table:
     table.add_column(style=_QUIET, no_wrap=True)
     table.add_column(overflow="fold")
     lines: list[Line] = []
-    if progress.halt is not None:
-        lines.append(("stopped", Text(f"{progress.halt.said}. To mend it: {progress.halt.remedy}", _BAD)))
+    if progress.quarantine is not None:
+        lines.append(("stopped", Text(f"{progress.quarantine.said}. To mend it: {progress.quarantine.remedy}", _BAD)))
     if "database" not in progress.unanswered:
         lines += _backfill(progress.backfill) if progress.backfill else [("backfill", Text("none", _QUIET))]
         lines += _proof(progress.proof) if progress.proof else [("proof", Text("none: crossfade verify", _DOUBTFUL))]
@@ -128,7 +128,7 @@ def _lags(lags: Sequence[RoleLag]) -> Text:
     return said
 
 
-def _capture(place: CapturePlace) -> Iterable[Line]:
+def _capture(place: ReplicationPosition) -> Iterable[Line]:
     said = Text(place.state.lower(), _GOOD if place.state == "RUNNING" else _BAD)
     if place.position is not None:
         said.append(f"  at {place.position}", "default")

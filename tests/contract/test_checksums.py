@@ -21,10 +21,10 @@ from connectors.telemetry import Telemetry
 from domain.points import DocumentPoints, chunks_of, given_by
 from migration.context import HandlerContext
 from migration.verify.digests import Records
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
 from migration.verify.result import Bounds, Verification
-from migration.verify.run import Way, verify
+from migration.verify.run import RoundOptions, verify
 from migration.verify.stores import Stores
 from schemas.content import content_hash
 from schemas.settings import Collection, Connector, Settings
@@ -158,8 +158,10 @@ class Verified:
     async def verify(self, *, full: bool = False) -> Verification:
         ctx = HandlerContext(lambda: 0, 1, Telemetry(tracing=False))
         bus = MemoryBus.provisioned(Settings(collections={}))
-        way = Way(Bounds(page=7, settle_s=0, range_rows=25), at_rest, lambda: 0, self.records, full=full)
-        return await verify(self.stores, way, Teller(self.stores, bus, ctx, repair=False))
+        way = RoundOptions(
+            Bounds(page=7, recheck_delay_s=0, range_rows=25), at_rest, lambda: 0, self.records, full=full
+        )
+        return await verify(self.stores, way, DifferencePublisher(self.stores, bus, ctx, repair=False))
 
 
 @asynccontextmanager

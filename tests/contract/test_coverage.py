@@ -23,13 +23,13 @@ from connectors.telemetry import Telemetry
 from domain.legacy import Coverage, LegacyRow
 from domain.pacing import Limits
 from domain.tasks import BackfillState
-from migration.backfill.ranges import Sides
+from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import Wanted, backfill
 from migration.context import HandlerContext
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
 from migration.verify.result import Bounds, Verification
-from migration.verify.run import Way, verify
+from migration.verify.run import RoundOptions, verify
 from migration.verify.stores import Stores
 from schemas.settings import Connector, Settings
 from stack.layout import StackAddresses
@@ -122,7 +122,7 @@ class Both:
             return {}
 
         embedder = HashingEmbedder(4)
-        sides = Sides(NAME, bulk, self.vectors, embedder, nothing, given=False)
+        sides = BackfillPorts(NAME, bulk, self.vectors, embedder, nothing, given=False)
         wanted = Wanted(Limits(parallel=2), range_rows=100)
         return await backfill(sides, self.tasks, wanted, nothing, lambda: 0, lambda _: None)
 
@@ -130,10 +130,12 @@ class Both:
         legacy = self.legacy
         stores = Stores(NAME, legacy.table, bulk, legacy.ledger, self.vectors, 4, tasks=MemoryTasks())
         stores = replace(stores, checksums=legacy.checksums if checksums else None)
-        way = Way(Bounds(page=16, settle_s=0, patience_s=0.1, range_rows=100), at_rest, lambda: 0)
+        way = RoundOptions(
+            Bounds(page=16, recheck_delay_s=0, recheck_timeout_s=0.1, range_rows=100), at_rest, lambda: 0
+        )
         ctx = HandlerContext(lambda: 0, 1, Telemetry(tracing=False))
         return await verify(
-            stores, way, Teller(stores, MemoryBus.provisioned(Settings(collections={})), ctx, repair=False)
+            stores, way, DifferencePublisher(stores, MemoryBus.provisioned(Settings(collections={})), ctx, repair=False)
         )
 
 

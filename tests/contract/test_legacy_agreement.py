@@ -45,7 +45,7 @@ async def step(rng: random.Random, ports: Ports) -> object:
         return [(outcome.verdict, outcome.unconfirmed) for outcome in outcomes]
     if choice == 3:
         state = LedgerState(version=rng.randrange(30), written=rng.randrange(30), pending=rng.random() < 0.5)
-        await ports.ledger.folded({one: LedgerRow(state) for one in some})
+        await ports.ledger.save_fold({one: LedgerRow(state) for one in some})
     elif choice == 4:
         await ports.ledger.refusals_told({one: rng.randrange(30) for one in some})
     elif choice == 5:

@@ -326,8 +326,8 @@ async def test_two_workers_preparing_at_once_both_succeed(place: Place) -> None:
     await place.execute(DOCUMENTS[place.connector])
     opened = [await open_legacy("documents", place.collection(), place.dsn) for _ in range(3)]
     await asyncio.gather(*(legacy.prepare() for legacy in opened))
-    await opened[0].ledger.record("partition_epoch", 3)
-    assert await opened[1].ledger.recorded("partition_epoch") == 3
+    await opened[0].ledger.set_meta("partition_epoch", 3)
+    assert await opened[1].ledger.get_meta("partition_epoch") == 3
     await asyncio.gather(*(legacy.close() for legacy in opened))
 
 

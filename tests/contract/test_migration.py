@@ -13,9 +13,9 @@ from connectors.sql.databases import open_legacy
 from domain.quarantine import Reason
 from domain.tasks import BACKFILL, CONTROL, HEADER, PROOF, BackfillState, Control, ProofState, RangeState
 from migration.backfill.pause import set_paused
-from migration.collection import HALTED
 from migration.observe import Observer, stops
 from migration.preflight.tables import prepare_topics
+from migration.state import CollectionState
 from migration.status import Progress
 from schemas.settings import Kafka, Settings
 from stack.layout import StackAddresses
@@ -63,7 +63,7 @@ async def rig(request: pytest.FixtureRequest, stack: StackAddresses) -> AsyncIte
 async def test_a_collection_that_no_worker_has_seen_is_shown_as_such(rig: Rig) -> None:
     found = await rig.look()
     assert "no worker has run" in found.unanswered["database"]
-    assert (found.halt, found.backfill, found.proof) == (None, None, None)
+    assert (found.quarantine, found.backfill, found.proof) == (None, None, None)
     tables = f"SELECT count(*) FROM information_schema.tables WHERE table_schema = '{rig.place.schema}'"
     assert await rig.place.fetch(tables) == [(1,)], "a look makes no tables"
 
@@ -83,14 +83,17 @@ async def test_states_of_tasks_and_stops_are_read(rig: Rig) -> None:
         assert found.backfill.rows_left == 60
         assert found.proof is not None
         assert (found.proof.state, found.proof.age_s) == (proof, 100.0)
-        assert (found.halt, found.wrong) == (None, False)
-        await legacy.ledger.record(f"{HALTED}.documents", Reason.CAPTURE_LOST)
+        assert (found.quarantine, found.wrong) == (None, False)
+        await CollectionState(legacy.ledger, "documents").set_reason(Reason.CAPTURE_LOST)
         found = await rig.look()
-        assert found.halt is not None
-        assert (found.halt.reason, found.halt.remedy) == (Reason.CAPTURE_LOST, "crossfade recapture documents")
+        assert found.quarantine is not None
+        assert (found.quarantine.reason, found.quarantine.remedy) == (
+            Reason.CAPTURE_LOST,
+            "crossfade recapture documents",
+        )
         assert found.wrong
         (stopped,) = await stops(rig.settings)
-        assert (stopped.halt, stopped.state) == (found.halt, "stopped")
+        assert (stopped.quarantine, stopped.state) == (found.quarantine, "stopped")
 
 
 async def test_a_part_that_does_not_answer_is_named_and_the_others_are_shown(rig: Rig) -> None:
@@ -111,7 +114,7 @@ async def test_a_part_that_does_not_answer_is_named_and_the_others_are_shown(rig
 
 async def test_a_connector_that_was_never_made_is_missing(rig: Rig) -> None:
     async with rig.legacy() as legacy:
-        await legacy.ledger.record("source_epoch.documents", 77)
+        await legacy.ledger.set_meta("source_epoch.documents", 77)
         found = await rig.look()
     assert found.capture is not None
     assert (found.capture.state, found.capture.position) == ("MISSING", None)

@@ -14,7 +14,7 @@ from domain.ledger import VectorMark
 from domain.points import DocumentPoints
 from domain.quarantine import Reason
 from domain.repair import Ends
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from migration.verify.ledger_audit import put_back
 from migration.verify.stores import Stores
 from migration.watch import points as point_watch
@@ -46,8 +46,8 @@ class Ground:
         self.ports = replace(self.world.ports, vectors=store, embedder=FourNumbers())
 
     def watch(self) -> PointWatch:
-        halts = Halts({NAME: self.ports}, self.world.ctx.telemetry, {NAME: self.ports.settings})
-        return PointWatch(halts, Written())
+        quarantines = Quarantines({NAME: self.ports}, self.world.ctx.telemetry, {NAME: self.ports.settings})
+        return PointWatch(quarantines, Written())
 
     async def write(self, watch: PointWatch, *documents: DocumentPoints) -> None:
         await self.store.write(NAME, documents)
@@ -55,8 +55,8 @@ class Ground:
 
 
 def reason(watch: PointWatch) -> Reason | None:
-    halt = watch.halts.of(NAME)
-    return None if halt is None else halt.reason
+    quarantine = watch.quarantines.of(NAME)
+    return None if quarantine is None else quarantine.reason
 
 
 async def test_the_same_collection_is_never_quarantined(store: VectorStore) -> None:
@@ -120,9 +120,9 @@ async def test_what_was_proved_equal_again_is_known_by_other_points(store: Vecto
     assert await watch.look()
     # What a recapture does at its end; the documents are gone from the table meanwhile.
     await record_witnesses(ground.ports.ledger, NAME, ())
-    await ground.ports.ledger.record(f"halted.{NAME}", 0)
+    await ground.ports.ledger.set_meta(f"halted.{NAME}", 0)
     assert not await watch.look()
-    await watch.halts.follow()
+    await watch.quarantines.follow()
     assert reason(watch) is None
     assert not await watch.look()
     assert not await ground.watch().look()

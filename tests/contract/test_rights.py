@@ -62,7 +62,7 @@ async def test_a_right_that_is_missing_on_any_own_table_is_an_error_whose_remedy
         assert rights(await check_legacy("documents", place.collection(), dsn)) == []
         legacy = await open_legacy("documents", place.collection(), dsn)
         await legacy.prepare()
-        await legacy.ledger.record("something", 5)
+        await legacy.ledger.set_meta("something", 5)
         await legacy.close()
     finally:
         if place.connector == "postgres":

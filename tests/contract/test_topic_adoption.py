@@ -18,8 +18,8 @@ from connectors.memory.legacy import MemoryLedger, MemoryLegacy
 from connectors.ports import Ledger
 from domain.legacy import TableDescription
 from migration import topic_adoption
-from migration.collection import HALTED
 from migration.epochs import REPLACED, note_replaced, record_mark
+from migration.state import CollectionState
 from migration.topic_adoption import Adopter, Book
 from migration.watch import topics as topic_watch
 from migration.watch.topics import TopicWatch
@@ -118,7 +118,7 @@ async def test_a_copied_topic_is_not_read_again_by_an_adoption_that_goes_on(
     await place.adopt()
     assert await place.begins("intake", SUBMITTED) == 3
     assert await place.ledger.identity(REPLACED) == ""
-    assert not await place.ledger.recorded(f"{HALTED}.{place.name}")
+    assert not await CollectionState(place.ledger, place.name).reason()
 
 
 async def test_a_topic_made_again_is_read_from_its_beginning_and_nothing_stays_parked_in_it(
@@ -183,7 +183,7 @@ async def test_a_database_that_was_left_out_joins_and_nothing_is_taken_again(pla
     await place.known_otherwise(SUBMITTED, topic_id="made before")
     await replace(place, ledger=ledger).known_otherwise(SUBMITTED, topic_id="made before")
     await place.adopt()
-    assert (await place.ledger.recorded("documents.submitted.epoch"), await place.begins("intake", SUBMITTED)) == (2, 0)
+    assert (await place.ledger.get_meta("documents.submitted.epoch"), await place.begins("intake", SUBMITTED)) == (2, 0)
     await set_offsets(place.bootstrap, group_of("intake"), {(place.topics[SUBMITTED], 0): 3})
 
     place.adopter.books[late] = Book(late, elsewhere, ledger, None)
@@ -195,9 +195,9 @@ async def test_a_database_that_was_left_out_joins_and_nothing_is_taken_again(pla
     await place.adopt()
     taken_again = (3, 0) if lost else (2, 3)
     for one in (place.ledger, ledger):
-        epoch = await one.recorded("documents.submitted.epoch")
+        epoch = await one.get_meta("documents.submitted.epoch")
         assert (epoch, await place.begins("intake", SUBMITTED)) == taken_again
         assert await one.identity(REPLACED) == ""
-    assert not await place.ledger.recorded(f"{HALTED}.{place.name}")
+    assert not await CollectionState(place.ledger, place.name).reason()
     with pytest.raises(TaskFailed, match="nothing to adopt"):
         await place.adopter.plan()

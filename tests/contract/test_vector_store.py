@@ -84,11 +84,11 @@ async def test_a_bulk_ends_with_an_index_whatever_the_vectors_are_kept_as(
     name, dimension = f"c{uuid4().hex[:12]}", 64
     await store.prepare(name, dimension, storage=Storage(quantization, on_disk))
     values = np.random.default_rng(3).standard_normal((300, dimension)).tolist()
-    set_back = await store.begin_bulk(name)
+    previous_threshold = await store.suspend_indexing(name)
     await store.insert(name, [document(f"d{n}", 0, [each]) for n, each in enumerate(values)])
     await store.write(name, [document("gone", 1, [], [0])])
-    assert set_back is None or set_back > 1
-    await store.end_bulk(name, 1)  # kB: a server indexes even so few
+    assert previous_threshold is None or previous_threshold > 1
+    await store.resume_indexing(name, 1)  # kB: a server indexes even so few
     assert await store.count(name) == 300
     for number in (0, 150, 299):
         asked = vector(*values[number])
@@ -102,8 +102,8 @@ async def test_a_bulk_ends_with_an_index_whatever_the_vectors_are_kept_as(
     await store.write(name, [document("d7", 1, [], [0])])
     assert (await store.search(name, seventh))[0].document_id != "d7"
     assert point_id(name, "d7", 0) not in await store.neighbours(name, vector(*values[7]), 5, exact=True)
-    await store.end_bulk(name, set_back)
-    assert set_back is None or await store.begin_bulk(name) == set_back
+    await store.resume_indexing(name, previous_threshold)
+    assert previous_threshold is None or await store.suspend_indexing(name) == previous_threshold
 
 
 async def test_a_wrong_insertion_is_refused(store: VectorStore, name: str) -> None:

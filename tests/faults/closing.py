@@ -123,7 +123,7 @@ class Closing:
 
     async def same(self, *purposes: str) -> None:
         """Wait until the verifier finds each collection's stores equal; not as a command, which starts for seconds."""
-        wanted = Wanted(Bounds(settle_s=0.5, sample=0))
+        wanted = Wanted(Bounds(recheck_delay_s=0.5, sample=0))
         for purpose in purposes:
 
             async def equal(name: str = self.tables[purpose].name) -> bool:

@@ -17,10 +17,10 @@ from connectors.telemetry import Telemetry
 from domain.points import StoredChunk
 from migration.collection import CollectionPorts, Opened
 from migration.context import HandlerContext, now_ms
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
 from migration.verify.result import Bounds, Verification
-from migration.verify.run import Way, verify
+from migration.verify.run import RoundOptions, verify
 from migration.verify.stores import Stores, open_stores
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
@@ -148,17 +148,17 @@ class Store:
         found = await self.ports.vectors.stored(self.name, [document_id], content=True)
         return [point for point in found.get(document_id, ()) if not point.deleted]
 
-    async def verify(self, *, settle_s: float = 0.5) -> Verification:
+    async def verify(self, *, recheck_delay_s: float = 0.5) -> Verification:
         """Compare now, without waiting for what is under way; nothing is kept, and no vector computed again."""
         async with open_stores(self.site.opened.settings, self.site.home, self.name) as stores:
-            return await self.verify_by(stores, settle_s=settle_s)
+            return await self.verify_by(stores, recheck_delay_s=recheck_delay_s)
 
-    async def verify_by(self, stores: Stores, *, settle_s: float = 0.5) -> Verification:
+    async def verify_by(self, stores: Stores, *, recheck_delay_s: float = 0.5) -> Verification:
         """Compare so by stores that are opened."""
         ctx = HandlerContext(now_ms, self.site.opened.epochs.version, Telemetry(tracing=False))
-        way = Way(Bounds(100, settle_s), at_rest, now_ms)
-        teller = Teller(stores, self.site.opened.bus, ctx, repair=False)
-        return await verify(replace(stores, tasks=None), way, teller)
+        way = RoundOptions(Bounds(100, recheck_delay_s), at_rest, now_ms)
+        publisher = DifferencePublisher(stores, self.site.opened.bus, ctx, repair=False)
+        return await verify(replace(stores, tasks=None), way, publisher)
 
     async def holds_the_same(self, documents: int) -> None:
         last: list[Verification] = []

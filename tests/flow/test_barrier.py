@@ -7,7 +7,7 @@ import pytest
 from connectors.kafka.connect import ConnectClient
 from connectors.kafka.offsets import KafkaOffsets
 from migration.capture.barrier import drained
-from migration.capture.positions import capture_place, captured
+from migration.capture.positions import captured, replication_position
 from migration.lag import pipeline
 from tests.flow.site import Store
 from topics.captures import Capture
@@ -32,7 +32,7 @@ async def test_a_row_that_was_committed_before_the_barrier_is_in_qdrant_when_it_
                 assert await captured(client, *source, LIMIT_S)
                 assert await drained(offsets, pipeline([topic]), LIMIT_S)
                 assert len(await docs.points(f"barrier-{number}")) == 1
-            place = await capture_place(client, *source)
+            place = await replication_position(client, *source)
             assert (place.state, place.note) == ("RUNNING", None)
     finally:
         await offsets.close()

@@ -40,7 +40,7 @@ async def test_lag_and_capture_of_a_collection_are_seen_and_come_to_rest(docs: S
     assert [lag.role for lag in found.lags] == ROLES
     assert {lag.seconds for lag in found.lags} == {0.0}
     assert found.capture is not None
-    assert (found.capture.state, found.capture.note, found.halt) == ("RUNNING", None, None)
+    assert (found.capture.state, found.capture.note, found.quarantine) == ("RUNNING", None, None)
     assert found.capture.position is not None
     assert found.capture.behind_bytes is not None
     assert found.capture.kept_bytes is not None

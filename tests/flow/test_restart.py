@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from domain.quarantine import Reason
-from migration.collection import HALTED
+from migration.state import CollectionState
 from tests.contract.legacy_places import DATABASES
 from tests.flow.foreign import SUBMITTED_TYPE
 from tests.flow.site import Site, Store, eventually
@@ -65,10 +65,10 @@ async def test_sigterm_in_the_midst_of_submissions_loses_nothing(site: Site) -> 
 
 async def test_what_waits_for_a_worker_is_no_difference_of_a_stopped_collection(site: Site) -> None:
     store = site.store("docs", "postgres")
-    halted = f"{HALTED}.{store.name}"
+    state = CollectionState(store.ports.ledger, store.name)
     await store.holds_the_same(await store.count())
     await site.worker.stop()
-    await store.ports.ledger.record(halted, Reason.POINTS_REPLACED)
+    await state.set_reason(Reason.POINTS_REPLACED)
     try:
         await store.execute("insert into {t} values ('waits', 't', 'Committed.', 'sql', 1)")
         code, said = await store.command("verify", store.name, "--json", "--full", "--sample", "0", "--patience", "2")
@@ -78,5 +78,5 @@ async def test_what_waits_for_a_worker_is_no_difference_of_a_stopped_collection(
         await site.worker.start()
     code, said = await store.command("verify", store.name, "--json", "--full", "--sample", "0")
     assert (code, json.loads(said)["differences"]) == (0, 0), said
-    await store.ports.ledger.record(halted, 0)
+    await state.set_reason(None)
     await store.applied("waits", text={"title": "t", "body": "Again."}, metadata={"kind": None, "line": 1})

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from domain.quarantine import Reason
-from migration.collection import HALTED
+from migration.state import CollectionState
 from schemas.settings import Connector
 from stack.stack import ALL_PARTS, LocalStack
 from tests.contract.legacy_places import DATABASES, Connection
@@ -52,7 +52,7 @@ async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(sto
         damage = await damaged(store, random.Random(SEED).sample(ids, CORRUPTIONS))
         for rows in ((), ("--full",)):
             if rows:  # as the worker does where a damaged point is among those that it knows the collection by
-                await store.ports.ledger.record(f"{HALTED}.{store.name}", Reason.POINTS_REPLACED)
+                await CollectionState(store.ports.ledger, store.name).set_reason(Reason.POINTS_REPLACED)
             code, said = await store.command("verify", store.name, "--json", "--sample", "0", "--patience", "45", *rows)
             assert code == 3, said
             document = json.loads(said)

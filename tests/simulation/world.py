@@ -30,7 +30,7 @@ from migration.context import HandlerContext
 from migration.epochs import Epochs
 from migration.refresh import append_refreshes
 from migration.verify.ledger_audit import EndsOf, waits
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.stores import Stores
 from schemas.content import Content
 from schemas.records import Outgoing, Received
@@ -286,7 +286,7 @@ class World:
     async def _ending(self, name: str, ids: list[str], bus: Any) -> None:
         stores = self.stores(name)
         waited = await waits(stores, ids)
-        await Teller(stores, bus, self.ctx, repair=True, ends_of=self.ends_of(name)).refresh(ids, waited)
+        await DifferencePublisher(stores, bus, self.ctx, repair=True, ends_of=self.ends_of(name)).refresh(ids, waited)
 
     def stores(self, name: str) -> Stores:
         """Return a collection as the verifier sees it."""

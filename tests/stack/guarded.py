@@ -11,21 +11,21 @@ import pytest
 from connectors.kafka.connect import ConnectClient
 from migration.capture.connectors import groups, prepare_capture
 from migration.collection import Opened
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from migration.watch import capture as capture_guard
 from migration.watch.capture import guard_capture
 from tests.flow.site import eventually
 from tests.stack.shop import Shop
-from tests.stack.test_captured_alone import halts_of
+from tests.stack.test_captured_alone import quarantines_of
 
 
 @asynccontextmanager
-async def guarded(shop: Shop, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Halts]:
+async def guarded(shop: Shop, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Quarantines]:
     """Capture and guard the collections of one connector, at a quick pace; its snapshot is read."""
     monkeypatch.setattr(capture_guard, "GUARD_S", 0.5)
     monkeypatch.setattr(capture_guard, "MODEL_S", 1.0)
-    halts = halts_of(opened)
-    await prepare_capture(opened, halts, lambda _: None)
+    quarantines = quarantines_of(opened)
+    await prepare_capture(opened, quarantines, lambda _: None)
     (group,) = groups(opened.collections)
 
     async def begun() -> bool:
@@ -33,9 +33,9 @@ async def guarded(shop: Shop, opened: Opened, monkeypatch: pytest.MonkeyPatch) -
             return await client.has_snapshot(group.connector)
 
     await eventually(begun, "the snapshot is read")
-    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
+    guard = asyncio.create_task(guard_capture(opened, quarantines, lambda: None))
     try:
-        yield halts
+        yield quarantines
     finally:
         guard.cancel()
         await asyncio.gather(guard, return_exceptions=True)

@@ -20,8 +20,9 @@ from connectors.memory.bus import MemoryBus
 from connectors.sql.databases import open_legacy
 from migration.capture.connectors import groups, make_connector
 from migration.capture.names import assign_captures, databases_of
-from migration.collection import CollectionPorts, Opened, capture_of
+from migration.collection import CollectionPorts, Opened
 from migration.epochs import Epochs
+from migration.state import CollectionState
 from schemas.documents import DocumentChanged
 from schemas.records import Received
 from schemas.settings import Collection, Connector, Kafka, Settings
@@ -82,7 +83,7 @@ class Shop:
             legacy = await open_legacy(name, collection, collection.dsn or "")
             self.resources.push_async_callback(legacy.close)
             await legacy.prepare()
-            capture = await capture_of(legacy.ledger, kafka, name, collection)
+            capture = await CollectionState(legacy.ledger, name).capture(kafka, collection)
             rest = (NOTHING, NOTHING, NOTHING, NOTHING)
             ports[name] = CollectionPorts(name, collection, legacy.table, legacy.ledger, *rest, capture)
         settings, bus = Settings(kafka=kafka, collections=collections), cast(AiokafkaBus, MemoryBus({SOURCES_SEEN: 1}))

@@ -16,12 +16,13 @@ from connectors.kafka.connect import ConnectClient
 from connectors.memory.bus import MemoryBus
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.telemetry import Telemetry
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from migration.capture.connectors import groups, make_topics, prepare_capture
 from migration.capture.names import assign_captures, databases_of
-from migration.collection import HALTED, Opened, Opener
+from migration.collection import Opened, Opener
 from migration.epochs import Epochs
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
+from migration.state import CollectionState
 from migration.watch.capture import guard_capture
 from migration.watch.databases import START, bring_back
 from migration.watch.sources import SourceWatch
@@ -41,13 +42,13 @@ async def shop(stack: StackAddresses) -> AsyncIterator[Shop]:
         yield made
 
 
-def halts_of(opened: Opened) -> Halts:
+def quarantines_of(opened: Opened) -> Quarantines:
     settings = opened.settings
-    return Halts(opened.collections, Telemetry(tracing=False), settings.collections, kafka=settings.kafka)
+    return Quarantines(opened.collections, Telemetry(tracing=False), settings.collections, kafka=settings.kafka)
 
 
-def reasons(halts: Halts) -> dict[str, Reason]:
-    return {name: halt.reason for name, halt in halts.now.items()}
+def reasons(quarantines: Quarantines) -> dict[str, Reason]:
+    return {name: quarantine.reason for name, quarantine in quarantines.now.items()}
 
 
 async def named(opened: Opened) -> None:
@@ -82,7 +83,7 @@ async def test_workers_that_start_against_a_new_system_make_one_capture(shop: Sh
     # Both find it uncaptured, whichever is faster then.
     workers = [await shop.opened(acme=shop.collection("postgres", "acme")) for _ in range(2)]
     for opened in workers:
-        await prepare_capture(opened, halts_of(opened), lambda _: None)
+        await prepare_capture(opened, quarantines_of(opened), lambda _: None)
     assert len({opened.collections["acme"].capture for opened in workers}) == 1
     assert len(await shop.connectors()) == 1
     slots = "select count(*) from pg_replication_slots where database = current_database()"
@@ -100,20 +101,20 @@ async def test_a_collection_whose_records_cannot_be_read_is_away_alone(shop: Sho
     opened = await shop.opened(bad=bad, good=shop.collection("postgres", "acme"))
     await named(opened)
     (group,) = groups(opened.collections)
-    halts, bus = halts_of(opened), cast(MemoryBus, opened.bus)
+    quarantines, bus = quarantines_of(opened), cast(MemoryBus, opened.bus)
     async with ConnectClient(shop.stack.connect) as client:
         watch = SourceWatch(opened.bus, client)
         await database.execute("alter table app.crossfade_meta rename to elsewhere")
-        assert await watch.look(group, halts) == ["good"]
-        assert reasons(halts) == {"bad": Reason.UNREACHABLE}
+        assert await watch.look(group, quarantines) == ["good"]
+        assert reasons(quarantines) == {"bad": Reason.UNREACHABLE}
         assert [record.key for record in bus.records(SOURCES_SEEN)] == [b"good"]
         for statement in ("alter table articles rename to replaced", TABLES["postgres"].split(";")[0]):
             await database.execute(statement)
-        await watch.look(group, halts)
-        assert reasons(halts) == {"bad": Reason.UNREACHABLE, "good": Reason.TABLE_REPLACED}
+        await watch.look(group, quarantines)
+        assert reasons(quarantines) == {"bad": Reason.UNREACHABLE, "good": Reason.TABLE_REPLACED}
         await database.execute("alter table app.elsewhere rename to crossfade_meta")
-        assert await watch.look(group, halts) == ["bad"]
-        assert reasons(halts) == {"good": Reason.TABLE_REPLACED}
+        assert await watch.look(group, quarantines) == ["bad"]
+        assert reasons(quarantines) == {"good": Reason.TABLE_REPLACED}
         assert {record.key for record in bus.records(SOURCES_SEEN)} == {b"good", b"bad"}
 
 
@@ -124,15 +125,15 @@ async def test_a_database_that_is_away_holds_no_others_capture_and_gets_its_own_
         )
     both = {name: shop.collection("postgres", name) for name in ("acme", "globex")}
     opened = await shop.opened(**both)
-    halts = halts_of(opened)
+    quarantines = quarantines_of(opened)
     async with away(shop, "acme"):
-        await prepare_capture(opened, halts, lambda _: None)
-        assert reasons(halts) == {"acme": Reason.UNREACHABLE}
+        await prepare_capture(opened, quarantines, lambda _: None)
+        assert reasons(quarantines) == {"acme": Reason.UNREACHABLE}
         assert opened.collections["acme"].capture is None
         assert bodies(await shop.changes(opened.collections["globex"], 1)) == [("1", "of globex")]
-    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
+    guard = asyncio.create_task(guard_capture(opened, quarantines, lambda: None))
     try:
-        await eventually_none(halts)
+        await eventually_none(quarantines)
         assert bodies(await shop.changes(opened.collections["acme"], 1)) == [("1", "of acme")]
         assert not guard.done()
     finally:
@@ -140,9 +141,9 @@ async def test_a_database_that_is_away_holds_no_others_capture_and_gets_its_own_
         await asyncio.gather(guard, return_exceptions=True)
 
 
-async def eventually_none(halts: Halts) -> None:
+async def eventually_none(quarantines: Quarantines) -> None:
     async def none() -> bool:
-        return not halts.now
+        return not quarantines.now
 
     await eventually(none, "every collection is in service")
 
@@ -158,7 +159,7 @@ async def test_a_collection_whose_database_was_replaced_meanwhile_is_opened_as_s
     async with ConnectClient(shop.stack.connect) as client:
         watch = SourceWatch(seen.bus, client)
         for group in groups(seen.collections):
-            assert await watch.look(group, halts_of(seen))
+            assert await watch.look(group, quarantines_of(seen))
     # A copy with all its records, as a logical restore makes it, in the place of the database.
     await rename(shop, "acme", "before")
     server = await Connection.open("postgres", str(shop.stack.postgres))
@@ -173,17 +174,19 @@ async def test_a_collection_whose_database_was_replaced_meanwhile_is_opened_as_s
         opener = Opener(settings, tmp_path, lambda _: None, MemoryVectorStore(), 1, resources, models)
         started = {"globex": seen.collections["globex"]}
         opened = Opened(settings, seen.bus, opener.vectors, started, Epochs(), resources, opener=opener)
-        halts = halts_of(opened)
-        halts.away("acme", START, "its database is away")
+        quarantines = quarantines_of(opened)
+        quarantines.away("acme", START, "its database is away")
         async with asyncio.timeout(60):
-            await bring_back(settings, opened, halts, captures=True, changed=lambda: None, progress=lambda _: None)
-        assert reasons(halts) == {"acme": Reason.SERVER}
+            await bring_back(
+                settings, opened, quarantines, captures=True, changed=lambda: None, progress=lambda _: None
+            )
+        assert reasons(quarantines) == {"acme": Reason.SERVER}
         assert set(opened.collections) == {"acme", "globex"}
         # It was never in service: no connector was made, and what is recorded keeps it stopped.
         assert await shop.connectors() == []
-        assert await opened.collections["acme"].ledger.recorded(f"{HALTED}.acme") == Reason.SERVER
-        await halts.follow()
-        assert reasons(halts) == {"acme": Reason.SERVER}
+        assert await CollectionState(opened.collections["acme"].ledger, "acme").reason() == Reason.SERVER
+        await quarantines.follow()
+        assert reasons(quarantines) == {"acme": Reason.SERVER}
 
 
 async def test_a_collection_that_comes_back_with_the_table_of_another_one_stays_stopped(
@@ -197,12 +200,14 @@ async def test_a_collection_that_comes_back_with_the_table_of_another_one_stays_
     async with AsyncExitStack() as resources:
         opener = Opener(seen.settings, tmp_path, lambda _: None, MemoryVectorStore(), 1, resources, models)
         opened = replace(seen, collections={"one": seen.collections["one"]}, opener=opener, resources=resources)
-        halts = halts_of(opened)
-        halts.known(Halt("two", Reason.TABLE, "a column is missing"))
+        quarantines = quarantines_of(opened)
+        quarantines.known(Quarantine("two", Reason.TABLE, "a column is missing"))
         async with asyncio.timeout(60):
-            await bring_back(seen.settings, opened, halts, captures=True, changed=lambda: None, progress=lambda _: None)
+            await bring_back(
+                seen.settings, opened, quarantines, captures=True, changed=lambda: None, progress=lambda _: None
+            )
         assert set(opened.collections) == {"one", "two"}
-        assert "that of the collection one" in halts.now["two"].detail
+        assert "that of the collection one" in quarantines.now["two"].detail
 
 
 async def test_a_database_whose_records_cannot_be_read_blinds_no_watch_of_topics(shop: Shop) -> None:

@@ -40,14 +40,14 @@ async def test_a_setting_that_hides_changes_stops_its_collections(
 ) -> None:
     database = await shop.database(connector, "acme")
     opened = await shop.opened(acme=shop.collection(connector, "acme"))
-    async with guarded(shop, opened, monkeypatch) as halts:
+    async with guarded(shop, opened, monkeypatch) as quarantines:
         (group,) = groups(opened.collections)
-        assert reasons(halts) == {}
+        assert reasons(quarantines) == {}
         try:
             await database.execute(HIDING[connector][number].format(p=group.slot))
 
             async def stopped() -> bool:
-                return reasons(halts) == {"acme": Reason.CAPTURE_LOST}
+                return reasons(quarantines) == {"acme": Reason.CAPTURE_LOST}
 
             await eventually(stopped, "the collection is stopped")
         finally:
@@ -62,14 +62,14 @@ async def test_a_table_whose_name_differs_in_case_is_left_alone_in_postgres(
     await database.execute('create table "Articles" (a int, b text)')
     await database.execute("insert into articles (id, title, body) values (1, 't', 'snapshot')")
     opened = await shop.opened(acme=shop.collection("postgres", "acme"))
-    async with guarded(shop, opened, monkeypatch) as halts:
+    async with guarded(shop, opened, monkeypatch) as quarantines:
         assert await database.fetch("select tablename from pg_publication_tables") == [("articles",)]
         await database.execute("insert into \"Articles\" values (1, 'x')")
         await database.execute("update \"Articles\" set b = 'y'")
         await database.execute("update articles set body = 'later'")
         found = bodies(await shop.changes(opened.collections["acme"], 2))
         assert found == [("1", "snapshot"), ("1", "later")]
-        assert reasons(halts) == {}
+        assert reasons(quarantines) == {}
 
 
 async def test_a_table_whose_name_differs_in_case_is_left_alone_in_mariadb(
@@ -79,11 +79,11 @@ async def test_a_table_whose_name_differs_in_case_is_left_alone_in_mariadb(
     await database.execute(TABLES["mariadb"].replace("articles", "notes"))
     both = {name: shop.collection("mariadb", "acme", table=name) for name in ("articles", "notes")}
     opened = await shop.opened(**both)
-    async with guarded(shop, opened, monkeypatch) as halts:
+    async with guarded(shop, opened, monkeypatch) as quarantines:
         await database.execute("create table Notes (id int primary key, other text)")
         await database.execute("insert into Notes values (1, 'x')")
         for name in both:
             await database.execute(f"insert into {name} (id, title, body) values (1, 't', 'of {name}')")
             assert bodies(await shop.changes(opened.collections[name], 1)) == [("1", f"of {name}")]
         await asyncio.sleep(2)
-        assert reasons(halts) == {}
+        assert reasons(quarantines) == {}

@@ -44,8 +44,8 @@ async def test_a_statement_that_debezium_cannot_parse_stops_the_table_that_it_na
     opened = await shop.opened(
         **{name: shop.collection("mariadb", "acme", **changes) for name, changes in names.items()}
     )
-    async with guarded(shop, opened, monkeypatch) as halts:
-        assert reasons(halts) == {}
+    async with guarded(shop, opened, monkeypatch) as quarantines:
+        assert reasons(quarantines) == {}
         for statement in STATEMENTS[what].split(";"):
             await database.execute(statement)
         await database.execute("insert into articles (id, title, body) values (1, 't', 'after')")
@@ -56,15 +56,15 @@ async def test_a_statement_that_debezium_cannot_parse_stops_the_table_that_it_na
             return all("FAILED" not in each for each in await shop.connectors())
 
         async def stopped() -> bool:
-            return reasons(halts) == {"articles": Reason.UNREADABLE}
+            return reasons(quarantines) == {"articles": Reason.UNREADABLE}
 
         await eventually(steady, "the connector runs")
         if "another" in what:
-            assert reasons(halts) == {}
+            assert reasons(quarantines) == {}
             assert bodies(await shop.changes(opened.collections["articles"], 1)) == [("1", "after")]
         else:
             await eventually(stopped, "the table is stopped")
-            detail = halts.now["articles"].detail
+            detail = quarantines.now["articles"].detail
             assert any(
                 each in detail for each in ("constraint if not exists", "other columns", "takes its columns for")
             )

@@ -18,7 +18,7 @@ from domain.fold import LedgerState, Verdict, fold
 from domain.quarantine import Reason
 from migration.capture import connectors as capturing
 from migration.capture.connectors import groups, prepare_capture
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from migration.watch import capture as capture_guard
 from migration.watch.capture import guard_capture
 from schemas.settings import Connector
@@ -155,7 +155,7 @@ async def test_a_connector_that_fails_is_its_collections_quarantine_and_passes_w
     await shop.database("mariadb", "globex")
     collections = {"acme": shop.collection("postgres", "acme"), "globex": shop.collection("mariadb", "globex")}
     opened = await shop.opened(**collections)
-    halts = Halts(opened.collections, Telemetry(tracing=False), collections, kafka=shop.kafka)
+    quarantines = Quarantines(opened.collections, Telemetry(tracing=False), collections, kafka=shop.kafka)
     said: list[str] = []
 
     def with_a_wrong_password(*arguments: Any, **named: Any) -> dict[str, str]:
@@ -163,20 +163,20 @@ async def test_a_connector_that_fails_is_its_collections_quarantine_and_passes_w
 
     with monkeypatch.context() as patched:
         patched.setattr(capturing, "postgres_connector", with_a_wrong_password)
-        await prepare_capture(opened, halts, said.append)
+        await prepare_capture(opened, quarantines, said.append)
     assert said == ["capture of mariadb runs"]
-    assert {name: halt.reason for name, halt in halts.now.items()} == {"acme": Reason.CONNECTOR}
-    assert "password authentication failed" in halts.now["acme"].said
-    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
+    assert {name: quarantine.reason for name, quarantine in quarantines.now.items()} == {"acme": Reason.CONNECTOR}
+    assert "password authentication failed" in quarantines.now["acme"].said
+    guard = asyncio.create_task(guard_capture(opened, quarantines, lambda: None))
     try:
-        await until(lambda: not halts.now)
+        await until(lambda: not quarantines.now)
         (group,) = [group for group in groups(opened.collections) if group.kind == "mariadb"]
         async with ConnectClient(shop.stack.connect) as client:
             await client._request("PUT", f"/connectors/{group.connector}/pause")
-            await until(lambda: halts.now.keys() == {"globex"})
-            assert f"{group.connector} is paused by somebody" in halts.now["globex"].said
+            await until(lambda: quarantines.now.keys() == {"globex"})
+            assert f"{group.connector} is paused by somebody" in quarantines.now["globex"].said
             await client._request("PUT", f"/connectors/{group.connector}/resume")
-            await until(lambda: not halts.now)
+            await until(lambda: not quarantines.now)
     finally:
         guard.cancel()
 
@@ -186,10 +186,10 @@ async def test_without_kafka_connect_a_worker_can_start_and_its_collections_say_
     opened = await shop.opened(acme=shop.collection("postgres", "acme"))
     away = opened.settings.kafka.model_copy(update={"connect": "http://127.0.0.1:9"})
     opened = replace(opened, settings=opened.settings.model_copy(update={"kafka": away}))
-    halts = Halts(opened.collections, Telemetry(tracing=False), opened.settings.collections, kafka=away)
-    await prepare_capture(opened, halts, lambda _: None)
-    assert halts.now["acme"].reason is Reason.CONNECTOR
-    assert "Kafka Connect at http://127.0.0.1:9 does not answer" in halts.now["acme"].said
+    quarantines = Quarantines(opened.collections, Telemetry(tracing=False), opened.settings.collections, kafka=away)
+    await prepare_capture(opened, quarantines, lambda _: None)
+    assert quarantines.now["acme"].reason is Reason.CONNECTOR
+    assert "Kafka Connect at http://127.0.0.1:9 does not answer" in quarantines.now["acme"].said
     capture = opened.collections["acme"].capture
     assert capture is not None
     assert {capture.topic, capture.dead_letters} <= {*await topic_names(shop.stack.kafka)}
@@ -204,8 +204,8 @@ async def test_what_a_neighbour_makes_of_its_own_tables_ends_no_capture(
     collections = {"acme": shop.collection("mariadb", "acme")}
     ports = (await shop.captured(**collections))["acme"]
     opened = await shop.opened(**collections)
-    halts = Halts(opened.collections, Telemetry(tracing=False), collections, kafka=shop.kafka)
-    guard = asyncio.create_task(guard_capture(opened, halts, lambda: None))
+    quarantines = Quarantines(opened.collections, Telemetry(tracing=False), collections, kafka=shop.kafka)
+    guard = asyncio.create_task(guard_capture(opened, quarantines, lambda: None))
     for statement in (
         "create table packed (id int primary key, body text compressed)",
         "create table versioned (id int primary key, body text, extra int without system versioning)"

@@ -92,11 +92,11 @@ class HostedVectorStore:
         """Remove points of a version above `above`, and others of the document."""
         await self._call(wire.Forget(collection, document_id, ids, above))
 
-    async def begin_bulk(self, collection: str) -> int | None:
+    async def suspend_indexing(self, collection: str) -> int | None:
         """Do nothing: the host builds no index while points are inserted, nor for half a minute after."""
         return None
 
-    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+    async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
         """Build the vector index."""
         await self._call(wire.EndBulk(collection), OPTIMISE_TIMEOUT_S)
 

@@ -121,7 +121,7 @@ class EngineHost:
             case wire.Prepare():
                 await store.prepare(request.collection, request.dimension, request.metadata, request.storage)
             case wire.EndBulk():
-                await store.end_bulk(request.collection, None)
+                await store.resume_indexing(request.collection, None)
             case wire.Optimise():
                 answer = await store.optimise(request.collection)
             case wire.Ping():

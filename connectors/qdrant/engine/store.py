@@ -144,11 +144,11 @@ class EmbeddedVectorStore:
             self._of(collection).forget(document_id, ids, above)
             self._of(collection).flush()  # the journal does not know of removals
 
-    async def begin_bulk(self, collection: str) -> int | None:
+    async def suspend_indexing(self, collection: str) -> int | None:
         """Do nothing: no index is built while points are inserted, nor for half a minute after."""
         return None
 
-    async def end_bulk(self, collection: str, set_back: int | None) -> None:
+    async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
         """Build the vector index. Raises TransientError where that failed, with everything as it was."""
         if self._of(collection).unindexed() and not await self.optimise(collection):
             raise TransientError(f"the index of {collection} could not be built; the log of Qdrant's engine says why")

@@ -91,7 +91,7 @@ class Count(msgspec.Struct, frozen=True, tag="count"):
 
 
 class EndBulk(msgspec.Struct, frozen=True, tag="end bulk"):
-    """Call of `VectorStore.end_bulk`."""
+    """Call of `VectorStore.resume_indexing`."""
 
     collection: str
 

@@ -81,7 +81,7 @@ class MariadbLedger:
             records = await session.fetch(statement, (self._collection, *ids))
         return {record["document_id"]: ledger_row([record[name] for name in LEDGER_COLUMNS]) for record in records}
 
-    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+    async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
         """See `Ledger.folded`."""
         values: list[list[Any]] = []
         for one in sorted(rows):
@@ -160,12 +160,12 @@ class MariadbLedger:
             await session.execute(statement, (self._collection,))
         return int(found[0]["number"])
 
-    async def recorded(self, name: str) -> int | None:
+    async def get_meta(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
         value = await self._value(self._meta, name)
         return None if value is None else int(value)
 
-    async def record(self, name: str, value: int) -> None:
+    async def set_meta(self, name: str, value: int) -> None:
         """See `Ledger.record`."""
         await self._set_value(self._meta, name, value)
 

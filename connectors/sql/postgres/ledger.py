@@ -116,7 +116,7 @@ class PostgresLedger:
             records = await session.fetch(self._read, self._collection, list(ids))
         return {record["document_id"]: ledger_row(tuple(record)) for record in records}
 
-    async def folded(self, rows: Mapping[str, LedgerRow]) -> None:
+    async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
         """See `Ledger.folded`."""
         if not rows:
             return
@@ -178,12 +178,12 @@ class PostgresLedger:
         async with self._pool.session() as session:
             return int(await session.fetchval(self._forget, self._collection) or 0)
 
-    async def recorded(self, name: str) -> int | None:
+    async def get_meta(self, name: str) -> int | None:
         """See `Ledger.recorded`."""
         value = await self._value(self._meta, name)
         return None if value is None else int(value)
 
-    async def record(self, name: str, value: int) -> None:
+    async def set_meta(self, name: str, value: int) -> None:
         """See `Ledger.record`."""
         await self._set_value(self._meta, name, value)
 

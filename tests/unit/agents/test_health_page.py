@@ -12,7 +12,7 @@ import pytest
 
 from agents.health import is_stuck, serve_health, state_of
 from agents.runner import RoleHealth
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 
 STALL_S = 60.0
 Get = Callable[[str], Any]
@@ -137,8 +137,8 @@ def test_a_role_is_stuck_in_one_batch_too_long_unless_it_waits_for_a_store(
 
 
 async def test_a_stopped_collection_is_named_with_its_reason_and_what_mends_it_and_no_restart_is_asked_for() -> None:
-    halt = Halt("articles", Reason.CAPTURE_LOST, "the slot is missing")
-    runner, port = await serve_health([READY], lambda: True, 0, STALL_S, lambda: {"articles": halt})
+    quarantine = Quarantine("articles", Reason.CAPTURE_LOST, "the slot is missing")
+    runner, port = await serve_health([READY], lambda: True, 0, STALL_S, lambda: {"articles": quarantine})
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
             async with client.get("/readyz") as answer:

@@ -10,11 +10,11 @@ import pytest
 
 from agents.batch import Message
 from agents.query import answer, refused_question
-from agents.status_reporter import Standing
+from agents.status_reporter import StatusReporter
 from connectors.errors import EmbeddingFailed, Misconfigured, Refused, StoreUnavailable, TransientError
 from connectors.memory.legacy import MemoryLegacy
 from connectors.ports import SearchRequest
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from schemas.cloudevents import InvalidEvent
 from schemas.queries import Hit, Phase, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
@@ -49,7 +49,7 @@ class Asking:
         self.world = world
         # A hanging backend is given up after 10 ms; whatever answers here does so within one turn of the loop.
         self.breakers = Breakers(Routing(**({"backend_timeout_ms": 10, "breaker_failures": 2} | routing)))
-        self.stopped: Halt | None = None
+        self.stopped: Quarantine | None = None
 
     async def answer(self, message: Message) -> None:
         await answer(
@@ -298,7 +298,7 @@ async def test_a_question_without_a_key_has_nobody_to_answer() -> None:
 
 async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_why() -> None:
     asked = await asking("primary")
-    asked.stopped = Halt(NAME, Reason.CAPTURE_LOST)
+    asked.stopped = Quarantine(NAME, Reason.CAPTURE_LOST)
     answered = await asked.ask()
     assert (answered.served_by, answered.degraded) == ("legacy", True)
     assert "changes may be missing" in asked.decided.reasons[-1]
@@ -307,7 +307,7 @@ async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_w
 
 async def test_each_change_of_a_circuit_is_told_once() -> None:
     asked = await asking("primary", breaker_cooldown_s=0.0)
-    standing = Standing(asked.world.bus, asked.world.ctx)
+    standing = StatusReporter(asked.world.bus, asked.world.ctx)
     asked.breakers.report = standing.tell
     asked.world.journal.fail(QDRANT, *[StoreUnavailable("down")] * 3)
     for _ in range(5):

@@ -19,7 +19,7 @@ from schemas.records import Outgoing
 from tests.unit.agents.parts import EPOCH, NAME, NOW, TRACEPARENT, Crash, World, content, too_large
 from topics.catalogue import LOG, RESOLVED, WRITTEN
 
-PUBLISH, LEDGER, REFRESH = f"publish {RESOLVED}", "ledger.folded", f"publish {LOG}"
+PUBLISH, LEDGER, REFRESH = f"publish {RESOLVED}", "ledger.save_fold", f"publish {LOG}"
 
 
 def entry(world: World, document_id: str, body: str | None = "text", *, key: str = "", **other: Any) -> Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.status_reporter import Standing
+from agents.status_reporter import StatusReporter
 from connectors.errors import StoreUnavailable
 from schemas.service import ServiceChanged
 from tests.unit.agents.parts import NAME, World
@@ -11,7 +11,7 @@ from topics.catalogue import SERVICE
 
 async def test_the_same_state_again_is_not_told_again_and_closed_is_where_it_begins() -> None:
     world = World()
-    standing = Standing(world.bus, world.ctx)
+    standing = StatusReporter(world.bus, world.ctx)
     for state in ("closed", "open", "open", "closed"):
         standing.tell("role", "vector", state, reason="StoreUnavailable: down" if state == "open" else "")
     await standing.publish()
@@ -26,7 +26,7 @@ async def test_the_same_state_again_is_not_told_again_and_closed_is_where_it_beg
 
 async def test_what_the_brokers_did_not_take_is_published_with_the_next() -> None:
     world = World()
-    standing = Standing(world.bus, world.ctx)
+    standing = StatusReporter(world.bus, world.ctx)
     world.journal.fail(f"publish {SERVICE}", StoreUnavailable("no broker"))
     standing.tell("collection", NAME, "open")
     await standing.publish()

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from domain.backfill import leftovers
+from domain.backfill import orphan_chunks
 from domain.comparison import LegacyFacts, compare
 from domain.guards import vector_moves
 from domain.points import DocumentPoints, PointChunk, StoredChunk, tombstones_for
@@ -23,7 +23,7 @@ def backfilled(points: Points) -> Iterator[None]:
         if number not in points:
             points[number] = StoredChunk(number, 0, deleted=False, content_hash="old")
         yield
-    ended = leftovers(ROW, list(points.values()))
+    ended = orphan_chunks(ROW, list(points.values()))
     yield
     if ended is not None:
         written(points, ended)
@@ -104,6 +104,6 @@ def test_a_backfilled_document_that_nobody_changed_is_equal_whatever_version_its
     points: Points = {}
     for _ in backfilled(points):
         pass
-    assert leftovers(ROW, list(points.values())) is None
+    assert orphan_chunks(ROW, list(points.values())) is None
     for version in (None, 1 << 40):
         assert compare("a", LegacyFacts(version, "old"), list(points.values())) is None

@@ -20,7 +20,7 @@ from domain.points import DocumentPoints, chunks_of
 from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control
 from domain.values import Kind
 from migration.backfill import ranges, throttle
-from migration.backfill.ranges import Sides, page_rows
+from migration.backfill.ranges import BackfillPorts, page_rows
 from migration.backfill.run import Wanted, backfill
 from schemas.content import Content, content_hash
 
@@ -90,7 +90,9 @@ class Place:
         async def lags() -> dict[str, tuple[int, float | None]]:
             return {"vector": self.lag}
 
-        sides = Sides(NAME, self.bulk, self.vectors, embedder or HashingEmbedder(DIMENSION), refresh, given=True)
+        sides = BackfillPorts(
+            NAME, self.bulk, self.vectors, embedder or HashingEmbedder(DIMENSION), refresh, given=True
+        )
         wanted = Wanted(Limits(parallel=parallel), range_rows=5, restart=restart)
         return await backfill(sides, self.tasks, wanted, lags, self.clock, self.told.append)
 

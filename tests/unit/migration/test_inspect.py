@@ -16,7 +16,7 @@ from domain.keys import version_of
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk, vector_checksums
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from migration.inspect.document import Document, Entry, Letter, LogPart, Stores, Waiting, place_of
 from migration.inspect.explain import checks_of, explain
 from operations.render.document import document_of, page
@@ -92,7 +92,7 @@ CUT = LogPart(1, (), 900, 5000, "it begins at offset 900 (--log-records reads mo
         (document(ROW, point(), letters=(LETTER,)), "equal", "--partition 0 --offset 3"),
         (document(ROW, point(hashed="x"), phase="off"), "stale", "The phase off leaves Qdrant as it is"),
         (
-            document(ROW, point(hashed="x"), halt=Halt("docs", Reason.CAPTURE_LOST)),
+            document(ROW, point(hashed="x"), quarantine=Quarantine("docs", Reason.CAPTURE_LOST)),
             "stale",
             "To mend it: crossfade recapture docs",
         ),
@@ -185,7 +185,7 @@ def test_the_page_of_nothing_says_what_is_not_there_and_what_was_not_read() -> N
 
 
 def test_the_document_is_json_and_names_everything() -> None:
-    found = document(ROW, point(), waiting=WAITING, letters=(LETTER,), halt=Halt("docs", Reason.MODEL))
+    found = document(ROW, point(), waiting=WAITING, letters=(LETTER,), quarantine=Quarantine("docs", Reason.MODEL))
     told = orjson.loads(orjson.dumps(document_of(found, explain(found), whole=False)))
     assert (told["verdict"], told["row"]["content_hash"], told["points"][0]["version"]) == ("pending", HASH, V1)
     assert (told["points"][0]["payload_right"], told["points"][0]["vector_right"]) == (True, True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from domain.legacy import Diagnostic
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from domain.tasks import BackfillState, ProofState
-from migration.capture.positions import CapturePlace
+from migration.capture.positions import ReplicationPosition
 from migration.plan import Facts, StepName, blocked, is_due, steps
 from migration.status import Backfill, Progress, Proof
 
@@ -29,7 +29,7 @@ PROVED = Proof(
     None,
     0.0,
 )
-RUNS = CapturePlace("c", "RUNNING", None, "0/20", "0/20", 0, 0, None)
+RUNS = ReplicationPosition("c", "RUNNING", None, "0/20", "0/20", 0, 0, None)
 NEW = Facts(Progress("docs", "dual_write", capture=RUNS), (), "backfill", captured=True, rows=9)
 
 
@@ -76,7 +76,7 @@ def test_another_verdict_an_unfinished_proof_or_one_from_before_the_backfill_is_
     [
         (replace(NEW, findings=[Diagnostic("error", "docs", "no key")]), "configuration", "crossfade config check"),
         (replace(NEW, captured=False), "capture", "crossfade worker"),
-        (known(halt=Halt("docs", Reason.CAPTURE_LOST)), "capture", "crossfade recapture docs"),
+        (known(quarantine=Quarantine("docs", Reason.CAPTURE_LOST)), "capture", "crossfade recapture docs"),
         (known(capture=replace(RUNS, state="FAILED", failure="gone")), "capture", "crossfade status"),
     ],
 )

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from rich.console import Console
 
-from domain.quarantine import Halt, Reason
+from domain.quarantine import Quarantine, Reason
 from domain.tasks import CONTROL, HEADER, BackfillState, Control, ProofState, RangeState
-from migration.capture.positions import CapturePlace
+from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
 from migration.status import Progress, backfill_of, document_of, proof_of
 from operations.render.status import page, size, span
@@ -111,7 +111,7 @@ def test_the_proof_is_as_old_as_its_oldest_range() -> None:
     ("progress", "wrong"),
     [
         (Progress("docs", "dual_write"), False),
-        (Progress("docs", "dual_write", halt=Halt("docs", Reason.UNREADABLE)), True),
+        (Progress("docs", "dual_write", quarantine=Quarantine("docs", Reason.UNREADABLE)), True),
         (Progress("docs", "dual_write", backfill=backfill_of(parts(BACKFILL), NOW_MS)), False),
         (
             Progress(
@@ -139,7 +139,7 @@ def test_what_needs_an_operator_is_wrong(progress: Progress, wrong: bool) -> Non
 WHOLE = Progress(
     "docs",
     "dual_write",
-    halt=Halt("docs", Reason.CAPTURE_LOST),
+    quarantine=Quarantine("docs", Reason.CAPTURE_LOST),
     backfill=backfill_of(
         parts(BACKFILL.model_copy(update={"throttle": "the vector role is 40 s behind"}), a=True), NOW_MS
     ),
@@ -149,7 +149,9 @@ WHOLE = Progress(
         RoleLag("vector", "out", 1234, 75.0),
         RoleLag("legacy", "mid", 3, None),
     ),
-    capture=CapturePlace("c", "FAILED", "[a] trace", "0/10", "0/20", 16, 3 * 1024**2, "the replication slot is lost"),
+    capture=ReplicationPosition(
+        "c", "FAILED", "[a] trace", "0/10", "0/20", 16, 3 * 1024**2, "the replication slot is lost"
+    ),
     unanswered={"kafka": "nobody [there]"},
 )
 
@@ -225,7 +227,7 @@ def test_a_size_has_the_unit_that_fits(number: int, said: str) -> None:
     ],
 )
 def test_a_collection_whose_connector_does_not_run_is_not_in_service(connector: str, state: str) -> None:
-    place = CapturePlace("c", connector, None, None, None, None, None)
+    place = ReplicationPosition("c", connector, None, None, None, None, None)
     progress = Progress("articles", "dual_write", capture=place)
     assert (progress.state, progress.wrong, document_of(progress)["state"]) == (state, state != "in service", state)
     assert f"articles  dual_write  {state}" in shown(progress)

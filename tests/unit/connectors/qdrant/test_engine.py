@@ -179,7 +179,7 @@ async def test_a_deletion_leaves_no_vector_of_a_point_that_was_indexed(store: St
     values = np.random.default_rng(5).standard_normal((points, width)).astype("<f4").tolist()
     await store.prepare("wide", width)
     await store.insert("wide", [document(f"d{n}", 0, [each]) for n, each in enumerate(values)])
-    await store.end_bulk("wide", None)
+    await store.resume_indexing("wide", None)
     assert store._of("wide").unindexed() == 0
     asked = question(*values[7], limit=1)
     assert (await store.search("wide", asked))[0].document_id == "d7"

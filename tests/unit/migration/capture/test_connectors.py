@@ -9,8 +9,8 @@ import pytest
 
 from connectors.kafka.connect import ConnectorState, ConnectorStatus
 from domain.quarantine import Reason
-from migration.capture.connectors import CAPTURING, Group, halt_lost, other_tables
-from migration.quarantine import Halts
+from migration.capture.connectors import CAPTURING, Group, other_tables, quarantine_lost
+from migration.quarantine import Quarantines
 from schemas.settings import Kafka
 from tests.unit.agents.parts import NAME, World
 from tests.unit.connectors.kafka.test_connect import client_of
@@ -39,10 +39,10 @@ async def test_a_loss_that_the_connector_tells_counts_also_before_it_was_seen_to
 ) -> None:
     world = World()
     if has_run:
-        await world.ports.ledger.record(f"{CAPTURING}.{NAME}", 1)
-    halts = Halts({NAME: world.ports}, world.ctx.telemetry, {NAME: world.ports.settings})
+        await world.ports.ledger.set_meta(f"{CAPTURING}.{NAME}", 1)
+    quarantines = Quarantines({NAME: world.ports}, world.ctx.telemetry, {NAME: world.ports.settings})
     group = Group("mariadb", "mysql://localhost/app", Capture(1, "p", "c", "app.t"), (world.ports,))
-    assert await halt_lost(group, now, halts) is lost
+    assert await quarantine_lost(group, now, quarantines) is lost
     assert (world.legacy.recorded.get(f"halted.{NAME}") == Reason.CAPTURE_LOST) is lost
 
 

@@ -18,8 +18,9 @@ from domain.legacy import TableDescription
 from domain.quarantine import Reason
 from migration.capture.connectors import groups
 from migration.capture.names import Database, assign_captures, conflicts
-from migration.collection import CollectionPorts, Opened, capture_of
+from migration.collection import CollectionPorts, Opened
 from migration.epochs import Epochs
+from migration.state import CollectionState
 from schemas.settings import Collection, Settings
 from topics.captures import Capture
 
@@ -51,7 +52,9 @@ class Site:
         """Start a worker with these collections; return how each is captured."""
         ports = {}
         for name, each, _ in collections:
-            ports[name] = replace(each, capture=await capture_of(each.ledger, SETTINGS.kafka, name, each.settings))
+            ports[name] = replace(
+                each, capture=await CollectionState(each.ledger, name).capture(SETTINGS.kafka, each.settings)
+            )
         opened = Opened(SETTINGS, NOTHING, NOTHING, ports, Epochs(), AsyncExitStack())
         await assign_captures(opened, databases(collections, roles or {}), self.topics, lambda _: None)
         self.opened = opened.collections
@@ -109,7 +112,7 @@ async def test_a_renamed_collection_does_not_take_over_the_connector_of_its_old_
 async def test_what_was_captured_before_names_were_recorded_keeps_them_and_others_get_new_ones() -> None:
     site = Site()
     a, b = site.collection("a"), site.collection("b", database="2")
-    await a[1].ledger.record("source_epoch.a", 2)
+    await a[1].ledger.set_meta("source_epoch.a", 2)
     found = await site.configured(a, b)
     assert found["a"].prefix == "crossfade.capture.e2"
     moved = (a[0], replace(a[1], settings=a[1].settings.model_copy(update={"dsn": "postgresql://x@other/1"})), a[2])
@@ -143,10 +146,10 @@ async def test_a_topic_that_two_databases_share_since_before_stops_both() -> Non
     acme = site.collection("acme", "1", table="articles", place="public.articles")
     globex = site.collection("globex", "2", table="articles", place="public.articles")
     for name, ports, _ in (acme, globex):
-        await ports.ledger.record(f"source_epoch.{name}", 1)
+        await ports.ledger.set_meta(f"source_epoch.{name}", 1)
     await site.configured(acme, globex)
     found = conflicts(site.opened, databases((acme, globex), {}))
-    assert {(halt.collection, halt.reason) for halt in found} == {
+    assert {(quarantine.collection, quarantine.reason) for quarantine in found} == {
         ("acme", Reason.FOREIGN_CHANGE),
         ("globex", Reason.FOREIGN_CHANGE),
     }
@@ -213,7 +216,11 @@ async def test_workers_that_start_together_end_with_one_connector_that_both_know
     found = databases(tuple(collections), {})
     assert await asyncio.gather(*(assign_captures(w, found, [], lambda _: None) for w in workers)) == [{}, {}]
     one, other = ({name: ports.capture for name, ports in w.collections.items()} for w in workers)
-    assert one == other == {n: await capture_of(p.ledger, SETTINGS.kafka, n, p.settings) for n, p, _ in collections}
+    assert (
+        one
+        == other
+        == {n: await CollectionState(p.ledger, n).capture(SETTINGS.kafka, p.settings) for n, p, _ in collections}
+    )
     assert len({capture.connector for capture in one.values() if capture is not None}) == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 from connectors.kafka.connect import ConnectorState, ConnectorStatus
 from connectors.sql.mariadb.binlog import Binlog
 from connectors.sql.postgres.slots import SlotPlace
-from migration.capture.positions import CapturePlace, _number, _of_binlog, _of_slot
+from migration.capture.positions import ReplicationPosition, _number, _of_binlog, _of_slot
 
 LOG = Binlog({"binlog.000007": 1000, "binlog.000008": 500, "binlog.000009": 300}, "binlog.000009", 250)
 
@@ -32,7 +32,7 @@ def test_bytes_behind_are_counted_over_the_files_that_are_kept(file: str, positi
 
 def test_a_place_in_the_binary_log_is_that_of_the_connectors_offset() -> None:
     found = _of_binlog(status(), LOG, {"file": "binlog.000008", "pos": 400, "gtids": "0-1-7"})
-    assert found == CapturePlace(
+    assert found == ReplicationPosition(
         "crossfade-x", "RUNNING", None, "binlog.000008:400", "binlog.000009:250", 350, 1800, None
     )
     purged = _of_binlog(status(), LOG, {"file": "binlog.000001", "pos": 4})

@@ -22,10 +22,10 @@ from domain.legacy import TableDescription
 from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
 from migration.context import HandlerContext
-from migration.verify.publish import Teller
+from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import Barrier, at_rest
 from migration.verify.result import Bounds, Verification
-from migration.verify.run import Way, verify
+from migration.verify.run import RoundOptions, verify
 from migration.verify.stores import Stores
 from schemas.content import Content, content_hash
 from schemas.settings import Collection, Settings
@@ -119,12 +119,16 @@ class Place:
     async def embedder(self) -> AsyncIterator[Embedder]:
         yield HashingEmbedder(4)
 
-    def ways(self, page: int = 3, *, repair: bool = False) -> tuple[Stores, Way, Teller]:
+    def ways(self, page: int = 3, *, repair: bool = False) -> tuple[Stores, RoundOptions, DifferencePublisher]:
         ctx = HandlerContext(self.clock, 1, Telemetry(tracing=False))
         stores = self.stores()
-        bounds = Bounds(page=page, settle_s=0.0, patience_s=0.05, range_rows=4)
-        return stores, Way(bounds, self.barrier, self.clock), Teller(stores, self.bus, ctx, repair=repair)
+        bounds = Bounds(page=page, recheck_delay_s=0.0, recheck_timeout_s=0.05, range_rows=4)
+        return (
+            stores,
+            RoundOptions(bounds, self.barrier, self.clock),
+            DifferencePublisher(stores, self.bus, ctx, repair=repair),
+        )
 
     async def verify(self, page: int = 3, *, repair: bool = False, **changes: Any) -> Verification:
-        stores, way, teller = self.ways(page, repair=repair)
-        return await verify(stores, replace(way, **changes), teller)
+        stores, way, publisher = self.ways(page, repair=repair)
+        return await verify(stores, replace(way, **changes), publisher)

@@ -27,7 +27,7 @@ from tests.contract.vector_stores import vector
 from tests.unit.migration.verify.place import NAME, Place
 from topics.catalogue import DIFFERENCES, LOG
 
-ONE_BY_ONE = Bounds(page=3, settle_s=0.0, patience_s=0.05, range_rows=4, in_flight=1)
+ONE_BY_ONE = Bounds(page=3, recheck_delay_s=0.0, recheck_timeout_s=0.05, range_rows=4, in_flight=1)
 
 
 @pytest.fixture
@@ -412,8 +412,8 @@ async def test_a_given_embedding_is_compared_with_the_stored_vector_whatever_its
 
 
 async def test_rounds_go_on_until_they_are_enough(place: Place) -> None:
-    stores, way, teller = place.ways()
-    found = [run async for run in rounds(stores, replace(way, continuous=True), teller, most=3, pause_s=0)]
+    stores, way, publisher = place.ways()
+    found = [run async for run in rounds(stores, replace(way, continuous=True), publisher, most=3, pause_s=0)]
     assert [(run.round, run.verdict) for run in found] == [(1, "equal"), (2, "equal"), (3, "equal")]
     state = ProofState.model_validate_json(place.tasks.stored[PROOF][HEADER])
     assert (state.round, state.continuous) == (3, True)

@@ -15,7 +15,7 @@ from connectors.errors import Misconfigured
 from connectors.kafka.connect import ConnectorStatus
 from domain.quarantine import Reason
 from migration.capture.connectors import Group
-from migration.quarantine import Halts
+from migration.quarantine import Quarantines
 from migration.watch import capture as capture_guard
 from migration.watch.capture import GUARD_S, WELL_S, Rounds, _guard, _Watched
 from schemas.settings import Kafka
@@ -109,12 +109,12 @@ class Guarded:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         world = World()
         self.connect, self.watched = Connect(), _Watched()
-        self.halts = Halts({NAME: world.ports}, world.ctx.telemetry, {NAME: world.ports.settings})
+        self.quarantines = Quarantines({NAME: world.ports}, world.ctx.telemetry, {NAME: world.ports.settings})
         self.group = Group("mariadb", "mysql://localhost/app", Capture(1, "p", "c", "app.t"), (world.ports,))
         monkeypatch.setattr(capture_guard, "MODEL_S", math.inf)  # there is no schema history
         monkeypatch.setattr(capture_guard, "time", SimpleNamespace(monotonic=lambda: self.connect.now_s))
 
-    async def look(self, group: Group, halts: Halts) -> list[str]:
+    async def look(self, group: Group, quarantines: Quarantines) -> list[str]:
         return [NAME]
 
     async def passes(self, seconds: float) -> list[bool]:
@@ -122,10 +122,10 @@ class Guarded:
         seen: list[bool] = []
         end = self.connect.now_s + seconds
         while self.connect.now_s < end:
-            await _guard(cast(Any, self.connect), Kafka(), self.group, self.halts, cast(Any, self), self.watched)
-            halt = self.halts.of(NAME)
-            assert halt is None or halt.reason is Reason.CONNECTOR
-            seen.append(halt is not None)
+            await _guard(cast(Any, self.connect), Kafka(), self.group, self.quarantines, cast(Any, self), self.watched)
+            quarantine = self.quarantines.of(NAME)
+            assert quarantine is None or quarantine.reason is Reason.CONNECTOR
+            seen.append(quarantine is not None)
             self.connect.now_s += GUARD_S
         return seen
 
@@ -150,7 +150,7 @@ async def test_a_connector_is_in_order_when_it_read_on_or_ran_for_long(
 ) -> None:
     guarded = Guarded(monkeypatch)
     await guarded.passes(60)
-    assert guarded.halts.of(NAME) is not None
+    assert guarded.quarantines.of(NAME) is not None
     guarded.connect.mended = True
     seen = await guarded.passes(WELL_S - 3 * GUARD_S)
     assert all(seen)
@@ -158,7 +158,7 @@ async def test_a_connector_is_in_order_when_it_read_on_or_ran_for_long(
     seen = await guarded.passes(2 * GUARD_S)
     assert seen == [not moves, not moves]
     await guarded.passes(3 * GUARD_S)
-    assert guarded.halts.of(NAME) is None
+    assert guarded.quarantines.of(NAME) is None
     assert (guarded.watched.count, guarded.watched.away_since_s, guarded.watched.failed_at) == (0, None, None)
 
 
