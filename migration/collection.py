@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from zlib import crc32
 
 from connectors.addresses import brokers_of, dsn_of
-from connectors.embedding.service import open_embedding
-from connectors.embedding.settings import EmbeddingSettings
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import AiokafkaBus
-from connectors.ports import Embedder, Ledger, LegacyTable, SearchBackend, Storage, VectorStore
-from connectors.qdrant import open_vector_store
+from connectors.ports import (
+    BulkTable,
+    Checksums,
+    Embedder,
+    Ledger,
+    LegacyTable,
+    SearchBackend,
+    Storage,
+    TaskStore,
+    VectorStore,
+)
+from connectors.qdrant import open_vector_store, stored_dimension
 from connectors.sql.databases import LegacyConnector, open_legacy
 from domain.keys import FIRST_EPOCH
-from domain.legacy import waits_for_row
+from domain.legacy import TableDescription, waits_for_row
 from domain.phases import PHASES, PhaseRules
 from domain.quarantine import Quarantine, Reason
 from migration.epochs import EPOCH, Epochs, epochs_of, share
@@ -34,17 +42,38 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionPorts:
-    """One collection as the agents see it: its settings and what they may call for it.
+class CollectionStores:
+    """The stores of one collection, as tasks see it.
+
+    `dimension` is the length of its vectors; `model` the CRC-32 of the model key that its points must carry, None where
+    none is recorded. `checksums` None: every row is read. `max_text_bytes` None: no text is too long for Qdrant.
+    """
+
+    name: str
+    table: LegacyTable
+    bulk: BulkTable
+    ledger: Ledger
+    vectors: VectorStore
+    dimension: int
+    model: int | None = None
+    tasks: TaskStore | None = None
+    checksums: Checksums | None = None
+    max_text_bytes: int | None = None
+
+    @property
+    def description(self) -> TableDescription:
+        """The table's columns by use."""
+        return self.table.description
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionPorts(CollectionStores):
+    """One collection as the agents see it: its stores, its settings, and what computes and answers.
 
     `capture` is None for one that was never captured.
     """
 
-    name: str
     settings: Collection
-    table: LegacyTable
-    ledger: Ledger
-    vectors: VectorStore
     embedder: Embedder
     text_search: SearchBackend
     vector_search: SearchBackend | None = None
@@ -114,15 +143,7 @@ class Opener:
 
     async def database(self, name: str) -> LegacyConnector:
         """Open a collection's database, with crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
-        collection = self.settings.collections[name]
-        legacy = await open_legacy(name, collection, dsn_of(name, collection))
-        try:
-            await legacy.prepare()
-        except BaseException:
-            await legacy.close()
-            raise
-        self.resources.push_async_callback(legacy.close)
-        return legacy
+        return await open_database(self.resources, self.settings, name)
 
     async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, Quarantine | None]:
         """Return what the agents use of a collection, and why it is stopped, if it is.
@@ -130,31 +151,95 @@ class Opener:
         Raises Misconfigured where the log's number of partitions is not what it was, StoreUnavailable.
         """
         collection = self.settings.collections[name]
-        embedder = await self._embedder(collection)
+        embedder = await self._embedder(name)
         await _check_partitions(legacy.ledger, self.partitions, name)
         quarantine = await _prepared(name, collection, legacy, self.vectors, embedder)
+        stores = stores_of(self.settings, name, legacy, self.vectors, embedder.dimension)
+        allowed = quarantine is None or quarantine.writes_qdrant
         ports = CollectionPorts(
-            name,
-            collection
-            if quarantine is None or quarantine.writes_qdrant
-            else collection.model_copy(update={"phase": "off"}),
-            legacy.table,
-            legacy.ledger,
-            self.vectors,
-            embedder,
-            legacy.text_search,
-            legacy.vector_search,
-            await CollectionState(legacy.ledger, name).capture(self.settings.kafka, collection),
+            **{each.name: getattr(stores, each.name) for each in fields(stores)},
+            settings=collection if allowed else collection.model_copy(update={"phase": "off"}),
+            embedder=embedder,
+            text_search=legacy.text_search,
+            vector_search=legacy.vector_search,
+            capture=await CollectionState(legacy.ledger, name).capture(self.settings.kafka, collection),
         )
         return ports, quarantine
 
-    async def _embedder(self, collection: Collection) -> Embedder:
+    async def _embedder(self, name: str) -> Embedder:
+        collection = self.settings.collections[name]
         key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
         if key not in self.embedders:
-            wanted = EmbeddingSettings.of(self.settings.embedding, collection)
-            self.embedders[key] = await open_embedding(wanted, self.home / "models", self.progress)
-            self.resources.push_async_callback(self.embedders[key].close)
+            self.embedders[key] = await open_embedder(self.resources, self.settings, self.home, name, self.progress)
         return self.embedders[key]
+
+
+async def open_database(resources: AsyncExitStack, settings: Settings, name: str) -> LegacyConnector:
+    """Open a collection's database, with crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
+    collection = settings.collections[name]
+    legacy = await open_legacy(name, collection, dsn_of(name, collection))
+    try:
+        await legacy.prepare()
+    except BaseException:
+        await legacy.close()
+        raise
+    resources.push_async_callback(legacy.close)
+    return legacy
+
+
+async def open_vectors(resources: AsyncExitStack, settings: Settings, home: Path) -> VectorStore:
+    """Open Qdrant. Connects at the first call."""
+    vectors = await open_vector_store(settings.qdrant, home)
+    resources.push_async_callback(vectors.close)
+    return vectors
+
+
+async def open_embedder(
+    resources: AsyncExitStack, settings: Settings, home: Path, name: str, progress: Progress
+) -> Embedder:
+    """Open the model of a collection. Raises Misconfigured, EmbeddingUnavailable."""
+    # Both take a second to import, and most tasks may not need them.
+    from connectors.embedding.service import open_embedding  # noqa: PLC0415
+    from connectors.embedding.settings import EmbeddingSettings  # noqa: PLC0415
+
+    wanted = EmbeddingSettings.of(settings.embedding, settings.collections[name])
+    embedder = await open_embedding(wanted, home / "models", progress)
+    resources.push_async_callback(embedder.close)
+    return embedder
+
+
+async def open_stores(
+    resources: AsyncExitStack, settings: Settings, home: Path, name: str, dimension: int | None = None
+) -> CollectionStores:
+    """Open the stores of one collection, without its model.
+
+    Its vectors have the given `dimension`, else the one that they have in Qdrant. Raises Misconfigured for a table or a
+    collection in Qdrant that is not there, StoreUnavailable.
+    """
+    legacy = await open_database(resources, settings, name)
+    if dimension is None:
+        dimension = await stored_dimension(settings.qdrant, home, name)
+    if dimension is None:
+        raise Misconfigured(f"{name} is not in Qdrant yet; a worker or `crossfade backfill {name}` brings it there")
+    stores = stores_of(settings, name, legacy, await open_vectors(resources, settings, home), dimension)
+    return replace(stores, model=await CollectionState(legacy.ledger, name).model())
+
+
+def stores_of(
+    settings: Settings, name: str, legacy: LegacyConnector, vectors: VectorStore, dimension: int
+) -> CollectionStores:
+    """Return the stores of a collection whose database and vectors are opened."""
+    return CollectionStores(
+        name,
+        legacy.table,
+        legacy.bulk,
+        legacy.ledger,
+        vectors,
+        dimension,
+        tasks=legacy.tasks,
+        checksums=legacy.checksums,
+        max_text_bytes=settings.kafka.max_text_bytes,
+    )
 
 
 async def open_all(settings: Settings, home: Path, progress: Progress, *, names: Sequence[str] | None = None) -> Opened:
@@ -173,8 +258,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
         resources.push_async_callback(bus.close)
         await bus.open()
         partitions = await _log_partitions(settings)
-        vectors = await open_vector_store(settings.qdrant, home)
-        resources.push_async_callback(vectors.close)
+        vectors = await open_vectors(resources, settings, home)
         opener = Opener(settings, home, progress, vectors, partitions, resources)
         opened = Opened(settings, bus, vectors, {}, Epochs(), resources, opener=opener)
         # Together: one that is away takes its whole time limit.
@@ -245,3 +329,16 @@ async def _check_partitions(ledger: Ledger, partitions: int, collection: str) ->
             "versions would go down. Restore the topic's number of partitions; where the topic was made again so, run: "
             "crossfade topics adopt"
         )
+
+
+async def check_log(settings: Settings, stores: CollectionStores) -> None:
+    """Refuse to append to a log whose number of partitions is not the recorded one: versions would go down.
+
+    Raises Misconfigured, StoreUnavailable.
+    """
+    recorded = await log_partitions(stores.ledger)
+    counts = await partition_counts(brokers_of(settings.kafka), [LOG])
+    if LOG not in counts:
+        raise Misconfigured(f"topics are missing: {LOG}; run: crossfade topics apply")
+    if recorded is not None and recorded != counts[LOG]:
+        raise Misconfigured(f"{LOG} has {counts[LOG]} partitions, the ledger was written with {recorded}")

@@ -7,13 +7,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from connectors.addresses import brokers_of, dsn_of
+from connectors.addresses import brokers_of
 from connectors.errors import Misconfigured
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.offsets import KafkaOffsets
 from connectors.ports import Storage
-from connectors.qdrant import open_vector_store
-from connectors.sql.databases import LegacyConnector, open_legacy
+from connectors.sql.databases import LegacyConnector
 from connectors.telemetry import Telemetry
 from domain.keys import FIRST_EPOCH
 from domain.phases import PHASES
@@ -21,12 +20,11 @@ from domain.tasks import BackfillState
 from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import Progress, Wanted, backfill
 from migration.capture.connectors import captured_epoch
+from migration.collection import open_database, open_embedder, open_vectors, stores_of
 from migration.context import HandlerContext, now_ms
 from migration.lag import RoleReads, pipeline, role_lags
 from migration.refresh import append_refreshes
 from migration.state import CollectionState
-from migration.verify.resample import collection_embedder
-from migration.verify.stores import Stores
 from schemas.settings import Settings
 from topics.captures import Capture
 
@@ -39,27 +37,20 @@ async def backfill_collection(
     """Backfill one collection. Raises Misconfigured where changes would be missed meanwhile, and as `backfill` does."""
     collection = settings.collections[name]
     async with AsyncExitStack() as resources:
-        legacy = await open_legacy(name, collection, dsn_of(name, collection))
-        resources.push_async_callback(legacy.close)
-        await legacy.prepare()
+        legacy = await open_database(resources, settings, name)
         capture = await _ready(settings, name, legacy)
-        vectors = await open_vector_store(settings.qdrant, home)
-        resources.push_async_callback(vectors.close)
-        embedder = await resources.enter_async_context(collection_embedder(settings, home, name, say))
+        embedder = await open_embedder(resources, settings, home, name, say)
+        vectors = await open_vectors(resources, settings, home)
         storage = Storage(collection.quantization, collection.on_disk)
         await vectors.prepare(name, embedder.dimension, legacy.table.description.metadata, storage)
+        stores = stores_of(settings, name, legacy, vectors, embedder.dimension)
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
-        offsets = KafkaOffsets(brokers_of(settings.kafka))
-        resources.push_async_callback(offsets.close)
-        refreshed = Stores(name, legacy.table, legacy.bulk, legacy.ledger, vectors, embedder.dimension)
+        offsets = await resources.enter_async_context(KafkaOffsets(brokers_of(settings.kafka)))
         ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
-        refresh = partial(append_refreshes, refreshed, bus=bus, ctx=ctx, source=SOURCE)
-        given = collection.embedding is not None
-        sides = BackfillPorts(name, legacy.bulk, vectors, embedder, refresh, given, settings.kafka.max_text_bytes)
-        return await backfill(
-            sides, legacy.tasks, wanted, partial(_lags, offsets, pipeline([capture.topic])), now_ms, progress
-        )
+        refresh = partial(append_refreshes, stores, bus=bus, ctx=ctx, source=SOURCE)
+        lags = partial(_lags, offsets, pipeline([capture.topic]))
+        return await backfill(BackfillPorts(stores, embedder, refresh), legacy.tasks, wanted, lags, now_ms, progress)
 
 
 async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capture:

@@ -14,12 +14,13 @@ import stamina
 
 from connectors.errors import TransientError
 from connectors.failpoints import passing
-from connectors.ports import BulkTable, Embedder, VectorStore
+from connectors.ports import Embedder
 from domain.backfill import orphan_chunks
 from domain.legacy import LegacyRow
 from domain.points import DocumentPoints
 from domain.tasks import RangeState
 from migration.backfill.documents import documents_of
+from migration.collection import CollectionStores
 from migration.coverage import passed_over
 
 PAGE_BYTES = 8 * 1024 * 1024
@@ -35,16 +36,12 @@ Refresh = Callable[[Sequence[str]], Awaitable[object]]
 class BackfillPorts:
     """What a range is read from and written to; `refresh` hands documents over to the agents.
 
-    `given` says that the table has a column of embeddings; what Qdrant has no place for is handed over.
+    What Qdrant has no place for is handed over, too.
     """
 
-    name: str
-    bulk: BulkTable
-    vectors: VectorStore
+    stores: CollectionStores
     embedder: Embedder
     refresh: Refresh
-    given: bool
-    max_text_bytes: int | None = None
 
 
 class RangeRun:
@@ -75,7 +72,7 @@ class RangeRun:
             passing("backfill.after_save")
 
     async def _counted(self) -> int:
-        return await self._sides.bulk.count(self.state.after, self.state.upto)
+        return await self._sides.stores.bulk.count(self.state.after, self.state.upto)
 
     async def _unread(self, state: RangeState, counted: int) -> int:
         """Return how many rows the pages left out. Where more were read than are there, or fewer, that is asked for."""
@@ -83,13 +80,13 @@ class RangeRun:
         twice = not self._resumed and len(self._read) != state.rows
         if not twice and state.rows >= max(now, counted) and not (self._resumed and state.rows != now):
             return 0
-        return await passed_over(self._sides.bulk, state.after, state.upto)
+        return await passed_over(self._sides.stores.bulk, state.after, state.upto)
 
     async def _page(self) -> RangeState:
         """Do the next page and return the range's state after it."""
         sides, state = self._sides, self.state
         after = state.after if state.at is None else state.at
-        rows = await sides.bulk.scan_range(after, state.upto, self._page_rows)
+        rows = await sides.stores.bulk.scan_range(after, state.upto, self._page_rows)
         passing("backfill.after_rows")
         if not rows:
             return state.model_copy(update={"done": True})
@@ -111,8 +108,13 @@ class RangeRun:
 
     async def _written(self, rows: Sequence[LegacyRow]) -> list[DocumentPoints]:
         sides = self._sides
-        made = await documents_of(rows, sides.embedder, given=sides.given, max_text_bytes=sides.max_text_bytes)
-        await sides.vectors.insert(sides.name, made.documents)
+        made = await documents_of(
+            rows,
+            sides.embedder,
+            given=sides.stores.description.embedding is not None,
+            max_text_bytes=sides.stores.max_text_bytes,
+        )
+        await sides.stores.vectors.insert(sides.stores.name, made.documents)
         passing("backfill.after_insert")
         await self._look_after([document for document in made.documents if len(document.chunks) > 1])
         # What cannot be embedded here goes the way of every change: to the embedder, from there to the dead letters.
@@ -123,9 +125,13 @@ class RangeRun:
         """End the chunks that a live write, which came in between, has not."""
         if not documents:
             return
-        stored = await self._sides.vectors.stored(self._sides.name, [document.id for document in documents])
+        stored = await self._sides.stores.vectors.stored(
+            self._sides.stores.name, [document.id for document in documents]
+        )
         ended = [orphan_chunks(document, stored.get(document.id, ())) for document in documents]
-        await self._sides.vectors.write(self._sides.name, [document for document in ended if document is not None])
+        await self._sides.stores.vectors.write(
+            self._sides.stores.name, [document for document in ended if document is not None]
+        )
 
 
 async def _retried(call: Callable[[], Awaitable[T]]) -> T:

@@ -44,7 +44,7 @@ async def backfill(
     async with tasks.hold(BACKFILL):
         plan = await begun(
             tasks,
-            sides.bulk,
+            sides.stores.bulk,
             clock,
             model=sides.embedder.model_key,
             range_rows=wanted.range_rows,
@@ -64,7 +64,7 @@ async def backfill(
 
 
 async def _fill(plan: Plan, sides: BackfillPorts, wanted: Wanted, lags: Lags, progress: Progress) -> None:
-    previous_threshold = await sides.vectors.suspend_indexing(sides.name)
+    previous_threshold = await sides.stores.vectors.suspend_indexing(sides.stores.name)
     if previous_threshold is not None:  # of an earlier try it is off already
         await plan.say(indexed_from=previous_threshold)
     async with Pace(partial(_look, plan, sides, wanted.limits, lags), wanted.limits) as pace:
@@ -83,7 +83,7 @@ async def _fill(plan: Plan, sides: BackfillPorts, wanted: Wanted, lags: Lags, pr
 
 async def _check_read(plan: Plan, sides: BackfillPorts) -> None:
     """Hold what was read against the table's own number of rows. Raises Refused where rows were left out."""
-    left = gaps(await sides.bulk.coverage(plan.bounds))
+    left = gaps(await sides.stores.bulk.coverage(plan.bounds))
     if plan.unread:
         left.append((f"rows of the table that were read by no page: {plan.unread}", LIES))
     if left:
@@ -109,7 +109,7 @@ async def _tell(plan: Plan, pace: Pace, progress: Progress) -> None:
 async def _look(plan: Plan, sides: BackfillPorts, limits: Limits, lags: Lags) -> Seen:
     try:
         paused = await plan.paused()
-        running = max(0, await sides.bulk.running_statements() - limits.parallel)
+        running = max(0, await sides.stores.bulk.running_statements() - limits.parallel)
     except CrossfadeError:
         return Seen({}, None)
     try:
@@ -121,6 +121,6 @@ async def _look(plan: Plan, sides: BackfillPorts, limits: Limits, lags: Lags) ->
 async def _index(plan: Plan, sides: BackfillPorts, progress: Progress) -> None:
     await plan.say(state="indexing", throttle=None)
     progress(plan.state)
-    await sides.vectors.resume_indexing(sides.name, plan.state.indexed_from)
-    await plan.say(recall=await recall_at_10(sides.vectors, sides.name, RECALL_QUESTIONS))
+    await sides.stores.vectors.resume_indexing(sides.stores.name, plan.state.indexed_from)
+    await plan.say(recall=await recall_at_10(sides.stores.vectors, sides.stores.name, RECALL_QUESTIONS))
     progress(plan.state)

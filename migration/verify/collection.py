@@ -14,15 +14,14 @@ from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
 from domain.keys import FIRST_EPOCH
 from migration.capture.barrier import Barrier
+from migration.collection import CollectionStores, check_log, open_embedder, open_stores
 from migration.context import HandlerContext, now_ms
 from migration.verify.digests import Records
 from migration.verify.ends import ends_of
 from migration.verify.publish import DifferencePublisher
-from migration.verify.resample import collection_embedder
 from migration.verify.result import Bounds, Verification
 from migration.verify.rounds import AFTER_FAILURE_S, rounds
 from migration.verify.run import Progress, RoundOptions, verify
-from migration.verify.stores import Stores, check_log, open_stores
 from migration.verify.throttle import Throttle
 from schemas.settings import Settings
 
@@ -45,9 +44,9 @@ def _nothing(_: object) -> None:
 @asynccontextmanager
 async def _opened(
     settings: Settings, home: Path, name: str, wanted: Wanted, say: Callable[[str], None]
-) -> AsyncIterator[tuple[Stores, RoundOptions, DifferencePublisher]]:
+) -> AsyncIterator[tuple[CollectionStores, RoundOptions, DifferencePublisher]]:
     async with AsyncExitStack() as resources:
-        stores = await resources.enter_async_context(open_stores(settings, home, name))
+        stores = await open_stores(resources, settings, home, name)
         barrier = await resources.enter_async_context(Barrier(settings, name, stores.ledger))
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
@@ -65,7 +64,7 @@ async def _opened(
             barrier.drained,
             now_ms,
             Records.of(home, name, stores.checksums.columns) if stores.checksums else None,
-            partial(collection_embedder, settings, home, name, say),
+            partial(open_embedder, settings=settings, home=home, name=name, progress=say),
             full=wanted.full,
             restart=wanted.restart,
             continuous=wanted.cpu_share is not None,

@@ -20,7 +20,7 @@ from domain.comparison import (
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk, made_by, newest_version
-from migration.verify.stores import Stores
+from migration.collection import CollectionStores
 from schemas.content import content_hash
 
 Points = Sequence[StoredChunk]
@@ -66,7 +66,7 @@ def small(facts: LegacyFacts | None) -> LegacyFacts | None:
     return structs.replace(facts, given=blake2b(facts.given, digest_size=16).digest())
 
 
-async def look(stores: Stores, ids: Sequence[str], rows: Mapping[str, LegacyRow]) -> Look:
+async def look(stores: CollectionStores, ids: Sequence[str], rows: Mapping[str, LegacyRow]) -> Look:
     """Compare documents, whose `rows` were read just now, with Qdrant. Raises StoreUnavailable, TransientError."""
     stored = await stores.vectors.stored(stores.name, ids, content=True)
     ledger = await stores.ledger.read(ids)
@@ -82,12 +82,12 @@ async def look(stores: Stores, ids: Sequence[str], rows: Mapping[str, LegacyRow]
     return seen
 
 
-async def look_locked(stores: Stores, ids: Sequence[str]) -> Look:
+async def look_locked(stores: CollectionStores, ids: Sequence[str]) -> Look:
     """Look at documents with a lock that waits for transactions still ending."""
     return await look(stores, ids, await stores.table.rows(ids))
 
 
-def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Stores) -> LegacyFacts | None:
+def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: CollectionStores) -> LegacyFacts | None:
     """Return what the legacy store says of a document, None where it has no row."""
     if row is None:
         return None
@@ -104,7 +104,7 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Stores) ->
     )
 
 
-def _by_vector(stores: Stores, seen: Look) -> dict[str, Difference]:
+def _by_vector(stores: CollectionStores, seen: Look) -> dict[str, Difference]:
     """Return the documents that differ by a vector, of those that do not differ otherwise."""
     whose: list[str] = []
     points: list[StoredChunk] = []

@@ -11,15 +11,15 @@ from connectors.kafka.offsets import end_offsets
 from domain.keys import document_key, version_of
 from domain.repair import Ends
 from migration.capture.positions import log_end
+from migration.collection import CollectionStores
 from migration.epochs import epochs_of
 from migration.state import CollectionState
-from migration.verify.stores import Stores
 from schemas.documents import Position
 from schemas.settings import Settings
 from topics.catalogue import LOG, SUBMITTED
 
 
-async def ends_of(settings: Settings, stores: Stores, ids: Collection[str]) -> dict[str, Ends]:
+async def ends_of(settings: Settings, stores: CollectionStores, ids: Collection[str]) -> dict[str, Ends]:
     """Return the ends for each document. Raises StoreUnavailable, Misconfigured where a topic is missing."""
     offsets = await end_offsets(brokers_of(settings.kafka), [LOG, SUBMITTED])
     log = offsets[LOG]
@@ -35,7 +35,7 @@ def _newest(collection: str, document_id: str, epoch: int, log: dict[int, int]) 
     return version_of(epoch, end) - 1
 
 
-async def _position(settings: Settings, stores: Stores) -> Position:
+async def _position(settings: Settings, stores: CollectionStores) -> Position:
     collection = settings.collections[stores.name]
     capture = await CollectionState(stores.ledger, stores.name).capture(settings.kafka, collection)
     if capture is None:

@@ -14,7 +14,7 @@ from domain.keys import each_packed, packed_id, point_id
 from domain.ledger import LedgerRow
 from domain.points import StoredChunk, tombstones_for
 from domain.repair import Ends, evidence_of, impossible_versions
-from migration.verify.stores import Stores
+from migration.collection import CollectionStores
 from migration.witnesses import forget_witnesses
 from schemas.documents import Evidence
 
@@ -27,13 +27,15 @@ _MOST_CHUNKS = 100_000
 _CHUNKS = 8  # whose points are looked up by their ids, also where none names the document any more
 
 
-async def waits(stores: Stores, ids: Collection[str]) -> dict[str, int]:
+async def waits(stores: CollectionStores, ids: Collection[str]) -> dict[str, int]:
     """Return for which version the documents wait, of those that do."""
     rows = await stores.ledger.read(list(ids))
     return {one: row.state.written for one, row in rows.items() if _waits(row.state)}
 
 
-async def put_back(stores: Stores, ids: Sequence[str], ends_of: EndsOf, waited: Waits) -> dict[str, Evidence | None]:
+async def put_back(
+    stores: CollectionStores, ids: Sequence[str], ends_of: EndsOf, waited: Waits
+) -> dict[str, Evidence | None]:
     """Put back what no history brings about; return what the refresh of each document is to say of its ledger row."""
     rows = await stores.ledger.read(ids)
     named = await stores.vectors.stored(stores.name, ids)
@@ -56,7 +58,7 @@ async def put_back(stores: Stores, ids: Sequence[str], ends_of: EndsOf, waited: 
     return evidence
 
 
-async def unsound(stores: Stores, ends_of: EndsOf, passed: Callable[[], Awaitable[bool]]) -> dict[str, int]:
+async def unsound(stores: CollectionStores, ends_of: EndsOf, passed: Callable[[], Awaitable[bool]]) -> dict[str, int]:
     """Return the documents whose ledger rows or tombstones would lead a later change astray, and what they waited for.
 
     Rows that hold what cannot be, waits that are still there when everything under way has `passed`, and rows in the
@@ -112,7 +114,7 @@ def _waits(state: LedgerState) -> bool:
     return state.pending or state.removed
 
 
-async def _pages(stores: Stores) -> AsyncIterator[dict[str, LedgerRow]]:
+async def _pages(stores: CollectionStores) -> AsyncIterator[dict[str, LedgerRow]]:
     after = ""
     while rows := await stores.ledger.page(after, _PAGE):
         yield rows

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from connectors.failpoints import passing
 from connectors.ports import NAMELESS, IdPage
 from domain.keys import POINT_ID_BYTES
+from migration.collection import CollectionStores
 from migration.verify.plan import Retried
-from migration.verify.stores import Stores
 from migration.verify.throttle import Throttle
 
 _PAGE = 5000
@@ -80,7 +80,7 @@ class Judged:
     nameless: int
 
 
-async def ghosts(stores: Stores, seen: Seen, throttle: Throttle, retried: Retried) -> AsyncIterator[Judged]:
+async def ghosts(stores: CollectionStores, seen: Seen, throttle: Throttle, retried: Retried) -> AsyncIterator[Judged]:
     """Yield what each page of points is.
 
     A ghost with points on several pages is told for each of them. Raises StoreUnavailable, TransientError.
@@ -104,7 +104,7 @@ async def ghosts(stores: Stores, seen: Seen, throttle: Throttle, retried: Retrie
             await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _judged(stores: Stores, seen: Seen, page: IdPage) -> Judged:
+async def _judged(stores: CollectionStores, seen: Seen, page: IdPage) -> Judged:
     unknown, begun = seen.unknown(page.ids)
     if not unknown:
         return Judged(begun, [], 0)

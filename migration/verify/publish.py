@@ -9,10 +9,10 @@ from connectors.failpoints import passing
 from connectors.ports import Bus
 from domain.comparison import Difference
 from domain.keys import document_key
+from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.refresh import append_refreshes
 from migration.verify.ledger_audit import EndsOf, Waits, put_back
-from migration.verify.stores import Stores
 from schemas.cloudevents import encode
 from schemas.documents import DifferenceFound, DifferenceRepaired
 from topics.catalogue import DIFFERENCES
@@ -34,7 +34,7 @@ class DifferencePublisher:
 
     def __init__(
         self,
-        stores: Stores,
+        stores: CollectionStores,
         bus: Bus,
         ctx: HandlerContext,
         *,

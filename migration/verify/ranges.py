@@ -17,11 +17,11 @@ from domain.comparison import checksum_of, is_checked, points_digest, wrong_vect
 from domain.keys import point_hash
 from domain.legacy import LegacyRow
 from domain.points import made_by
+from migration.collection import CollectionStores
 from migration.coverage import passed_over
 from migration.verify.compare import Candidate, Look, Points, candidate, look
 from migration.verify.digests import Part, Records
 from migration.verify.result import Bounds
-from migration.verify.stores import Stores
 from migration.verify.throttle import Pages, Throttle
 
 PART_ROWS = 400
@@ -73,7 +73,7 @@ class Walk:
     """Looks at ranges of one collection. `full` reads every row, whatever its checksum is."""
 
     def __init__(
-        self, stores: Stores, bounds: Bounds, records: Records | None, throttle: Throttle, *, full: bool
+        self, stores: CollectionStores, bounds: Bounds, records: Records | None, throttle: Throttle, *, full: bool
     ) -> None:
         self._stores, self._bounds, self._records, self._throttle = stores, bounds, records, throttle
         self._full = full

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from connectors.errors import TransientError
 from domain.comparison import Difference, LegacyFacts, compare, points_digest
 from domain.points import newest_version
+from migration.collection import CollectionStores
 from migration.verify.compare import Candidate, Look, Points, look_locked, small
 from migration.verify.ledger_audit import Waits, waits
 from migration.verify.result import Bounds
-from migration.verify.stores import Stores
 
 Barrier = Callable[[float], Awaitable[bool]]
 """Returns True when all that was under way has passed, False where that took longer than the given seconds."""
@@ -64,7 +64,7 @@ class _Followed:
 class Rechecker:
     """Looks again at suspects of one collection."""
 
-    def __init__(self, stores: Stores, bounds: Bounds, barrier: Barrier) -> None:
+    def __init__(self, stores: CollectionStores, bounds: Bounds, barrier: Barrier) -> None:
         self._stores, self._bounds, self._barrier = stores, bounds, barrier
         self._blocked = False
 

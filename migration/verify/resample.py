@@ -6,9 +6,8 @@ The model is opened only here, and only where there is something to compute.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from zlib import crc32
 
 import numpy as np
@@ -17,15 +16,15 @@ from connectors.errors import Misconfigured
 from connectors.ports import Embedder
 from domain.comparison import Difference, Disagreement
 from domain.points import StoredChunk, made_by
+from migration.collection import CollectionStores
 from migration.verify.compare import Look, look_locked
 from migration.verify.result import Sample
-from migration.verify.stores import Stores
 from schemas.content import content_hash
-from schemas.settings import Settings
 
 LEAST_COSINE = 0.99
 _PAGE = 32
-OpenEmbedder = Callable[[], AbstractAsyncContextManager[Embedder]]
+OpenEmbedder = Callable[[AsyncExitStack], Awaitable[Embedder]]
+"""Opens the model of the collection, closed by the given stack."""
 
 
 class Reservoir:
@@ -47,24 +46,9 @@ class Reservoir:
                 self.chosen[at] = one
 
 
-@asynccontextmanager
-async def collection_embedder(
-    settings: Settings, home: Path, name: str, progress: Callable[[str], None]
-) -> AsyncIterator[Embedder]:
-    """Open the model of a collection. Raises Misconfigured, EmbeddingUnavailable."""
-    # Both take a second to import, and most runs may not need them.
-    from connectors.embedding.service import open_embedding  # noqa: PLC0415
-    from connectors.embedding.settings import EmbeddingSettings  # noqa: PLC0415
-
-    wanted = EmbeddingSettings.of(settings.embedding, settings.collections[name])
-    embedder = await open_embedding(wanted, home / "models", progress)
-    try:
-        yield embedder
-    finally:
-        await embedder.close()
-
-
-async def sample(stores: Stores, ids: Sequence[str], open_embedder: OpenEmbedder) -> tuple[Sample, list[Difference]]:
+async def sample(
+    stores: CollectionStores, ids: Sequence[str], open_embedder: OpenEmbedder
+) -> tuple[Sample, list[Difference]]:
     """Cut and embed the rows' texts of documents again; return what was compared, and those with another vector.
 
     Raises Misconfigured for a model that is not the collection's, StoreUnavailable, EmbeddingUnavailable.
@@ -73,7 +57,8 @@ async def sample(stores: Stores, ids: Sequence[str], open_embedder: OpenEmbedder
     found: list[Difference] = []
     if not ids:
         return done, found
-    async with open_embedder() as embedder:
+    async with AsyncExitStack() as opened:
+        embedder = await open_embedder(opened)
         if stores.model is not None and crc32(embedder.model_key.encode()) != stores.model:
             raise Misconfigured(f"{stores.name} is not by the configured model {embedder.model_key}")
         for start in range(0, len(ids), _PAGE):
@@ -83,7 +68,7 @@ async def sample(stores: Stores, ids: Sequence[str], open_embedder: OpenEmbedder
 
 
 async def _compare(
-    stores: Stores, ids: Sequence[str], embedder: Embedder, done: Sample, found: list[Difference]
+    stores: CollectionStores, ids: Sequence[str], embedder: Embedder, done: Sample, found: list[Difference]
 ) -> None:
     seen = await look_locked(stores, ids)
     rows = await stores.table.rows(ids)

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from connectors.errors import TransientError
+from migration.collection import CollectionStores
 from migration.verify.publish import DifferencePublisher
 from migration.verify.result import Verification
 from migration.verify.run import RoundOptions, verify
-from migration.verify.stores import Stores
 
 # A round that is over at once is not begun again at once: little would have changed.
 _PAUSE_S = 1.0
@@ -22,7 +22,7 @@ AFTER_FAILURE_S = 5.0
 
 
 async def rounds(
-    stores: Stores,
+    stores: CollectionStores,
     way: RoundOptions,
     publisher: DifferencePublisher,
     *,

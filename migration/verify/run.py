@@ -17,6 +17,7 @@ import stamina
 
 from connectors.errors import CrossfadeError, Refused, TransientError
 from domain.tasks import PROOF
+from migration.collection import CollectionStores
 from migration.context import Clock
 from migration.coverage import gaps
 from migration.verify.compare import Candidate, candidate
@@ -30,7 +31,6 @@ from migration.verify.ranges import Range, Walk
 from migration.verify.recheck import Barrier, Rechecker
 from migration.verify.resample import OpenEmbedder, Reservoir, sample
 from migration.verify.result import Bounds, Verification
-from migration.verify.stores import Stores
 from migration.verify.tally import Tally
 from migration.verify.throttle import Throttle
 
@@ -70,7 +70,7 @@ class RoundOptions:
 
 
 async def verify(
-    stores: Stores,
+    stores: CollectionStores,
     way: RoundOptions,
     publisher: DifferencePublisher,
     *,
@@ -98,7 +98,7 @@ async def verify(
             return await one_round(replace(way, restart=True)).run()
 
 
-def _held(stores: Stores) -> AbstractAsyncContextManager[None]:
+def _held(stores: CollectionStores) -> AbstractAsyncContextManager[None]:
     return nullcontext() if stores.tasks is None else stores.tasks.hold(PROOF)
 
 
@@ -107,7 +107,7 @@ class Round:
 
     def __init__(
         self,
-        stores: Stores,
+        stores: CollectionStores,
         way: RoundOptions,
         publisher: DifferencePublisher,
         proof: Proof,

@@ -19,13 +19,13 @@ from connectors.memory.vectors import MemoryVectorStore
 from connectors.sql.databases import LegacyConnector, open_legacy
 from connectors.telemetry import Telemetry
 from domain.points import DocumentPoints, chunks_of, given_by
+from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.verify.digests import Records
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
 from migration.verify.result import Bounds, Verification
 from migration.verify.run import RoundOptions, verify
-from migration.verify.stores import Stores
 from schemas.content import content_hash
 from schemas.settings import Collection, Connector, Settings
 from stack.layout import StackAddresses
@@ -140,7 +140,7 @@ class Verified:
     shape: Shape
     legacy: LegacyConnector
     records: Records
-    stores: Stores
+    stores: CollectionStores
 
     async def backfill(self) -> None:
         after: str | None = None
@@ -181,7 +181,7 @@ async def verified(name: str, connector: Connector, stack: StackAddresses, folde
             await legacy.prepare()
             vectors = MemoryVectorStore()
             await vectors.prepare("documents", DIMENSION)
-            stores = Stores(
+            stores = CollectionStores(
                 "documents",
                 legacy.table,
                 legacy.bulk,

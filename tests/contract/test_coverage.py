@@ -25,12 +25,12 @@ from domain.pacing import Limits
 from domain.tasks import BackfillState
 from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import Wanted, backfill
+from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
 from migration.verify.result import Bounds, Verification
 from migration.verify.run import RoundOptions, verify
-from migration.verify.stores import Stores
 from schemas.settings import Connector, Settings
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
@@ -121,14 +121,15 @@ class Both:
         async def nothing(_: object = None) -> Any:
             return {}
 
-        embedder = HashingEmbedder(4)
-        sides = BackfillPorts(NAME, bulk, self.vectors, embedder, nothing, given=False)
+        legacy = self.legacy
+        stores = CollectionStores(NAME, legacy.table, bulk, legacy.ledger, self.vectors, 4, tasks=self.tasks)
+        sides = BackfillPorts(stores, HashingEmbedder(4), nothing)
         wanted = Wanted(Limits(parallel=2), range_rows=100)
         return await backfill(sides, self.tasks, wanted, nothing, lambda: 0, lambda _: None)
 
     async def verify(self, bulk: BulkTable, *, checksums: bool = True) -> Verification:
         legacy = self.legacy
-        stores = Stores(NAME, legacy.table, bulk, legacy.ledger, self.vectors, 4, tasks=MemoryTasks())
+        stores = CollectionStores(NAME, legacy.table, bulk, legacy.ledger, self.vectors, 4, tasks=MemoryTasks())
         stores = replace(stores, checksums=legacy.checksums if checksums else None)
         way = RoundOptions(
             Bounds(page=16, recheck_delay_s=0, recheck_timeout_s=0.1, range_rows=100), at_rest, lambda: 0

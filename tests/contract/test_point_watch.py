@@ -14,9 +14,9 @@ from domain.ledger import VectorMark
 from domain.points import DocumentPoints
 from domain.quarantine import Reason
 from domain.repair import Ends
+from migration.collection import CollectionStores
 from migration.quarantine import Quarantines
 from migration.verify.ledger_audit import put_back
-from migration.verify.stores import Stores
 from migration.watch import points as point_watch
 from migration.watch.points import PointWatch
 from migration.witnesses import Written, record_witnesses
@@ -144,7 +144,7 @@ async def test_a_point_that_a_repair_removes_is_not_missed(store: VectorStore, s
             assert not await watch.look()
     ledger = ground.ports.ledger
     await ledger.vectors_written([VectorMark("damaged", 20, None, 1, "m")])
-    stores = Stores(NAME, ground.ports.table, MemoryBulk(ground.world.legacy), ledger, store, DIMENSION)
+    stores = CollectionStores(NAME, ground.ports.table, MemoryBulk(ground.world.legacy), ledger, store, DIMENSION)
 
     async def ends_of(ids: Collection[str]) -> Mapping[str, Ends]:
         return {one: Ends(100, (), {}) for one in ids}

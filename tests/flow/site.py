@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import pytest
 
 from connectors.telemetry import Telemetry
 from domain.points import StoredChunk
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts, CollectionStores, Opened, open_stores
 from migration.context import HandlerContext, now_ms
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
 from migration.verify.result import Bounds, Verification
 from migration.verify.run import RoundOptions, verify
-from migration.verify.stores import Stores, open_stores
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
 from tests.flow.foreign import SUBMITTED_TYPE, WAIT_S, Foreign, Seen
@@ -150,10 +149,11 @@ class Store:
 
     async def verify(self, *, recheck_delay_s: float = 0.5) -> Verification:
         """Compare now, without waiting for what is under way; nothing is kept, and no vector computed again."""
-        async with open_stores(self.site.opened.settings, self.site.home, self.name) as stores:
+        async with AsyncExitStack() as opened:
+            stores = await open_stores(opened, self.site.opened.settings, self.site.home, self.name)
             return await self.verify_by(stores, recheck_delay_s=recheck_delay_s)
 
-    async def verify_by(self, stores: Stores, *, recheck_delay_s: float = 0.5) -> Verification:
+    async def verify_by(self, stores: CollectionStores, *, recheck_delay_s: float = 0.5) -> Verification:
         """Compare so by stores that are opened."""
         ctx = HandlerContext(now_ms, self.site.opened.epochs.version, Telemetry(tracing=False))
         way = RoundOptions(Bounds(100, recheck_delay_s), at_rest, now_ms)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import pytest
 
-from migration.verify.stores import open_stores
+from migration.collection import open_stores
 from schemas.settings import Connector
 from tests.contract.legacy_places import DATABASES
 from tests.flow.foreign import WAIT_S
@@ -25,7 +27,8 @@ async def test_a_key_and_metadata_of_another_type_are_served_without_a_restart(
     store = site.store("altered", connector)
     await store.applied("18", text={"title": "eighteen", "body": "Another row."}, metadata={"kind": "b", "line": 2})
     new = "insert into {t} (id, title, body, line) values ('17abc', 'new', 'A row of the new kind.', 'x')"
-    async with open_stores(site.opened.settings, site.home, store.name) as before:
+    async with AsyncExitStack() as opened:
+        before = await open_stores(opened, site.opened.settings, site.home, store.name)
         await store.execute(CHANGE[connector])
         await store.execute(new)
         # At once: the worker has not seen yet that the columns are others.

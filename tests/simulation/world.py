@@ -25,13 +25,12 @@ from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryTable
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.telemetry import Telemetry
 from domain.legacy import LegacyRow
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts, CollectionStores, Opened
 from migration.context import HandlerContext
 from migration.epochs import Epochs
 from migration.refresh import append_refreshes
 from migration.verify.ledger_audit import EndsOf, waits
 from migration.verify.publish import DifferencePublisher
-from migration.verify.stores import Stores
 from schemas.content import Content
 from schemas.records import Outgoing, Received
 from tests.simulation import actions as act
@@ -123,12 +122,15 @@ class World:
         legacy, trouble = self.legacy[name], self.trouble
         return CollectionPorts(
             name,
-            SETTINGS.collections[name],
             cast(Any, Port(MemoryTable(legacy), "table", trouble, name)),
+            MemoryBulk(legacy),
             cast(Any, Port(MemoryLedger(legacy), "ledger", trouble, name)),
             cast(Any, Port(self.vectors, "vectors", trouble, name)),
-            cast(Any, Port(self.embedder, "embedder", trouble, name)),
-            cast(Any, None),  # searches are the query agent's, which writes nothing
+            self.embedder.dimension,
+            max_text_bytes=SETTINGS.kafka.max_text_bytes,
+            settings=SETTINGS.collections[name],
+            embedder=cast(Any, Port(self.embedder, "embedder", trouble, name)),
+            text_search=cast(Any, None),  # searches are the query agent's, which writes nothing
             capture=capture_in(name, 1),
         )
 
@@ -288,11 +290,11 @@ class World:
         waited = await waits(stores, ids)
         await DifferencePublisher(stores, bus, self.ctx, repair=True, ends_of=self.ends_of(name)).refresh(ids, waited)
 
-    def stores(self, name: str) -> Stores:
+    def stores(self, name: str) -> CollectionStores:
         """Return a collection as the verifier sees it."""
         ports = self.collections[name]
         bulk = MemoryBulk(self.legacy[name])
-        return Stores(
+        return CollectionStores(
             name,
             ports.table,
             bulk,

@@ -84,8 +84,18 @@ class Shop:
             self.resources.push_async_callback(legacy.close)
             await legacy.prepare()
             capture = await CollectionState(legacy.ledger, name).capture(kafka, collection)
-            rest = (NOTHING, NOTHING, NOTHING, NOTHING)
-            ports[name] = CollectionPorts(name, collection, legacy.table, legacy.ledger, *rest, capture)
+            ports[name] = CollectionPorts(
+                name,
+                legacy.table,
+                legacy.bulk,
+                legacy.ledger,
+                NOTHING,
+                0,
+                settings=collection,
+                embedder=NOTHING,
+                text_search=NOTHING,
+                capture=capture,
+            )
         settings, bus = Settings(kafka=kafka, collections=collections), cast(AiokafkaBus, MemoryBus({SOURCES_SEEN: 1}))
         return Opened(settings, bus, NOTHING, ports, Epochs(), AsyncExitStack())
 

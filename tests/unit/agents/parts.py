@@ -14,7 +14,7 @@ from agents.batch import Message
 from connectors.embedding.memory import HashingEmbedder
 from connectors.errors import EmbeddingFailed
 from connectors.memory.bus import MemoryBus
-from connectors.memory.legacy import Constraint, MemoryLedger, MemoryLegacy, MemoryTable
+from connectors.memory.legacy import Constraint, MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus, Ledger, LegacyTable, SearchBackend, SearchRequest, VectorStore
 from connectors.telemetry import Telemetry, Trace
@@ -183,7 +183,12 @@ class World:
         self.ctx = HandlerContext(lambda: NOW, EPOCH, Telemetry(tracing=False), max_text_bytes=100)
         self.ports = CollectionPorts(
             NAME,
-            Collection(
+            cast(LegacyTable, self.noted(MemoryTable(self.legacy), "table")),
+            MemoryBulk(self.legacy),
+            cast(Ledger, self.noted(MemoryLedger(self.legacy), "ledger")),
+            cast(VectorStore, self.noted(self.vectors, "vectors")),
+            self.embedder.dimension,
+            settings=Collection(
                 dsn="postgresql://app@localhost/shop",
                 table="public.docs",
                 key=("id",),
@@ -192,11 +197,8 @@ class World:
                 phase=phase,
                 embedding=EmbeddingColumn(column=embedding, format="float32") if embedding else None,
             ),
-            cast(LegacyTable, self.noted(MemoryTable(self.legacy), "table")),
-            cast(Ledger, self.noted(MemoryLedger(self.legacy), "ledger")),
-            cast(VectorStore, self.noted(self.vectors, "vectors")),
-            self.embedder,
-            cast(SearchBackend, self.noted(RowSearch(self.legacy), "search")),
+            embedder=self.embedder,
+            text_search=cast(SearchBackend, self.noted(RowSearch(self.legacy), "search")),
             capture=Capture(1, "crossfade.capture", "crossfade-postgres", "public.docs"),
         )
 

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.embedding.memory import HashingEmbedder
 from connectors.errors import EmbeddingFailed, Refused, StoreUnavailable
-from connectors.memory.legacy import MemoryBulk, MemoryLegacy
+from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
 from connectors.memory.tasks import MemoryTasks
 from connectors.memory.vectors import MemoryVectorStore
 from domain.legacy import LegacyRow, TableDescription
@@ -22,6 +22,7 @@ from domain.values import Kind
 from migration.backfill import ranges, throttle
 from migration.backfill.ranges import BackfillPorts, page_rows
 from migration.backfill.run import Wanted, backfill
+from migration.collection import CollectionStores
 from schemas.content import Content, content_hash
 
 NAME, DIMENSION = "docs", 4
@@ -90,9 +91,11 @@ class Place:
         async def lags() -> dict[str, tuple[int, float | None]]:
             return {"vector": self.lag}
 
-        sides = BackfillPorts(
-            NAME, self.bulk, self.vectors, embedder or HashingEmbedder(DIMENSION), refresh, given=True
+        legacy = self.legacy
+        stores = CollectionStores(
+            NAME, MemoryTable(legacy), self.bulk, MemoryLedger(legacy), self.vectors, DIMENSION, tasks=self.tasks
         )
+        sides = BackfillPorts(stores, embedder or HashingEmbedder(DIMENSION), refresh)
         wanted = Wanted(Limits(parallel=parallel), range_rows=5, restart=restart)
         return await backfill(sides, self.tasks, wanted, lags, self.clock, self.told.append)
 

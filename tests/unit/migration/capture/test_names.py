@@ -42,7 +42,15 @@ class Site:
         table = MemoryTable(MemoryLegacy(name, description))
         values = {"dsn": f"postgresql://app@h/{database}", "table": name, "key": ("id",), "text": ("body",)} | settings
         ports = CollectionPorts(
-            name, Collection(**values), table, MemoryLedger(kept), NOTHING, NOTHING, NOTHING, capture=None
+            name,
+            table,
+            NOTHING,
+            MemoryLedger(kept),
+            NOTHING,
+            0,
+            settings=Collection(**values),
+            embedder=NOTHING,
+            text_search=NOTHING,
         )
         return name, ports, database
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid5
@@ -21,12 +20,12 @@ from connectors.telemetry import Telemetry
 from domain.legacy import TableDescription
 from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
+from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import Barrier, at_rest
 from migration.verify.result import Bounds, Verification
 from migration.verify.run import RoundOptions, verify
-from migration.verify.stores import Stores
 from schemas.content import Content, content_hash
 from schemas.settings import Collection, Settings
 from tests.contract.vector_stores import vector
@@ -74,9 +73,9 @@ class Place:
         self.now_ms += 1
         return self.now_ms
 
-    def stores(self) -> Stores:
+    def stores(self) -> CollectionStores:
         legacy = self.legacy
-        return Stores(
+        return CollectionStores(
             NAME,
             MemoryTable(legacy),
             self.bulk or MemoryBulk(legacy),
@@ -115,11 +114,12 @@ class Place:
         for name in known.chunks.pop(document_id).values():
             del known.points[name]
 
-    @asynccontextmanager
-    async def embedder(self) -> AsyncIterator[Embedder]:
-        yield HashingEmbedder(4)
+    async def embedder(self, _: AsyncExitStack) -> Embedder:
+        return HashingEmbedder(4)
 
-    def ways(self, page: int = 3, *, repair: bool = False) -> tuple[Stores, RoundOptions, DifferencePublisher]:
+    def ways(
+        self, page: int = 3, *, repair: bool = False
+    ) -> tuple[CollectionStores, RoundOptions, DifferencePublisher]:
         ctx = HandlerContext(self.clock, 1, Telemetry(tracing=False))
         stores = self.stores()
         bounds = Bounds(page=page, recheck_delay_s=0.0, recheck_timeout_s=0.05, range_rows=4)
