@@ -13,7 +13,7 @@ from schemas.documents import DocumentWritten, Store
 from topics.catalogue import WRITTEN
 
 WAIT_S = 300.0
-Wanted = tuple[str, Store]
+BackfillOptions = tuple[str, Store]
 
 
 class Outcomes:
@@ -21,7 +21,7 @@ class Outcomes:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._waiting: dict[Wanted, asyncio.Future[float]] = {}
+        self._waiting: dict[BackfillOptions, asyncio.Future[float]] = {}
         self._reader: asyncio.Task[None] | None = None
         self.failed = 0
 

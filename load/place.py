@@ -47,7 +47,7 @@ table = "{ROWS}"
 key = ["id"]
 text = ["body"]
 embedding = {{ column = "embedding", format = "pgvector" }}
-fill = "backfill"
+initial_load = "backfill"
 """
 
 _TABLES = f"""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from domain.legacy import Diagnostic
 from domain.phases import PHASES
 from migration.status import Progress
-from schemas.settings import Fill
+from schemas.settings import InitialLoad
 
 StepName = Literal["configuration", "capture", "backfill", "proof"]
 
@@ -30,7 +30,7 @@ class Facts:
 
     progress: Progress
     findings: Sequence[Diagnostic]
-    fill: Fill
+    initial_load: InitialLoad
     captured: bool
     rows: int | None
 
@@ -80,7 +80,7 @@ def _capture(facts: Facts) -> Step:
 
 
 def _backfill(facts: Facts) -> Step:
-    if facts.fill == "snapshot":
+    if facts.initial_load == "snapshot":
         return Step("backfill", "done", "none is needed: capture's snapshot brings the rows")
     about = "" if facts.rows is None else f"about {facts.rows:,} rows"
     known = facts.progress.backfill

@@ -26,4 +26,4 @@ async def facts_of(context: Installation, name: str) -> Facts:
     captured, rows = found or (False, None)
     others = set(context.settings.collections) - {name}
     findings = [each for part in await check_all(context) if part.part not in others for each in part.findings]
-    return Facts(progress, findings, context.settings.collections[name].fill, captured, rows)
+    return Facts(progress, findings, context.settings.collections[name].initial_load, captured, rows)

@@ -5,6 +5,7 @@ Order of precedence: environment (`CROSSFADE_KAFKA__BOOTSTRAP=…`), the file, t
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -26,6 +27,8 @@ NESTED = "__"
 USAGE_ERROR = 2
 # Short names that people expect; the long form of the same setting wins.
 _ALIASES = {"CROSSFADE_QDRANT_URL": "CROSSFADE_QDRANT__URL"}
+# Keys of a collection that were called otherwise; they are read until the next major version.
+_OLD_KEYS = {"fill": "initial_load"}
 
 Tree = dict[str, Any]
 Path_ = tuple[str | int, ...]
@@ -54,8 +57,9 @@ def read_settings(path: Path | None, home: Path, environ: Mapping[str, str]) -> 
     found = find_config(path, home, environ)
     written = _read_file(found) if found is not None else {}
     overriding = _read_environment(environ)
+    tree = _renamed(_merged(written, overriding), str(found or "environment"))
     try:
-        return Settings.model_validate(_merged(written, overriding))
+        return Settings.model_validate(tree)
     except ValidationError as error:
         faults = [_explain(fault, found, overriding) for fault in error.errors(include_url=False)]
         raise CommandError("\n".join(faults), "`crossfade config check` checks it again.", USAGE_ERROR) from None
@@ -127,6 +131,22 @@ def _check_section(variable: str) -> None:
             "Variables are CROSSFADE_SECTION__KEY.",
             USAGE_ERROR,
         )
+
+
+def _renamed(tree: Tree, source: str) -> Tree:
+    """Return settings under their names of today, with a warning on stderr for each that was given under another."""
+    collections = tree.get("collections")
+    if not isinstance(collections, dict):
+        return tree
+    renamed = {}
+    for name, collection in collections.items():
+        old = set(_OLD_KEYS) & set(collection) if isinstance(collection, dict) else set()
+        # Where both are there, the old one stays and is refused.
+        found = {key: _OLD_KEYS[key] for key in old if _OLD_KEYS[key] not in collection}
+        for key, today in found.items():
+            print(f"crossfade: {source}: collections.{name}.{key} is called {today} now.", file=sys.stderr)
+        renamed[name] = {found.get(key, key): value for key, value in collection.items()} if found else collection
+    return {**tree, "collections": renamed}
 
 
 def _merged(below: Tree, above: Tree) -> Tree:

@@ -147,6 +147,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
+def renamed(old: str, given: T | None, today: str, value: T) -> T:
+    """Return the value of an option, of the one that it was before where that is given; then with a warning."""
+    if given is None:
+        return value
+    say(f"crossfade: {old} is called {today} now.")
+    return given
+
+
 def amount(number: int, noun: str) -> str:
     """Return a number with its noun: 1 document, 2 documents."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,8 +11,8 @@ from schemas.documents import CollectionName
 from schemas.queries import Phase
 
 Connector = Literal["postgres", "mariadb"]
-Fill = Literal["snapshot", "backfill"]
-FILLS: tuple[Fill, ...] = get_args(Fill)
+InitialLoad = Literal["snapshot", "backfill"]
+INITIAL_LOADS: tuple[InitialLoad, ...] = get_args(InitialLoad)
 Quantization = Literal["none", "scalar", "binary", "product"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 
@@ -44,7 +44,7 @@ class Collection(_Section):
     """One document store that is moved: where its rows are, what of them is text, and how it is embedded.
 
     `table` may name its schema (`public.articles`). Without `dsn` the table is in the local stack's database.
-    `fill` says how the rows that are there come to Qdrant: by capture's snapshot, through the log and the agents, or by
+    `initial_load` says how the rows that are there come to Qdrant: by capture's snapshot, through log and agents, or by
     `crossfade backfill`, which is meant for millions of rows. `chunk_tokens` 0 means the model's window. `quantization`
     and `on_disk` say how a collection that is created in Qdrant keeps its vectors: what searches compare first (the
     originals decide), and whether those stay on disk.
@@ -63,7 +63,7 @@ class Collection(_Section):
     chunk_tokens: Annotated[int, Field(ge=0)] = 0
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
     text_search_config: Identifier = "english"
-    fill: Fill = "snapshot"
+    initial_load: InitialLoad = "snapshot"
     quantization: Quantization = "none"
     on_disk: bool = False
 

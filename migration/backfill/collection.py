@@ -18,7 +18,7 @@ from domain.keys import FIRST_EPOCH
 from domain.phases import PHASES
 from domain.tasks import BackfillState
 from migration.backfill.ranges import BackfillPorts
-from migration.backfill.run import Progress, Wanted, backfill
+from migration.backfill.run import BackfillOptions, Progress, backfill
 from migration.capture.connectors import captured_epoch
 from migration.collection import open_database, open_embedder, open_vectors, stores_of
 from migration.context import HandlerContext, now_ms
@@ -32,7 +32,13 @@ SOURCE = "crossfade/backfill"
 
 
 async def backfill_collection(
-    settings: Settings, home: Path, name: str, wanted: Wanted, *, say: Callable[[str], None], progress: Progress
+    settings: Settings,
+    home: Path,
+    name: str,
+    wanted: BackfillOptions,
+    *,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> BackfillState:
     """Backfill one collection. Raises Misconfigured where changes would be missed meanwhile, and as `backfill` does."""
     collection = settings.collections[name]

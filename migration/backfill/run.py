@@ -24,7 +24,7 @@ SHOWN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BackfillOptions:
     """What is asked of a backfill: see the options of `crossfade backfill`."""
 
     limits: Limits = field(default_factory=Limits)
@@ -34,7 +34,12 @@ class Wanted:
 
 
 async def backfill(
-    sides: BackfillPorts, tasks: TaskStore, wanted: Wanted, lags: Lags, clock: Callable[[], int], progress: Progress
+    sides: BackfillPorts,
+    tasks: TaskStore,
+    wanted: BackfillOptions,
+    lags: Lags,
+    clock: Callable[[], int],
+    progress: Progress,
 ) -> BackfillState:
     """Bring every row of the table into Qdrant, as a point of version 0 where there is none; return what was done.
 
@@ -63,7 +68,7 @@ async def backfill(
     return plan.state
 
 
-async def _fill(plan: Plan, sides: BackfillPorts, wanted: Wanted, lags: Lags, progress: Progress) -> None:
+async def _fill(plan: Plan, sides: BackfillPorts, wanted: BackfillOptions, lags: Lags, progress: Progress) -> None:
     previous_threshold = await sides.stores.vectors.suspend_indexing(sides.stores.name)
     if previous_threshold is not None:  # of an earlier try it is off already
         await plan.say(indexed_from=previous_threshold)

@@ -223,7 +223,7 @@ def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]
     else:
         slot = group.slot
         config = postgres_connector(name, group.dsn, prefix, tables, slot=slot, publication=slot, columns=columns)
-    if not snapshot_all and all(ports.settings.fill == "backfill" for ports in group.members):
+    if not snapshot_all and all(ports.settings.initial_load == "backfill" for ports in group.members):
         config[SNAPSHOT_MODE] = "no_data"
     return config
 

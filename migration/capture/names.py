@@ -19,7 +19,7 @@ from connectors.sql.database_identity import DatabaseIdentity, database_identity
 from domain.quarantine import Quarantine, Reason
 from migration.collection import CollectionPorts, Opened
 from migration.state import CollectionState
-from schemas.settings import FILLS, Kafka
+from schemas.settings import INITIAL_LOADS, Kafka
 from topics.captures import Capture, capture_base, epoch_of_topic, new_capture
 
 Progress = Callable[[str], None]
@@ -98,8 +98,10 @@ async def _assign_all(opened: Opened, database: Database, existing: Sequence[str
             # What a watch may have changed of it meanwhile stays.
             ports[name] = opened.collections[name] = replace(opened.collections[name], capture=capture)
             if capture.epoch > 1:
-                fill = ports[name].settings.fill
-                progress(f"{name} was never captured: it gets a connector of its own, which begins with a {fill}")
+                initial_load = ports[name].settings.initial_load
+                progress(
+                    f"{name} was never captured: it gets a connector of its own, which begins with a {initial_load}"
+                )
 
 
 async def _assigned(
@@ -137,7 +139,7 @@ def _together(new: Sequence[str], ports: Mapping[str, CollectionPorts], database
     """
     found: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name in new:
-        found[FILLS.index(ports[name].settings.fill), database.identities[name].role].append(name)
+        found[INITIAL_LOADS.index(ports[name].settings.initial_load), database.identities[name].role].append(name)
     return [names for _, names in sorted(found.items())]
 
 

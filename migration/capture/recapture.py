@@ -35,8 +35,8 @@ from migration.collection import Opened, open_all
 from migration.lag import pipeline
 from migration.preflight.tables import check_tables
 from migration.state import CollectionState
-from migration.verify.collection import Wanted, verify_collection
-from migration.verify.result import Bounds
+from migration.verify.collection import verify_collection
+from migration.verify.options import Bounds, VerifyOptions
 from migration.watch.sources import published_counts, record_source
 from migration.witnesses import record_witnesses, sample
 from schemas.settings import Settings
@@ -192,7 +192,7 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
     """Wait until the snapshot is in both stores, repair what it could not see, and put the collection in service."""
     started, repaired = time.monotonic(), 0
     ports = opened.collections[name]
-    wanted = Wanted(Bounds(recheck_delay_s=_SETTLE_S, sample=0), repair=True, full=True)
+    wanted = VerifyOptions(Bounds(recheck_delay_s=_SETTLE_S, sample=0), repair=True, full=True)
     for _ in range(_ROUNDS):
         await _drained(opened, name, progress)
         run = await verify_collection(opened.settings, home, name, wanted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,23 +17,13 @@ from migration.collection import CollectionStores, check_log, open_embedder, ope
 from migration.context import HandlerContext, now_ms
 from migration.verify.digests import Records
 from migration.verify.ends import ends_of
+from migration.verify.options import RoundOptions, VerifyOptions
 from migration.verify.publish import DifferencePublisher
-from migration.verify.result import Bounds, Verification
+from migration.verify.result import Verification
 from migration.verify.rounds import AFTER_FAILURE_S, rounds
-from migration.verify.run import Progress, RoundOptions, verify
+from migration.verify.run import Progress, verify
 from migration.verify.throttle import Throttle
 from schemas.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked of a verification: see the options of `crossfade verify`. `cpu_share` is of one core."""
-
-    bounds: Bounds = field(default_factory=Bounds)
-    repair: bool = False
-    full: bool = False
-    restart: bool = False
-    cpu_share: float | None = None
 
 
 def _nothing(_: object) -> None:
@@ -43,7 +32,7 @@ def _nothing(_: object) -> None:
 
 @asynccontextmanager
 async def _opened(
-    settings: Settings, home: Path, name: str, wanted: Wanted, say: Callable[[str], None]
+    settings: Settings, home: Path, name: str, wanted: VerifyOptions, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[CollectionStores, RoundOptions, DifferencePublisher]]:
     async with AsyncExitStack() as resources:
         stores = await open_stores(resources, settings, home, name)
@@ -77,7 +66,7 @@ async def verify_collection(
     settings: Settings,
     home: Path,
     name: str,
-    wanted: Wanted,
+    wanted: VerifyOptions,
     *,
     say: Callable[[str], None] = _nothing,
     progress: Progress = _nothing,
@@ -88,7 +77,7 @@ async def verify_collection(
 
 
 async def verify_rounds(
-    settings: Settings, home: Path, name: str, wanted: Wanted, *, most: int | None, say: Callable[[str], None]
+    settings: Settings, home: Path, name: str, wanted: VerifyOptions, *, most: int | None, say: Callable[[str], None]
 ) -> AsyncIterator[Verification]:
     """Verify one collection round after round, and yield the result of each; `most` None: without an end.
 

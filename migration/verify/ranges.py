@@ -21,7 +21,7 @@ from migration.collection import CollectionStores
 from migration.coverage import passed_over
 from migration.verify.compare import Candidate, Look, Points, candidate, look
 from migration.verify.digests import Part, Records
-from migration.verify.result import Bounds
+from migration.verify.options import Bounds
 from migration.verify.throttle import Pages, Throttle
 
 PART_ROWS = 400

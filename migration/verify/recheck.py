@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from connectors.errors import TransientError
@@ -18,10 +18,8 @@ from domain.points import newest_version
 from migration.collection import CollectionStores
 from migration.verify.compare import Candidate, Look, Points, look_locked, small
 from migration.verify.ledger_audit import Waits, waits
-from migration.verify.result import Bounds
+from migration.verify.options import Barrier, Bounds
 
-Barrier = Callable[[float], Awaitable[bool]]
-"""Returns True when all that was under way has passed, False where that took longer than the given seconds."""
 _PAGE = 200
 _STATES = 8
 _BLOCKED_S = 1.0

@@ -6,7 +6,7 @@ The model is opened only here, and only where there is something to compute.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from zlib import crc32
 
@@ -18,13 +18,12 @@ from domain.comparison import Difference, Disagreement
 from domain.points import StoredChunk, made_by
 from migration.collection import CollectionStores
 from migration.verify.compare import Look, look_locked
+from migration.verify.options import OpenEmbedder
 from migration.verify.result import Sample
 from schemas.content import content_hash
 
 LEAST_COSINE = 0.99
 _PAGE = 32
-OpenEmbedder = Callable[[AsyncExitStack], Awaitable[Embedder]]
-"""Opens the model of the collection, closed by the given stack."""
 
 
 class Reservoir:

@@ -9,22 +9,6 @@ from domain.comparison import Difference
 from domain.tasks import RangeProof, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How a verification goes: rows a range and ranges in flight, seconds before and of second looks, list lengths.
-
-    `page` bounds the documents read at a time; pages of long documents are shorter by themselves.
-    """
-
-    page: int = 1000
-    recheck_delay_s: float = 2.0
-    recheck_timeout_s: float = 30.0
-    range_rows: int = 4000
-    in_flight: int = 4
-    listed: int = 1000
-    sample: int = 200
-
-
 @dataclass(slots=True)
 class Sample:
     """Documents whose computed vectors were computed again. `lowest_cosine` None: there was none to compute."""

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from connectors.errors import TransientError
 from migration.collection import CollectionStores
+from migration.verify.options import RoundOptions
 from migration.verify.publish import DifferencePublisher
 from migration.verify.result import Verification
-from migration.verify.run import RoundOptions, verify
+from migration.verify.run import verify
 
 # A round that is over at once is not begun again at once: little would have changed.
 _PAUSE_S = 1.0

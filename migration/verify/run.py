@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,21 +18,19 @@ import stamina
 from connectors.errors import CrossfadeError, Refused, TransientError
 from domain.tasks import PROOF
 from migration.collection import CollectionStores
-from migration.context import Clock
 from migration.coverage import gaps
 from migration.verify.compare import Candidate, candidate
-from migration.verify.digests import Records
 from migration.verify.ledger_audit import unsound
+from migration.verify.options import RoundOptions
 from migration.verify.orphans import ghosts
 from migration.verify.plan import Plan, is_sparse
 from migration.verify.proof import Proof
 from migration.verify.publish import DifferencePublisher
 from migration.verify.ranges import Range, Walk
-from migration.verify.recheck import Barrier, Rechecker
-from migration.verify.resample import OpenEmbedder, Reservoir, sample
-from migration.verify.result import Bounds, Verification
+from migration.verify.recheck import Rechecker
+from migration.verify.resample import Reservoir, sample
+from migration.verify.result import Verification
 from migration.verify.tally import Tally
-from migration.verify.throttle import Throttle
 
 log = logging.getLogger("crossfade.verify")
 T = TypeVar("T")
@@ -48,25 +46,6 @@ _TOGETHER_S = 10.0
 _TOGETHER = 5000
 # An interrupted run is gone on with for so long after it ended; what it proved before would be too old.
 _RESUMED_MS = 3_600_000
-
-
-@dataclass(frozen=True, slots=True)
-class RoundOptions:
-    """How a round is done, beside its bounds.
-
-    Without `records` every row is read and none is remembered, without `open_embedder` no vector is computed again.
-    `full` reads every row; `restart` forgets what an interrupted run had proved, and the ranges.
-    """
-
-    bounds: Bounds
-    barrier: Barrier
-    clock: Clock
-    records: Records | None = None
-    open_embedder: OpenEmbedder | None = None
-    full: bool = False
-    restart: bool = False
-    continuous: bool = False
-    throttle: Throttle = field(default_factory=Throttle)
 
 
 async def verify(

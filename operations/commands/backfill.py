@@ -67,7 +67,7 @@ def backfill(
     from connectors.failpoints import arm  # noqa: PLC0415
     from domain.pacing import Limits  # noqa: PLC0415
     from migration.backfill.collection import backfill_collection  # noqa: PLC0415
-    from migration.backfill.run import Wanted  # noqa: PLC0415
+    from migration.backfill.run import BackfillOptions  # noqa: PLC0415
 
     with told():
         arm(os.environ)
@@ -75,7 +75,7 @@ def backfill(
         name = context.collection(collection)
         _ = context.bootstrap, context.dsn(name)
     collect_rarely()
-    wanted = Wanted(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
+    wanted = BackfillOptions(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
     with progress_shown() as progress:
         work = backfill_collection(context.settings, context.home, name, wanted, say=say, progress=progress)
         done = run(work, uvloop.new_event_loop)

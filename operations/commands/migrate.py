@@ -81,10 +81,10 @@ def start(
     # As above.
     from connectors.failpoints import arm  # noqa: PLC0415
     from migration.backfill.collection import backfill_collection  # noqa: PLC0415
-    from migration.backfill.run import Wanted as Filling  # noqa: PLC0415
+    from migration.backfill.run import BackfillOptions  # noqa: PLC0415
     from migration.plan import blocked, is_due, steps  # noqa: PLC0415
     from migration.plan_facts import facts_of  # noqa: PLC0415
-    from migration.verify.collection import Wanted  # noqa: PLC0415
+    from migration.verify.options import VerifyOptions  # noqa: PLC0415
     from operations.render.verification import document_of  # noqa: PLC0415
 
     with told():
@@ -100,12 +100,14 @@ def start(
     if is_due(due, "backfill"):
         say(f"{name}: backfill")
         with backfill.progress_shown() as progress:
-            filling = backfill_collection(context.settings, context.home, name, Filling(), say=say, progress=progress)
+            filling = backfill_collection(
+                context.settings, context.home, name, BackfillOptions(), say=say, progress=progress
+            )
             filled = run(filling, uvloop.new_event_loop)
         document["backfill"] = filled.model_dump()
         say(backfill.summary(filled))
     say(f"{name}: proof")
-    proof = run(verify.once(context, name, Wanted(repair=repair), html), uvloop.new_event_loop)
+    proof = run(verify.once(context, name, VerifyOptions(repair=repair), html), uvloop.new_event_loop)
     document["proof"] = document_of(proof)
     if json:
         print_json(document)

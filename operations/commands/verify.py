@@ -28,13 +28,14 @@ from operations.context import (
     load,
     print_json,
     print_table,
+    renamed,
     run,
     say,
     told,
 )
 
 if TYPE_CHECKING:
-    from migration.verify.collection import Wanted
+    from migration.verify.options import VerifyOptions
     from migration.verify.result import Verification
 
 app = typer.Typer()
@@ -70,11 +71,18 @@ def verify(
         Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one page, too.")
     ] = None,
     recheck_delay_s: Annotated[
-        float, typer.Option("--settle", min=0.0, help="Seconds before what differs is looked at again.")
+        float,
+        typer.Option("--recheck-delay", min=0.0, help="Seconds before a document that differs is compared again."),
     ] = 2.0,
     recheck_timeout_s: Annotated[
-        float, typer.Option("--patience", min=0.0, help="Seconds to wait for changes that are under way.")
+        float, typer.Option("--recheck-timeout", min=0.0, help="Seconds to wait for changes that are in flight.")
     ] = 30.0,
+    settle_s: Annotated[
+        float | None, typer.Option("--settle", min=0.0, hidden=True, help="Now --recheck-delay.")
+    ] = None,
+    patience_s: Annotated[
+        float | None, typer.Option("--patience", min=0.0, hidden=True, help="Now --recheck-timeout.")
+    ] = None,
     page: Annotated[int, typer.Option("--page", min=1, max=10_000, help="Documents read at a time.")] = 1000,
     range_rows: Annotated[int, typer.Option("--range-rows", min=1, help="Rows a range of the proof.")] = 4000,
     config: ConfigOption = None,
@@ -88,8 +96,7 @@ def verify(
     """
     # What a verification opens takes a second to import.
     from connectors.failpoints import arm  # noqa: PLC0415
-    from migration.verify.collection import Wanted  # noqa: PLC0415
-    from migration.verify.result import Bounds  # noqa: PLC0415
+    from migration.verify.options import Bounds, VerifyOptions  # noqa: PLC0415
     from operations.render.verification import document_of  # noqa: PLC0415
 
     with told():
@@ -97,12 +104,14 @@ def verify(
         name = context.collection(collection)
         arm(os.environ)
     collect_rarely()
+    delay_s = renamed("--settle", settle_s, "--recheck-delay", recheck_delay_s)
+    timeout_s = renamed("--patience", patience_s, "--recheck-timeout", recheck_timeout_s)
     bounds = Bounds(
-        page=page, recheck_delay_s=recheck_delay_s, recheck_timeout_s=recheck_timeout_s, range_rows=range_rows,
+        page=page, recheck_delay_s=delay_s, recheck_timeout_s=timeout_s, range_rows=range_rows,
         sample=-(-sample // _SAMPLE_SHARE) if continuous else sample,
         in_flight=1 if continuous else Bounds().in_flight,
     )  # fmt: skip
-    wanted = Wanted(bounds, repair, full, restart, cpu_share if continuous else None)
+    wanted = VerifyOptions(bounds, repair, full, restart, cpu_share if continuous else None)
     if continuous:
         last = run(_rounds(context, name, wanted, max_rounds, html, json), uvloop.new_event_loop)
     else:
@@ -123,7 +132,7 @@ def end_with(found: Verification) -> None:
         raise typer.Exit(FAILED)
 
 
-async def once(context: Context, name: str, wanted: Wanted, html: Path | None) -> Verification:
+async def once(context: Context, name: str, wanted: VerifyOptions, html: Path | None) -> Verification:
     """Verify a collection once, with its progress on stderr and its page in `html`."""
     from migration.verify.collection import verify_collection  # noqa: PLC0415  # as above
 
@@ -141,7 +150,7 @@ async def once(context: Context, name: str, wanted: Wanted, html: Path | None) -
 
 
 async def _rounds(
-    context: Context, name: str, wanted: Wanted, most: int | None, html: Path | None, json: bool
+    context: Context, name: str, wanted: VerifyOptions, most: int | None, html: Path | None, json: bool
 ) -> Verification | None:
     """Tell each round on stderr until a signal or the last one; return that one, None where none was finished."""
     from migration.context import now_ms  # noqa: PLC0415

@@ -24,8 +24,8 @@ from connectors.qdrant import open_vector_store
 from domain.keys import document_key
 from migration.context import now_ms
 from migration.preflight.tables import check_tables, follow_advice, prepare_topics
-from migration.verify.collection import Wanted
-from migration.verify.result import Bounds, Verification
+from migration.verify.options import Bounds, VerifyOptions
+from migration.verify.result import Verification
 from operations.clients.questions import Asker
 from operations.configuration import resolve
 from operations.demo.corpus import pages
@@ -104,7 +104,7 @@ async def run_demo(
     home: Path,
     documents: int,
     changes: int,
-    verify: Callable[[Settings, Path, str, Wanted], Any],
+    verify: Callable[[Settings, Path, str, VerifyOptions], Any],
     progress: Progress,
     *,
     keep: bool,
@@ -129,7 +129,7 @@ async def run_demo(
             progress(f"the worker is ready (process {worker.pid}, log {worker.log})")
             report.backfill_s = await _backfilled(settings, home, dsn, progress)
             await _live(settings, dsn, changes, begin, report, progress)
-            run: Verification = await verify(settings, home, COLLECTION, Wanted(Bounds(sample=50)))
+            run: Verification = await verify(settings, home, COLLECTION, VerifyOptions(Bounds(sample=50)))
             report.differences = run.found
     finally:
         if not keep:

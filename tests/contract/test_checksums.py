@@ -22,10 +22,11 @@ from domain.points import DocumentPoints, chunks_of, given_by
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.verify.digests import Records
+from migration.verify.options import Bounds, RoundOptions
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
-from migration.verify.result import Bounds, Verification
-from migration.verify.run import RoundOptions, verify
+from migration.verify.result import Verification
+from migration.verify.run import verify
 from schemas.content import content_hash
 from schemas.settings import Collection, Connector, Settings
 from stack.layout import StackAddresses

@@ -24,13 +24,14 @@ from domain.legacy import Coverage, LegacyRow
 from domain.pacing import Limits
 from domain.tasks import BackfillState
 from migration.backfill.ranges import BackfillPorts
-from migration.backfill.run import Wanted, backfill
+from migration.backfill.run import BackfillOptions, backfill
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
+from migration.verify.options import Bounds, RoundOptions
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
-from migration.verify.result import Bounds, Verification
-from migration.verify.run import RoundOptions, verify
+from migration.verify.result import Verification
+from migration.verify.run import verify
 from schemas.settings import Connector, Settings
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
@@ -124,7 +125,7 @@ class Both:
         legacy = self.legacy
         stores = CollectionStores(NAME, legacy.table, bulk, legacy.ledger, self.vectors, 4, tasks=self.tasks)
         sides = BackfillPorts(stores, HashingEmbedder(4), nothing)
-        wanted = Wanted(Limits(parallel=2), range_rows=100)
+        wanted = BackfillOptions(Limits(parallel=2), range_rows=100)
         return await backfill(sides, self.tasks, wanted, nothing, lambda: 0, lambda _: None)
 
     async def verify(self, bulk: BulkTable, *, checksums: bool = True) -> Verification:

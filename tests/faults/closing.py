@@ -14,8 +14,8 @@ import httpx
 from connectors.errors import CrossfadeError
 from connectors.kafka.connect import PLAIN, ConnectClient
 from connectors.sql.postgres.slots import drop_slot
-from migration.verify.collection import Wanted, verify_collection
-from migration.verify.result import Bounds
+from migration.verify.collection import verify_collection
+from migration.verify.options import Bounds, VerifyOptions
 from schemas.queries import Phase
 from schemas.settings import Connector
 from stack.layout import StackAddresses
@@ -123,7 +123,7 @@ class Closing:
 
     async def same(self, *purposes: str) -> None:
         """Wait until the verifier finds each collection's stores equal; not as a command, which starts for seconds."""
-        wanted = Wanted(Bounds(recheck_delay_s=0.5, sample=0))
+        wanted = VerifyOptions(Bounds(recheck_delay_s=0.5, sample=0))
         for purpose in purposes:
 
             async def equal(name: str = self.tables[purpose].name) -> bool:

@@ -112,7 +112,15 @@ class Ground:
         self.repaired = True
         for store in self.stores:
             await command(
-                self.config, self.stack.home, "verify", store.name, "--repair", "--settle", "0.5", "--sample", "0"
+                self.config,
+                self.stack.home,
+                "verify",
+                store.name,
+                "--repair",
+                "--recheck-delay",
+                "0.5",
+                "--sample",
+                "0",
             )
 
     async def holds(self, collection: str, document_id: str, stamp: str) -> bool:

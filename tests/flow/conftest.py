@@ -26,10 +26,12 @@ TABLES = (
     *(Table("repaired", connector, create, rows=document_rows(40)) for connector, create in DOCUMENTS.items()),
     *(Table("inspected", connector, create, rows=document_rows(12)) for connector, create in DOCUMENTS.items()),
     *(
-        Table("filled", connector, create, DOCUMENT_LINES + 'fill = "backfill"\n', document_rows(400))
+        Table("filled", connector, create, DOCUMENT_LINES + 'initial_load = "backfill"\n', document_rows(400))
         for connector, create in DOCUMENTS.items()
     ),
-    Table("moved", "postgres", DOCUMENTS["postgres"], DOCUMENT_LINES + 'fill = "backfill"\n', document_rows(30)),
+    Table(
+        "moved", "postgres", DOCUMENTS["postgres"], DOCUMENT_LINES + 'initial_load = "backfill"\n', document_rows(30)
+    ),
     *(Table("altered", connector, ALTERED, rows=("(17, 'seventeen', 'A row.', 'a', 1)",)) for connector in DATABASES),
     *EMBEDDING_TABLES,
     *DAMAGED_TABLES,

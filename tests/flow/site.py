@@ -17,10 +17,11 @@ from connectors.telemetry import Telemetry
 from domain.points import StoredChunk
 from migration.collection import CollectionPorts, CollectionStores, Opened, open_stores
 from migration.context import HandlerContext, now_ms
+from migration.verify.options import Bounds, RoundOptions
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
-from migration.verify.result import Bounds, Verification
-from migration.verify.run import RoundOptions, verify
+from migration.verify.result import Verification
+from migration.verify.run import verify
 from schemas.settings import Connector
 from tests.contract.legacy_places import Connection
 from tests.flow.foreign import SUBMITTED_TYPE, WAIT_S, Foreign, Seen

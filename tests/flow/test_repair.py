@@ -108,7 +108,7 @@ async def test_two_repairs_lead_from_any_damage_to_equal_stores_beside_writes(st
             if change == TASKS[0]:
                 await store.command("verify", store.name, "--repair", "--sample", "0")
         await store.command("verify", store.name, "--repair", "--full", "--sample", "0")
-    code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--patience", "40")
+    code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
     assert code == 0, said
     assert await store.points("row-7") == []
     # The ledger leads nothing astray any more: what comes next arrives without a repair.
@@ -136,7 +136,7 @@ async def repaired(store: Store) -> None:
     """Repair twice at most, and see both stores equal."""
     for _ in range(2):
         await store.command("verify", store.name, "--repair", "--sample", "0")
-    code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--patience", "40")
+    code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
     assert code == 0, said
 
 

@@ -71,7 +71,9 @@ async def test_what_waits_for_a_worker_is_no_difference_of_a_stopped_collection(
     await state.set_reason(Reason.POINTS_REPLACED)
     try:
         await store.execute("insert into {t} values ('waits', 't', 'Committed.', 'sql', 1)")
-        code, said = await store.command("verify", store.name, "--json", "--full", "--sample", "0", "--patience", "2")
+        code, said = await store.command(
+            "verify", store.name, "--json", "--full", "--sample", "0", "--recheck-timeout", "2"
+        )
         found = json.loads(said)
         assert (code, found["differences"], found["pending"]) == (1, 0, 1), said
     finally:

@@ -53,7 +53,9 @@ async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(sto
         for rows in ((), ("--full",)):
             if rows:  # as the worker does where a damaged point is among those that it knows the collection by
                 await CollectionState(store.ports.ledger, store.name).set_reason(Reason.POINTS_REPLACED)
-            code, said = await store.command("verify", store.name, "--json", "--sample", "0", "--patience", "45", *rows)
+            code, said = await store.command(
+                "verify", store.name, "--json", "--sample", "0", "--recheck-timeout", "45", *rows
+            )
             assert code == 3, said
             document = json.loads(said)
             check(document, damage.expected)

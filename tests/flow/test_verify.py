@@ -25,7 +25,9 @@ async def store(site: Site, request: pytest.FixtureRequest) -> Store:
 
 
 async def verified(store: Store, *options: str) -> tuple[int, dict[str, Any]]:
-    code, said = await store.command("verify", store.name, "--json", "--settle", "0.5", "--sample", "0", *options)
+    code, said = await store.command(
+        "verify", store.name, "--json", "--recheck-delay", "0.5", "--sample", "0", *options
+    )
     document: dict[str, Any] = json.loads(said)
     return code, document
 
@@ -76,7 +78,7 @@ async def test_what_was_done_to_qdrant_is_found_and_repaired(store: Store) -> No
 async def test_differences_are_printed_for_people_too(store: Store) -> None:
     async with store.uncaptured():
         await store.execute("update {t} set title = 'changed beside capture' where id = 'row-7'")
-    code, said = await store.command("verify", store.name, "--settle", "0.5", "--repair")
+    code, said = await store.command("verify", store.name, "--recheck-delay", "0.5", "--repair")
     assert code == DIFFERENT
     assert "row-7" in said
     assert "stale" in said

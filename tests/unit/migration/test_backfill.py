@@ -21,7 +21,7 @@ from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control
 from domain.values import Kind
 from migration.backfill import ranges, throttle
 from migration.backfill.ranges import BackfillPorts, page_rows
-from migration.backfill.run import Wanted, backfill
+from migration.backfill.run import BackfillOptions, backfill
 from migration.collection import CollectionStores
 from schemas.content import Content, content_hash
 
@@ -96,7 +96,7 @@ class Place:
             NAME, MemoryTable(legacy), self.bulk, MemoryLedger(legacy), self.vectors, DIMENSION, tasks=self.tasks
         )
         sides = BackfillPorts(stores, embedder or HashingEmbedder(DIMENSION), refresh)
-        wanted = Wanted(Limits(parallel=parallel), range_rows=5, restart=restart)
+        wanted = BackfillOptions(Limits(parallel=parallel), range_rows=5, restart=restart)
         return await backfill(sides, self.tasks, wanted, lags, self.clock, self.told.append)
 
     async def header(self) -> BackfillState:

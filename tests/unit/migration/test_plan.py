@@ -48,7 +48,7 @@ def test_a_new_collection_is_to_be_filled_and_proved() -> None:
 
 
 def test_rows_that_a_snapshot_brings_need_no_backfill() -> None:
-    assert states(replace(NEW, fill="snapshot")) == ["done", "done", "done", "to do"]
+    assert states(replace(NEW, initial_load="snapshot")) == ["done", "done", "done", "to do"]
 
 
 def test_what_was_filled_and_proved_after_it_is_done() -> None:

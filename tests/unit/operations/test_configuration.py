@@ -142,3 +142,16 @@ def test_the_local_stack_fills_in_only_what_is_not_set(tmp_path: Path) -> None:
 def test_without_a_local_stack_settings_stay_as_they_are(tmp_path: Path) -> None:
     settings = read_settings(written(tmp_path, COLLECTION), tmp_path, {})
     assert resolve(settings, None) == settings
+
+
+def test_a_key_of_before_is_read_under_its_name_of_today_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "crossfade.toml"
+    collection = '[collections.docs]\ntable = "articles"\nkey = ["id"]\ntext = ["body"]\n'
+    file.write_text(f'{collection}fill = "backfill"\n')
+    settings = read_settings(file, tmp_path, {})
+    assert settings.collections["docs"].initial_load == "backfill"
+    assert "collections.docs.fill is called initial_load now" in capsys.readouterr().err
+    file.write_text(f'{collection}fill = "backfill"\ninitial_load = "snapshot"\n')
+    assert "fill" in str(mistake(file, tmp_path))

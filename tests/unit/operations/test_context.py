@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from connectors.errors import Misconfigured, NotReady, Refused, StoreUnavailable
 from operations.commands import schemas
-from operations.context import Context, load, print_table, run, told
+from operations.context import Context, load, print_table, renamed, run, told
 from operations.errors import CommandError
 from schemas.export import schema_files
 from schemas.settings import Settings
@@ -99,3 +99,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(schemas.app, ["export", str(tmp_path / "file" / "below")])
     assert result.exit_code == 1
     assert "cannot be written" in result.stderr
+
+
+def test_an_option_of_before_counts_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert renamed("--settle", None, "--recheck-delay", 2.0) == 2.0
+    assert capsys.readouterr().err == ""
+    assert renamed("--settle", 0.0, "--recheck-delay", 2.0) == 0.0
+    assert "--settle is called --recheck-delay now" in capsys.readouterr().err

@@ -22,10 +22,11 @@ from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
+from migration.verify.options import Barrier, Bounds, RoundOptions
 from migration.verify.publish import DifferencePublisher
-from migration.verify.recheck import Barrier, at_rest
-from migration.verify.result import Bounds, Verification
-from migration.verify.run import RoundOptions, verify
+from migration.verify.recheck import at_rest
+from migration.verify.result import Verification
+from migration.verify.run import verify
 from schemas.content import Content, content_hash
 from schemas.settings import Collection, Settings
 from tests.contract.vector_stores import vector

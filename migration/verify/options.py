@@ -1,0 +1,63 @@
+"""How a verification goes: what is asked of it, and what a round is done with. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from connectors.ports import Embedder
+from migration.context import Clock
+from migration.verify.digests import Records
+from migration.verify.throttle import Throttle
+
+Barrier = Callable[[float], Awaitable[bool]]
+"""Returns True when all that was under way has passed, False where that took longer than the given seconds."""
+OpenEmbedder = Callable[[AsyncExitStack], Awaitable[Embedder]]
+"""Opens the model of the collection, closed by the given stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How a verification goes: rows a range and ranges in flight, seconds before and of second looks, list lengths.
+
+    `page` bounds the documents read at a time; pages of long documents are shorter by themselves.
+    """
+
+    page: int = 1000
+    recheck_delay_s: float = 2.0
+    recheck_timeout_s: float = 30.0
+    range_rows: int = 4000
+    in_flight: int = 4
+    listed: int = 1000
+    sample: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What is asked of a verification: see the options of `crossfade verify`. `cpu_share` is of one core."""
+
+    bounds: Bounds = field(default_factory=Bounds)
+    repair: bool = False
+    full: bool = False
+    restart: bool = False
+    cpu_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOptions:
+    """How a round is done, beside its bounds.
+
+    Without `records` every row is read and none is remembered, without `open_embedder` no vector is computed again.
+    `full` reads every row; `restart` forgets what an interrupted run had proved, and the ranges.
+    """
+
+    bounds: Bounds
+    barrier: Barrier
+    clock: Clock
+    records: Records | None = None
+    open_embedder: OpenEmbedder | None = None
+    full: bool = False
+    restart: bool = False
+    continuous: bool = False
+    throttle: Throttle = field(default_factory=Throttle)
