@@ -1,4 +1,4 @@
-"""What a handler receives and returns: messages with their traces, and the failures among them. Values only."""
+"""The values that a handler receives and returns: messages with their traces, and failures. No behaviour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A message that its handler could not use for a reason that will not pass; it goes to the dead-letter topic."""
+    """A message that its handler cannot process, for a permanent reason; it goes to the dead-letter topic."""
 
     message: Message
     error: Exception

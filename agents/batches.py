@@ -1,11 +1,11 @@
-"""Batches straight from a Faust stream's channel: what is there now, without waiting for more to come.
+"""Batches read directly from a Faust stream's channel: the events that are there, without waiting for more.
 
-`Stream.take` waits `within` for a batch to fill and costs a pass through the stream for each event; a hop here costs
-neither. A role whose last batch held several events waits until `interval_s` after that batch began: under load this
-makes batches large, which costs every store and broker less, and a lone event never waits.
+`Stream.take` waits `within` for a batch to fill and costs a pass through the stream for each event; a batch here costs
+neither. If the last batch of a role held several events, the next one waits until `interval_s` after that batch began.
+Under load this makes batches large, which costs every store and broker less. A lone event never waits.
 
-Events are acknowledged in the order of their arrival, after the batch was handled: Faust commits the end of the first
-run of acknowledged offsets, which is only safe in order. Nothing is acknowledged when the body raises.
+Events are acknowledged in the order of their arrival, after their batch was handled. Faust commits the end of the first
+run of acknowledged offsets, which is safe only in that order. Nothing is acknowledged when the body raises.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from schemas.records import Received
 async def batches(
     stream: Any, limit: int, limit_bytes: int, interval_s: float = 0.0
 ) -> AsyncIterator[tuple[list[Any], list[Received]]]:
-    """Yield (events, records), at most `limit` of them; acknowledge with `acknowledge` when handled.
+    """Yield (events, records) of at most `limit` events; call `acknowledge` when they are handled.
 
     A batch ends with the record that brings it to `limit_bytes`. Events of an older generation of the group's
-    assignment are left out: after a rebalance they are delivered again. An event that stands for offsets with nothing
-    to handle has no record; a batch may hold none but those.
+    assignment are left out: they are delivered again after the rebalance. An event that stands for offsets with nothing
+    to handle has no record, so a batch may have events but no records.
     """
     channel = stream.channel
     begun, several = 0.0, False
@@ -35,7 +35,7 @@ async def batches(
             await asyncio.sleep(begun + interval_s - time.monotonic())
         try:
             events = [await channel.get()]
-        except StopAsyncIteration:  # what Faust throws into the channel of a stream that it stops
+        except StopAsyncIteration:  # Faust throws this into the channel of a stream that it stops
             return
         begun, size = time.monotonic(), bytes_of(events[0].message)
         while len(events) < limit and size < limit_bytes and not channel.empty():
@@ -50,7 +50,7 @@ async def batches(
 
 
 def acknowledge(stream: Any, events: list[Any]) -> None:
-    """Mark events as done, in order, so that their offsets may be committed."""
+    """Mark events as done, in order, so that their offsets can be committed."""
     for event in events:
         event.ack()
 
@@ -73,7 +73,7 @@ def received(message: Any) -> Received:
 
 
 def bytes_of(message: Any) -> int:
-    """Return the bytes of a Faust message's key, value and headers."""
+    """Return the size in bytes of a Faust message's key, value and headers."""
     headers = message.headers or ()
     pairs = headers.items() if isinstance(headers, dict) else headers
     value = message.value if isinstance(message.value, bytes) else b""

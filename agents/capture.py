@@ -1,4 +1,4 @@
-"""Capture: Debezium's topic of a table → documents.log. Translates row changes; every decision is the fold's."""
+"""Capture: Debezium's topic of a table → documents.log. Translates row changes; the fold makes every decision."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ _STOPS: dict[type[InvalidEvent], Reason] = {
     ForeignChange: Reason.FOREIGN_CHANGE,
 }
 Unreadable = Callable[[str, Reason, str], Awaitable[None]]
-"""Stops a collection, by its name, why, and what was seen; returns when nothing more of it is delivered, or never."""
+"""Quarantines a collection, given its name, the reason and the detail.
+
+Returns when no more of its records are delivered, or never.
+"""
 
 
 async def _decoded(
     record: Received, ports: CollectionPorts, columns: dict[str, frozenset[str]]
 ) -> DocumentChanged | None:
-    """Decode a change; `columns` keeps what tables were asked for: a row may be older than the configuration."""
+    """Decode a change.
+
+    A row may be older than the configuration and lack a column. Then the table is asked for its columns; `columns`
+    keeps the answers by collection.
+    """
     origin = None if ports.capture is None else origin_of(ports.capture, ports.settings)
     decode = partial(
         decode_capture, record, ports.name, ports.settings, ports.table.description, ports.source_epoch, origin
@@ -58,9 +65,9 @@ async def capture(
 ) -> Failures:
     """Append every captured change to the log; `tables` maps capture topics to their collections.
 
-    A change after which no other can be read either stops its collection by `unreadable`, and the batch with it; where
-    nobody stops it, it is a failure like one that is wrong by itself. So does a database's log that began again, by the
-    `places` seen before.
+    Some errors also affect the changes that follow. For such an error, `unreadable` quarantines the collection and
+    stops the batch. Without `unreadable`, the change is a failure, like a change that is wrong by itself. A database
+    log that started again also quarantines its collection; `places` holds the positions seen before.
     """
     entries: list[Outgoing] = []
     failures: Failures = []

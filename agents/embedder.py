@@ -1,8 +1,9 @@
 """Embedder: documents.resolved → documents.embedded. Chunks and embeds the newest version of each document.
 
-A chunk whose text and model are those of a stored point takes that point's vector instead of a new computation. What is
-embedded is passed on slice by slice, so that nothing waits for the whole of a large batch. A text or a tenant over its
-limit, which only the table can bring, is refused: its document leaves Qdrant, and a dead letter says so.
+A chunk with the same text and model as a stored point reuses that point's vector instead of computing a new one.
+Embedded documents are published slice by slice, so that no document waits for the whole of a large batch. A text or a
+tenant over its limit, which only the table can bring, is refused: its document leaves Qdrant, and a dead letter reports
+it.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from schemas.records import Outgoing
 from topics.catalogue import EMBEDDED
 
 SOURCE = "crossfade/embedder"
-# Chunks computed before their documents are passed on: a second or two of work for the engine.
+# The number of chunks computed before their documents are published: a second or two of work for the engine.
 _SLICE_CHUNKS = 128
-# Characters that are cut into chunks at a time.
+# The number of characters cut into chunks at a time.
 _SLICE_CHARACTERS = 1024 * 1024
 Item = tuple[Message, DocumentResolved]
 Chunk = tuple[str, int]
-"""Document id and number of a chunk."""
+"""The document id and the number of a chunk."""
 
 
 async def embed(
@@ -46,16 +47,16 @@ async def embed(
     ctx: HandlerContext,
     progress: Callable[[], None] = lambda: None,
 ) -> Failures:
-    """Embed the newest version of each document and pass deletions on; older versions of the batch are superseded.
+    """Embed the newest version of each document and pass deletions on; older versions in the batch are superseded.
 
-    `progress` is called after each slice, and within a document that is longer than one, so that long work can be told
-    from work that is stuck.
+    `progress` is called after each slice, and also within a document that is longer than one slice. It distinguishes
+    long work from stuck work.
     """
     work, failures = by_collection(batch, collections, DocumentResolved)
     for name, items in work.items():
         ports = collections[name]
         if ports.rules.writes_qdrant:
-            # The others come with their rows: what becomes of those is their outcome.
+            # The other events wait for their rows: the outcome of the row is the outcome of the event.
             own = [item for item in items if not ports.waits_for_row(item[1])]
             failures += await _pass_on(ports, own, bus, ctx, progress)
         else:
@@ -64,7 +65,7 @@ async def embed(
 
 
 def _refusal(event: DocumentResolved, ctx: HandlerContext) -> InvalidEvent | None:
-    """Return why a document has no place in Qdrant, None where it has."""
+    """Return why a document is refused for Qdrant, None if it is not."""
     why = "" if event.deleted or event.content is None else event.content.refusal(ctx.max_text_bytes)
     return InvalidEvent(f"{why}: the document is not in Qdrant") if why else None
 
@@ -76,7 +77,7 @@ async def _pass_on(
     overtaken = [(message, event) for message, event in items if newest[event.id][1].version != event.version]
     await bus.publish([written(message, event, "qdrant", "superseded", ctx) for message, event in overtaken])
     refused = {i: error for i, (_, event) in newest.items() if (error := _refusal(event, ctx)) is not None}
-    # Qdrant must not keep serving what such a document was before.
+    # Qdrant must not keep serving the previous version of a refused document.
     await bus.publish([_record(m, _taken_out(ports, event), ctx) for i, (m, event) in newest.items() if i in refused])
     current = [item for document_id, item in newest.items() if document_id not in refused]
     pieces = await _pieces(ports, current, progress)
@@ -111,7 +112,7 @@ async def _embed(
     ctx: HandlerContext,
     progress: Callable[[], None],
 ) -> dict[str, Exception]:
-    """Compute the missing chunks into `vectors`; return the documents that have none, and why."""
+    """Compute the vectors of the missing chunks into `vectors`; return the documents that failed, with their errors."""
     failed: dict[str, Exception] = {}
     if missing:
         ids = {document_id for document_id, _ in missing}
@@ -128,7 +129,7 @@ async def _embed(
 async def _pieces(
     ports: CollectionPorts, items: Sequence[Item], progress: Callable[[], None]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the chunks of each document: none of a deleted one, one of a document that brings its vector."""
+    """Return the chunks of each document: none if it is deleted, a single one if it has a precomputed vector."""
     pieces: dict[str, tuple[str, ...]] = {event.id: () for _, event in items}
     to_cut: dict[str, str] = {}
     for _, event in items:
@@ -151,11 +152,11 @@ def _given(ports: CollectionPorts, event: DocumentResolved) -> bytes | None:
 async def _given_or_stored(
     ports: CollectionPorts, items: Sequence[Item], pieces: dict[str, tuple[str, ...]]
 ) -> tuple[dict[str, dict[int, bytes]], set[str]]:
-    """Return the vectors that need not be computed, and the documents that have a given one among them.
+    """Return the vectors that need not be computed, and the documents that have a precomputed one among them.
 
-    A stored vector is taken over for the same text. Where the table has a column for embeddings, a row without one
-    wants its own computed; where it has none, a vector that a producer gave stays, and stays marked as given, as long
-    as its text does.
+    A stored vector is reused for the same text. If the table has a column for embeddings, a row without one gets a
+    computed embedding. If the table has no such column, a producer's precomputed vector is kept as long as its text
+    stays the same, and it stays marked as precomputed.
     """
     found: dict[str, dict[int, bytes]] = {event.id: {} for _, event in items}
     given: set[str] = set()
@@ -192,7 +193,7 @@ async def _compute(
         for (document_id, number), vector in zip(missing, computed, strict=True):
             vectors[document_id][number] = vector
     except EmbeddingFailed:
-        # One text spoils its whole call: embed document by document to find which.
+        # One bad text fails the whole call: embed document by document to find it.
         for document_id in dict.fromkeys(document_id for document_id, _ in missing):
             numbers = [number for i, number in missing if i == document_id]
             try:

@@ -1,6 +1,6 @@
-"""One Faust application for each role, so that each has its own consumer group, and none waits behind another.
+"""One Faust application for each role, so that each role has its own consumer group and none waits behind another.
 
-Values are raw bytes: what cannot be decoded is the handler's to dead-letter, never Faust's to skip.
+Values stay raw bytes: the handler makes a dead letter of what it cannot decode, and Faust never skips a record.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from connectors.telemetry import Telemetry
 from schemas.settings import Kafka
 from topics.catalogue import group_of
 
-# Not below the brokers' group.min.session.timeout.ms, by default 6 s.
+# Must not be below the brokers' group.min.session.timeout.ms, which is 6 s by default.
 SESSION_TIMEOUT_S = 10.0
 log = logging.getLogger("crossfade.agents")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one batch: its records, its bytes (it ends with the record that reaches them), and how often one begins.
+    """The bounds of one batch: its records, its bytes, and the interval at which batches begin.
 
-    A role whose records do not wait for each other has so many records in flight.
+    A batch ends with the record that reaches `bytes`. For a role whose records do not wait for each other, `records` is
+    the number of records in flight.
     """
 
     records: int
@@ -44,7 +45,7 @@ class Bounds:
 def make_app(role: str, kafka: Kafka, data: Path, bounds: Bounds) -> Any:
     """Return a Faust application that consumes for one role; it owns no tables, no web server and no topics.
 
-    What waits before its agent is bounded by four batches in records, and by one in bytes.
+    The buffer before its agent holds at most four batches in records, and one batch in bytes.
     """
     read_everything()
     data.mkdir(parents=True, exist_ok=True)
@@ -62,11 +63,12 @@ def make_app(role: str, kafka: Kafka, data: Path, bounds: Bounds) -> Any:
         stream_buffer_maxsize=4 * bounds.records,
         stream_recovery_delay=0.0,
         broker_commit_interval=1.0,
-        # What a killed worker had is another's after this; Faust's 60 s would be the whole time of an outage.
+        # After this time, another worker takes over the partitions of a killed one. Faust's default of 60 s would be
+        # the whole time of an outage.
         broker_session_timeout=SESSION_TIMEOUT_S,
         broker_heartbeat_interval=SESSION_TIMEOUT_S / 5,
         broker_rebalance_timeout=30.0,
-        # A join may wait for the whole rebalance; a connection that is silent for longer than this is given up.
+        # A join may wait for the whole rebalance. A connection that is silent for longer than this is dropped.
         broker_request_timeout=35.0,
         broker_commit_every=10_000,
         consumer_auto_offset_reset="earliest",
@@ -89,7 +91,7 @@ def add_batch_agent(
     bounds: Bounds,
     run: Callable[[Batch], Awaitable[None]] | None = None,
 ) -> None:
-    """Add the agent of a role that handles whole batches, one after the other: by `run`, else by its runner."""
+    """Add the agent of a role that handles whole batches, one at a time, with `run` or else with its runner."""
     group = app.conf.id
     before_commit = f"{runner.role}.before_commit"
 
@@ -112,11 +114,11 @@ def add_batch_agent(
 
 
 def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, telemetry: Telemetry, bounds: Bounds) -> None:
-    """Add the agent of a role whose records do not wait for each other: up to `bounds.records` not acknowledged
-    at a time.
+    """Add the agent of a role whose records do not wait for each other.
 
-    Records are still acknowledged in the order of their arrival. Where one raises, nothing from that record on is
-    acknowledged, and the others in flight are cancelled, as they are with the agent.
+    At most `bounds.records` records are unacknowledged at a time. Records are still acknowledged in the order of their
+    arrival. If one raises, nothing from that record on is acknowledged, and the others in flight are cancelled, as they
+    are when the agent is cancelled.
     """
     group = app.conf.id
 
@@ -132,7 +134,7 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
 
     async def consume(stream: Any) -> None:
         room = asyncio.Semaphore(bounds.records)
-        # Never holds more than there is room for.
+        # Never holds more than `room` allows.
         waiting: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue()
 
         async def acknowledge_in_order() -> None:
@@ -159,9 +161,10 @@ def add_concurrent_agent(app: Any, topics: Sequence[str], runner: Runner, teleme
 
 
 async def _consume(runner: Runner, body: Awaitable[None]) -> None:
-    """Run an agent's body; where it raises, tell the role's health and take nothing more.
+    """Run an agent's body; if it raises, note the error in the role's health and take no more records.
 
-    An agent that ended by an error would be started anew by Faust, and go on behind the records that were not handled.
+    Faust would restart an agent that ended with an error, and the agent would continue after the records that were not
+    handled.
     """
     try:
         await body
@@ -175,17 +178,17 @@ async def _consume(runner: Runner, body: Awaitable[None]) -> None:
 
 
 async def start_apps(apps: Sequence[Any]) -> None:
-    """Start every application; their agents consume when this returns. Raises the first error of any."""
+    """Start every application; their agents consume when this returns. Raises the first error."""
     for app in apps:
         app.finalize()
-    # At once: each of them waits for a second where it would look for its tables.
+    # Concurrently: each application waits for a second in the step that would load its tables.
     for ended in await asyncio.gather(*(app.start() for app in apps), return_exceptions=True):
         if isinstance(ended, BaseException):
             raise ended
 
 
 async def stop_apps(apps: Sequence[Any], limit_s: float) -> None:
-    """Stop every application within a limit: fetching ends, what is finished is committed."""
+    """Stop every application within a limit: end fetching, and commit what is finished."""
     stops: list[Awaitable[None]] = [_stop(app) for app in apps]
     try:
         async with asyncio.timeout(limit_s):

@@ -1,9 +1,9 @@
-"""Faust's Kafka transport with a shorter way from the consumer to a channel that has room.
+"""Faust's Kafka transport with a shorter path from the consumer to a channel that has room.
 
-Faust guards each delivery of a message by four tasks, because it may have to wait: for a full buffer, or for the end of
-a rebalance. Under load that costs more than the agents do, and a message needs several turns of the event loop. Where
-nothing can be waited for, the delivery is simply made; else it is Faust's own way. Keys and values stay bytes, so there
-is nothing to deserialize either.
+Faust guards each delivery of a message with four tasks, because it may have to wait: for a full buffer, or for the end
+of a rebalance. Under load that costs more than the agents do, and a message needs several turns of the event loop. If
+there is nothing to wait for, this transport delivers directly; otherwise it delivers as Faust does. Keys and values
+stay bytes, so there is nothing to deserialize either.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _ROOM_POLL_S = 0.005
 
 
 class CommittedThread(AIOKafkaConsumerThread):
-    """The thread of a consumer that is never shown a record of an aborted transaction."""
+    """The thread of a consumer that never sees a record of an aborted transaction."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        # Faust reads so only where it is exactly-once itself, and leaves the size of a fetch to the client's default.
+        # Faust reads this way only if it is exactly-once itself, and leaves the fetch size at the client's default.
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = READ_COMMITTED
         consumer._fetch_max_bytes = FETCH_BYTES
@@ -34,26 +34,26 @@ class CommittedThread(AIOKafkaConsumerThread):
 
 
 class Held:
-    """The sizes of what waits in a buffer, first in, first out."""
+    """The sizes of the records in a buffer, first in, first out."""
 
     def __init__(self) -> None:
         self.sizes: deque[int] = deque()
         self._total = 0
 
     def add(self, size: int) -> None:
-        """Note one more."""
+        """Add the size of one more record."""
         self.sizes.append(size)
         self._total += size
 
     def keep(self, count: int) -> int:
-        """Forget all but the newest so many, and return the bytes of those."""
+        """Forget all but the newest `count` sizes, and return their sum."""
         while len(self.sizes) > count:
             self._total -= self.sizes.popleft()
         return self._total
 
 
 class PromptConsumer(Consumer):
-    """A consumer that delivers at once where there is room: in records (the buffer's size), and in bytes."""
+    """A consumer that delivers at once if there is room, both in records (the buffer's size) and in bytes."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -63,7 +63,7 @@ class PromptConsumer(Consumer):
         return CommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109 - Faust's own signature
-        """Yield what was fetched, each record when the buffers have room for its bytes."""
+        """Yield the fetched records, each once the buffers have room for its bytes."""
         limit = cast(PromptTransport, self.transport).buffer_bytes
         async for at, message in super().getmany(timeout):
             size = bytes_of(message)
@@ -75,11 +75,11 @@ class PromptConsumer(Consumer):
             yield at, message
 
     def _held_bytes(self) -> int:
-        """Return the bytes in the buffers; what the agent took is not there, nor what a rebalance threw away."""
+        """Return the bytes in the buffers, without the records that the agent took or a rebalance discarded."""
         return self._held.keep(sum(topic.queue.qsize() for topic in self.app.topics))
 
     async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:  # noqa: ASYNC109 - Faust's own signature
-        """Await the first of the given coroutines to finish; a delivery (and its interruption) is made at once."""
+        """Await the first of the coroutines to finish; if there is room, deliver at once and drop the interruption."""
         if len(coros) == 2 and self._can_deliver():
             delivery, interruption = coros
             interruption.close()
@@ -92,7 +92,7 @@ class PromptConsumer(Consumer):
 
 
 class PromptTransport(Transport):
-    """Faust's transport over aiokafka with `PromptConsumer`, whose buffers hold `buffer_bytes` at most."""
+    """Faust's transport over aiokafka with `PromptConsumer`, whose buffers hold at most `buffer_bytes`."""
 
     Consumer = PromptConsumer
 
@@ -102,10 +102,10 @@ class PromptTransport(Transport):
 
 
 class RawSchema(Schema[Any, Any]):
-    """Events with the bytes of their message."""
+    """A schema whose events carry the raw bytes of their message."""
 
     def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
-        """Return what makes a message an event."""
+        """Return the function that turns a message into an event."""
 
         async def decode(message: Any, **_: Any) -> Any:
             return Event(app, message.key, message.value, None, message)

@@ -1,4 +1,4 @@
-"""The HTTP page of a worker: alive, ready, metrics. Reads what the roles tell; decides nothing about them."""
+"""The HTTP pages of a worker: alive, ready, metrics. Reads the health of the roles; decides nothing about them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from domain.quarantine import Quarantine
 
 
 def is_stuck(role: RoleHealth, stall_s: float, now_s: float) -> bool:
-    """Say whether a role is in one batch for longer than `stall_s` without waiting for a store."""
+    """Return whether a role has been in one batch for longer than `stall_s` without waiting for a store."""
     return role.busy_since_s is not None and role.waiting_for is None and now_s - role.busy_since_s > stall_s
 
 
 def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
-    """Return ready, degraded (waits for a store), stuck, or failed (ended by an error)."""
+    """Return ready, degraded (waits for a store), stuck, or failed (ended with an error)."""
     if role.ended_by is not None:
         return "failed"
     if is_stuck(role, stall_s, now_s):
@@ -27,7 +27,7 @@ def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
 
 
 def told(quarantines: Mapping[str, Quarantine]) -> list[dict[str, object]]:
-    """Return what the page says of stopped collections: each with its reason and the command that mends it."""
+    """Return the page's entries for quarantined collections: each with its reason and its remedy."""
     return [
         {
             "collection": name,
@@ -50,9 +50,9 @@ async def serve_health(
     stall_s: float,
     stopped: Callable[[], Mapping[str, Quarantine]] = _nothing_stopped,
 ) -> tuple[web.AppRunner, int]:
-    """Serve /livez, /readyz and /metrics on loopback; returns the runner to clean up, and the port that it got.
+    """Serve /livez, /readyz and /metrics on loopback; return the runner to clean up, and the port in use.
 
-    `stopped` gives the collections that are not in service. /livez does not look at them: a restart mends none.
+    `stopped` returns the quarantined collections. /livez ignores them: a restart fixes none of them.
     """
 
     def report() -> list[dict[str, object]]:

@@ -1,6 +1,6 @@
-"""Intake: documents.submitted → documents.log. Checks a producer's event and gives it its place in the log.
+"""Intake: documents.submitted → documents.log. Checks a producer's event and appends it to the log.
 
-What a store would refuse for sure (an unknown column, a number that is none, text over the limit) is refused here.
+It refuses what a store would certainly refuse: an unknown column, an invalid number, text over the limit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from schemas.records import Outgoing
 from topics.catalogue import LOG, WRITTEN
 
 SOURCE = "crossfade/intake"
-# Of an event's id, which travels with all that comes of it, in topics whose records are small.
+# In characters, of an event's id. The id travels with everything derived from the event, in topics of small records.
 _MAX_EVENT_ID = 1024
-# Of what a refusal says of a key; that of a document is shorter.
+# Of a key in the answer to a refused event; the key of a document is shorter.
 _MAX_KEY_BYTES = 4096
 
 
 async def intake(batch: Batch, *, collections: Collections, bus: Bus, ctx: HandlerContext) -> Failures:
-    """Append every valid submission to the log; return the others."""
+    """Append every valid submission to the log; return the others as failures."""
     entries: list[Outgoing] = []
     failures: Failures = []
     for message in batch:
@@ -108,7 +108,7 @@ def _check_id(ports: CollectionPorts, document_id: str) -> None:
 
 
 def refused_submission(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:
-    """Return the answer to a producer whose event was refused before any store."""
+    """Return the answer to a producer whose event was refused before it reached any store."""
     record = message.record
     try:
         attributes, _ = unwrap(record)

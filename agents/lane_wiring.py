@@ -1,4 +1,4 @@
-"""Gives a role its lanes over Kafka, Faust and the collections that are opened. What lanes do is in `agents.lanes`."""
+"""Builds the lanes of a role from Kafka, Faust and the opened collections. What lanes do is in `agents.lanes`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lanes_of(
     telemetry: Telemetry,
     expired: Callable[[str, str], None],
 ) -> Lanes:
-    """Return the lanes of a role; `runner` makes the runner of one of them, which keeps the given health."""
+    """Return the lanes of a role; `runner` makes the runner of one lane, which updates the given health."""
     bootstrap = brokers_of(opened.settings.kafka)
     configured: Mapping[str, Any] = quarantines.configured or opened.collections
     ports = LanePorts(

@@ -1,10 +1,11 @@
-"""One role, a lane for each collection: one whose database is away holds none of the others.
+"""The lanes of a role, one for each collection: an unavailable database holds up only its own collections.
 
-A batch is parted by collection, and each part runs by itself. A part that does not end soon leaves the batch: its
-collection is *parked*. The first record of it that was not handled is remembered for each partition, in Kafka and
-before the role's own offset moves on, and all later records of the collection are passed over. When the part has ended,
-the lane reads the topic again from what is remembered, takes its own collection's records alone, in their order, and
-rejoins the others when nothing lies between. Nothing is copied: offsets, and so versions, stay what they are.
+A batch is split by collection, and each part runs by itself. A part that does not end soon leaves the batch: its
+collection is *parked*. For each partition, the first record of the collection that was not handled is remembered in
+Kafka, before the role's own offset moves on. All later records of the collection are passed over. When the part has
+ended, the lane reads the topic again from the remembered offsets. It takes only its own collection's records, in their
+order, and rejoins the others when it has caught up. Nothing is copied, so offsets, and with them versions, do not
+change.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from schemas.records import Received, TopicPartition
 
 log = logging.getLogger("crossfade.agents")
 
-# A part that waits for a store leaves the batch after the first, one that is only slow after the second.
+# A part that waits for a store leaves the batch after WAITING_S, a part that is only slow after SLOW_S.
 WAITING_S = 2.0
 SLOW_S = 5.0
 LOOK_S = 1.0
@@ -35,10 +36,10 @@ _PAUSE_S = 1.0
 
 
 class Cursors(Protocol):
-    """What is remembered of the parked collections of one role, in Kafka."""
+    """Where the parked collections of one role resume, remembered in Kafka."""
 
     async def load(self, names: Iterable[str]) -> dict[str, dict[TopicPartition, int]]:
-        """Return the offsets from which parked collections go on. Raises StoreUnavailable."""
+        """Return the offsets at which parked collections resume. Raises StoreUnavailable."""
         ...
 
     async def committed(self) -> dict[TopicPartition, int]:
@@ -46,29 +47,30 @@ class Cursors(Protocol):
         ...
 
     async def park(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Remember where a collection goes on; returns when it is kept. Raises StoreUnavailable."""
+        """Remember where a collection resumes; return when that is stored. Raises StoreUnavailable."""
         ...
 
     async def unpark(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Forget it, for the given partitions. Raises StoreUnavailable."""
+        """Forget where a collection resumes, for the given partitions. Raises StoreUnavailable."""
         ...
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         ...
 
 
 Rereading = Callable[[Mapping[TopicPartition, int]], AbstractAsyncContextManager[AsyncIterator[Chunk]]]
-"""Reads partitions again, each from its offset; raises RecordsExpired where an offset is no longer kept."""
+"""Reads partitions again, each from its offset. Raises RecordsExpired if an offset is no longer retained."""
 
 
 @dataclass(frozen=True, slots=True)
 class LanePorts:
-    """What lanes need of their surroundings.
+    """The ports that lanes need.
 
-    `configured` are the names of all collections, `opened` those that can be used now. `of` names the collection of a
-    record, `received` makes a message of one. `generation` changes with every assignment, which `assigned` gives.
-    `parks`: a part that takes long leaves its batch; else only collections that are not opened are passed over.
+    `configured` are the names of all collections, `opened` the names of the usable ones. `of` names the collection of a
+    record, `received` makes a message from a record. `generation` changes with every assignment; `assigned` returns the
+    assigned partitions. `parks`: a part that takes long leaves its batch; otherwise only collections that are not
+    opened are passed over.
     """
 
     configured: Sequence[str]
@@ -88,7 +90,7 @@ class LanePorts:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """One collection. `following`: where it goes on, while it is parked; `passed`: the last offset passed over."""
+    """One collection. `following`: where it resumes while it is parked; `passed`: the last offset passed over."""
 
     name: str
     runner: Runner
@@ -103,17 +105,17 @@ class _Lane:
 
 
 class Lanes:
-    """The lanes of one role. `health` is the role's own, as its page shows it."""
+    """The lanes of one role. `health` is the health of the role itself, as the health page shows it."""
 
     def __init__(self, health: RoleHealth, ports: LanePorts) -> None:
         self._health, self._ports = health, ports
         self._lanes: dict[str, _Lane] = {}
         self._generation: int | None = None
-        # Held while a batch is handled: what is parked changes hands between two of them.
+        # Held while a batch is handled: parked collections change hands only between two batches.
         self._busy = asyncio.Lock()
 
     async def run(self, batch: Batch) -> None:
-        """Handle a batch to its end, except for what is parked; that is remembered when this returns."""
+        """Handle a batch to its end, except for parked collections, whose resume offsets are stored when it returns."""
         async with self._busy:
             await self._follow()
             await self._run(batch)
@@ -140,7 +142,7 @@ class Lanes:
         parts: dict[str, list[Message]] = {}
         for message in batch:
             name = self._ports.of(message.record)
-            # What is of no collection has a lane, too: its dead letters wait for nobody.
+            # Records of no collection have a lane, too: their dead letters wait for no other lane.
             parts.setdefault(name if name in self._ports.configured else "", []).append(message)
         return parts
 
@@ -159,7 +161,7 @@ class Lanes:
         return any(lane.parked for lane in self._lanes.values())
 
     async def _end(self, running: dict[_Lane, tuple[asyncio.Task[None], list[Message]]]) -> None:
-        """Wait for the parts of a batch; park those that take too long, where there are others to go on with."""
+        """Wait for the parts of a batch; park the ones that take too long, if there are others to go on with."""
         begun = time.monotonic()
         try:
             while left := {lane: each for lane, each in running.items() if not each[0].done()}:
@@ -185,7 +187,7 @@ class Lanes:
         return after_s > (WAITING_S if lane.runner.health.waiting_for else SLOW_S)
 
     def _note(self, left: Sequence[_Lane]) -> None:
-        """Show what the role waits for, where every part that is left waits for something."""
+        """Show what the role waits for, if every remaining part waits for something."""
         reasons = [lane.runner.health.waiting_for for lane in left]
         self._health.waiting_for = reasons[0] if reasons and all(reasons) else None
         progress = [lane.runner.health.busy_since_s or 0.0 for lane in left]
@@ -197,7 +199,7 @@ class Lanes:
         lane.runner.health.dead_letters = 0
 
     async def _park(self, lane: _Lane, task: asyncio.Task[None], messages: Sequence[Message]) -> None:
-        """Let a part go on outside of its batch, which is acknowledged when this returns."""
+        """Let a part continue outside of its batch; the batch can be acknowledged when this returns."""
         firsts, after = _firsts(messages), _after(messages)
         lane.following, lane.passed = dict(firsts), {place: offset - 1 for place, offset in after.items()}
         self._start(lane, self._catch_up(lane, task, after))
@@ -210,7 +212,7 @@ class Lanes:
         lane.task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Let the role end as it does where an agent raises: with what is parked remembered."""
+        """End the role as when an agent raises; the resume offsets of parked collections stay stored."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s ended by an error of a lane", self._health.role, exc_info=error)
             self._health.ended_by = f"{type(error).__name__}: {error}"
@@ -220,7 +222,7 @@ class Lanes:
             self._ports.away(lane.name, f"{self._health.role}: {lane.runner.health.waiting_for}")
 
     async def _pass_over(self, lane: _Lane, messages: Sequence[Message]) -> None:
-        """Leave records of a parked collection to its lane; the first of each partition is remembered."""
+        """Leave the records of a parked collection to its lane; remember the first one of each partition."""
         news = {place: offset for place, offset in _firsts(messages).items() if place not in lane.following}
         for place, offset in _after(messages).items():
             lane.passed[place] = max(lane.passed.get(place, -1), offset - 1)
@@ -229,7 +231,10 @@ class Lanes:
             await self._keep(lane, news)
 
     async def _keep(self, lane: _Lane, places: Iterable[TopicPartition]) -> None:
-        """Remember where a lane goes on in some partitions: as it is now, for meanwhile it may have rejoined."""
+        """Remember where a lane resumes in some partitions.
+
+        Each attempt takes the lane's current offsets, because the lane may have rejoined in the meantime.
+        """
         wanted = set(places)
         while True:
             try:
@@ -243,7 +248,7 @@ class Lanes:
                 await asyncio.sleep(_PAUSE_S)
 
     async def _catch_up(self, lane: _Lane, part: asyncio.Task[None], after: Mapping[TopicPartition, int]) -> None:
-        """Wait for the part that left its batch, then handle what was passed over since."""
+        """Wait for the part that left its batch, then handle the records passed over since."""
         try:
             await part
         except asyncio.CancelledError:
@@ -256,7 +261,7 @@ class Lanes:
         await self._read_again(lane)
 
     async def _read_again(self, lane: _Lane) -> None:
-        """Handle what was passed over, until nothing is between; runs as the lane's task."""
+        """Handle the records passed over, until the lane has caught up; runs as the lane's task."""
         while not self._rejoins(lane):
             try:
                 async with self._ports.reread(dict(lane.following)) as chunks:
@@ -294,7 +299,7 @@ class Lanes:
         return all(offset > lane.passed.get(place, -1) for place, offset in lane.following.items())
 
     async def _rejoin(self, lane: _Lane) -> None:
-        """Take part in the role's batches again. Nothing is awaited before the lane is no longer parked."""
+        """Rejoin the role's batches. Nothing is awaited until the lane is no longer parked."""
         following, lane.following, lane.passed, lane.task = lane.following, {}, {}, None
         log.warning("%s goes on with %s again", self._health.role, lane.name)
         self._ports.back(lane.name)
@@ -308,7 +313,7 @@ class Lanes:
                 await asyncio.sleep(_PAUSE_S)
 
     async def watch(self) -> None:
-        """Follow assignments, and go on with collections that can be used again, for as long as the worker runs."""
+        """Follow assignments and resume collections that can be used again, for as long as the worker runs."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self._ports.assigned():
@@ -321,7 +326,7 @@ class Lanes:
                     self._show(lane)
 
     async def _follow(self) -> None:
-        """After another assignment, go on from what is remembered of its partitions."""
+        """After a new assignment, resume from the offsets that are remembered for its partitions."""
         generation = self._ports.generation()
         if generation == self._generation:
             return
@@ -338,13 +343,13 @@ class Lanes:
         for name, offsets in found.items():
             lane = self._lane(name)
             lane.following = {place: offset for place, offset in offsets.items() if place in assigned}
-            # What the role committed was passed over up to there; what comes after it is delivered.
+            # Records before the role's committed offset were passed over; the later ones are delivered.
             lane.passed = {place: committed.get(place, 0) - 1 for place in lane.following}
         self._generation = generation
         self._health.waiting_for = None
 
     def stuck(self, stall_s: float, now_s: float) -> str | None:
-        """Return which lane is stuck in one part of a batch, None where none is."""
+        """Return which lane is stuck in one part of a batch, None if none is."""
         for lane in self._lanes.values():
             if lane.task is not None and is_stuck(lane.runner.health, stall_s, now_s):
                 return f"{self._health.role} is stuck with {lane.name} for more than {stall_s:.0f} s"
@@ -355,7 +360,7 @@ class Lanes:
         return {lane.name for lane in self._lanes.values() if lane.parked}
 
     async def close(self) -> None:
-        """End what the lanes do; what is parked stays remembered."""
+        """End the work of the lanes; the resume offsets of parked collections stay stored."""
         await self._end_lanes()
         await self._ports.cursors.close()
 
@@ -379,7 +384,7 @@ def _firsts(messages: Sequence[Message]) -> dict[TopicPartition, int]:
 
 
 def _after(messages: Sequence[Message]) -> dict[TopicPartition, int]:
-    """Return the offset after the last of each partition."""
+    """Return the offset after the last one of each partition."""
     found: dict[TopicPartition, int] = {}
     for message in messages:
         place = (message.record.topic, message.record.partition)

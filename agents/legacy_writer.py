@@ -1,7 +1,8 @@
 """Legacy writer: documents.resolved → the legacy table. Writes producers' changes; others only move the ledger.
 
-A change that the table refuses goes to the dead-letter topic, and a refresh entry brings Qdrant back to the row. So
-does one where the row holds something else than was sent: what a trigger made of it, what a producer left to the row.
+A change that the table refuses goes to the dead-letter topic, and a refresh entry brings Qdrant back to the row. A
+refresh entry also follows if the row differs from what was sent, because a trigger changed it or because the producer
+omitted columns.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _LATE = LegacyOutcome(LegacyVerdict.SUPERSEDED)
 
 
 class RefusedByLegacy(Refused):
-    """The legacy store refused a producer's change; the message is the database's."""
+    """The legacy store refused a producer's change; the message comes from the database."""
 
 
 async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, ctx: HandlerContext) -> Failures:
-    """Apply every resolved version to its table, the newest of each document; return what the table refused."""
+    """Apply the resolved versions that still count to their tables; return the changes that a table refused."""
     work, failures = by_collection(batch, collections, DocumentResolved)
     outcomes: list[Outgoing] = []
     for name, items in work.items():
@@ -82,7 +83,7 @@ async def _write(
 
 
 def _brought(ports: CollectionPorts, applied: Sequence[Item]) -> dict[str, Cause]:
-    """Return by document the newest event that waits for its row. The embedder tells of the others."""
+    """Return, by document, the newest event that waits for its row. The embedder reports the other events."""
     waiting = newest_of(item for item in applied if ports.waits_for_row(item[1]))
     return {event.id: Cause(event.cause, event.version) for _, event in waiting.values()}
 
@@ -92,9 +93,10 @@ def _at(event: DocumentResolved) -> tuple[str, int]:
 
 
 async def _held(ports: CollectionPorts, late: Sequence[DocumentResolved]) -> dict[tuple[str, int], LegacyOutcome]:
-    """Return as applied which of the versions that came too late are what the table holds.
+    """Return as applied the versions that came too late but are what the table holds.
 
-    They were applied, and the worker ended before it told: a second delivery tells it, and does not call it superseded.
+    They were applied, but the worker ended before it published their outcome. The second delivery publishes it as
+    applied, not as superseded.
     """
     if not late:
         return {}
@@ -113,7 +115,7 @@ async def _held(ports: CollectionPorts, late: Sequence[DocumentResolved]) -> dic
 
 
 async def _apply(ports: CollectionPorts, items: Sequence[Item]) -> dict[tuple[str, int], LegacyOutcome]:
-    """Bring the versions into the table; return what became of each producer's version that still counts."""
+    """Write the versions to the table; return the outcome of each producer's version that still counts."""
     system, table = ports.settings.connector, ports.settings.table
     producers = [message.trace for message, event in items if event.origin == "producer"]
     others = [message.trace for message, event in items if event.origin != "producer"]
@@ -129,11 +131,12 @@ async def _apply(ports: CollectionPorts, items: Sequence[Item]) -> dict[tuple[st
 
 
 def _rounds(table: TableDescription, items: Sequence[Item]) -> list[list[LegacyChange]]:
-    """Return what is brought into the table one after the other: in a round each document has one change at most.
+    """Return the changes in rounds, which are applied in turn: in a round, each document has at most one change.
 
-    Of a producer's versions only the newest that names every column counts, and those behind it that do not. They are
-    never merged, neither with each other nor with a later version of another origin: a second delivery may bring
-    together what the first did not, and would carry content over what the application wrote in between.
+    Of a producer's versions, only the newest one that names every column counts, and the partial ones after it. They
+    are never merged, neither with each other nor with a later version of another origin. A second delivery may bring
+    together versions that the first did not. A merge would then carry content over what the application wrote in
+    between.
     """
     rounds: list[dict[str, LegacyChange]] = [{}]
     chains: dict[str, list[LegacyChange]] = {}
@@ -162,11 +165,11 @@ def _change(event: DocumentResolved) -> LegacyChange:
 async def _follow(
     ports: CollectionPorts, followed: dict[str, Item], causes: dict[str, Cause], bus: Bus, ctx: HandlerContext
 ) -> None:
-    """Bring Qdrant to the rows of versions that the table refused, or holds otherwise than they were sent.
+    """Bring Qdrant to the rows of versions that the table refused, or that it holds differently from what was sent.
 
-    What becomes of the row in Qdrant is the outcome of the producer's event in `causes`.
+    The outcome of the row in Qdrant is the outcome of the producer's event in `causes`.
 
-    The refresh ends the wait for the version's echo. One that comes all the same has the row read again.
+    The refresh ends the wait for the version's echo. An echo that arrives anyway causes the row to be read again.
     """
     await append_refreshes(
         ports,
@@ -181,11 +184,12 @@ async def _follow(
 
 
 def lost_write(message: Message, error: Exception, *, collections: Collections, ctx: HandlerContext) -> list[Outgoing]:
-    """Return what goes out with the dead letter of a resolved version: its outcome, and the end of the wait for it.
+    """Return the records that accompany the dead letter of a resolved version: its outcome, and the end of its wait.
 
-    Published with the dead letter, and read from no store: what made it one may keep rows from being read, too. The
-    resolver reads the row as soon as that is possible. What the table refused has its refresh entry already. Of what is
-    no producer's nothing is told here, as when it is written: the row of an event carries its id.
+    They are published with the dead letter and read from no store: what caused the dead letter may also keep rows from
+    being read. The resolver reads the row as soon as that is possible. A version that the table refused already has its
+    refresh entry. A version that is not a producer's has no outcome here, as when it is written: the row of an event
+    carries the event's id.
     """
     try:
         event, _ = decode(message.record, DocumentResolved)
@@ -203,7 +207,7 @@ def lost_write(message: Message, error: Exception, *, collections: Collections, 
 
 
 def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, ctx: HandlerContext) -> Outgoing:
-    """Return the entry that ends the wait for a version, and has the row read."""
+    """Return the entry that ends the wait for a version and causes its row to be read."""
     key = document_key(event.collection, event.id)
     entry = DocumentChanged(
         collection=event.collection,
@@ -227,7 +231,7 @@ def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, ctx: Ha
 
 
 async def refusal_told(failure: Failure, *, collections: Collections) -> None:
-    """Note that a refusal's refresh entry and dead letter are published, so that a second delivery tells neither."""
+    """Note that a refusal's refresh entry and dead letter are published: a second delivery publishes neither."""
     if isinstance(failure.error, RefusedByLegacy):
         event, _ = decode(failure.message.record, DocumentResolved)
         await collection_of(collections, event.collection).ledger.refusals_told({event.id: event.version})

@@ -1,4 +1,4 @@
-"""DocumentWritten events: what became of a change in one store. Built here for every writer, so that counts balance."""
+"""DocumentWritten events: the outcome of a change in one store. Built here for every writer, so that counts balance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def written(
     ctx: HandlerContext,
     error: str | None = None,
 ) -> Outgoing:
-    """Return the record that tells what became of one version in one store, and count it; None is before any store."""
+    """Return the record of one version's outcome in one store, and count it; `store` is None before any store."""
     now = ctx.clock()
     latency_ms = max(0, now - event.occurred_at_ms)
     if store is not None:
@@ -47,7 +47,7 @@ def written(
 
 
 def lost_resolved(message: Message, error: Exception, store: Store, ctx: HandlerContext) -> list[Outgoing]:
-    """Return the outcome of a resolved version that goes to the dead-letter topic for a store."""
+    """Return the outcome, in a store, of a resolved version that goes to the dead-letter topic."""
     return _lost(message, error, DocumentResolved, store, ctx)
 
 
@@ -67,6 +67,6 @@ def _lost(
         event, _ = decode(message.record, model)
     except InvalidEvent:
         return []
-    if isinstance(event, DocumentEmbedded) and event.refused:  # the embedder's dead letter told it
+    if isinstance(event, DocumentEmbedded) and event.refused:  # published with the embedder's dead letter
         return []
     return [written(message, event, store, "dead_lettered", ctx, str(error)[:1000])]

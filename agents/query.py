@@ -1,6 +1,6 @@
 """Query: queries.asked → routing.decided and queries.answered. How a question is answered is in `search`.
 
-A backend that fails or takes too long is passed over for the next one, and the answer says that it is degraded.
+If a backend fails or takes too long, the next one is asked, and the answer is marked as degraded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_QUERY_ID = 128
 
 
 def always_active(_: str) -> Quarantine | None:
-    """Say of every collection that it is in service."""
+    """Return None: every collection is active."""
     return None
 
 
@@ -45,9 +45,9 @@ async def answer(
 ) -> None:
     """Answer one question; a failing backend only degrades the answer.
 
-    Raises InvalidEvent for one that cannot be read, and for one whose filter no document could ever match.
+    Raises InvalidEvent for a question that cannot be read, and for one whose filter no document could ever match.
 
-    Of a collection that is `stopped`, Qdrant may lack changes: it is asked where the table cannot answer.
+    Qdrant may lack changes of a `stopped` collection, so it is asked only if the table cannot answer.
     """
     query, attributes = decode(message.record, QueryAsked)
     ports = collection_of(collections, query.collection)
@@ -91,7 +91,7 @@ async def answer_all(
     breakers: Breakers,
     stopped: Callable[[str], Quarantine | None] = always_active,
 ) -> Failures:
-    """Answer each question of a batch; return those that cannot be read."""
+    """Answer each question of a batch; return the ones that cannot be read as failures."""
     failures: Failures = []
     for message in batch:
         try:
@@ -102,7 +102,7 @@ async def answer_all(
 
 
 def refused_question(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:
-    """Return the answer to a question that is refused: its error, under its id, else under its record's key."""
+    """Return the answer to a refused question: the error, under the question's id or else its record's key."""
     query_id = _query_id(message) or (message.record.key or b"").decode("utf-8", "replace")
     if not query_id:
         return []
@@ -113,7 +113,7 @@ def refused_question(message: Message, error: Exception, ctx: HandlerContext) ->
 
 
 def _query_id(message: Message) -> str | None:
-    """Return the id in a question, however wrong the rest of it is."""
+    """Return the id of a question, however wrong the rest of the question is."""
     try:
         value = orjson.loads(message.record.value or b"")
     except orjson.JSONDecodeError:

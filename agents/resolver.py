@@ -32,10 +32,10 @@ SOURCE = "crossfade/resolver"
 
 @dataclass(slots=True)
 class _Work:
-    """What a batch holds for one collection: its entries in log order, and the ledger as the fold moves it.
+    """The work of a batch for one collection: its entries in log order, and the ledger as the fold moves it.
 
-    `latest` are the documents of which it holds the last entry that was folded. `asking` are the entries because of
-    which rows are read again, `causes` the events whose rows those bring.
+    `latest` are the documents whose last folded entry is in the batch. `asking` are the entries that cause rows to be
+    read again, `causes` the events whose rows these reads bring.
     """
 
     ports: CollectionPorts
@@ -51,7 +51,7 @@ class _Work:
 
 
 async def resolve(batch: Batch, *, collections: Collections, bus: Bus, ctx: HandlerContext) -> Failures:
-    """Fold every entry; publish what takes effect, remember it, and have rows read again where the fold asks for it."""
+    """Fold every entry; publish what takes effect, save it in the ledger, and read rows again if the fold asks."""
     work, failures = _by_collection(batch, collections, ctx)
     decisions: list[Outgoing] = []
     for each in work:
@@ -72,10 +72,11 @@ async def resolve(batch: Batch, *, collections: Collections, bus: Bus, ctx: Hand
 
 
 async def _read_again(work: _Work, bus: Bus, ctx: HandlerContext) -> Failures:
-    """Append the rows that the ledger asks for; return the entries that asked for one that the log does not take.
+    """Append the rows that the ledger asks for; return the entries whose row does not fit into the log.
 
-    Other entries of such a document are none the worse for it: each has the row read again, which may fit by then. What
-    was folded before the last entry asks for nothing: where a version is damaged, each refresh would ask for another.
+    Other entries of such a document are not affected: each causes the row to be read again, and the row may fit by
+    then. Entries that were folded before the last one ask for nothing: with a damaged version, each refresh would ask
+    for another.
     """
     latest = work.moved | work.latest
     due = [i for i in work.ids() if i in latest and work.ledger[i].state.refresh]
@@ -140,7 +141,7 @@ def _fold(work: _Work, ctx: HandlerContext) -> list[Outgoing]:
 
 
 def _ask(work: _Work, message: Message, document_id: str, cause: Cause | None) -> None:
-    """Note which entry has a row read again: that of an event which waits for the row, else the last."""
+    """Note which entry causes a row to be read again: that of an event that waits for the row, or else the last."""
     if cause:
         work.causes[document_id] = cause
     if cause or document_id not in work.causes:
@@ -150,9 +151,9 @@ def _ask(work: _Work, message: Message, document_id: str, cause: Cause | None) -
 def _overtaken(
     work: _Work, document_id: str, cause: Cause | None, verdict: Verdict, *, reads_again: bool
 ) -> list[Cause]:
-    """Return the events whose rows were overtaken on their way to Qdrant; what still is to be read is kept.
+    """Return the events whose rows were overtaken on their way to Qdrant; keep those whose rows are to be read.
 
-    What overtook one is above the version that it became, not above the entry with its row.
+    An overtaking entry is above the version that the event became, but not above the entry that carries its row.
     """
     overtaken: list[Cause] = []
     waiting = work.causes.get(document_id)
@@ -199,8 +200,10 @@ def _decision(message: Message, entry: DocumentChanged, version: int, ctx: Handl
 
 
 def lost_entry(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:
-    """Return what is told with the dead letter of an entry: of a producer's event that no store gets any more, or of
-    one whose row it brings, for Qdrant.
+    """Return the outcome that is published with the dead letter of an entry, if any.
+
+    It is the outcome of a producer's event that no store gets any more, or the outcome in Qdrant of the event whose row
+    the entry brings.
     """
     try:
         entry, _ = decode(message.record, DocumentChanged)
@@ -216,10 +219,10 @@ def lost_entry(message: Message, error: Exception, ctx: HandlerContext) -> list[
 
 
 async def dead_letter_told(failure: Failure, *, collections: Collections, ctx: HandlerContext) -> None:
-    """Remember an entry whose decision the broker refused, as soon as its dead letter is published.
+    """Save the fold of an entry whose decision the broker refused, once its dead letter is published.
 
-    Otherwise the end of a wait that it brings would be missed for good, and no repair could take effect. A producer's
-    entry is left out: what it would wait for is never written.
+    Otherwise the end of a wait that the entry brings would be missed for good, and no repair could take effect. A
+    producer's entry is left out: the change whose echo it would wait for is never written.
     """
     try:
         entry, _ = decode(failure.message.record, DocumentChanged)

@@ -1,8 +1,8 @@
-"""Runs a handler over a batch so that nothing escapes: retries, one-by-one isolation, dead letters.
+"""Runs a handler over a batch so that no error escapes: retries, isolation of single messages, dead letters.
 
-A store that does not answer is waited for without a limit (its role is not ready meanwhile); any other transient error
-is tried again up to a limit, by a role that gives up. What still fails goes to the dead-letter topic, confirmed, and
-the rest goes on.
+If a store does not answer, the runner waits without a limit, and the role is not ready meanwhile. A role that gives up
+retries any other transient error up to a limit. What still fails goes to the dead-letter topic, with confirmation, and
+the rest continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from schemas.records import Outgoing, size_of
 from topics.provisioning import record_limit
 
 log = logging.getLogger("crossfade.agents")
-# What a dead letter is cut to where its topic refuses what it should take.
+# The sizes to which a dead letter is cut if its topic refuses a size that it should take.
 _SMALLER_BYTES = (512 * 1024, 64 * 1024)
 
 RETRY_AFTER_MAX_S = 60.0
@@ -42,20 +42,20 @@ async def _nothing_to_note(_: Failure) -> None:
 
 
 def _again(error: Exception, waited_for: tuple[type[CrossfadeError], ...] = (TransientError,)) -> bool | float:
-    """Say whether to try again, or after how many seconds where the store says so; never longer than a minute."""
+    """Return whether to retry, or the seconds to wait before it if the store names them, at most a minute."""
     if isinstance(error, StoreUnavailable) and error.retry_after_s > 0:
         return min(error.retry_after_s, RETRY_AFTER_MAX_S)
     return isinstance(error, waited_for)
 
 
 def _without_values(error: Exception) -> Exception:
-    """Return an error as logs and dead letters may tell it: what pydantic raises has a document's values in it."""
+    """Return an error that logs and dead letters may show: pydantic's errors contain a document's values."""
     return InvalidEvent(explain(error)) if isinstance(error, ValidationError) else error
 
 
 @dataclass(slots=True)
 class RoleHealth:
-    """What a role's health endpoint tells: when it last finished something, and what it is waiting for.
+    """The health of a role, as its endpoint shows it: when it last finished something, and what it is waiting for.
 
     `busy_since_s` is when its batch began, or last made progress. `ended_by` is the error that ended its agent.
     """
@@ -76,7 +76,7 @@ class RoleHealth:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Bounds of trying again: attempts at a transient error, and the longest wait between two, in seconds."""
+    """The bounds of retries: attempts at a transient error, and the longest wait between two, in seconds."""
 
     attempts: int = 8
     wait_max_s: float = 10.0
@@ -85,14 +85,14 @@ class Retry:
 
 @dataclass(slots=True, eq=False)
 class Runner:
-    """One role: its handler, what it tells about a lost message, and its bounds.
+    """One role: its handler, the records that it publishes for a lost message, and its bounds.
 
-    `gives_up`: what fails with a transient error up to the limit becomes a dead letter. A role that does not give up
-    waits instead, as for a store that does not answer: what it did of a change cannot be taken back, and a change that
-    it left out would be missed by those after it. `waits_for_rights`: a store that refuses the role itself (a
-    password, a right, a table that is missing) is waited for like one that does not answer.
+    `gives_up`: a message that fails with a transient error up to the limit becomes a dead letter. A role that does not
+    give up waits instead, as for a store that does not answer. It cannot undo the part of a change that it made, and
+    later changes would lack a change that it left out. `waits_for_rights`: if a store refuses the role itself (a
+    password, a right, a missing table), the role waits as for a store that does not answer.
     `told` is called when the dead letter of a failure is published; called or not, the message is not lost. `kept` is
-    the health to keep up to date, for a handler that tells of its progress too.
+    the health to keep up to date, for a handler that also reports its progress.
     """
 
     role: str
@@ -111,7 +111,7 @@ class Runner:
         self.health = kept or RoleHealth(self.role)
 
     async def run(self, batch: Batch) -> None:
-        """Handle a batch to its end. Only cancellation gets out, and a dead letter that the broker refuses for good."""
+        """Handle a batch to its end. Raises only on cancellation, or if the broker refuses a dead letter for good."""
         started = time.monotonic()
         self.health.busy_since_s = started
         try:
@@ -159,7 +159,7 @@ class Runner:
                         except waited_for as error:
                             self.health.waiting_for = f"{type(error).__name__}: {error}"
                             raise
-                        # Progress: what comes next in this batch is measured from here, and waits for nothing yet.
+                        # Progress: the next step of this batch is timed from here, and waits for nothing yet.
                         self.health.waiting_for = None
                         self.health.busy_since_s = time.monotonic()
                         return failures
@@ -178,7 +178,7 @@ class Runner:
             try:
                 await self._publish([letter, *answers])
                 break
-            except Refused as refused:  # the topic takes less than it was made with
+            except Refused as refused:  # the topic takes less than it was created with
                 if limit == _SMALLER_BYTES[-1]:
                     raise
                 log.warning("%s: the dead letter is cut: %s", self.role, refused)
@@ -187,7 +187,7 @@ class Runner:
         self.ctx.telemetry.dead_lettered(record.topic)
 
     def _answers(self, failure: Failure) -> list[Outgoing]:
-        """Return what to tell of a lost message; an answer that cannot be given does not hold back the dead letter."""
+        """Return the answers for a lost message; an answer that cannot be given does not hold back the dead letter."""
         try:
             answers = self.lost(failure.message, failure.error)
         except Exception:

@@ -1,4 +1,4 @@
-"""Of which collection a record is, a batch parted by collection, and the newest version of each document in it."""
+"""The collection of a record, a batch split by collection, and the newest version of each document in a batch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def by_collection(
     model: type[E],
     check: Callable[[CollectionPorts, E], None] = _anything_goes,
 ) -> tuple[dict[str, list[tuple[Message, E]]], Failures]:
-    """Decode a batch and part it by collection, in order; what is no such event, or fails the check, is a failure.
+    """Decode a batch and split it by collection, in order; what is no such event or fails `check` is a failure.
 
     `check` raises InvalidEvent.
     """
@@ -52,9 +52,9 @@ def by_collection(
 
 
 def newest_of(items: Iterable[tuple[Message, E]]) -> dict[str, tuple[Message, E]]:
-    """Return by document id the item of the highest version, the last one where it was delivered more than once.
+    """Return, by document id, the item of the highest version; of several deliveries, the last one.
 
-    The highest need not be the last of the batch: a replaced resolver may have published an older version behind it.
+    The highest need not be the last of the batch: a replaced resolver may have published an older version after it.
     """
     newest: dict[str, tuple[Message, E]] = {}
     for message, event in items:
@@ -64,7 +64,7 @@ def newest_of(items: Iterable[tuple[Message, E]]) -> dict[str, tuple[Message, E]
 
 
 def named_by_key(record: Received) -> str:
-    """Return the collection of a record of a working topic, the empty text where its key names none."""
+    """Return the collection of a record in a working topic, the empty string if its key names none."""
     try:
         return parse_key(record.key or b"")[0]
     except ValueError:
@@ -72,10 +72,10 @@ def named_by_key(record: Received) -> str:
 
 
 def submitted_to(record: Received) -> str:
-    """Return the collection of a producer's record, whose key may be anything; the empty text where it names none.
+    """Return the collection of a producer's record, whose key may be anything; the empty string if it names none.
 
-    This runs outside of a runner, so that an error would end the role: a record that cannot be read, for whatever
-    reason, is of no collection, and the runner of those makes a dead letter of it.
+    This runs outside of a runner, so an error would end the role. A record that cannot be read, for whatever reason,
+    therefore belongs to no collection. The runner of such records makes a dead letter of it.
     """
     try:
         _, data = unwrap(record)

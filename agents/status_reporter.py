@@ -1,7 +1,7 @@
-"""Tells what changed in the state of backends, roles and collections: as a metric at once, as an event soon.
+"""Reports changes in the state of backends, roles and collections: as a metric at once, as an event soon after.
 
-Nothing waits for it: where the brokers do not answer, the newest changes are kept, up to a bound, and the rest is
-dropped. Who decides on a state is elsewhere.
+Nothing waits for it: if the brokers do not answer, the newest changes are kept, up to a bound, and the rest is
+dropped. The states are decided elsewhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Key = tuple[Scope, str, str]
 
 @dataclass(slots=True)
 class StatusReporter:
-    """What was told last of each backend, role and collection of this worker; at first everything is closed."""
+    """The last reported state of each backend, role and collection of this worker; at first everything is closed."""
 
     bus: Bus
     ctx: HandlerContext
@@ -40,7 +40,7 @@ class StatusReporter:
     waiting: deque[Outgoing] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def tell(self, scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
-        """Note a state; one that was told last is not told again."""
+        """Report a state, unless it is the one that was reported last."""
         key = (scope, name, collection)
         if self.last.get(key, "closed") == state:
             return
@@ -63,7 +63,7 @@ class StatusReporter:
         self.waiting.append(record)
 
     async def look(self, roles: Iterable[RoleHealth], quarantines: Mapping[str, Quarantine]) -> None:
-        """Tell, for as long as the worker runs, which roles wait and which collections are stopped."""
+        """Report, for as long as the worker runs, which roles wait and which collections are quarantined."""
         told: set[str] = set()
         while True:
             for role in roles:
@@ -77,7 +77,7 @@ class StatusReporter:
             await asyncio.sleep(LOOK_S)
 
     async def publish(self) -> None:
-        """Publish what waits; after an error it waits on."""
+        """Publish the waiting records; after an error they stay waiting."""
         records = list(self.waiting)
         if not records:
             return

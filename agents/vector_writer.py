@@ -1,7 +1,7 @@
 """Vector writer: documents.embedded → Qdrant. Every write is conditional on a lower stored version.
 
-It looks before it writes, because Qdrant inserts new point ids whatever the condition says; and since a partition is
-handled in order, what it sees can only be overtaken by a writer that was itself given this event before.
+It reads before it writes, because Qdrant inserts new point ids whatever the condition says. A partition is handled in
+order, so what it reads can be overtaken only by a writer that received this event before.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Item = tuple[Message, DocumentEmbedded]
 
 
 Noted = Callable[[str, Sequence[VectorMark]], None]
-"""Told of what a collection of Qdrant holds now, by its name."""
+"""Called with the name of a collection and the marks of what Qdrant now holds."""
 
 
 def _nobody(name: str, marks: Sequence[VectorMark]) -> None:
-    """Note nothing."""
+    """Do nothing."""
 
 
 async def write_vectors(
@@ -62,7 +62,7 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], ctx: HandlerCont
     for _, event in items:
         if event.id not in newest or event.version >= newest[event.id].version:
             newest[event.id] = event
-        # A superseded version of this batch may be in the hands of a replaced writer: its chunk ids need a guard too.
+        # A replaced writer may still write a superseded version of this batch: its chunk ids need a guard, too.
         widest[event.id] = max(widest.get(event.id, 0), len(event.chunks))
     stored = await ports.vectors.stored(ports.name, list(newest))
     due = [event for event in newest.values() if vector_moves(stored.get(event.id, ()), event.version)]
@@ -71,8 +71,8 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], ctx: HandlerCont
     with client_span([message.trace for message, _ in items], *database_span("qdrant", "upsert", ports.name)):
         await ports.vectors.write(ports.name, documents)
     passing("vector.after_write")
-    # Also what is stored already: a crash between the write and the ledger, or before the outcome was told, is mended
-    # by the second delivery.
+    # Includes what is already stored: after a crash between the write and the ledger, or before the outcome was
+    # published, the second delivery fixes the ledger and publishes the outcome.
     held = [event for event in newest.values() if event.version >= newest_version(stored.get(event.id, ()))]
     marks = [VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model) for event in held]
     await ports.ledger.vectors_written(marks)
@@ -82,7 +82,7 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], ctx: HandlerCont
     return [
         written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", ctx)
         for message, event in items
-        if not event.refused  # the embedder's dead letter tells it
+        if not event.refused  # published with the embedder's dead letter
     ]
 
 

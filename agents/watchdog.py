@@ -1,4 +1,4 @@
-"""When a role is stuck: in one batch without end, or records wait for it and nothing is committed. Pure, over facts."""
+"""Decides when a role is stuck: in one batch without end, or with waiting records and no commits. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from connectors.kafka.offsets import Lag
 Assigned = Iterable[tuple[str, int]]
 
 
-# A partition may wait for its turn while the others of its role go on; for so many times the limit, it is not served.
+# A partition may wait its turn while others of its role progress. After this many times the limit, it is unserved.
 _TURNS = 2
 _LATE = 2
 
 
 @dataclass(slots=True)
 class Awake:
-    """Since when this process has run without standing still itself: stopped, or on a machine that was."""
+    """Since when this process has run without being suspended, alone or with its machine."""
 
     since_s: float
     looked_s: float
 
     def looks(self, now_s: float, planned_s: float) -> bool:
-        """Note a look; say whether it comes when it was planned: after a longer time, what stood still is no sign."""
+        """Note a check; return whether it came on time. After a longer gap, a lack of progress proves nothing."""
         in_time = now_s - self.looked_s <= _LATE * planned_s
         self.looked_s = now_s
         if not in_time:
@@ -35,17 +35,17 @@ class Awake:
 
 @dataclass(slots=True)
 class CommitWatch:
-    """Remembers, for one role, what was committed in each of its partitions and since when that stands still."""
+    """Remembers, for one role, the committed offset of each of its partitions and since when it has not moved."""
 
     health: RoleHealth
     since_s: float
     committed: dict[tuple[str, int], tuple[int | None, float]] = field(default_factory=dict)
 
     def stuck(self, lags: Iterable[Lag], assigned: Assigned, now_s: float, stall_s: float) -> str | None:
-        """Return why the role is stuck, None where it is not. `assigned` are this worker's own partitions.
+        """Return why the role is stuck, None if it is not. `assigned` are this worker's own partitions.
 
-        A role that waits for a store is not stuck, nor is one whose batch makes progress. One that serves some of its
-        partitions and not another is: a consumer may lose a partition without a word.
+        A role that waits for a store is not stuck, nor is one whose batch makes progress. A role that serves some of
+        its partitions but not another is stuck: a consumer may lose a partition silently.
         """
         own = set(assigned)
         found = {(lag.topic, lag.partition): lag for lag in lags if (lag.topic, lag.partition) in own}

@@ -1,4 +1,4 @@
-"""The wiring: one row an agent, with its handler and what is done where that fails. Who reads what: `topics.roles`."""
+"""The wiring: one row for each agent, with its handler and its failure handling. `topics.roles` says who reads what."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from topics.roles import BY_NAME, Role, RoleName
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a worker has for its agents. `tables` are the collections whose captured changes are taken, by topic."""
+    """What a worker provides to its agents. `tables` are the collections whose captured changes are taken, by topic."""
 
     collections: Collections
     bus: Bus
@@ -54,13 +54,13 @@ def _nothing_lost(_: Parts) -> Lost:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent: its role, its handler, and which of a worker's parts that is given.
+    """An agent: its role, its handler, and the parts of a worker that the handler gets.
 
-    `lost` makes what answers for a message that became a dead letter, `told` what notes that its dead letter was
-    published. `gives_up`: what fails with a transient error up to a limit becomes a dead letter; the others bear the
-    order of changes, and one that they left out, or half did, would be missed by those after it. `collection_of` says
-    whose a record is, where each collection has a lane; `parks`: a lane whose database is away is put aside.
-    `concurrent`: messages are handled on their own, since none waits for another.
+    `lost` makes the function that answers for a message that became a dead letter, `told` the function that notes that
+    the dead letter was published. `gives_up`: a message that fails with a transient error up to a limit becomes a dead
+    letter. The other agents keep the order of changes: later changes would lack a change that they left out or half
+    made. `collection_of` returns the collection of a record, if each collection has a lane. `parks`: a lane whose
+    database is unavailable is parked. `concurrent`: messages are handled independently, since none waits for another.
     """
 
     role: Role
@@ -79,7 +79,7 @@ class Agent:
         return self.role.name
 
     def handler(self, parts: Parts) -> Handler:
-        """Return the handler over these parts."""
+        """Return the handler, bound to these parts."""
         return partial(self.handle, **self.given(parts))
 
 

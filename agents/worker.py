@@ -1,4 +1,4 @@
-"""A worker: the agents of some roles in one process, with health page and watchdog. Ends when told, or stuck."""
+"""A worker: the agents of some roles in one process, with a health page and a watchdog. Ends on request or if stuck."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from topics.roles import BY_NAME, RoleName
 
 log = logging.getLogger("crossfade.worker")
 END_POLL_S = 0.5
-# How soon a worker notices that a collection was stopped, or mended, by somebody else.
+# How soon a worker notices that another process quarantined or fixed a collection.
 FOLLOW_S = 2.0
 _CAPTURE, _QUERY = BY_NAME["capture"], BY_NAME["query"]
 
@@ -48,7 +48,7 @@ def _opened_tables(captured: Mapping[str, CollectionPorts]) -> dict[str, LegacyT
 
 
 class Worker:
-    """The agents of the given roles over opened ports."""
+    """The agents of the given roles over the opened ports."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Worker:
         return HandlerContext(now_ms, epochs.version, self._telemetry, kafka.max_text_bytes, kafka, epochs.producer)
 
     def _add(self, agent: Agent) -> Any:
-        """Make the application of an agent; nothing is made for capture without a collection that it takes."""
+        """Make the application of an agent; for capture, make none if there is no collection to capture."""
         bounds = self._settings.worker
         health = self._healths.setdefault(agent.name, RoleHealth(agent.name))
         tables = self._tables() if not agent.role.reads else {}
@@ -149,7 +149,7 @@ class Worker:
     def _laned(
         self, agent: Agent, app: Any, health: RoleHealth, runner: Callable[[RoleHealth], Runner]
     ) -> Callable[[Batch], Awaitable[None]] | None:
-        """Return what handles the batches of an agent in lanes, None for one without."""
+        """Return the function that handles an agent's batches in lanes, None for an agent without lanes."""
         if agent.collection_of is None:
             return None
         opened, quarantines, whose = self._opened, self.quarantines, agent.collection_of
@@ -158,18 +158,21 @@ class Worker:
         return lanes.run
 
     def _expired(self, name: str, detail: str) -> None:
-        """Stop a collection that was away for longer than its records are kept."""
+        """Quarantine a collection that was unavailable for longer than its records are retained."""
         task = asyncio.create_task(self.quarantines.quarantine(name, Reason.CAPTURE_LOST, detail))
         self._stops.add(task)
         task.add_done_callback(self._stops.discard)
 
     def _stopped(self, name: str) -> Quarantine | None:
-        """Return why Qdrant may lack changes of a collection; not that its database is away, when it alone answers."""
+        """Return why Qdrant may lack changes of a collection, None if it lacks none.
+
+        An unreachable database is no such reason: Qdrant alone can answer then.
+        """
         quarantine = self.quarantines.of(name)
         return None if quarantine is not None and quarantine.reason is Reason.UNREACHABLE else quarantine
 
     def _tables(self) -> dict[str, CollectionPorts]:
-        """Return the collections whose captured changes are taken, by their topics."""
+        """Return the collections whose captured changes are taken, by topic."""
         return {
             ports.capture.topic: ports
             for name, ports in self._opened.collections.items()
@@ -178,17 +181,17 @@ class Worker:
         }
 
     async def _unreadable(self, name: str, reason: Reason, detail: str) -> None:
-        """Stop a collection; never returns: with the stopped application this call is cancelled, not acknowledged."""
+        """Quarantine a collection. Never returns: this call is cancelled with its application, not acknowledged."""
         await self.quarantines.quarantine(name, reason, detail)
         self._changed.set()
         await asyncio.Event().wait()
 
     def changed(self) -> None:
-        """Tell that `quarantines` changed, so that capture goes on without what is stopped, and with what is mended."""
+        """Signal that `quarantines` changed, so that capture drops quarantined collections and takes fixed ones."""
         self._changed.set()
 
     async def _follow(self) -> None:
-        """Take part in stops and mends, one's own and those of others, for as long as the worker runs."""
+        """Follow quarantines and fixes, by this worker and by others, for as long as the worker runs."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), FOLLOW_S)
@@ -201,7 +204,7 @@ class Worker:
                 await self._capture_again()
 
     async def _capture_again(self) -> None:
-        """Stop capture's application and start one for the collections that are in service now."""
+        """Stop capture's application and start one for the collections whose changes are taken now."""
         for app in [app for app in self._apps if app.conf.id == _CAPTURE.group]:
             self._apps.remove(app)
             await stop_apps([app], self._settings.worker.drain_s)
@@ -215,7 +218,7 @@ class Worker:
         log.info("capture takes %d collections", len(self._captured))
 
     async def _suspend(self) -> None:
-        """Stop every role that takes records from topics that may be others; questions are still answered."""
+        """Stop every role that reads topics that may have been replaced; questions are still answered."""
         self._suspended = True
         left = [app for app in self._apps if app.conf.id != _QUERY.group]
         self._apps[:] = [app for app in self._apps if app not in left]
@@ -233,7 +236,7 @@ class Worker:
         health.waiting_for = "a topic was replaced; run: crossfade topics adopt"
 
     async def _resume(self) -> None:
-        """Go on, with the epochs that the adoption left."""
+        """Start the roles again, with the epochs that the adoption left."""
         self._epochs = await reachable_epochs(self._opened.collections, self._epochs)
         self._ctx = self._context()
         self._suspended = False
@@ -248,11 +251,11 @@ class Worker:
     async def run(
         self, stop: asyncio.Event, ready: Callable[[int], None], failing: Callable[[], None] = lambda: None
     ) -> bool:
-        """Consume until told to stop; `ready` is called with the port of the health page.
+        """Consume until `stop` is set; call `ready` with the port of the health page.
 
-        `failing` is called before it stops by itself: what is stuck may keep it from ever returning.
+        `failing` is called before the worker stops by itself: whatever is stuck may keep this from ever returning.
 
-        Returns False when a role is stuck or its agent ended by an error.
+        Return False when a role is stuck or its agent ended with an error.
         """
         bounds = self._settings.worker
         healths = list(self._healths.values())
@@ -272,7 +275,7 @@ class Worker:
             if done != {stopping}:
                 failing()
             for task in done & tasks:
-                task.result()  # an error of the watch itself is told
+                task.result()  # raises an error of the watch itself
             tasks.add(stopping)
             return done == {stopping}
         finally:
@@ -284,7 +287,7 @@ class Worker:
             await site.cleanup()
 
     async def _end(self) -> None:
-        """Return when an agent, or what Faust runs under it, ended by an error: nothing is consumed there any more."""
+        """Return when an agent, or what Faust runs under it, ended with an error: it consumes nothing any more."""
         while True:
             ended = [runner.role for runner in self._runners if runner.health.ended_by is not None]
             ended += [app.conf.id for app in self._apps if app.crashed]

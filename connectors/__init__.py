@@ -1,1 +1,1 @@
-"""Ports (small Protocols) and their adapters: the only room that talks to stores, models and the bus."""
+"""Ports (small Protocols) and their adapters: the only package that talks to stores, models and the bus."""

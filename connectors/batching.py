@@ -1,4 +1,4 @@
-"""Many items cut into requests or statements of a bounded size. Nothing is sent from here."""
+"""Cuts many items into requests or statements of a bounded size. Nothing is sent from here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def slices(items: Sequence[T], sizes: Iterable[int], limit: int, most: int | None = None) -> list[list[T]]:
-    """Cut items into runs of at most `limit` in sum and `most` items, at least one item each."""
+    """Cut items into runs of at most `limit` total size and at most `most` items. Each run has at least one item."""
     runs: list[list[T]] = []
     total = 0
     for item, size in zip(items, sizes, strict=True):

@@ -1,19 +1,19 @@
-"""Every error that a port may raise; adapters map their drivers' errors to these and let nothing else out.
+"""Every error that a port may raise. Adapters map their drivers' errors to these and raise nothing else.
 
 CrossfadeError
 ├── TransientError          the same call may succeed later: retried with backoff, up to a limit
-│   ├── StoreUnavailable    nobody answers, or not now (overloaded, no replica, no space): retried without a limit
-│   │   └── CollectionMissing  a collection of points is not there (deleted): who watches it makes it again
-│   ├── EmbeddingUnavailable  the model's queue or engine is closed or out of time
-│   └── Raised              a trigger says so, under a state that may pass: a write that meets it is refused soon
+│   ├── StoreUnavailable    no answer, or not now (overloaded, no replica, no space): retried without a limit
+│   │   └── CollectionMissing  a collection of points does not exist (deleted): the watch creates it again
+│   ├── EmbeddingUnavailable  the model's queue or engine is closed or timed out
+│   └── Raised              raised by a trigger, with a state that may pass: after a few retries the write is refused
 ├── PermanentError          the same call will fail again: the record goes to the dead-letter topic
 │   ├── Refused             the store refuses this content (a constraint, a type, a size)
 │   ├── Misconfigured       a table, column, collection or dimension is not what the configuration says
-│   ├── RecordsExpired      records of a topic that were still to be read are no longer kept
+│   ├── RecordsExpired      unread records of a topic are no longer retained
 │   └── EmbeddingFailed     no usable vector for this text (NaN, wrong dimension)
-└── TaskFailed              a task of an operator cannot go on: no record is concerned, and a hint says what to do
-    ├── NotReady            something that it needs is not there yet: an address, a topic, a program, a worker's run
-    │   └── TableNotReady   a table is not as the configuration says, and the statements that fix it are known
+└── TaskFailed              an operator's task cannot go on: no record is affected, and a hint says what to do
+    ├── NotReady            something that the task needs is missing: an address, a topic, a program, a first worker run
+    │   └── TableNotReady   a table does not match the configuration, and the statements that fix it are known
     ├── ConnectError        Kafka Connect refuses a request, or a connector does not run
     │   └── ConnectUnreachable  Kafka Connect does not answer
     └── ProcessFailed       a process of the local stack, or a worker, does not start or does not end
@@ -34,7 +34,7 @@ class TransientError(CrossfadeError):
 
 
 class StoreUnavailable(TransientError):
-    """Nobody answers at the other end, or it answers that it cannot serve now; `retry_after_s` where it says when."""
+    """The other end does not answer, or cannot serve now. `retry_after_s` is set if it says when to retry."""
 
     def __init__(self, *arguments: object, retry_after_s: float = 0.0) -> None:
         super().__init__(*arguments)
@@ -42,7 +42,7 @@ class StoreUnavailable(TransientError):
 
 
 class CollectionMissing(StoreUnavailable):
-    """A collection of points is not there: who watches it makes it again, and what is for it waits."""
+    """A collection of points does not exist. The watch creates it again, and writes to it wait until then."""
 
 
 class EmbeddingUnavailable(TransientError):
@@ -50,7 +50,7 @@ class EmbeddingUnavailable(TransientError):
 
 
 class Raised(TransientError):
-    """A trigger or function raised it. The state that it chose may pass; a write waits for that with a limit."""
+    """A trigger or function raised the error, with a state that may pass. After a few retries the write is refused."""
 
 
 class PermanentError(CrossfadeError):
@@ -62,11 +62,11 @@ class Refused(PermanentError):
 
 
 class Misconfigured(PermanentError):
-    """What is there is not what the configuration says."""
+    """A table, column, collection or dimension is not what the configuration says."""
 
 
 class RecordsExpired(PermanentError):
-    """Records that were still to be read are no longer kept; `kept` is the first offset of each such partition."""
+    """Unread records are no longer retained; `kept` is the first retained offset of each such partition."""
 
     def __init__(self, message: str, kept: Mapping[tuple[str, int], int] = MappingProxyType({})) -> None:
         super().__init__(message)
@@ -78,7 +78,7 @@ class EmbeddingFailed(PermanentError):
 
 
 class TaskFailed(CrossfadeError):
-    """A task of an operator cannot go on: `message` says what is wrong, `hint` what to do about it."""
+    """An operator's task cannot go on: `message` says what is wrong, `hint` what to do about it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -90,11 +90,11 @@ class TaskFailed(CrossfadeError):
 
 
 class NotReady(TaskFailed):
-    """Something that a task needs is not there yet."""
+    """Something that a task needs is not available yet."""
 
 
 class TableNotReady(NotReady):
-    """A table is not as the configuration says; the statements that fix it are in the message."""
+    """A table does not match the configuration; the statements that fix it are in the message."""
 
 
 class ConnectError(TaskFailed):

@@ -1,11 +1,14 @@
-"""Failpoints: named places where a test has this process die, or a result spoiled. Off unless they were armed.
+"""Failpoints: named places where a test kills this process or corrupts a result. Off unless armed.
 
-`CROSSFADE_FAILPOINT=NAME:PASS[-LAST][=ACTION]`, several separated by commas; the worker reads it once, when it starts.
-At the given pass (from 1) through the place, or at every pass up to LAST, the action is done: `kill` (the default)
-ends the process as `kill -9` does; `nan`, `dimension` and `stall` spoil what the embedding engine computed.
-`CROSSFADE_FAILPOINT_FIRED` may name a file that is made before a kill, and which disarms a process that finds it;
-`CROSSFADE_FAILPOINT_FILE` one whose text takes the place of what is armed whenever the worker gets SIGUSR1.
-Nothing that decides about documents lives here; a place costs one look at an empty dictionary while nothing is armed.
+`CROSSFADE_FAILPOINT=NAME:PASS[-LAST][=ACTION]` arms them, several separated by commas. The worker reads it once, when
+it starts. The action runs at the given pass (from 1) through the place, or at every pass from that one up to LAST.
+`kill` (the default) ends the process as `kill -9` does. `nan`, `dimension` and `stall` spoil what the embedding engine
+computed.
+
+`CROSSFADE_FAILPOINT_FIRED` may name a file. It is created before a kill, and a process that finds it arms nothing.
+`CROSSFADE_FAILPOINT_FILE` may name a file whose text replaces the armed failpoints whenever the worker gets SIGUSR1.
+
+Nothing here decides about documents. While nothing is armed, a place costs one check of an empty dictionary.
 """
 
 from __future__ import annotations
@@ -82,7 +85,7 @@ log = logging.getLogger("crossfade.failpoints")
 
 
 def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Arm what `CROSSFADE_FAILPOINT` names, and nothing else; return the names. Raises Misconfigured."""
+    """Arm the failpoints that `CROSSFADE_FAILPOINT` names, and no others. Return their names. Raises Misconfigured."""
     _armed.clear()
     fired = Path(environ[FIRED]) if environ.get(FIRED) else None
     if fired is not None and fired.exists():
@@ -100,7 +103,7 @@ def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def rearm(path: Path) -> None:
-    """Arm what the file says; a text that is none disarms all, so that a test sees nothing fire."""
+    """Arm what the file says. An invalid text disarms all failpoints, so that a test sees nothing fire."""
     try:
         arm({VARIABLE: path.read_text(encoding="utf-8").strip(), FIRED: os.environ.get(FIRED, "")})
     except (OSError, Misconfigured) as error:
@@ -108,7 +111,7 @@ def rearm(path: Path) -> None:
 
 
 def passing(name: str) -> None:
-    """Die here when it is due."""
+    """Kill the process here if the failpoint is due."""
     if _armed and (armed := _armed.get(name)) is not None:
         with _counting:
             due = armed.due()
@@ -117,7 +120,7 @@ def passing(name: str) -> None:
 
 
 def spoiled(vectors: Any) -> Any:
-    """Return what the engine computed [n, dimension], spoiled when it is due; runs on the engine's threads."""
+    """Return what the engine computed [n, dimension], spoiled if the failpoint is due. Runs on the engine's threads."""
     if not _armed or (armed := _armed.get(ENGINE)) is None:
         return vectors
     with _counting:

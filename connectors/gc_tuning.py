@@ -1,4 +1,4 @@
-"""How often a process that handles many values looks for garbage in cycles."""
+"""How often a process that handles many values collects cyclic garbage."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import gc
 
 
 def collect_rarely(allocations: int = 50_000) -> None:
-    """Look once in so many allocations, and never again at what is there now.
+    """Collect once in `allocations` allocations, and exclude the objects that exist now from every later collection.
 
-    For processes whose rows, points and records refer back to nothing: the collector would find little and go through
-    all of them again and again, a fourth of the time of a backfill.
+    For processes whose rows, points and records form no reference cycles. The collector would find little and traverse
+    all of them again and again, which took a quarter of the time of a backfill.
     """
     gc.collect()
     gc.freeze()

@@ -1,6 +1,6 @@
-"""The ports: what handlers may ask of the world. Errors are those of `connectors.errors`, no driver's error gets out.
+"""The ports: what handlers may ask of the outside world. They raise only the errors of `connectors.errors`.
 
-Vectors are little-endian float32 bytes of the collection's dimension, everywhere.
+Vectors are always little-endian float32 bytes of the collection's dimension.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Bus(Protocol):
     """Publishes records."""
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
-        """Publish and return when the brokers acknowledged every record (acks=all), in the given order for each key.
+        """Publish in the given order for each key. Return when the brokers have acknowledged every record (acks=all).
 
         Raises StoreUnavailable when the brokers do not answer, Refused when a record is too large for its topic.
         """
@@ -40,36 +40,36 @@ class Ledger(Protocol):
         ...
 
     async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
-        """Store the fold's state of each document where its `version` is higher than the stored one.
+        """Store the fold's state of each document whose `version` is higher than the stored one.
 
-        Leaves what the writers own (legacy_version, refused_version, vector_version, ...) as it is.
+        The columns of the writers (legacy_version, refused_version, vector_version, ...) stay unchanged.
         """
         ...
 
     async def vectors_written(self, marks: Sequence[VectorMark]) -> None:
-        """Store what the vector writer did, where its version is higher than the stored `vector_version`."""
+        """Store the vector writer's marks whose version is higher than the stored `vector_version`."""
         ...
 
     async def refusals_told(self, versions: Mapping[str, int]) -> None:
-        """Clear `refused_version` of each document where it is the given one: dead letter and refresh are published."""
+        """Clear each document's `refused_version` if it is the given one: dead letter and refresh are published."""
         ...
 
     async def page(self, after: str, limit: int) -> dict[str, LedgerRow]:
-        """Return up to `limit` ledger rows behind a document id (empty: from the first), in the order of their ids."""
+        """Return up to `limit` ledger rows after a document id (empty: from the first), in the order of their ids."""
         ...
 
     async def put_back(self, document_id: str, versions: Mapping[str, tuple[int, int]]) -> None:
-        """Set columns of a damaged row: by name what each must still hold, and what it is set to.
+        """Reset columns of a damaged row. `versions` maps a column to the value it must still hold and its new value.
 
-        Only for versions that no history brings about (`domain.repair`): every other write moves them up.
+        Only for versions that no history can produce (`domain.repair`): every other write only raises them.
         """
         ...
 
     async def forget_undelivered(self) -> int:
-        """Forget which producers' changes were folded, of documents whose newest one is not in the table yet.
+        """Forget the folded producer changes of every document whose newest one is not in the table yet.
 
-        For decisions that are lost: nothing waits for them any more, and a change that is delivered again takes effect.
-        Returns how many documents there are.
+        For lost decisions: nothing waits for them any more, and a change that is delivered again takes effect.
+        Returns the number of these documents.
         """
         ...
 
@@ -78,23 +78,23 @@ class Ledger(Protocol):
         ...
 
     async def set_meta(self, name: str, value: int) -> None:
-        """Record such a number."""
+        """Record a number for the whole installation in this database."""
         ...
 
     async def advance(self, name: str) -> int:
-        """Raise a recorded number by one, the first time to 1, in one step; return it."""
+        """Raise a recorded number by one atomically, the first time to 1. Return the new number."""
         ...
 
     async def raise_to(self, name: str, value: int) -> None:
-        """Record a number unless a higher one is recorded, in one step."""
+        """Record a number atomically, unless a higher one is recorded."""
         ...
 
     async def claim(self, name: str, value: int) -> int:
-        """Record a number where none is, in one step; return the one that is recorded: the first claim's."""
+        """Record a number atomically if none is recorded. Return the recorded number: that of the first claim."""
         ...
 
     async def identity(self, name: str) -> str | None:
-        """Return a recorded identity (of a topic, server, table or collection), None where none is recorded."""
+        """Return a recorded identity (of a topic, server, table or collection), None if none is recorded."""
         ...
 
     async def set_identity(self, name: str, value: str) -> None:
@@ -102,7 +102,7 @@ class Ledger(Protocol):
         ...
 
     async def claim_identity(self, name: str, value: str) -> str:
-        """Record an identity where none is, in one step; return the one that is recorded: the first claim's."""
+        """Record an identity atomically if none is recorded. Return the recorded identity: that of the first claim."""
         ...
 
 
@@ -112,41 +112,43 @@ class LegacyTable(Protocol):
     description: TableDescription
 
     async def apply(self, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
-        """Apply changes of distinct documents, each behind the ledger guard; the outcomes stand in the same order.
+        """Apply changes of distinct documents, each behind the ledger guard. Return the outcomes in the same order.
 
-        For each document, in one transaction: `legacy_version` moves up to `version`, or nothing else happens
-        (SUPERSEDED; `unconfirmed` where the ledger's `refused_version` is this version). Then the row is upserted with
-        `crossfade_version = written`, or deleted. Where the database refuses the content, the ledger moves and
-        `refused_version` is set in one transaction and the outcome is REFUSED with the database's message; the other
-        documents are not affected. Raises StoreUnavailable or TransientError with nothing half done.
+        For each document, the following happens in one transaction. First, `legacy_version` moves up to `version`. If
+        it cannot, nothing else happens, and the outcome is SUPERSEDED (`unconfirmed` if the ledger's `refused_version`
+        is this version). Then the row is upserted with `crossfade_version = written`, or deleted.
+
+        If the database refuses the content, the ledger moves and `refused_version` is set in one transaction. The
+        outcome is REFUSED with the database's message, and the other documents are not affected. Raises
+        StoreUnavailable or TransientError with nothing half done.
         """
         ...
 
     async def rows(self, ids: Sequence[str]) -> dict[str, LegacyRow]:
-        """Return the rows that exist, read with a lock that waits for transactions still ending (FOR SHARE)."""
+        """Return the existing rows, read with a lock (FOR SHARE) that waits for unfinished transactions."""
         ...
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that have a row, without a lock."""
+        """Return the ids that have a row, without a lock."""
         ...
 
     async def columns(self) -> frozenset[str]:
-        """Return the names of the columns that the table has now, none where it is gone. Raises StoreUnavailable."""
+        """Return the names of the table's current columns, none if the table is gone. Raises StoreUnavailable."""
         ...
 
     async def check(self) -> list[Diagnostic]:
-        """Return what is wrong with database, table and columns for this collection, each with its mending statement.
+        """Return what is wrong with database, table and columns for this collection, each mistake with its remedy.
 
-        Raises StoreUnavailable where the database does not answer.
+        Raises StoreUnavailable if the database does not answer.
         """
         ...
 
     async def altered(self) -> str | None:
-        """Say how the columns changed since the table was opened, after which it is to be opened again; else None."""
+        """Return how the columns changed since the table was opened, else None. A changed table is to be reopened."""
         ...
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Release the connections."""
         ...
 
 
@@ -154,42 +156,42 @@ class BulkTable(Protocol):
     """Reads the table of one collection in large pieces: short statements, no lock, no long transaction."""
 
     async def bound(self, after: str | None, rows: int) -> str | None:
-        """Return the id of the `rows`-th row after the given id in the order of the key, None where fewer are left."""
+        """Return the id of the `rows`-th row after the given id in the order of the key, None if fewer are left."""
         ...
 
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
-        """Return up to `limit` rows in the order of the key, after `after` and up to and with `upto` (None: the end).
+        """Return up to `limit` rows in key order, after `after` and up to `upto`, inclusive (None: the end).
 
-        Raises Refused where one of the two is not the id of a row that this table could have.
+        Raises Refused if one of the two is not the id of a row that this table could have.
         """
         ...
 
     async def count(self, after: str | None, upto: str | None) -> int:
-        """Return the number of rows of a range. Raises as `scan_range`."""
+        """Return the number of rows in a range. Raises as `scan_range` does."""
         ...
 
     async def ids(self, after: str | None, upto: str | None) -> list[str]:
-        """Return the ids of all rows of a range by one statement without an order. Raises as `scan_range`."""
+        """Return the ids of all rows in a range, unordered, with one statement. Raises as `scan_range` does."""
         ...
 
     async def coverage(self, ranges: Sequence[tuple[str | None, str | None]]) -> Coverage:
-        """Count the table's rows, and those of the ranges, in one snapshot. Raises as `scan_range`."""
+        """Count the table's rows, and the rows in the ranges, in one snapshot. Raises as `scan_range` does."""
         ...
 
     async def estimated_rows(self) -> int:
-        """Return about how many rows the table has, from the database's statistics."""
+        """Return the approximate number of rows, from the database's statistics."""
         ...
 
     async def running_statements(self) -> int:
-        """Return how many statements the database server executes now, the caller's own not counted."""
+        """Return how many statements the database server is executing, not counting the caller's own."""
         ...
 
 
 class Checksums(Protocol):
     """Checksums over key ranges of one table, computed by its database: order-free, 128 bits and the number of rows.
 
-    `columns` names what they are made of: everything that makes a document, and the row's version. Checksums of other
-    columns, of another database or of another version of it are not to be compared.
+    `columns` names the input of the checksums: everything that makes a document, and the row's version. Do not compare
+    checksums of other columns, of another database or of another version of it.
     """
 
     columns: str
@@ -197,37 +199,37 @@ class Checksums(Protocol):
     async def of_ranges(self, ranges: Sequence[tuple[str | None, str | None]]) -> list[str]:
         """Return the checksum of each range, after its first key and up to its second, in one statement.
 
-        Raises Refused where a key is not the id of a row that this table could have.
+        Raises Refused if a key is not the id of a row that this table could have.
         """
         ...
 
 
 class TaskStore(Protocol):
-    """What long tasks of one collection have done so far, in its legacy database: parts by number, each JSON bytes."""
+    """The progress of long tasks of one collection, in its legacy database: numbered parts, each as JSON bytes."""
 
     async def read(self, task: str, part: int | None = None) -> dict[int, bytes]:
-        """Return the parts of a task, all of them or one."""
+        """Return all parts of a task, or only one."""
         ...
 
     async def save(self, task: str, parts: Mapping[int, bytes]) -> None:
-        """Store parts, all or none; other parts stay as they are."""
+        """Store the given parts, all or none; other parts stay unchanged."""
         ...
 
     async def clear(self, task: str) -> None:
-        """Forget a task."""
+        """Delete all parts of a task."""
         ...
 
     def hold(self, task: str) -> AbstractAsyncContextManager[None]:
-        """Be the only one that runs a task, until the end of the context or of this process.
+        """Hold a task exclusively, until the context or this process ends.
 
-        Raises Refused where another process holds it.
+        Raises Refused if another process holds it.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What a backend is asked: text for full text, vector for vector search; equality filter over metadata."""
+    """A question to a backend: text for full-text search, vector for vector search, equality filter over metadata."""
 
     text: str
     vector: bytes | None
@@ -237,7 +239,7 @@ class SearchRequest:
 
 
 class SearchBackend(Protocol):
-    """Something that can answer a question about one collection."""
+    """A backend that answers questions about one collection."""
 
     needs_vector: bool
 
@@ -245,7 +247,7 @@ class SearchBackend(Protocol):
         """Return up to `limit` hits, best first, at most one for each document.
 
         Raises Refused for a filter over something that is not metadata of the collection, StoreUnavailable or
-        TransientError where it cannot answer now.
+        TransientError if it cannot answer now.
         """
         ...
 
@@ -256,7 +258,7 @@ NAMELESS = ""
 
 @dataclass(frozen=True, slots=True)
 class IdPage:
-    """A page of a scan over all point ids, 16 bytes each (`domain.keys.packed_id`), and where the next page begins."""
+    """A page of a scan over all point ids, 16 bytes each (`domain.keys.packed_id`), and the start of the next page."""
 
     ids: bytes
     next: str | None
@@ -267,7 +269,7 @@ NO_METADATA: Mapping[str, Kind] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How a new collection keeps its vectors: what searches compare first, and whether the originals stay on disk."""
+    """How a new collection stores its vectors: what searches compare first, and whether the originals stay on disk."""
 
     quantization: Quantization = "none"
     on_disk: bool = False
@@ -282,22 +284,22 @@ class VectorWriter(Protocol):
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
         """Write each document's points and tombstones in one operation, conditional on a lower stored version.
 
-        Returns when the store has applied them: a search made after the return sees them.
+        Returns when the store has applied them: any later search sees them.
         """
         ...
 
     async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Write those points of the documents where no point of their id is; what is there, tombstones too, stays.
+        """Write the documents' points whose id has no point yet. Existing points stay, tombstones included.
 
-        Returns when the store has applied them. The points of a document may be seen one after the other.
+        Returns when the store has applied them. The points of a document may become visible one after the other.
         """
         ...
 
     async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
-        """Remove those points of packed ids whose version is above `above`, and others that name the document.
+        """Remove the points of packed ids whose version is above `above`, and the document's points of any other id.
 
-        Only for what no history brings about (`domain.repair`): versions that would block every write for ever, and
-        points that no write of the document would reach.
+        Only for states that no history can produce (`domain.repair`): versions that would block every write for ever,
+        and points that no write of the document would reach.
         """
         ...
 
@@ -310,23 +312,23 @@ class VectorReader(Protocol):
     ) -> dict[str, list[StoredChunk]]:
         """Return all points, tombstones included, of the documents that have any, ordered by chunk number.
 
-        With `content` each has its text, its metadata and its vector (None for a tombstone).
+        With `content`, each point has its text, its metadata and its vector (None for a tombstone).
         """
         ...
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
-        """Return those points of packed ids that are there, by document and without content.
+        """Return the existing points of packed ids, by document and without content.
 
-        Points whose payload names no document, which others wrote, are under `NAMELESS`.
+        Points whose payload names no document, which crossfade did not write, are under `NAMELESS`.
         """
         ...
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
-        """Return a page of up to `limit` point ids in their order, those of tombstones included."""
+        """Return a page of up to `limit` point ids in their order, including those of tombstones."""
         ...
 
     async def count(self, collection: str) -> int:
-        """Return the number of live points (no tombstones) of all tenants."""
+        """Return the number of live points of all tenants, without tombstones."""
         ...
 
 
@@ -338,12 +340,12 @@ class VectorSearch(Protocol):
         ...
 
     async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
-        """Return the ids of the nearest live points of all tenants; `exact`: by comparing with every one."""
+        """Return the ids of the nearest live points of all tenants. `exact` compares with every point."""
         ...
 
 
 class VectorAdmin(Protocol):
-    """Prepares collections, and decides when their index is built."""
+    """Prepares collections, and controls when their index is built."""
 
     async def prepare(
         self,
@@ -352,25 +354,25 @@ class VectorAdmin(Protocol):
         metadata: Mapping[str, Kind] = NO_METADATA,
         storage: Storage = IN_MEMORY,
     ) -> None:
-        """Create what is absent: the collection, the indexes of its payload, and one for each metadata column.
+        """Create what is missing: the collection, the indexes of its payload, and one index for each metadata column.
 
-        `storage` is for a collection that is created; one that is there stays as it is.
+        `storage` applies only to a collection that is created; an existing one keeps its own.
 
-        A column whose kind changed gets its index anew; building one takes about 7 µs a point. Raises Misconfigured for
-        another dimension, Refused for a column that a filter could not name.
+        A column whose kind changed gets a new index. Building an index takes about 7 µs a point. Raises Misconfigured
+        for another dimension, Refused for a column that a filter could not name.
         """
         ...
 
     async def suspend_indexing(self, collection: str) -> int | None:
-        """Put off indexing while a backfill inserts; return what `resume_indexing` must be given to set it back."""
+        """Suspend indexing while a backfill inserts. Return the threshold that `resume_indexing` restores."""
         ...
 
     async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
-        """Index what was inserted; return when searches use the index. Takes minutes for a million points."""
+        """Index the inserted points, and return when searches use the index. Takes minutes for a million points."""
         ...
 
     async def close(self) -> None:
-        """Flush and give the connections back."""
+        """Flush, and release the connections."""
         ...
 
 
@@ -379,7 +381,7 @@ class VectorStore(VectorWriter, VectorReader, VectorSearch, VectorAdmin, Protoco
 
 
 class Embedder(Protocol):
-    """Turns text into vectors; one for each model."""
+    """Turns text into vectors. Each model has its own embedder."""
 
     @property
     def model_key(self) -> str:
@@ -392,15 +394,15 @@ class Embedder(Protocol):
         ...
 
     async def chunked(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[tuple[str, ...]]:
-        """Return each text in pieces that the model reads whole, at least one; long texts never hold up the loop.
+        """Return the pieces of each text, at least one, short enough for the model to read whole.
 
-        `progress` is called while long texts are cut, from any thread. Raises EmbeddingFailed for a text
-        that is not valid Unicode.
+        Long texts never block the event loop. `progress` is called while long texts are cut, from any thread. Raises
+        EmbeddingFailed for a text that is not valid Unicode.
         """
         ...
 
     async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
-        """Return one vector for each text; `progress` is called as they come.
+        """Return one vector for each text. `progress` is called as vectors arrive.
 
         Raises EmbeddingFailed, EmbeddingUnavailable.
         """

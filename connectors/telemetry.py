@@ -1,7 +1,7 @@
 """Traces and metrics through the OpenTelemetry API, by its messaging, database and generative-AI conventions.
 
-Ids, versions and hashes only, never the text of a document or a question. With no exporter configured a trace context
-that came in is passed on unchanged, and nothing else is done.
+They carry only ids, versions and hashes, never the text of a document or a question. With no exporter configured, an
+incoming trace context is passed on unchanged, and nothing else is done.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from schemas.records import Received
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 Attributes = Mapping[str, str | int | float | bool]
-# The conventions' names of database systems where they are not ours.
-# W3C's version 00 takes 55; a later one may add to it.
+# Version 00 of the W3C format has 55 characters; a later version may add to it.
 _LONGEST_TRACEPARENT = 256
+# The conventions' names of database systems, if they differ from ours.
 _SYSTEMS = {"postgres": "postgresql"}
 
 
 def traceparent_of(span: Span) -> str | None:
-    """Return the W3C traceparent of a span, or None where it has no valid context."""
+    """Return the W3C traceparent of a span, or None if it has no valid context."""
     context = span.get_span_context()
     if not context.is_valid:
         return None
@@ -38,7 +38,7 @@ def traceparent_of(span: Span) -> str | None:
 
 @dataclass(slots=True)
 class Trace:
-    """The way of one record through one handler: its `process` span, and what is sent on because of it."""
+    """The path of one record through one handler: its `process` span, and the records published because of it."""
 
     tracer: trace.Tracer | None = None
     span: Span | None = None
@@ -49,7 +49,7 @@ class Trace:
         return trace.set_span_in_context(self.span) if self.span is not None else None
 
     def sent(self, topic: str) -> str | None:
-        """Return the traceparent for a record published because of this one, after noting a `send` span."""
+        """Record a `send` span, and return the traceparent for a record published because of this one."""
         if self.tracer is None or self.span is None:
             return self.incoming
         span = self.tracer.start_span(
@@ -95,7 +95,7 @@ class Trace:
 
 @contextmanager
 def client_span(traces: Sequence[Trace], name: str, attributes: Attributes) -> Iterator[None]:
-    """Put one client span under each of the traces while a call for all of them runs."""
+    """Open one client span under each of the traces for the duration of a call that serves all of them."""
     for each in traces:
         each.begin(name, attributes)
     try:
@@ -110,7 +110,10 @@ def client_span(traces: Sequence[Trace], name: str, attributes: Attributes) -> I
 
 
 def database_span(system: str, operation: str, collection: str) -> tuple[str, Attributes]:
-    """Return name and attributes of a database call; `system` is a connector or `qdrant`, `collection` the table."""
+    """Return name and attributes of a database call's span.
+
+    `system` is a connector or `qdrant`, `collection` the table.
+    """
     return f"{operation} {collection}", {
         "db.system.name": _SYSTEMS.get(system, system),
         "db.operation.name": operation,
@@ -159,10 +162,10 @@ class Telemetry:
         self._retries = meter.create_counter("crossfade.retries", "{attempt}", "Batches tried again")
 
     def received(self, record: Received, group: str) -> Trace:
-        """Return the trace of a record that arrived; one without a traceparent starts a trace of its own."""
+        """Return the trace of a received record. A record without a traceparent starts a trace of its own."""
         incoming = record.header("traceparent")
         if incoming is not None and len(incoming) > _LONGEST_TRACEPARENT:
-            incoming = None  # none at all: it would travel with all that comes of this record
+            incoming = None  # drop it: it would travel with every record that follows from this one
         if self._tracer is None:
             return Trace(incoming=incoming)
         parent = _PROPAGATOR.extract({"traceparent": incoming}) if incoming else Context()
@@ -193,13 +196,13 @@ class Telemetry:
         self._told.clear()
 
     def outcome(self, collection: str, store: str, outcome: str, latency_ms: int) -> None:
-        """Count what became of a change in a store; the counts are told with the batch, which is cheaper."""
+        """Count the outcome of a change in a store. The counts are reported with the batch, which is cheaper."""
         self._told[collection, store, outcome] += 1
         if outcome == "applied":
             self._freshness.record(latency_ms / 1000, _outcome_attributes(collection, store, outcome))
 
     def embedded(self, collection: str, count: int) -> None:
-        """Count chunks of documents whose vectors were computed, neither given nor taken over from stored points."""
+        """Count chunks of documents whose vectors were computed, neither precomputed nor taken from stored points."""
         self._embedded.add(count, {"db.collection.name": collection})
 
     def answered(self, collection: str, backend: str, degraded: bool, seconds: float) -> None:
@@ -214,14 +217,14 @@ class Telemetry:
         self._dead.add(1, {"messaging.destination.name": topic})
 
     def standing(self, scope: str, name: str, collection: str, state: str) -> None:
-        """Tell the state of a circuit: closed, half_open or open."""
+        """Publish the state of a circuit: closed, half_open or open."""
         attributes = {"crossfade.scope": scope, "crossfade.name": name}
         if collection:
             attributes["db.collection.name"] = collection
         self._circuit.set(("closed", "half_open", "open").index(state), attributes)
 
     def stopped(self, collection: str, reason: str | None) -> None:
-        """Tell that a collection is stopped, and why; None: it is in service again."""
+        """Publish that a collection is quarantined, and why. With None, the collection is active again."""
         before = self._why.pop(collection, None)
         if before is not None and before != reason:
             self._stopped.set(0, {"db.collection.name": collection, "crossfade.reason": before})

@@ -1,4 +1,4 @@
-"""What a backfill decides of a document. Rule *insert-only*: it writes version 0, and only where no point is."""
+"""A backfill's decisions about a document. Rule *insert-only*: it writes version 0, and only if no point exists."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ BACKFILL_VERSION = 0
 
 
 def orphan_chunks(document: DocumentPoints, stored: Sequence[StoredChunk]) -> DocumentPoints | None:
-    """Return the tombstones that end chunks of a backfilled document, None where there is nothing to end.
+    """Return the tombstones for orphan chunks of a backfilled document, None if there are none.
 
-    A live write may come between the reading of a row and the insertion of its chunks, and have fewer of them: the
-    rest would stay beside it. They get the version of the live write, which cannot have points of these numbers, since
-    all of its points are written in one operation; a later write sees them, or is not touched.
+    A live write may come between the reading of a row and the insertion of its chunks. If it has fewer chunks, the
+    remaining chunks of the backfill would stay as orphans. Their tombstones get the version of the live write. That
+    write cannot have points with these numbers, because all of its points are written in one operation. A later write
+    sees the tombstones, or is not affected by them.
     """
     newest = newest_version(stored)
     rest = [p.chunk for p in stored if p.version == BACKFILL_VERSION and not p.deleted]

@@ -1,6 +1,6 @@
-"""A circuit breaker as a value: the time is given, each call returns the next state.
+"""A circuit breaker as a value: the caller passes the time, and each method returns the next state.
 
-Closed until `failures` calls in a row failed; open for `cooldown_s`; then half open, where one call may try.
+Closed until `failures` calls in a row failed, then open for `cooldown_s`, then half open: one call may try.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Breaker:
     probing: bool = False
 
     def state(self, now_s: float) -> Literal["closed", "open", "half_open"]:
-        """Return the state at a time."""
+        """Return the state at the given time."""
         if self.opened_at_s is None:
             return "closed"
         return "half_open" if now_s - self.opened_at_s >= self.cooldown_s else "open"
 
     def allows(self, now_s: float) -> bool:
-        """Say whether a call may be made now."""
+        """Return whether a call may be made now."""
         state = self.state(now_s)
         return state == "closed" or (state == "half_open" and not self.probing)
 
@@ -35,7 +35,7 @@ class Breaker:
         return replace(self, probing=True) if self.state(now_s) == "half_open" else self
 
     def released(self) -> Breaker:
-        """Return the state after a call that says nothing of the backend: the question was at fault, or cancelled."""
+        """Return the state after a call that says nothing about the backend: its question was at fault or cancelled."""
         return replace(self, probing=False)
 
     def succeeded(self) -> Breaker:
@@ -43,7 +43,7 @@ class Breaker:
         return replace(self, failed=0, opened_at_s=None, probing=False)
 
     def failed_at(self, now_s: float) -> Breaker:
-        """Return the state after a call failed: open again at once when it was the probe."""
+        """Return the state after a call failed: open again at once if the call was the probe."""
         failed = self.failed + 1
         opens = failed >= self.failures or self.opened_at_s is not None
         return replace(self, failed=failed, opened_at_s=now_s if opens else None, probing=False)

@@ -1,4 +1,4 @@
-"""Whether both stores hold the same document. What could not be read is the caller's *unknown*, never equal."""
+"""Whether both stores hold the same document. A document that was not read is *unknown* to the caller, never equal."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from domain.points import (
 from schemas.content import Scalar
 from schemas.documents import DifferenceKind
 
-# A component of a unit vector, normalised by the engine in 32 bits, is off by less than this.
+# The engine normalises vectors in 32 bits; each component of the unit vector is off by less than this.
 GIVEN_ERROR = 2e-6
 _TINY, _HUGE = 1e-30, 1e30
-# All that the checksum of a payload is made of, but the document's id, which comes first.
+# The fields of a payload's checksum, except for the document's id, which comes first.
 _checked = attrgetter(*CHECKED[1:])
 
 
 class LegacyFacts(msgspec.Struct, frozen=True):
-    """What the legacy store says of a document.
+    """What the legacy store holds of a document.
 
-    `chunk_count` and `vector_version` are the ledger's, None where it has none; `tenant` and `metadata` None are not
-    compared. `given` is the row's embedding, of a length that the collection can use. `refused` says why the document
-    has no place in Qdrant, empty where it has.
+    `chunk_count` and `vector_version` come from the ledger, None if it has none. `tenant` and `metadata` are not
+    compared if they are None. `given` is the row's precomputed embedding, of a length that the collection can use.
+    `refused` is why Qdrant cannot hold the document, empty if it can.
     """
 
     version: int | None
@@ -53,7 +53,7 @@ class LegacyFacts(msgspec.Struct, frozen=True):
 
 
 class Disagreement(Enum):
-    """In which way the stores disagree on a document, as reports count it."""
+    """How the stores disagree on a document, as reports count it."""
 
     NO_POINT = "no visible point"
     NO_ROW = "no legacy row"
@@ -70,15 +70,15 @@ class Disagreement(Enum):
 
     @property
     def is_damage(self) -> bool:
-        """Whether no version of the row explains it, so that waiting for changes on their way changes nothing."""
+        """Whether no version of the row explains it, so that waiting for changes in flight does not help."""
         return self in {Disagreement.VERSION, Disagreement.PAYLOAD, Disagreement.VECTOR, Disagreement.MODEL}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One document that is not the same in both stores. `note` says more than its reason, without any text of it.
+    """One document that differs between the stores. `note` is more specific than `reason`, without the document's text.
 
-    `repairable` is False where writing it again would be refused again.
+    `repairable` is False if another write of the document would be refused again.
     """
 
     id: str
@@ -91,16 +91,16 @@ class Difference:
 
     @property
     def detail(self) -> str:
-        """What is published and printed of it."""
+        """The text that is published and printed."""
         return self.note or self.reason.value
 
 
 def compare(
     document_id: str, legacy: LegacyFacts | None, stored: Sequence[StoredChunk], *, model: int | None = None
 ) -> Difference | None:
-    """Return how the two differ, or None where they hold the same. Vectors are compared by `wrong_vectors`.
+    """Return how the stores differ, or None if they hold the same. Vectors are compared by `wrong_vectors`.
 
-    Payloads are checked where they were read with the points. `model` is the CRC-32 of the collection's model key.
+    Payloads are checked if they were read with the points. `model` is the CRC-32 of the collection's model key.
     """
     visible = [point for point in stored if not point.deleted]
     if not visible:
@@ -135,7 +135,7 @@ def _disagreement(legacy: LegacyFacts, visible: Sequence[StoredChunk]) -> Found 
             return Disagreement.CONTENT, ""
     if max(point.chunk for point in visible) != len(visible) - 1:
         return Disagreement.CHUNK_MISSING, ""
-    # Of what a backfill wrote, at version 0, only the content counts.
+    # Of points that a backfill wrote, at version 0, only the content is compared.
     return _against_the_ledger(legacy, version, len(visible)) if version != 0 else None
 
 
@@ -171,17 +171,17 @@ def _fingerprint(model: str) -> int:
 
 
 def checksum_of(document_id: str, point: StoredChunk) -> int:
-    """Return the checksum that a point's payload, as it was read, must carry."""
+    """Return the checksum that a point must carry, computed from its payload as read."""
     return checksum([document_id, *_checked(point)])
 
 
 def is_checked(stored: Sequence[StoredChunk]) -> bool:
-    """Say whether every visible point carries its checksums: those written before there were any do not."""
+    """Return whether every visible point carries its checksums; points written before checksums existed do not."""
     return all(p.deleted or (p.checksum is not None and p.vector_checksum is not None) for p in stored)
 
 
 def points_digest(stored: Sequence[StoredChunk]) -> bytes:
-    """Return 16 bytes that stand for all points of a document: version, hash, and the checksums of each."""
+    """Return a digest of 16 bytes over all points of a document: the version, hash and checksums of each."""
     marks = [
         (p.chunk, p.version, p.deleted, p.content_hash, p.model, p.checksum, p.vector_checksum)
         for p in sorted(stored, key=lambda point: point.chunk)
@@ -190,10 +190,10 @@ def points_digest(stored: Sequence[StoredChunk]) -> bytes:
 
 
 def wrong_vectors(points: Sequence[StoredChunk], given: Sequence[bytes | None], dimension: int) -> set[int]:
-    """Return which of the visible points have not the vector that was written with them.
+    """Return the indexes of the visible points whose vector is not the one that was written with them.
 
-    Each is held against its own checksum, and against the row's embedding where there is one (`given`, in the same
-    order): Qdrant keeps vectors at length 1, so it is compared at that length.
+    Each vector is compared with its own checksum, and with the row's precomputed embedding if there is one (`given`, in
+    the same order). Qdrant keeps vectors at length 1, so the embedding is compared at that length.
     """
     size = 4 * dimension
     sound = [n for n, point in enumerate(points) if point.vector is not None and len(point.vector) == size]
@@ -203,7 +203,7 @@ def wrong_vectors(points: Sequence[StoredChunk], given: Sequence[bytes | None], 
     found = vector_checksums([points[n].vector or b"" for n in sound])
     for n, along in zip(sound, found, strict=True):
         told = points[n].vector_checksum
-        if told is not None and not abs(along - told) <= VECTOR_CHECKSUM_ERROR:  # NaN is wrong, too
+        if told is not None and not abs(along - told) <= VECTOR_CHECKSUM_ERROR:  # NaN is also wrong
             wrong.add(n)
     held = [n for n in sound if given[n] is not None]
     if held:
@@ -217,7 +217,7 @@ def _units(vectors: Sequence[bytes | None], dimension: int) -> npt.NDArray[np.fl
     values = np.frombuffer(b"".join(vector or b"" for vector in vectors), dtype="<f4").reshape(-1, dimension)
     with np.errstate(over="ignore", divide="ignore"):
         squared: npt.NDArray[np.float32] = np.einsum("ij,ij->i", values, values)
-        if not ((squared > _TINY) & (squared < _HUGE)).all():  # out of what 32 bits can square
+        if not ((squared > _TINY) & (squared < _HUGE)).all():  # squares out of the range of 32 bits
             values = values / np.maximum(np.abs(values).max(axis=1), np.float32(_TINY))[:, None]
             squared = np.einsum("ij,ij->i", values, values)
         return (values * (1 / np.sqrt(squared))[:, None]).astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Filters of questions: equality with metadata, each value in the canonical form of its column."""
+"""Filters of questions: equality with metadata, with each value in the canonical form of its column."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from schemas.content import Scalar
 
 
 def canonical_filter(description: TableDescription, wanted: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return a filter as every store compares it.
+    """Return a filter in the form that every store compares.
 
-    Raises ValueError for a column that is not metadata, a value of another kind, and no label of an enumeration.
+    Raises ValueError for a column that is not metadata, a value of another kind, and a value that is no label of its
+    enumeration.
     """
     return {name: _canonical(description, name, value) for name, value in wanted.items()}
 
@@ -34,12 +35,12 @@ def _canonical(description: TableDescription, name: str, value: Scalar) -> Scala
 
 
 def is_number(value: Scalar) -> bool:
-    """Say whether a filter value is compared as a number; a boolean is none."""
+    """Return whether a filter value is compared as a number; a boolean is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def matches(metadata: object, wanted: Mapping[str, Scalar]) -> bool:
-    """Say whether metadata equals a filter: null means null or absent, 1 equals 1.0, and a boolean equals no number."""
+    """Return whether metadata equals a filter: null means null or absent, 1 equals 1.0, a boolean equals no number."""
     known = metadata if isinstance(metadata, Mapping) else {}
     return all(_equal(known.get(name), value) for name, value in wanted.items())
 

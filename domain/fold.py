@@ -1,6 +1,6 @@
-"""The fold of the write protocol: one log entry against what the ledger remembers of the document.
+"""The fold of the write protocol: apply one log entry to the ledger's state of its document.
 
-Each rule is a small predicate of its own name, so that a test can take one out and see the protocol fail.
+Each rule is a small predicate with its own name, so that a test can remove one and see the protocol fail.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from schemas.documents import DocumentChanged, Position
 
 
 class Verdict(Enum):
-    """What an entry comes to; only TAKES_EFFECT is resolved and written to the stores."""
+    """The outcome of an entry; only TAKES_EFFECT is resolved and written to the stores."""
 
     TAKES_EFFECT = "takes effect"
     DUPLICATE = "a second delivery"
@@ -24,10 +24,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """What the resolver remembers of one document. A pure function of the log up to `version`.
+    """What the resolver remembers about one document. A pure function of the log up to `version`.
 
-    `producer_positions` holds the newest (partition, epoch, offset) of each submitted partition that the document came
-    through: producers of different languages may partition the same key differently.
+    `producer_positions` holds the newest (partition, epoch, offset) of each partition of the submitted topic that the
+    document came through: producers in different languages may partition the same key differently.
     """
 
     version: int = 0
@@ -40,7 +40,7 @@ class LedgerState:
 
 
 def fold(ledger: LedgerState, version: int, entry: DocumentChanged) -> tuple[Verdict, LedgerState]:
-    """Decide one log entry: what it comes to, and the ledger after it."""
+    """Return the verdict on one log entry, and the ledger state after it."""
     seen = replace(ledger, version=version)
     if entry.origin == "producer":
         return _fold_producer(ledger, seen, version, entry)
@@ -70,8 +70,8 @@ def _fold_refresh(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged
     if entry.rejects and entry.rejects != ledger.written:
         return Verdict.OVERTAKEN, seen
     if ledger.pending and not ended:
-        # Also where the row holds the awaited write already: captured changes older than it may still come, and its
-        # echo, which ends the wait, comes after them. What was written behind it is captured behind it.
+        # This holds even if the row already has the awaited write. Older captured changes may still arrive, and the
+        # echo of the write, which ends the wait, follows them. A later write to the row is captured after the echo.
         return Verdict.OVERTAKEN, replace(seen, refresh=False)
     if entry.incomplete or refresh_is_outdated(ledger, entry):
         return Verdict.READ_AGAIN, replace(seen, pending=False, removed=ledger.removed and not ended, refresh=True)
@@ -104,7 +104,7 @@ def _fold_echo(ledger: LedgerState, seen: LedgerState, entry: DocumentChanged) -
 
 
 def producer_delivered_again(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Rule *position* for a producer's topic: at or below the newest position seen of that partition."""
+    """Rule *position* for the submitted topic: at or below the newest position seen of that partition."""
     epoch, partition, offset = entry.position
     return any(p == partition and (epoch, offset) <= (e, o) for p, e, o in ledger.producer_positions)
 
@@ -115,7 +115,7 @@ def captured_delivered_again(ledger: LedgerState, entry: DocumentChanged) -> boo
 
 
 def is_echo(entry: DocumentChanged) -> bool:
-    """Rule *echo*: nobody but the legacy writer changes the version column, so an upsert that changes it is our own.
+    """Rule *echo*: only the legacy writer changes the version column, so an upsert that changes it is our own.
 
     A snapshot row has no *before* and is never taken for an echo.
     """
@@ -128,39 +128,39 @@ def is_echo(entry: DocumentChanged) -> bool:
 
 
 def is_unawaited(ledger: LedgerState) -> bool:
-    """Say whether nobody waits for an echo, so that what looks like one may be anything: the row must be read again.
+    """Return whether no echo is awaited. A change that looks like one is then ambiguous: the row must be read again.
 
-    It is of a write before a refused one, of one whose wait was ended, or no write of ours at all: a row that was
-    archived and is inserted again carries the version that it had.
+    It may come from a write before a refused one, from a write whose wait was ended, or from no write of ours: a row
+    that was archived and inserted again carries its old version.
     """
     return not ledger.pending
 
 
 def is_pending(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Rule *pending*: captured changes are older than the producer's upsert whose echo was not captured yet.
+    """Rule *pending*: captured changes are older than the producer's upsert until its echo is captured.
 
-    A snapshot row that carries the awaited version shows that the write did happen: it ends the wait and takes effect.
+    A snapshot row with the awaited version shows that the write did happen: it ends the wait and takes effect.
     """
     return ledger.pending and not (entry.snapshot and entry.after_version == ledger.written)
 
 
 def belongs_to_removed_row(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Rule *removed*: after a producer's deletion, a captured update of a row that carries a version is of that row."""
+    """Rule *removed*: after a producer's deletion, a captured update of a row with a version is of the deleted row."""
     return ledger.removed and not entry.deleted and entry.before_version is not None
 
 
 def may_be_of_removed_row(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Rule *removed* for a snapshot row that carries a version: it is the removed row, or was inserted again since."""
+    """Rule *removed* for a snapshot row with a version: it is the deleted row, or a row inserted again since."""
     return ledger.removed and entry.snapshot and entry.after_version is not None
 
 
 def deletion_is_under_way(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Rule *removed* for a refresh: its row was read before a producer's deletion came to the table."""
+    """Rule *removed* for a refresh: its row was read before a producer's deletion reached the table."""
     return ledger.removed and entry.done < ledger.written
 
 
 def wait_is_ended(ledger: LedgerState, entry: DocumentChanged) -> bool:
-    """Rule *ends*: a repair ends the wait that it saw. An echo that comes all the same is unawaited."""
+    """Rule *ends*: a repair ends the wait that it saw. An echo that still arrives is unawaited."""
     return entry.evidence is not None and entry.evidence.ends == ledger.written
 
 
@@ -170,7 +170,7 @@ def refresh_is_outdated(ledger: LedgerState, entry: DocumentChanged) -> bool:
 
 
 def _without_disproved(ledger: LedgerState, entry: DocumentChanged) -> LedgerState:
-    """Rule *disproved*: forget recorded positions that cannot be, where they are still those that were read."""
+    """Rule *disproved*: forget recorded positions that are impossible, if they are still those that the repair read."""
     found = entry.evidence
     if found is None:
         return ledger

@@ -1,4 +1,4 @@
-"""The guards of the stores as predicates. SQL and Qdrant evaluate the same conditions themselves, at the store."""
+"""The guards of the stores as predicates. SQL and Qdrant evaluate the same conditions in the stores."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def vector_moves(stored: Sequence[StoredChunk], version: int) -> bool:
 
 
 def backfill_inserts(stored: Sequence[StoredChunk]) -> bool:
-    """Rule *insert-only*: a backfill writes version 0, and only where no point is, not even a tombstone."""
+    """Rule *insert-only*: a backfill writes version 0, and only if no point exists, not even a tombstone."""
     return not stored

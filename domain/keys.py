@@ -1,4 +1,4 @@
-"""Names and numbers of a document: its key on the bus, its point ids in Qdrant, its version. Pure conversions only."""
+"""Identifiers of a document: its record key, its point ids in Qdrant, its version. Pure conversions only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ POINT_ID_BYTES = 16
 ID_CHARACTERS = 512
 EPOCH_SHIFT = 40
 FIRST_EPOCH = 1
-# Qdrant reads a version in a condition as a float with one decimal: ten times the highest must be exact, too.
+# Qdrant reads a version in a condition as a float with one decimal, so ten times the highest must be exact, too.
 LAST_EPOCH = 2 ** (49 - EPOCH_SHIFT) - 1
 
 
 def document_key(collection: str, document_id: str) -> str:
-    """Return the record key `collection/document_id`; a collection's name has no slash, so the first one divides."""
+    """Return the record key `collection/document_id`. A collection's name has no slash, so the first one separates."""
     return f"{collection}/{document_id}"
 
 
@@ -35,12 +35,12 @@ UNUSABLE_ID = f"the key makes no id: it is empty, has a NUL character, or takes 
 
 
 def is_id(text: str) -> bool:
-    """Say whether a text can be the id of a document: neither empty nor too long, without a NUL character."""
+    """Return whether a text can be the id of a document: neither empty nor too long, and without a NUL character."""
     return 0 < len(text) <= ID_CHARACTERS and "\x00" not in text
 
 
 def join_key(values: Sequence[str]) -> str:
-    """Return the document id of a row key: the one value as it is, several percent-encoded and joined by slashes."""
+    """Return the document id of a row key: a single value unchanged, several percent-encoded and joined by slashes."""
     if len(values) == 1:
         return values[0]
     return "/".join(quote(value, safe="") for value in values)
@@ -49,8 +49,8 @@ def join_key(values: Sequence[str]) -> str:
 def split_key(document_id: str, columns: int) -> tuple[str, ...]:
     """Return the key column values of a document id.
 
-    Raises ValueError for another number of parts, for a NUL character, which PostgreSQL's text cannot hold, and for
-    another spelling than `join_key` gives: two ids of one row would be two documents in one place.
+    Raises ValueError for another number of parts, for a NUL character, which PostgreSQL's text cannot hold, and for a
+    spelling that `join_key` does not produce: two ids of one row would be two documents in the same row.
     """
     parts = (document_id,) if columns == 1 else tuple(unquote(part) for part in document_id.split("/"))
     if len(parts) != columns:
@@ -66,8 +66,8 @@ def split_key(document_id: str, columns: int) -> tuple[str, ...]:
 def point_id(collection: str, document_id: str, chunk: int) -> str:
     """Return the point id of a chunk: UUIDv5 of collection, document and chunk number, in a third of `uuid5`'s time.
 
-    Neither tenant nor model is part of it: a deletion knows neither, and must leave its tombstone where any later
-    write of the document would go.
+    Neither tenant nor model is part of it: a deletion knows neither, and must leave its tombstone under the id that any
+    later write of the document uses.
     """
     digits = _hashed(collection, document_id, chunk).hex()
     variant = "89ab"[int(digits[16], 16) & 3]
@@ -75,34 +75,34 @@ def point_id(collection: str, document_id: str, chunk: int) -> str:
 
 
 def parse_point_id(text: str) -> UUID | int:
-    """Return a point id from its text: a UUID, or a number, as others may have written. Raises ValueError."""
+    """Return a point id from its text: a UUID, or a number, which other writers may use. Raises ValueError."""
     return int(text) if text.isdecimal() else UUID(text)
 
 
 def packed_id(point: UUID | int | str) -> bytes:
-    """Return a point id as 16 bytes, of which a number leaves the first eight zero."""
+    """Return a point id as 16 bytes; for a number the first eight are zero."""
     if isinstance(point, str):
         point = parse_point_id(point)
     return point.to_bytes(POINT_ID_BYTES, "big") if isinstance(point, int) else point.bytes
 
 
 def unpacked_ids(packed: bytes) -> list[UUID | int]:
-    """Return the point ids of `packed_id`, one after the other."""
+    """Return the point ids in a concatenation of `packed_id` results."""
     return [UUID(bytes=one) if any(one[:8]) else int.from_bytes(one[8:], "big") for one in each_packed(packed)]
 
 
 def each_packed(packed: bytes) -> list[bytes]:
-    """Return the parts of `packed`, a point id each."""
+    """Return the parts of `packed`, one per point id."""
     return [packed[start : start + POINT_ID_BYTES] for start in range(0, len(packed), POINT_ID_BYTES)]
 
 
 def point_hash(collection: str, document_id: str, chunk: int) -> bytes:
-    """Return the last 8 bytes of `point_id` before UUID's variant takes two bits of them."""
+    """Return the last 8 bytes of `point_id`, before the UUID variant overwrites two of their bits."""
     return _hashed(collection, document_id, chunk)[8:16]
 
 
 def _hashed(collection: str, document_id: str, chunk: int) -> bytes:
-    """Return the hash that a UUIDv5 is made of (RFC 9562, 5.5)."""
+    """Return the hash from which a UUIDv5 is made (RFC 9562, 5.5)."""
     name = f"{document_key(collection, document_id)}#{chunk}"
     return sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()
 
@@ -120,5 +120,5 @@ def version_of(epoch: int, offset: int) -> int:
 
 
 def epoch_and_offset(version: int) -> tuple[int, int]:
-    """Return what `version_of` made a version of."""
+    """Return the epoch and offset that `version_of` combined."""
     return version >> EPOCH_SHIFT, version & ((1 << EPOCH_SHIFT) - 1)

@@ -1,4 +1,4 @@
-"""One row of the ledger: the fold's state, and how far the writers came. Values only."""
+"""One row of the ledger: the fold's state and the progress of the writers. Values only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from domain.fold import LedgerState
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """What the legacy database remembers of a document beside its row.
+    """The ledger's record of a document, which the legacy database keeps next to the document's row.
 
     `chunk_count` is the number of live chunks of `vector_version`. `refused_version` is a version that the legacy store
     refused and whose dead letter and refresh entry are not confirmed yet (0: none).
@@ -26,7 +26,7 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True)
 class VectorMark:
-    """What the vector writer did for a document; the ledger takes it where its `vector_version` is lower."""
+    """What the vector writer did for a document; the ledger takes it if its own `vector_version` is lower."""
 
     id: str
     version: int

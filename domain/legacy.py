@@ -16,10 +16,10 @@ from schemas.documents import DocumentResolved
 
 @dataclass(frozen=True, slots=True)
 class ColumnDetails:
-    """What a column's type alone does not say: the labels of an enumeration, and what capture cannot carry.
+    """What a column's type alone does not show: the labels of an enumeration, and what capture cannot carry.
 
-    `inexact`: canonical forms that capture also gives for other values. `inexact_snapshot`: a snapshot is not sure of
-    any value.
+    `inexact`: canonical forms that capture also produces for other values. `inexact_snapshot`: in a snapshot no value
+    is certain.
     """
 
     labels: tuple[str, ...] | None = None
@@ -32,7 +32,7 @@ NO_DETAILS: Mapping[str, ColumnDetails] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class TableDescription:
-    """The table as the database describes it: names of its columns by use, and the kind of each metadata column.
+    """The table as the database describes it: its columns by use, and the kind of each metadata column.
 
     `place` is its full name, `schema.table` (in MariaDB `database.table`).
     """
@@ -60,8 +60,8 @@ class LegacyChange:
     """A resolved version for the legacy writer.
 
     `version` is what the ledger moves to. `written` is the producer's version to put into the row (content None deletes
-    the row), or None where the change came from the table itself and only the ledger moves. The columns in `omitted`
-    keep what the row holds, those of a new row get their defaults; see `keeps_embedding` for an embedding.
+    the row), or None if the change came from the table itself and only the ledger moves. The columns in `omitted` keep
+    what the row holds; in a new row they get their defaults. See `keeps_embedding` for an embedding.
     """
 
     id: str
@@ -72,37 +72,37 @@ class LegacyChange:
 
 
 def is_partial(table: TableDescription, omitted: Collection[str]) -> bool:
-    """Say whether a change without some columns leaves the document's text, metadata or tenant to the row.
+    """Return whether a change without some columns leaves the document's text, metadata or tenant to the row.
 
-    An embedding that was left out does not: the vector is computed.
+    An omitted embedding does not count: the vector is computed.
     """
     return any(name != table.embedding for name in omitted)
 
 
 def given_vector(content: Content | None, dimension: int) -> bytes | None:
-    """Return the embedding that came with a document; one of another length is another model's, and not used."""
+    """Return the precomputed embedding of a document; one of another length is from another model and not used."""
     given = content.embedding if content else None
     return given if given is not None and len(given) == 4 * dimension else None
 
 
 def waits_for_row(event: DocumentResolved, table: TableDescription, rules: PhaseRules, dimension: int) -> bool:
-    """Say whether Qdrant's part of an event waits for the row, because only the table knows the whole document.
+    """Return whether the write to Qdrant waits for the row, because only the table has the whole document.
 
-    The refresh that follows the write brings the row, with the event as its cause: what becomes of that is the one
-    outcome of the event in Qdrant. Every other event has its own. A vector that the table has no column for is in no
-    row: it goes to Qdrant with its event.
+    The refresh after the write to the table brings the row and names the event as its cause. The outcome of that
+    refresh is the only outcome of the event in Qdrant; every other event has its own outcome. If the table has no
+    column for a vector, no row holds it, so it goes to Qdrant with its event.
     """
     brings_vector = table.embedding is None and given_vector(event.content, dimension) is not None
     return rules.writes_qdrant and is_partial(table, event.omitted) and not brings_vector
 
 
 def keeps_embedding(table: TableDescription, change: LegacyChange) -> bool:
-    """Say whether a row keeps its embedding as long as its text stays as it is; with another text it becomes NULL."""
+    """Return whether a row keeps its embedding as long as its text is unchanged; with another text it becomes NULL."""
     return table.embedding is not None and table.embedding in change.omitted
 
 
 def row_differs(table: TableDescription, change: LegacyChange, row: LegacyRow) -> bool:
-    """Say whether a row holds something else than a change brought to it, or more, in canonical form."""
+    """Return whether a row holds something other than its change brought, or more, in canonical form."""
     sent, held = change.content, row.content
     if sent is None or is_partial(table, change.omitted):
         return True
@@ -115,7 +115,7 @@ def row_differs(table: TableDescription, change: LegacyChange, row: LegacyRow) -
 
 
 class LegacyVerdict(Enum):
-    """What the guarded transaction came to."""
+    """The result of the guarded transaction."""
 
     APPLIED = "applied"
     SUPERSEDED = "superseded"
@@ -124,9 +124,9 @@ class LegacyVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LegacyOutcome:
-    """`reason`: the database's message where it refused. `unconfirmed`: this refusal is still to be told.
+    """`reason`: the database's message if it refused. `unconfirmed`: this refusal is not reported yet.
 
-    `differs`: the row was read back and holds something else than the change brought, or more: Qdrant must follow it.
+    `differs`: the row was read back and holds something other than the change brought, or more: Qdrant must follow it.
     """
 
     verdict: LegacyVerdict
@@ -142,13 +142,13 @@ class Sql(str):
 
 
 class Setting(str):
-    """What an operator changes or does: a setting, a command, a step in the database that nobody takes by itself."""
+    """An operator's step: a setting, a command, or a change in the database that crossfade never makes by itself."""
 
     __slots__ = ()
 
     @property
     def shown(self) -> str:
-        """The text as a comment of SQL, since it stands among statements."""
+        """The text as an SQL comment, because it is printed among statements."""
         return f"-- {self}"
 
 
@@ -157,7 +157,7 @@ Remedy = Sql | Setting
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One mistake that `config check` found: what is wrong, and what fixes it."""
+    """One mistake that `config check` found, and its remedy."""
 
     level: Literal["error", "warning"]
     subject: str
@@ -166,13 +166,13 @@ class Diagnostic:
 
     @property
     def shown_remedy(self) -> str | None:
-        """The remedy as it is printed and reported: settings as a comment of SQL."""
+        """The remedy as it is printed and reported: settings as an SQL comment."""
         return self.remedy.shown if isinstance(self.remedy, Setting) else self.remedy
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """A table in one snapshot: all of its rows, those in some ranges of its key, and those whose key makes no id."""
+    """The row counts of a table in one snapshot: all rows, rows in some key ranges, and rows whose key makes no id."""
 
     rows: int
     in_ranges: int
@@ -180,5 +180,5 @@ class Coverage:
 
     @property
     def outside(self) -> int:
-        """Rows that are in none of the ranges although they have an id; below 0 where some are in more than one."""
+        """The number of rows with an id that are in none of the ranges; below 0 if some are in more than one."""
         return self.rows - self.without_id - self.in_ranges

@@ -1,7 +1,7 @@
-"""Dates and times in one canonical text, also those that Python's types have no place for.
+"""Canonical text of dates and times, including those that Python's types cannot hold.
 
-Databases have infinity, years before 1 and after 9999, dates whose month or day is zero, and times beyond a day. Days
-count in the Gregorian calendar at all times.
+Databases have infinity, years before 1 and after 9999, dates whose month or day is zero, and times beyond a day. All
+days are in the Gregorian calendar, even the earliest.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _EPOCH = datetime(1970, 1, 1)
 
 
 def timestamp(value: Any) -> str:
-    """Return a date and time without a zone; a zone that is given is left out. Raises ValueError, TypeError."""
+    """Return a date and time without a zone; a given zone is dropped. Raises ValueError, TypeError."""
     return _moment(value, aware=False)
 
 
 def instant(value: Any) -> str:
-    """Return an instant in UTC; without a zone it is in UTC already. Raises ValueError, TypeError."""
+    """Return an instant in UTC; a value without a zone is in UTC already. Raises ValueError, TypeError."""
     return _moment(value, aware=True)
 
 
 def day(value: Any) -> str:
-    """Return a date; a time of day that is given is left out. Raises ValueError, TypeError."""
+    """Return a date; a given time of day is dropped. Raises ValueError, TypeError."""
     if isinstance(value, datetime):
         return value.date().isoformat()
     if isinstance(value, date):
@@ -64,17 +64,17 @@ def time_of_day(value: Any) -> str:
 
 
 def timestamp_of(microseconds: int) -> str:
-    """Return the date and time so many microseconds after 1970. Raises OverflowError outside of the years 1 to 9999."""
+    """Return the timestamp that many microseconds after 1970. Raises OverflowError outside the years 1 to 9999."""
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")
 
 
 def day_of(days: int) -> str:
-    """Return the date so many days after 1970-01-01. Raises OverflowError outside of the years 1 to 9999."""
+    """Return the date that many days after 1970-01-01. Raises OverflowError outside the years 1 to 9999."""
     return (_EPOCH + timedelta(days=days)).date().isoformat()
 
 
 def time_of(microseconds: int) -> str:
-    """Return the time so many microseconds after midnight, more than a day and negative ones, too."""
+    """Return the time that many microseconds after midnight; it may be negative or more than a day."""
     seconds, micros = divmod(abs(microseconds), 10**6)
     minutes, seconds = divmod(seconds, 60)
     return f"{'-' if microseconds < 0 else ''}{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}.{micros:06d}"
@@ -101,7 +101,7 @@ def _moment(value: Any, *, aware: bool) -> str:
 
 
 def _microseconds(text: str) -> str:
-    """Cut a fraction of more than six digits, which `fromisoformat` of Python 3.11 does not take."""
+    """Cut a fraction to six digits, because `fromisoformat` of Python 3.11 does not accept more."""
     head, dot, tail = text.partition(".")
     if not dot:
         return text
@@ -110,7 +110,7 @@ def _microseconds(text: str) -> str:
 
 
 def _unusual(text: str, *, aware: bool) -> str:
-    """Return what Python's types have no place for. A zero month or day is kept, as MariaDB keeps it."""
+    """Return the text of a moment that Python's types cannot hold. A zero month or day is kept, as MariaDB keeps it."""
     infinite = _INFINITE.get(text.strip().lower())
     if infinite is not None:
         return infinite

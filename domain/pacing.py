@@ -1,4 +1,4 @@
-"""How fast bulk work may go beside live writes: decided from what was measured. No clock, and nothing waits here."""
+"""How fast bulk work may run concurrently with live writes, decided from measurements. No clock and no waiting."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Up to `parallel` ranges at a time; they wait while a role is more than `lag_s` seconds or `lag_messages` behind.
+    """Run up to `parallel` ranges at a time. They wait while a role is more than `lag_s` or `lag_messages` behind.
 
-    While the database executes more than `running` statements, there are fewer of them.
+    `lag_s` is in seconds. While the database executes more than `running` statements, fewer ranges run.
     """
 
     parallel: int = 4
@@ -21,9 +21,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look: each role's lag as (messages, seconds or None where it is not known), and the running statements.
+    """One measurement: each role's lag as (messages, seconds or None if unknown), and the running statements.
 
-    None: the brokers, or the database, did not answer.
+    `lags` is None if the brokers did not answer, `running` is None if the database did not.
     """
 
     lags: Mapping[str, tuple[int, float | None]] | None
@@ -33,14 +33,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many ranges may be worked on at a time, and why not as many as possible."""
+    """How many ranges may run at a time, and why not the maximum."""
 
     parallel: int
     reason: str | None = None
 
 
 def next_allowance(now: Allowance, seen: Seen, limits: Limits) -> Allowance:
-    """Return the next allowance: it stops at once, comes back below half of a limit, and grows one by one."""
+    """Return the next allowance: it drops at once, resumes below half of the lag limits, and grows one by one."""
     if seen.paused:
         return Allowance(0, "paused by an operator")
     if seen.lags is None or seen.running is None:
@@ -59,23 +59,23 @@ def next_allowance(now: Allowance, seen: Seen, limits: Limits) -> Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Rows a second over the last samples, each (seconds, rows so far)."""
+    """Rows per second over the last samples, each (seconds, rows so far)."""
 
     samples: tuple[tuple[float, int], ...] = ()
 
     def with_sample(self, now_s: float, rows: int, window_s: float = 60.0) -> Rate:
-        """Return the rate with another sample, without those that are too old."""
+        """Return the rate with another sample and without the samples that are too old."""
         kept = [sample for sample in self.samples if sample[0] >= now_s - window_s]
         return Rate((*kept, (now_s, rows)))
 
     @property
     def per_s(self) -> float:
-        """Rows a second, 0 while it is not known."""
+        """Rows per second, 0 while unknown."""
         if len(self.samples) < 2 or self.samples[-1][0] <= self.samples[0][0]:
             return 0.0
         (first_s, first), (last_s, last) = self.samples[0], self.samples[-1]
         return (last - first) / (last_s - first_s)
 
     def eta_s(self, left: int) -> float | None:
-        """Return in how many seconds that many rows are done, None while nobody knows."""
+        """Return the seconds until that many rows are done, None while unknown."""
         return left / self.per_s if self.per_s > 0 else None

@@ -1,4 +1,4 @@
-"""What each phase of a collection means, as data. The way from one to the next is not decided here."""
+"""The meaning of each phase of a collection, as data. Transitions between phases are not decided here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from schemas.queries import Backend, Phase
 
 @dataclass(frozen=True, slots=True)
 class PhaseRules:
-    """`answers` lists the backends that may answer, the preferred one first; the others are the fallback."""
+    """`answers` lists the backends that may answer, the preferred one first and the others as fallback."""
 
     writes_qdrant: bool
     answers: tuple[Backend, ...]

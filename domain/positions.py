@@ -1,8 +1,8 @@
-"""Positions in a database's log as tuples of integers that compare as the changes happened.
+"""Positions in a database's log as tuples of integers that sort in the order of the changes.
 
-`(source epoch, 0 snapshot | 1 stream, ...)`: PostgreSQL adds the last commit's LSN and the LSN of the change,
-MariaDB the number of the binlog file, the position in it and the row in the event. A raised source epoch (a snapshot
-taken again after the database log was lost) makes every later position higher. Source: Debezium's `source` block.
+`(source epoch, 0 snapshot | 1 stream, ...)`: PostgreSQL adds the LSN of the last commit and the LSN of the change.
+MariaDB adds the number of the binlog file, the position in it and the row in the event. A raised source epoch (a new
+snapshot after the database log was lost) makes every later position higher. Source: Debezium's `source` block.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def mariadb_position(source: Mapping[str, Any], source_epoch: int) -> Position:
 
 
 def postgres_end(lsn: int, source_epoch: int) -> Position:
-    """Return a position that none in a PostgreSQL log which ends at `lsn` is above."""
+    """Return an upper bound of the positions in a PostgreSQL log that ends at `lsn`."""
     return source_epoch, _STREAM, lsn, lsn
 
 
 def mariadb_end(file: str, position: int, source_epoch: int) -> Position:
-    """Return a position that none in a MariaDB log is above; its next event begins at `position` of `file`."""
+    """Return an upper bound of the positions in a MariaDB log whose next event begins at `position` of `file`."""
     return source_epoch, _STREAM, int(file.rpartition(".")[2]), position
 
 
 def is_snapshot(source: Mapping[str, Any]) -> bool:
-    """Say whether Debezium read the row in a snapshot (`true`, `first`, `last`, ...), not from the stream."""
+    """Return whether Debezium read the row in a snapshot (`true`, `first`, `last`, ...), not from the stream."""
     return str(source.get("snapshot", "false")).lower() not in {"false", "none", ""}
 
 
@@ -56,12 +56,12 @@ def _stage(source: Mapping[str, Any]) -> int:
 
 @dataclass(slots=True)
 class StreamPlaces:
-    """The highest position and the latest times of what was captured, for each partition of capture's topics.
+    """The highest position and the latest time of the captured changes, for each partition of capture's topics.
 
-    A connector that starts again delivers again what was delivered before: lower positions, of times that were seen, or
-    that were before the first change that was seen was captured. A change of a lower position that happened later is of
-    a log that began again: the server was replaced, restored or reset. By its position it would count as a second
-    delivery.
+    A connector that restarts delivers earlier changes again. These have lower positions, and times that were seen
+    already or that precede the capture of the first change seen. A change with a lower position and a later time comes
+    from a log that began again: the server was replaced, restored or reset. By its position alone it would count as a
+    second delivery.
     """
 
     _highest: dict[tuple[str, int], tuple[Position, int]] = field(default_factory=dict)
@@ -69,10 +69,11 @@ class StreamPlaces:
     def went_back(
         self, topic: str, partition: int, position: Position, occurred_at_ms: int, captured_at_ms: int
     ) -> bool:
-        """Note a captured change, and when it came to the topic; say whether the database's log went back before it."""
-        if len(position) < 2 or position[1] != _STREAM:  # a snapshot row is at no place of the stream
+        """Record a captured change and its time of arrival in the topic. Return whether the log went back before it."""
+        if len(position) < 2 or position[1] != _STREAM:  # a snapshot row has no position in the stream
             return False
-        # By the database's clock, which may differ from the brokers', but for what came before the first change.
+        # Times are by the database's clock, which may differ from the brokers'. Only the first change also counts its
+        # capture time, to cover the changes before it.
         highest, latest_ms = self._highest.get((topic, partition), ((), max(occurred_at_ms, captured_at_ms)))
         if position < highest and occurred_at_ms > latest_ms:
             return True

@@ -1,6 +1,7 @@
-"""Why a collection is stopped, and what mends it: values alone. Stopping and starting are done elsewhere.
+"""The reasons to quarantine a collection, and their remedies. Values only: quarantine begins and ends elsewhere.
 
-A reason is kept as its number in the legacy database (`crossfade_meta`), so that a restart does not silently go on.
+A reason is kept as its number in the legacy database (`crossfade_meta`), so that a restart does not silently end the
+quarantine.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from enum import IntEnum
 
 
 class Reason(IntEnum):
-    """The numbers are stored: one that was used never gets another meaning."""
+    """The numbers are stored: a number that was used never gets another meaning."""
 
     CAPTURE_LOST = 1
     UNREADABLE = 2
@@ -54,7 +55,7 @@ _MEND = {
     Reason.UNREACHABLE: "fix the cause; the collection comes back by itself",
     Reason.FOREIGN_CHANGE: "crossfade config check, then: crossfade recapture {name}",
 }
-# Found again for as long as the cause is there, so never recorded.
+# Detected again as long as the cause lasts, so never recorded.
 _PASSING = frozenset({Reason.TABLE, Reason.CONNECTOR, Reason.UNREACHABLE})
 _OF_CAPTURE = frozenset(
     {Reason.CAPTURE_LOST, Reason.UNREADABLE, Reason.SERVER, Reason.TABLE_REPLACED, Reason.FOREIGN_CHANGE}
@@ -63,7 +64,7 @@ _OF_CAPTURE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """A stopped collection. `detail` is what was seen, where the process that tells it saw it itself."""
+    """A quarantined collection. `detail` is what was seen, if the process that reports it saw it itself."""
 
     collection: str
     reason: Reason
@@ -76,29 +77,30 @@ class Quarantine:
 
     @property
     def remedy(self) -> str:
-        """The command that mends it."""
+        """The command or step that fixes it."""
         return _MEND[self.reason].format(name=self.collection)
 
     @property
     def passes(self) -> bool:
-        """Whether it ends with its cause, without a command; such a stop is never recorded."""
+        """Whether it ends with its cause, without a command; such a quarantine is never recorded."""
         return self.reason in _PASSING
 
     @property
     def of_capture(self) -> bool:
-        """Whether it is about the source epoch in which the collection was captured when it was found."""
+        """Whether it concerns the source epoch in which the collection was captured when the reason was found."""
         return self.reason in _OF_CAPTURE
 
     @property
     def captures(self) -> bool:
         """Whether captured changes are taken nevertheless.
 
-        The new snapshot is, before the collection is proved equal; what was captured of a database that is away, or
-        before its connector failed; and all where capture lost nothing and only Qdrant may differ.
+        During a recapture the new snapshot is taken, before the collection is proved equal. If the database is
+        unreachable or the connector failed, the changes captured before that are taken. If capture lost nothing and
+        only Qdrant may differ, all changes are taken.
         """
         return self.reason in {Reason.RECAPTURING, Reason.UNREACHABLE, Reason.POINTS_REPLACED, Reason.CONNECTOR}
 
     @property
     def writes_qdrant(self) -> bool:
-        """Whether producers' changes still go to Qdrant; else the collection behaves as in phase `off`."""
+        """Whether producers' changes still go to Qdrant; if not, the collection behaves as in phase `off`."""
         return self.reason not in {Reason.MODEL, Reason.TABLE}

@@ -1,6 +1,6 @@
-"""What a repair can prove of a document's ledger row: values that no history brings about.
+"""What a repair can prove about a document's ledger row: values that no history can produce.
 
-The row is read first and the ends after it, so what lies beyond an end was never written by crossfade.
+The row is read first and the ends after it, so crossfade never wrote a value beyond an end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from schemas.documents import Evidence, Position
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Where everything ends that a ledger row has positions in.
+    """The ends of everything in which a ledger row has positions.
 
     `newest` is the version of the last entry in the document's partition of the log, `position` the end of the
     database's log (empty: unknown), `submitted` the end offset of each partition of the submitted topic, whose epoch is
@@ -29,9 +29,9 @@ class Ends:
 
 
 def impossible_versions(row: LedgerRow, ends: Ends, row_version: int | None = None) -> dict[str, tuple[int, int]]:
-    """Return by column the version that cannot be and the one to put in its place; nothing else is touched.
+    """Return, by column, each impossible version and its replacement; other columns are not touched.
 
-    `row_version` is that of the table's row: the legacy writer came at least so far.
+    `row_version` is the version in the table's row: the legacy writer came at least that far.
     """
     reached = row_version if row_version is not None and 0 < row_version <= ends.newest else 0
     columns = {
@@ -43,9 +43,9 @@ def impossible_versions(row: LedgerRow, ends: Ends, row_version: int | None = No
 
 
 def evidence_of(row: LedgerRow, ends: Ends, waited: int | None = None) -> Evidence | None:
-    """Return what a refresh is to say of the row, None where there is nothing.
+    """Return the evidence for a refresh of the row, None if there is none.
 
-    `waited` is the producer's version whose wait is ended: it was seen before everything under way had passed.
+    `waited` is the producer's version whose wait is ended: it was seen before everything in flight drained.
     """
     state = row.state
     beyond = bool(ends.position) and state.legacy_position > ends.position

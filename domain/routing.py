@@ -1,6 +1,6 @@
-"""Which backend answers a question, and why. Pure: the same inputs give the same decision, so an event can be replayed.
+"""Which backend answers a question, and why. Pure: the same inputs give the same decision, so events can be replayed.
 
-Rules version 1: a forced route wins; else the phase's order; a backend whose circuit is open comes last.
+Rules version 1: a forced route wins, otherwise the phase's order applies. A backend with an open circuit comes last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RULES_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The backends to ask, in order, and the reasons for it."""
+    """The backends to ask, in order, and the reasons for that order."""
 
     order: tuple[Backend, ...]
     alternatives: tuple[Alternative, ...]
@@ -26,7 +26,7 @@ class Decision:
 
 
 def decide(query: QueryAsked, phase: Phase, available: Mapping[Backend, bool]) -> Decision:
-    """Return where a question goes. `available` says of each backend whether its circuit lets a call through."""
+    """Return the decision for a question. `available` is, for each backend, whether its circuit lets a call through."""
     allowed = PHASES[phase].answers
     reasons: list[str] = []
     preferred = list(allowed)
@@ -56,7 +56,7 @@ def _why_not(backend: Backend, chosen: Backend, available: Mapping[Backend, bool
 
 
 def features_of(query: QueryAsked) -> dict[str, Scalar]:
-    """Return what the rules may look at, without the text."""
+    """Return the features that the rules may use, without the text."""
     return {
         "words": len(query.text.split()),
         "characters": len(query.text),

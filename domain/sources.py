@@ -1,7 +1,7 @@
-"""What identifies the database and the table of a collection, and what another identity means: facts in, finding out.
+"""The identity of a collection's database and table, and the meaning of a changed one: facts in, finding out.
 
-What is recorded lies in the database itself, and goes back with it when a backup is restored. So two facts are kept
-outside of it: how far Kafka Connect has read, and a count that the database and Kafka advance together.
+The identity is recorded in the database itself, so a restored backup brings back an older record. Two facts are
+therefore kept outside: how far Kafka Connect has read, and a count that the database and Kafka advance together.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from domain.quarantine import Reason
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """A database and a table as they are now.
+    """The current state of a database and a table.
 
     `server` names the server and its history (PostgreSQL: system identifier, timeline, database; MariaDB: server id).
-    `table` is None where there is none of that name. `end` is the end of the database's log, `gtids` the sequence
-    number of each of its replication domains, `place` the end as the server writes it. `published` is whether capture's
-    publication contains the table, None where there is no publication. `altered`: the table has another id because it
-    was altered or rebuilt, as the database's log shows. `blind`: why changes are missing in what capture reads.
+    `table` is None if no table has that name. `end` is the end of the database's log, `gtids` the sequence number of
+    each of its replication domains, `place` the end as the server writes it. `published` is whether capture's
+    publication contains the table, None if there is no publication. `altered`: the table has another id because it was
+    altered or rebuilt, as the database's log shows. `blind`: why changes are missing from what capture reads.
     """
 
     server: Mapping[str, str]
@@ -38,9 +38,9 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class SourceIdentity:
-    """What was recorded of a collection's database and table for a capture; `end` and `gtids` as last seen.
+    """The recorded identity of a collection's database and table for a capture; `end` and `gtids` as last seen.
 
-    `begun`: its connector had committed a place in the database's log, behind its snapshot.
+    `begun`: its connector had committed a replication position after its snapshot.
     """
 
     capture: str
@@ -52,13 +52,13 @@ class SourceIdentity:
     begun: bool = False
 
     def encode(self) -> str:
-        """Return it as JSON text."""
+        """Return the identity as JSON text."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return orjson.dumps(fields).decode()
 
     @classmethod
     def decode(cls, text: str) -> SourceIdentity:
-        """Return the identity in a text. Raises ValueError for one that `encode` did not write."""
+        """Return the identity in a text. Raises ValueError for a text that `encode` did not write."""
         try:
             read = orjson.loads(text)
             return cls(**{**read, "end": tuple(read["end"])})
@@ -68,9 +68,9 @@ class SourceIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What Kafka knows of a source: how far its connector has read, and the highest count that was published.
+    """What Kafka knows about a source: how far its connector has read, and the highest published count.
 
-    `begun`: the connector has committed a place behind its snapshot, None where it is not known.
+    `begun`: the connector has committed a replication position after its snapshot, None if that is unknown.
     """
 
     read: tuple[int, ...] = ()
@@ -81,7 +81,7 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class SourceChange:
-    """Why a collection cannot go on with its database as it is."""
+    """Why a collection cannot continue with its database in the current state."""
 
     reason: Reason
     detail: str
@@ -90,10 +90,10 @@ class SourceChange:
 def source_change(
     recorded: SourceIdentity, now: SourceFacts, outside: Outside, count: int | None = None
 ) -> SourceChange | None:
-    """Say what changed since the identity was recorded, None where all is as it was.
+    """Return what changed since the identity was recorded, None if nothing did.
 
-    `count` is the database's own, None where it was not asked. A database whose log ends before what was seen of it, or
-    whose count is behind the one that Kafka has, is an earlier state of itself: a backup, or a copy that was promoted.
+    `count` is the database's own count, None if it was not read. A database is an earlier state of itself (a backup, or
+    a promoted copy) if its log ends before what was seen of it, or if its count is behind the count that Kafka has.
     """
     for name, value in recorded.server.items():
         if name in now.server and now.server[name] != value:
@@ -102,7 +102,7 @@ def source_change(
     if back is not None:
         return SourceChange(Reason.SERVER, back)
     if recorded.begun and outside.begun is False:
-        # A connector without a place takes a new snapshot, and reads on from there: what was between is never read.
+        # A connector without a position takes a new snapshot and reads on from there; changes between are never read.
         return SourceChange(Reason.CAPTURE_LOST, f"Kafka Connect lost the place that {recorded.capture} had committed")
     if now.blind is not None:
         return SourceChange(Reason.CAPTURE_LOST, now.blind)
@@ -145,7 +145,7 @@ def gtid_numbers(gtids: str) -> dict[str, int]:
 
 
 def binlog_number(file: str) -> int:
-    """Return the number of a binary log's file (`binlog.000120`: 120). Raises ValueError where it has none."""
+    """Return the number of a binary log file (`binlog.000120`: 120). Raises ValueError if it has none."""
     number = file.rpartition(".")[2]
     if not number.isdigit():
         raise ValueError(f"{file!r} has no number")
@@ -159,7 +159,7 @@ def lsn_number(lsn: str) -> int:
 
 
 _USE = re.compile(r"\s*use (\S+)\s*;", re.IGNORECASE)
-# What a server executes, in `/*! ... */`, is none. In double quotes there may be names.
+# Comments and string literals. `/*! ... */` is excluded, because the server executes it. Double quotes may hold names.
 _NOT_WORDS = re.compile(r"/\*(?!m?!).*?\*/|--\s[^\n]*|#[^\n]*|'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _QUOTES = re.compile(r"[`\"]|/\*m?!\d*|\*/")
 _WORD = re.compile(r"[^\s,();=]+")
@@ -168,10 +168,10 @@ _BEFORE_NAMES = frozenset({"or", "replace", "temporary", "table", "tables", "if"
 
 
 def replaced_by(statements: Sequence[str], table: str) -> str | None:
-    """Return what put another table, or other rows, in the place of `database.table`, of statements of a binary log.
+    """Return the kind of statement in a binary log that replaced `database.table` or its rows.
 
-    The empty text where statements only altered or rebuilt it (`ALTER TABLE`, `OPTIMIZE TABLE`), None where none
-    concerned it.
+    Return the empty text if statements only altered or rebuilt it (`ALTER TABLE`, `OPTIMIZE TABLE`), None if no
+    statement concerned it.
     """
     fate = None
     for statement in statements:

@@ -1,4 +1,4 @@
-"""A producer's event against the collection's description: the content it stands for, or what is wrong with it."""
+"""Validation of a producer's event against its collection: the resulting content, or the error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def content_of(
     """Return the content of a submission in canonical form, without the columns that it leaves out (`omitted_by`).
 
     An embedding of another model is left out, so that the vector is computed. Raises InvalidEvent for anything that the
-    collection has no place for.
+    collection cannot hold.
     """
     if submitted.tenant != "default" and collection.tenant is None:
         raise InvalidEvent(f"tenant: the table of {submitted.collection!r} has no tenant column")
@@ -49,7 +49,7 @@ def content_of(
 
 
 def omitted_by(submitted: DocumentSubmitted, collection: Collection) -> tuple[str, ...]:
-    """Return the columns that a submission leaves out, so that they keep what the row holds."""
+    """Return the columns that a submission leaves out. They keep what the row holds."""
     named = {*submitted.metadata, *(collection.text if isinstance(submitted.text, str) else submitted.text)}
     given = submitted.model_fields_set
     optional = (("tenant", collection.tenant), ("embedding", _embedding_column(collection)))
@@ -59,9 +59,9 @@ def omitted_by(submitted: DocumentSubmitted, collection: Collection) -> tuple[st
 
 
 def named_columns(collection: Collection, omitted: Sequence[str], *, brings_vector: bool) -> frozenset[str] | None:
-    """Return what an event names that leaves columns out, None for one that is a whole document.
+    """Return the columns that an event with omitted columns names, None for an event with the whole document.
 
-    A vector that the table has no column for counts as one of a name that no column has.
+    A vector that has no column in the table counts as a column with the empty name, which no real column has.
     """
     if not omitted:
         return None

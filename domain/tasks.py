@@ -1,4 +1,4 @@
-"""What long tasks say of themselves: the states that are kept as JSON in the legacy database. No I/O, no clock."""
+"""The states of long tasks, kept as JSON in the legacy database. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 BACKFILL = "backfill"
 PROOF = "verify"
 HEADER = 0
-"""Number of the part that holds the state of a task as a whole; its ranges follow from 1."""
+"""The number of the part with the state of a whole task; its ranges have the numbers from 1."""
 CONTROL = -1
-"""Number of the part that operators write: see `Control`."""
+"""The number of the part that operators write: see `Control`."""
 
 
 class _State(BaseModel):
@@ -20,17 +20,17 @@ class _State(BaseModel):
 
 
 class Control(_State):
-    """What an operator asks of a running task."""
+    """An operator's request to a running task."""
 
     paused: bool = False
 
 
 class BackfillState(_State):
-    """A backfill as a whole. Times are milliseconds since the epoch; `rate` is rows a second over the last minute.
+    """A whole backfill. Times are milliseconds since the epoch; `rate` is rows per second over the last minute.
 
-    `filled_at_ms` is when the last row was in Qdrant, and the index begun.
-    `recall` is the share of the true nearest neighbours that the index finds, measured when it was built;
-    `indexed_from` what the store's indexing must be set back to when it is.
+    `filled_at_ms` is when the last row was in Qdrant and indexing began. `recall` is the share of the true nearest
+    neighbours that the index finds, measured after it was built. `indexed_from` is the indexing setting of the store to
+    restore when the index is built.
     """
 
     state: Literal["running", "paused", "indexing", "failed", "done"] = "running"
@@ -55,10 +55,10 @@ class BackfillState(_State):
 
 
 class RangeState(_State):
-    """One key range of a backfill, (`after`, `upto`]; `at` is the last id that is done, None before.
+    """One key range of a backfill, (`after`, `upto`]; `at` is the last id that is done, None at the start.
 
-    `rows` were read, and made `points`; `handed_over` of them could not be embedded and were left to the agents.
-    `unread` rows are in the range, and were read by no page.
+    `rows` were read and became `points`; `handed_over` of them could not be embedded and were left to the agents.
+    `unread` rows are in the range but no page read them.
     """
 
     after: str | None
@@ -72,9 +72,9 @@ class RangeState(_State):
 
 
 def backfill_kept(parts: Mapping[int, bytes]) -> tuple[BackfillState, dict[int, RangeState]] | None:
-    """Return the backfill that the parts of its task hold, None where there is none.
+    """Return the backfill in the parts of its task, None if there is none.
 
-    Raises ValueError where it cannot be read, or its ranges do not follow each other: rows between would be missed.
+    Raises ValueError if it cannot be read, or if its ranges are not contiguous: rows between them would be missed.
     """
     if HEADER not in parts:
         return None
@@ -87,7 +87,7 @@ def backfill_kept(parts: Mapping[int, bytes]) -> tuple[BackfillState, dict[int, 
 
 
 def is_paused(parts: Mapping[int, bytes]) -> bool:
-    """Say whether an operator asked for a pause. Raises ValueError where that cannot be read."""
+    """Return whether an operator asked for a pause. Raises ValueError if the request cannot be read."""
     return CONTROL in parts and Control.model_validate_json(parts[CONTROL]).paused
 
 
@@ -95,7 +95,7 @@ Verdict = Literal["equal", "different", "pending", "unknown"]
 
 
 class RangeProof(_State):
-    """What is proved of one key range (`after`, `upto`], and since when. `checksum` is the table's, as hexadecimal."""
+    """The proof of one key range (`after`, `upto`], and its time. `checksum` is the table's, in hexadecimal."""
 
     after: str | None
     upto: str | None
@@ -106,11 +106,12 @@ class RangeProof(_State):
 
 
 class ProofState(_State):
-    """The proof of a collection as a whole; `oldest_at_ms` is the time of its oldest range.
+    """The proof of a whole collection; `oldest_at_ms` is the time of its oldest range proof.
 
-    `full`: every row was read, whatever its checksum. `differences` counts by kind what was found and is not repaired;
-    `oldest_difference_at_ms` is when the oldest of them was first seen. `columns` names the columns, with their uses
-    and types, that it is of: under others its ranges may be in another order, and prove nothing.
+    `full`: every row was read, whatever its checksum. `differences` counts, by kind, the differences that were found
+    and not repaired; `oldest_difference_at_ms` is when the oldest of them was first seen. `columns` names the columns
+    that the proof covers, with their uses and types. For other columns its ranges may be in another order and prove
+    nothing.
     """
 
     state: Literal["running", "failed", "done"] = "running"

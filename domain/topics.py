@@ -1,7 +1,7 @@
-"""Whether a topic is still the one that was recorded, and what follows where it is not. Values alone.
+"""Whether a topic is still the one that was recorded, and what follows if it is not. Values only.
 
-A version is an offset of the document log, and a producer's position one of the submitted topic: in a topic that was
-made again both begin below what the ledger has seen, and every change would be taken for an old one.
+A version is an offset in the document log, and a producer's position an offset in the submitted topic. In a recreated
+topic both begin below what the ledger has seen, so every change would be taken for an old one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ NONE: Offsets = {}
 
 @dataclass(frozen=True, slots=True)
 class TopicMark:
-    """What is recorded of a topic: cluster and id (empty where brokers are too old to say), and the offsets seen.
+    """The record of a topic: cluster and topic id (empty if brokers are too old to report them), and the offsets seen.
 
-    `ends` are the highest ends, `read` what each role had committed.
+    `ends` are the highest end offsets, `read` the offsets that each role had committed.
     """
 
     cluster: str
@@ -29,7 +29,7 @@ class TopicMark:
 
 @dataclass(frozen=True, slots=True)
 class TopicLook:
-    """What the brokers say of a topic that exists. `bounds` are the oldest kept and the next offset of partitions."""
+    """An existing topic as the brokers report it. `bounds` are each partition's oldest kept offset and next offset."""
 
     cluster: str
     topic: str
@@ -38,16 +38,16 @@ class TopicLook:
 
     @property
     def mark(self) -> TopicMark:
-        """What is to be recorded of it."""
+        """The record to keep of this topic."""
         return TopicMark(self.cluster, self.topic, {at: end for at, (_, end) in self.bounds.items()}, self.read)
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A topic that is not the one that was recorded. `sure`: nothing but a replacement looks like it, even once.
+    """A topic that is not the one that was recorded. `sure`: a single check is enough, only a replacement explains it.
 
-    Not sure are the offsets: a broker that just came back may know of fewer for a moment. `moved`: it is on another
-    cluster, and may be a copy.
+    Findings by offset are not sure: a broker that just came back may briefly report fewer records. `moved`: the topic
+    is on another cluster and may be a copy.
     """
 
     topic: str
@@ -57,7 +57,7 @@ class Replaced:
 
 
 def replaced(name: str, mark: TopicMark, look: TopicLook | None) -> Replaced | None:
-    """Compare a topic with what is recorded of it; None where it is the same, and nothing unread is gone."""
+    """Compare a topic with its record; return None if it is the same and no unread records are gone."""
     if look is None:
         return Replaced(name, f"{name} does not exist any more", sure=False)
     if mark.cluster and look.cluster and mark.cluster != look.cluster:
@@ -91,11 +91,11 @@ def _unread_gone(mark: TopicMark, look: TopicLook) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What makes every accepted change take effect again after some of the working topics were replaced.
+    """The steps by which every accepted change takes effect again after some working topics were replaced.
 
-    `version_epoch`, `producer_epoch`: which are raised. `restart`: the roles that read their topic from its beginning.
-    `forget`: producers' changes whose decision may be lost are forgotten, so that they are taken when they come again.
-    `behind`: Qdrant may lack changes that no topic has any more, so it is to be compared with the table.
+    `version_epoch`, `producer_epoch`: whether each is raised. `restart`: the roles that read their topic from its
+    beginning. `forget`: forget producers' changes whose decision may be lost, so that they are taken when they arrive
+    again. `behind`: Qdrant may lack changes that no topic has any more, so it must be compared with the table.
     """
 
     version_epoch: bool
@@ -106,11 +106,12 @@ class Adoption:
 
 
 def adoption(submitted: bool, log: bool, resolved: bool, embedded: bool) -> Adoption:
-    """Return what follows from the replacement of these topics.
+    """Return the steps that follow from the replacement of these topics.
 
-    Where entries of the log may be lost, intake and capture read their topics again, and where decisions may be, intake
-    does: what was folded is known by its position, and passed over. Every reader of a topic that was replaced begins
-    with its first record: all of it was written since, or is a copy whose changes are known by their positions, too.
+    If entries of the log may be lost, intake and capture read their topics again. If decisions may be lost, intake
+    does. Changes that were folded already are recognised by their positions and skipped. Every reader of a replaced
+    topic begins with its first record: its records were all written since, or are copies that are also recognised by
+    their positions.
     """
     again = log or resolved
     restart: set[str] = set()
@@ -126,5 +127,5 @@ def adoption(submitted: bool, log: bool, resolved: bool, embedded: bool) -> Adop
 
 
 def named(topics: Iterable[Replaced]) -> str:
-    """Return what happened to topics, as the detail of a stop."""
+    """Return what happened to topics, as the detail of a quarantine."""
     return "; ".join(one.said for one in topics)

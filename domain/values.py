@@ -1,8 +1,8 @@
-"""Metadata values in one canonical form, whichever way they came: producer's JSON, Debezium, or SQL.
+"""Metadata values in one canonical form, whether they come from a producer's JSON, Debezium, or SQL.
 
 Without it the same row would have one hash when captured and another when read. Times are ISO 8601 in UTC with
-microseconds (see `domain.moments`), decimals plain strings without trailing zeros, UUIDs lower case. What JSON has no
-number for is text: `NaN`, `Infinity`, integers of 2^63 and above.
+microseconds (see `domain.moments`), decimals are plain strings without trailing zeros, UUIDs are lower case. Values for
+which JSON has no number are text: `NaN`, `Infinity`, integers of 2^63 and above.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import orjson
 from domain import moments
 from schemas.content import Scalar
 
-# The bounds of PostgreSQL's numeric, the widest: `1e999999999` written out would take the memory of the process.
+# The limits of PostgreSQL's numeric, the widest type: `1e999999999` written out would exhaust the memory.
 _DIGITS_BEFORE_POINT = 131_072
 _DIGITS_AFTER_POINT = 16_383
-# Fewer than what Python's stack has room for, wherever a value is read, so that its form is always the same.
+# Fewer levels than Python's stack allows at any call site, so that a value always gets the same form.
 _DEEPEST = 100
 _exact_json = msgspec.json.Decoder(float_hook=Decimal).decode
 _NOT_FINITE = {
@@ -38,9 +38,9 @@ _NOT_FINITE = {
 
 
 class Kind(Enum):
-    """The kinds of metadata columns; each SQL type that crossfade supports is of one of them.
+    """The kinds of metadata columns; each SQL type that crossfade supports has one of them.
 
-    PADDED is text whose trailing blanks mean nothing. FLAG is a boolean that may hold other small integers, too.
+    PADDED is text whose trailing blanks have no meaning. FLAG is a boolean that may also hold other small integers.
     """
 
     TEXT = "text"
@@ -60,7 +60,7 @@ class Kind(Enum):
 
 
 def canonical(kind: Kind, value: Any) -> Scalar:
-    """Return the canonical form of a column value. Raises ValueError when the value is not of that kind."""
+    """Return the canonical form of a column value. Raises ValueError if the value is not of that kind."""
     if value is None:
         return None
     try:
@@ -87,11 +87,11 @@ def _integer(value: Any) -> int | str:
         raise ValueError
     if not -(2**63) <= number < 2**64:  # beyond any SQL integer
         raise ValueError
-    return number if number < 2**63 else str(number)  # no payload holds a larger number
+    return number if number < 2**63 else str(number)  # a payload cannot hold a larger number
 
 
 def _not_finite(value: Any) -> str | None:
-    """Return the canonical form of a number that is none, None for one that is finite."""
+    """Return the canonical form of NaN or an infinity, None for a finite number."""
     return _NOT_FINITE.get(str(value).strip().lower())
 
 
@@ -102,11 +102,11 @@ def _float(value: Any) -> float | str:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError
-    return number + 0.0  # there is no negative zero: it equals the other one
+    return number + 0.0  # turns negative zero into zero, which is equal to it
 
 
 def _float32(value: Any) -> float | str:
-    """The shortest number that is this float of 32 bits: drivers print it with 6, 9 or 17 digits."""
+    """Return the shortest number that is this 32-bit float: drivers print it with 6, 9 or 17 digits."""
     given = _float(value)
     if isinstance(given, str):
         return given
@@ -160,18 +160,18 @@ def _uuid(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON with its keys in order and its numbers in their canonical form, exact whatever their length.
+    """Return JSON with sorted keys and canonical numbers, exact at any length.
 
-    What a database holds that is nested deeper than anybody reads is kept as the database writes it.
+    JSON that is nested too deep is kept as the database writes it.
     """
     try:
-        # Databases take more digits and larger exponents than a float has.
+        # Databases accept more digits and larger exponents than a float has.
         text = _written(_exact_json(value) if isinstance(value, (str, bytes)) else value, _DEEPEST)
     except RecursionError:
         if not isinstance(value, str):
             raise ValueError from None
         text = value
-    text.encode()  # a lone surrogate is no text
+    text.encode()  # raises for a lone surrogate, which is no text
     return text
 
 

@@ -1,7 +1,7 @@
-"""Witnesses: points of a Qdrant collection that were written, by which it is known again. Values alone.
+"""Witnesses: points that were written to a Qdrant collection, by which it is recognised. Values only.
 
-A collection that was made again has none of them, one restored from a snapshot lacks the newest, and another one in its
-place has others. Points are never deleted (a deletion leaves a tombstone), so that a witness that is not there says so.
+A recreated collection has none of them, one restored from a snapshot lacks the newest, and a different collection in
+its place has other points. Points are never deleted (a deletion leaves a tombstone), so missing witnesses reveal this.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# So many fit into what is recorded of an identity, 1,000 characters.
+# This many fit into the 1,000 characters of a recorded identity.
 RECENT, SAMPLED = 12, 8
 
 
@@ -22,7 +22,7 @@ class Witness:
 
 
 def chosen(recent: Iterable[Witness], sampled: Iterable[Witness]) -> tuple[Witness, ...]:
-    """Return the newest of those that were written lately, and some of all."""
+    """Return the newest of the recently written points, and some of the sampled ones."""
     newest: dict[bytes, int] = {}
     for one in recent:
         newest[one.point] = max(one.version, newest.get(one.point, 0))
@@ -32,10 +32,10 @@ def chosen(recent: Iterable[Witness], sampled: Iterable[Witness]) -> tuple[Witne
 
 
 def missing(witnesses: Sequence[Witness], versions: Mapping[bytes, int]) -> str:
-    """Say what is wrong with a collection that has `versions` of the points, nothing where it is the same.
+    """Return what is wrong with a collection that has these `versions` of the points, the empty text if nothing is.
 
-    One that lacks the newest of them was set back, one that lacks half of them is another. A single older one may be
-    damage to that point alone, which the comparison of both stores finds.
+    A collection that lacks the newest witness was set back; one that lacks half of them is a different collection. A
+    single older witness may mean damage to that point alone, which the comparison of both stores finds.
     """
     lost = [one for one in witnesses if versions.get(one.point, -1) < one.version]
     newest = max((one.version for one in witnesses), default=0)

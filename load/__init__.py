@@ -1,1 +1,1 @@
-"""Benchmarks and the open-loop load generator. They measure and print; nothing here asserts a time."""
+"""Benchmarks and the open-loop load generator. They measure and print, and assert no times."""

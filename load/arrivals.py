@@ -1,7 +1,7 @@
 """The open-loop generator: arrivals come when they are due, whether or not earlier ones were answered.
 
-A latency counts from the moment an arrival was due, so that a system which stalls cannot hide it by being asked less
-(coordinated omission).
+A latency counts from the moment when its arrival was due. So a system that stalls cannot hide the stall by receiving
+fewer requests (coordinated omission).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Overloaded(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Poisson arrivals at `rate_s` a second for `seconds`, the same ones for the same seed."""
+    """Poisson arrivals at `rate_s` a second for `seconds`. The same seed gives the same arrivals."""
 
     rate_s: float
     seconds: float
     seed: int = 1
 
     def offsets(self) -> Iterator[float]:
-        """Yield seconds from the beginning."""
+        """Yield the seconds from the beginning to each arrival."""
         rng = random.Random(self.seed)
         at = rng.expovariate(self.rate_s)
         while at < self.seconds:
@@ -38,9 +38,9 @@ class Schedule:
 
 
 async def open_loop(schedule: Schedule, send: Send, *, in_flight: int = 1000) -> int:
-    """Start `send` for each arrival when it is due and return how many there were, all of them finished.
+    """Start `send` for each arrival when it is due. Return the number of arrivals when all of them are finished.
 
-    Raises Overloaded above `in_flight` unfinished ones; the first failure of a `send` is raised as it is.
+    Raises an ExceptionGroup with Overloaded above `in_flight` unfinished arrivals, or with the first failure of `send`.
     """
     begun = time.perf_counter()
     count = 0

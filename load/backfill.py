@@ -1,6 +1,6 @@
-"""Benchmarks of backfill and verification: a table with embeddings into Qdrant, and the proof that it is there.
+"""Benchmarks of backfill and verification: copy a table with embeddings to Qdrant, and prove that it is there.
 
-Both are the commands that an operator runs, in processes of their own.
+Both run the commands that an operator runs, in their own processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMAND = (sys.executable, "-c", "from operations.cli import main; main()")
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A command that ended well: its JSON document, wall seconds, CPU seconds of the parts, and its peak memory."""
+    """A command that succeeded: its JSON document, wall seconds, CPU seconds of the parts, and its peak memory."""
 
     document: dict[str, Any]
     seconds: float
@@ -36,9 +36,9 @@ class Ran:
 
 
 async def backfill_and_verify(at: Place, texts: Sequence[str], *, live: bool) -> list[Figure]:
-    """Bring the table of rows to Qdrant, and prove that both hold the same; with `live` while they are written to.
+    """Copy the table of rows to Qdrant, and prove that both hold the same. With `live`, rows change meanwhile.
 
-    To the embedded engine, or over gRPC to the server that CROSSFADE_QDRANT_URL names. The proof's report is
+    The target is the embedded engine, or, over gRPC, the server that CROSSFADE_QDRANT_URL names. The proof's report is
     `verify.html` in the home.
     """
     async with AsyncExitStack() as resources:

@@ -30,7 +30,7 @@ STAGES = ("engine", "path", "freshness", "given", "answers", "backfill")
 async def run(
     home: Path, stages: list[str], documents: int, points: int, seconds: float, rows: int, live: bool
 ) -> None:
-    """Run the stages in order and show each figure when it is there."""
+    """Run the stages in order, and show each figure as soon as it is measured."""
     progress(f"{psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f} at the beginning")
     texts = await asyncio.to_thread(corpus.documents, documents)
     if "engine" in stages:
@@ -67,7 +67,7 @@ def _memory(watch: MemoryWatch) -> list[Figure]:
 
 
 def main() -> int:
-    """Run the benchmark in a folder of its own, which is removed, or in `--home`, which is kept."""
+    """Run the benchmark in a temporary folder, which is removed, or in `--home`, which is kept."""
     parser = argparse.ArgumentParser(prog="python -m load.bench", description=__doc__)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"which figures (default: all of {STAGES})")
     parser.add_argument("--documents", type=int, default=1200, help="texts that are embedded")

@@ -1,4 +1,4 @@
-"""Real texts for benchmarks: the Cranfield abstracts where they are, else docstrings of Python's standard library."""
+"""Real texts for benchmarks: the Cranfield abstracts if present, else docstrings of Python's standard library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from operations.demo.corpus import pages
 
 _CRANFIELD = Path(__file__).resolve().parents[2] / "shared" / "data" / "cranfield"
-# A docstring shorter than this is no document.
+# A docstring shorter than this does not count as a document.
 _SHORTEST = 80
 _PAGES = 20_000
 
@@ -30,7 +30,7 @@ def questions() -> list[str]:
 
 
 def mean_bytes(texts: Sequence[str]) -> int:
-    """Return the mean length of texts in UTF-8, in bytes."""
+    """Return the mean length of texts, in bytes of UTF-8."""
     return round(sum(len(text.encode()) for text in texts) / len(texts))
 
 

@@ -1,6 +1,6 @@
 """Benchmark: the embedding engine against plain sentence-transformers on torch, on the same texts, in one run.
 
-Both get the same chunks, so that neither side cuts a text; a figure counts whole documents.
+Both get the same chunks, so that neither side truncates a text. A figure counts whole documents.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _SLICES = 7
 async def engine_ratio(
     texts: Sequence[str], cache: Path, settings: EmbeddingSettings, progress: Callable[[str], None]
 ) -> Figure:
-    """Embed the texts by the engine and by sentence-transformers, in slices by turns: what else the machine does
-    meets both alike. Each side has a process of its own.
+    """Embed the texts with the engine and with sentence-transformers, in alternating slices.
 
-    Raises as `open_embedding` does, RuntimeError when the baseline's process fails.
+    The alternation makes other load on the machine affect both alike. Each side has its own process.
+
+    Raises as `open_embedding` does, and RuntimeError if the baseline's process fails.
     """
     service = await open_embedding(settings, cache, progress)
     try:
@@ -93,7 +94,7 @@ async def _embed(service: EmbeddingService, chunks: Sequence[tuple[str, ...]]) -
 
 
 class _Baseline:
-    """sentence-transformers in a process of its own, so that the measured one does not hold torch."""
+    """sentence-transformers in its own process, so that the measured process does not load torch."""
 
     def __init__(self, process: asyncio.subprocess.Process, scratch: Path) -> None:
         self._process = process
@@ -127,7 +128,7 @@ class _Baseline:
 
 def run_baseline(source: Path, scratch: Path) -> None:
     """For each line on stdin embed the given texts as users of sentence-transformers do, and print the seconds."""
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 the measured process must not hold torch
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 the measured process must not load torch
 
     model = SentenceTransformer(str(source), device="cpu")
     for _ in sys.stdin:
@@ -140,7 +141,7 @@ def run_baseline(source: Path, scratch: Path) -> None:
 
 
 def main() -> int:
-    """Serve the baseline's texts; the figures themselves are made by `load.bench`."""
+    """Embed texts as the baseline; `load.bench` computes the figures."""
     parser = argparse.ArgumentParser(prog="python -m load.engine", description=run_baseline.__doc__)
     parser.add_argument("--baseline", nargs=2, type=Path, metavar=("MODEL", "FOLDER"), required=True)
     run_baseline(*parser.parse_args().baseline)

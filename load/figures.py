@@ -1,4 +1,4 @@
-"""A measured figure and how it is printed: one JSON line on stdout, one readable line on stderr."""
+"""A measured figure and its output: one JSON line on stdout, one readable line on stderr."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _QUANTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of a benchmark; `baseline` and `ratio` where it is compared, `details` are facts of the run.
+    """One figure of a benchmark. `baseline` and `ratio` are set if it is compared; `details` are facts of the run.
 
-    Both sides are medians of the slices; the ratio is the median of each slice's own ratio, not their quotient.
+    Value and baseline are medians of the slices. The ratio is the median of the slices' ratios, not the quotient of
+    the two medians.
     """
 
     name: str
@@ -29,13 +30,13 @@ class Figure:
     details: dict[str, object] = field(default_factory=dict)
 
     def as_json(self) -> str:
-        """Return the figure as one line of JSON; what it does not have is left out."""
+        """Return the figure as one line of JSON, without a baseline or ratio that is not set."""
         compared = {"baseline": self.baseline, "ratio": self.ratio}
         known = {name: value for name, value in compared.items() if value is not None}
         return json.dumps({"name": self.name, "value": self.value, "unit": self.unit, **known, **self.details})
 
     def as_text(self) -> str:
-        """Return the figure for people."""
+        """Return the figure as one line for people."""
         against = (
             f"  against {self.baseline:g} (medians), median of ratios {self.ratio:.2f}"
             if self.ratio and self.baseline
@@ -53,29 +54,29 @@ def show(figures: Iterable[Figure]) -> None:
 
 
 class Latencies:
-    """Latencies in an HdrHistogram (microseconds to ten minutes, three digits)."""
+    """Latencies in an HdrHistogram (one microsecond to ten minutes, three significant digits)."""
 
     def __init__(self) -> None:
         self._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
 
     def record(self, seconds: float) -> None:
-        """Count one latency; what is longer than the histogram counts as its longest."""
+        """Count one latency. A latency beyond the histogram's range counts as its longest."""
         self._histogram.record_value(min(_LONGEST_US, max(1, int(seconds * 1_000_000))))
 
     @property
     def count(self) -> int:
-        """How many were recorded."""
+        """The number of recorded latencies."""
         return int(self._histogram.get_total_count())
 
     def ms(self) -> dict[str, float]:
-        """Return the quantiles and the longest, in milliseconds."""
+        """Return the quantiles and the longest latency, in milliseconds."""
         found = {name: self._histogram.get_value_at_percentile(q) / 1000 for name, q in _QUANTILES.items()}
         return {
             name: round(value, 2) for name, value in {**found, "max": self._histogram.get_max_value() / 1000}.items()
         }
 
     def figures(self, name: str, quantiles: Iterable[str], **details: object) -> list[Figure]:
-        """Return one figure for each of the quantiles, each with all of them as details."""
+        """Return one figure for each of the given quantiles. The details of each have all quantiles."""
         found = self.ms()
         return [
             Figure(f"{name}_{q}_ms", found[q], "ms", details={"of": found, "count": self.count, **details})

@@ -1,4 +1,4 @@
-"""Benchmarks of latency under an open loop: freshness of both ways in, and the answers to questions."""
+"""Benchmarks of latency under an open loop: freshness after a publish and after a commit, and answers to questions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from operations.clients.questions import Asker
 from schemas.queries import Backend, QueryAsked
 
 _RATE_S = 20.0
-# Java compiles what the broker and Connect do often: in their first seconds the latencies are three times as long.
+# Java compiles the hot code of the broker and Connect: in their first seconds, latencies are three times as long.
 _WARM_UP_S = 15.0
 _QUESTIONS_WARM_UP_S = 3.0
 _ANSWER_BOUND_S = 20.0
 
 
 async def freshness_publish(at: Place, texts: Sequence[str], seconds: float) -> list[Figure]:
-    """Publish → searchable: until the vector writer's outcome, which follows the write, was received."""
+    """Measure publish → searchable: until the vector writer's outcome, which follows the write, is received."""
     await _published(at, texts, "warm", _WARM_UP_S)
     latencies = await _published(at, texts, "fresh", seconds)
     return latencies.figures("freshness_publish", ["p50", "p95", "p99"], rate_s=_RATE_S)
@@ -44,7 +44,7 @@ async def _published(at: Place, texts: Sequence[str], name: str, seconds: float)
 
 
 async def freshness_commit(at: Place, texts: Sequence[str], seconds: float) -> list[Figure]:
-    """SQL commit → searchable, for rows that an application inserts; counted from when the statement was due."""
+    """Measure SQL commit → searchable, for rows that an application inserts. Counts from when the INSERT was due."""
     await _committed(at, texts, "warm-row", _WARM_UP_S)
     latencies = await _committed(at, texts, "row", seconds)
     return latencies.figures("freshness_commit", ["p50", "p95", "p99"], rate_s=_RATE_S)
@@ -69,7 +69,7 @@ async def _committed(at: Place, texts: Sequence[str], name: str, seconds: float)
 
 
 async def answers(at: Place, asked: Sequence[str], seconds: float, points: int) -> list[Figure]:
-    """Question → answer over Kafka, from Qdrant (`answer_…`) and from the table (`answer_legacy_…`)."""
+    """Measure question → answer over Kafka, from Qdrant (`answer_…`) and from the table (`answer_legacy_…`)."""
     async with Asker(at.settings.kafka, at.bus) as asker:
         await _ask(asker, asked, "qdrant", _QUESTIONS_WARM_UP_S)
         qdrant = await _ask(asker, asked, "qdrant", seconds)

@@ -1,4 +1,4 @@
-"""Changes of an application and of producers to the table of rows, for as long as something else is measured."""
+"""Changes to the table of rows by an application and by producers, while something else is measured."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RATE_S = 20.0
 _LONGEST_S = 3600.0
 _CHANGED = f"UPDATE {ROWS} SET body = $2 WHERE id = $1"
 _DELETED = f"DELETE FROM {ROWS} WHERE id = $1"
-# A new row, with the embedding of another.
+# A new row, with the embedding of another row.
 _ADDED = f"INSERT INTO {ROWS} SELECT max(id) + 1, $2, (SELECT embedding FROM {ROWS} WHERE id = $1) FROM {ROWS}"
 
 
 @asynccontextmanager
 async def live_writes(at: Place, texts: Sequence[str], rows: int) -> AsyncIterator[Counter[str]]:
-    """Change, delete and add rows by SQL and send documents, 20 a second in all; yield how many of each so far."""
+    """Change, delete and add rows by SQL and send documents, 20 a second in total. Yield the counts of each so far."""
     done: Counter[str] = Counter()
     rng = random.Random(1)
     one_statement = asyncio.Lock()

@@ -1,6 +1,6 @@
-"""What processes use: peak memory, sampled while they run, and processor time.
+"""Resource use of processes: peak memory, sampled while they run, and processor time.
 
-Memory is the proportional set size, so that shared pages count once; children count with their parent.
+Memory is the proportional set size, so shared pages count once. Children count with their parent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MIB = 1024 * 1024
 
 
 class MemoryWatch:
-    """Samples each named process with its children every second; use as an asynchronous context manager."""
+    """A sampler of each named process with its children, every second. Use it as an asynchronous context manager."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids
@@ -47,13 +47,13 @@ def _family_mib(pid: int) -> float:
         for each in [process, *process.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 used = each.memory_full_info()
-                # Where the kernel gives no proportional size (macOS), the resident one.
+                # If the kernel reports no proportional size (macOS), the resident size counts.
                 total += getattr(used, "pss", 0) or used.rss
     return round(total / _MIB, 1)
 
 
 def cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
-    """Return the processor seconds that each named process and its children have used, and this one's (`load`)."""
+    """Return the processor seconds of each named process with its children, and of this process alone (`load`)."""
     return {name: _family_cpu_s(pid) for name, pid in {**pids, "load": os.getpid()}.items()}
 
 

@@ -1,4 +1,4 @@
-"""Follows the outcomes topic, as a consumer service would, and says when a document is in a store."""
+"""A reader of the outcomes topic, like a consumer service. It reports when a document is in a store."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from schemas.documents import DocumentWritten, Store
 from topics.catalogue import WRITTEN
 
 WAIT_S = 300.0
-BackfillOptions = tuple[str, Store]
+Wanted = tuple[str, Store]
 
 
 class Outcomes:
-    """Waits for the first outcome of a document id in a store; every id is used for one change only."""
+    """Futures for the first outcome of each document id in a store. Use every id for one change only."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._waiting: dict[BackfillOptions, asyncio.Future[float]] = {}
+        self._waiting: dict[Wanted, asyncio.Future[float]] = {}
         self._reader: asyncio.Task[None] | None = None
         self.failed = 0
 
@@ -37,7 +37,7 @@ class Outcomes:
                 await self._reader
 
     def expect(self, document_id: str, store: Store) -> asyncio.Future[float]:
-        """Return a future of the time (`time.perf_counter`) at which the outcome was received."""
+        """Return a future for the time (`time.perf_counter`) at which the outcome is received."""
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting[document_id, store] = future
         return future

@@ -1,4 +1,4 @@
-"""Benchmarks of throughput: the whole path against the engine alone, and the whole path with embeddings given."""
+"""Benchmarks of throughput: the whole path against the engine alone, and with precomputed embeddings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CE_TYPE = DocumentSubmitted.ce_type.encode()
 def submission(
     collection: str, document_id: str, text: str, embedding: Sequence[float] | None = None, *, kind: str | None = "load"
 ) -> Outgoing:
-    """Return a producer's record of a document; `kind` is its metadata where the collection has some."""
+    """Return a producer's record of a document. `kind` is its metadata; None if the collection has no metadata."""
     data: dict[str, object] = {"collection": collection, "id": document_id, "text": text}
     if kind is not None:
         data["metadata"] = {"kind": kind}
@@ -45,9 +45,9 @@ def submission(
 
 
 async def path_ratio(at: Place, texts: Sequence[str]) -> Figure:
-    """Embed the same texts by the engine alone and through the whole path, in slices by turns.
+    """Embed the same texts with the engine alone and through the whole path, in alternating slices.
 
-    The engine alone has the machine to itself, with the stack idle; through the path a document counts when both
+    The engine alone has the machine to itself, while the stack is idle. Through the path, a document counts when both
     stores have it.
     """
     service = await open_embedding(EmbeddingSettings(), at.home / "models", progress)
@@ -81,7 +81,7 @@ async def _alone(service: EmbeddingService, texts: Sequence[str]) -> float:
 
 
 async def through(at: Place, collection: str, records: Sequence[Outgoing]) -> float:
-    """Publish records and return the seconds until both stores told of every one. Raises TimeoutError."""
+    """Publish records. Return the seconds until both stores reported every record. Raises TimeoutError."""
     ids = [(record.key or b"").decode().partition("/")[2] for record in records]
     expected = [at.outcomes.expect(one, "qdrant") for one in ids] + [at.outcomes.expect(one, "legacy") for one in ids]
     started = time.perf_counter()
@@ -93,9 +93,9 @@ async def through(at: Place, collection: str, records: Sequence[Outgoing]) -> fl
 
 
 async def given_embeddings(at: Place, texts: Sequence[str], documents: int) -> Figure:
-    """Send documents whose embeddings come with them; they are kept in the table and in Qdrant.
+    """Send documents with precomputed embeddings, which are kept in the table and in Qdrant.
 
-    The vectors are those of real texts, each a little moved, so that searches over them are as hard as real ones.
+    The vectors are those of real texts, each moved a little, so that searches over them are as hard as real searches.
     """
     service = await open_embedding(EmbeddingSettings(), at.home / "models", progress)
     try:
@@ -110,7 +110,7 @@ async def given_embeddings(at: Place, texts: Sequence[str], documents: int) -> F
         vector /= np.linalg.norm(vector)
         text = texts[number % len(texts)]
         records.append(submission(VECTORS, f"given-{number}", text, [round(float(x), 7) for x in vector]))
-    # The servers' virtual machines compile what is hot first; their first seconds are not what a migration sees.
+    # The servers' virtual machines first compile their hot code: their first seconds are not typical of a migration.
     await through(at, VECTORS, records[: documents // 5])
     measured = records[documents // 5 :]
     before = cpu_s(at.pids())

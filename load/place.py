@@ -1,4 +1,4 @@
-"""Where the benchmarks of the whole path run: a local stack, its collections, a worker process. Nothing is measured."""
+"""The environment of whole-path benchmarks: a local stack, its collections, a worker process. Nothing is measured."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # generic in the stubs on
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A running stack and worker, a producer, the outcomes as they come, and an application's database connection."""
+    """A running stack and worker, a producer, a reader of outcomes, and an application's database connection."""
 
     settings: Settings
     home: Path
@@ -74,21 +74,21 @@ class Place:
     sql: Sql
 
     def pids(self) -> dict[str, int]:
-        """Return the process of each part, and the worker's."""
+        """Return the process id of each part and of the worker."""
         parts = {name: self.stack.part(name).pid for name in sorted(_PARTS)}
         return {"worker": self.worker.pid, **{name: pid for name, pid in parts.items() if pid is not None}}
 
 
 def progress(text: str) -> None:
-    """Tell what is being done, on stderr."""
+    """Print a progress message to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @asynccontextmanager
 async def place(home: Path, fill: Callable[[Sql], Awaitable[None]]) -> AsyncIterator[Place]:
-    """Start everything in a home of its own, and end it; `fill` is called before changes of the tables are captured.
+    """Start everything in `home`, and stop it at the end. `fill` is called before changes of the tables are captured.
 
-    Raises CommandError where a part does not come up.
+    Raises ProcessFailed if a part does not start.
     """
     stack = LocalStack(home, _PARTS)
     try:

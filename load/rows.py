@@ -1,4 +1,4 @@
-"""A table of many rows with embeddings, made in seconds: PostgreSQL's binary COPY format from numpy.
+"""A table of many rows with embeddings, filled in seconds: numpy makes PostgreSQL's binary COPY format.
 
 Source of the format: PostgreSQL, "COPY", binary format; pgvector, `vector_send`.
 """
@@ -31,7 +31,7 @@ _ROW = np.dtype(
 
 
 async def make_rows(sql: Sql, count: int, texts: list[str]) -> None:
-    """Fill the empty table with rows 1 to `count`: texts of 300 bytes, and vectors that have neighbours."""
+    """Fill the table, if it is empty, with rows 1 to `count`: texts of 300 bytes, and vectors that have neighbours."""
     if await sql.fetchval(f"SELECT EXISTS (SELECT FROM {ROWS})"):
         return
 
@@ -62,6 +62,6 @@ def _batches(count: int, texts: list[str]) -> Iterator[bytes]:
 
 
 def _body(text: str) -> bytes:
-    """Return a text of exactly so many bytes, all of them ASCII."""
+    """Return the text, cut or repeated to exactly `_TEXT_BYTES` bytes, all of them ASCII."""
     plain = text.encode("ascii", "replace").replace(b"\0", b" ")
     return (plain * (1 + _TEXT_BYTES // max(1, len(plain))))[:_TEXT_BYTES].ljust(_TEXT_BYTES, b".")

@@ -1,1 +1,1 @@
-"""Moving one collection and proving it: no Faust, no command line."""
+"""The migration of one collection and its proof. Contains neither Faust nor the command line."""

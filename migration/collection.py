@@ -1,4 +1,4 @@
-"""Opens what the configured collections need and refuses to start on anything that would break the protocol."""
+"""Opens the stores and models of the configured collections. Refuses to start if anything would break the protocol."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ Progress = Callable[[str], None]
 class CollectionStores:
     """The stores of one collection, as tasks see it.
 
-    `dimension` is the length of its vectors; `model` the CRC-32 of the model key that its points must carry, None where
-    none is recorded. `checksums` None: every row is read. `max_text_bytes` None: no text is too long for Qdrant.
+    `dimension` is the length of its vectors. `model` is the CRC-32 of the model key that its points must carry, None if
+    none is recorded. If `checksums` is None, every row is read. If `max_text_bytes` is None, no text is too long for
+    Qdrant.
     """
 
     name: str
@@ -62,15 +63,15 @@ class CollectionStores:
 
     @property
     def description(self) -> TableDescription:
-        """The table's columns by use."""
+        """The columns of the table, by their use."""
         return self.table.description
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionPorts(CollectionStores):
-    """One collection as the agents see it: its stores, its settings, and what computes and answers.
+    """One collection as the agents see it: its stores, settings, embedder and search backends.
 
-    `capture` is None for one that was never captured.
+    `capture` is None for a collection that was never captured.
     """
 
     settings: Collection
@@ -81,7 +82,7 @@ class CollectionPorts(CollectionStores):
 
     @property
     def source_epoch(self) -> int:
-        """The source epoch in which it is captured."""
+        """The source epoch in which the collection is captured."""
         return self.capture.epoch if self.capture else 1
 
     @property
@@ -90,7 +91,7 @@ class CollectionPorts(CollectionStores):
         return PHASES[self.settings.phase]
 
     def waits_for_row(self, event: DocumentResolved) -> bool:
-        """Say whether the outcome of an event in Qdrant is that of the row which follows its write."""
+        """Say whether the outcome of an event in Qdrant is the outcome of the row that follows its write."""
         return waits_for_row(event, self.table.description, self.rules, self.embedder.dimension)
 
 
@@ -98,7 +99,7 @@ Collections = Mapping[str, CollectionPorts]
 
 
 def collection_of(collections: Collections, name: str) -> CollectionPorts:
-    """Return a collection's ports. Raises InvalidEvent for a name that is not configured."""
+    """Return the ports of a collection. Raises InvalidEvent if its name is not configured."""
     try:
         return collections[name]
     except KeyError:
@@ -107,11 +108,11 @@ def collection_of(collections: Collections, name: str) -> CollectionPorts:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Everything that agents and commands use; `close` gives it all back.
+    """Everything that agents and commands use. `close` releases all of it.
 
-    `quarantines` are those of the collections that were found quarantined, or had to be. One whose Qdrant collection
-    does not fit its model is opened as in phase `off`. `away` are those that could not be opened, with what was seen of
-    their databases.
+    `quarantines` has the collections that were found quarantined or had to be quarantined. A collection whose Qdrant
+    collection does not fit its model is opened as in phase `off`. `away` has the collections that could not be opened,
+    each with the error of its database.
     """
 
     settings: Settings
@@ -125,13 +126,13 @@ class Opened:
     away: dict[str, str] = field(default_factory=dict)
 
     async def close(self) -> None:
-        """Close every connection and engine, the last opened first."""
+        """Close every connection and engine in reverse order of opening."""
         await self.resources.aclose()
 
 
 @dataclass(slots=True)
 class Opener:
-    """Opens collections one by one: at the start, or later, when a database can be used again."""
+    """Opens collections one by one: at the start, or later when a database can be used again."""
 
     settings: Settings
     home: Path
@@ -142,13 +143,13 @@ class Opener:
     embedders: dict[tuple[str, int, int], Embedder] = field(default_factory=dict)
 
     async def database(self, name: str) -> LegacyConnector:
-        """Open a collection's database, with crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
+        """Open a collection's database and prepare crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
         return await open_database(self.resources, self.settings, name)
 
     async def collection(self, name: str, legacy: LegacyConnector) -> tuple[CollectionPorts, Quarantine | None]:
-        """Return what the agents use of a collection, and why it is stopped, if it is.
+        """Return the ports of a collection, and its quarantine if it is quarantined.
 
-        Raises Misconfigured where the log's number of partitions is not what it was, StoreUnavailable.
+        Raises Misconfigured if the log's number of partitions changed, and StoreUnavailable.
         """
         collection = self.settings.collections[name]
         embedder = await self._embedder(name)
@@ -175,7 +176,7 @@ class Opener:
 
 
 async def open_database(resources: AsyncExitStack, settings: Settings, name: str) -> LegacyConnector:
-    """Open a collection's database, with crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
+    """Open a collection's database and prepare crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
     collection = settings.collections[name]
     legacy = await open_legacy(name, collection, dsn_of(name, collection))
     try:
@@ -188,7 +189,7 @@ async def open_database(resources: AsyncExitStack, settings: Settings, name: str
 
 
 async def open_vectors(resources: AsyncExitStack, settings: Settings, home: Path) -> VectorStore:
-    """Open Qdrant. Connects at the first call."""
+    """Open Qdrant. The store connects at the first call."""
     vectors = await open_vector_store(settings.qdrant, home)
     resources.push_async_callback(vectors.close)
     return vectors
@@ -198,7 +199,7 @@ async def open_embedder(
     resources: AsyncExitStack, settings: Settings, home: Path, name: str, progress: Progress
 ) -> Embedder:
     """Open the model of a collection. Raises Misconfigured, EmbeddingUnavailable."""
-    # Both take a second to import, and most tasks may not need them.
+    # Both modules take a second to import, and most tasks may not need them.
     from connectors.embedding.service import open_embedding  # noqa: PLC0415
     from connectors.embedding.settings import EmbeddingSettings  # noqa: PLC0415
 
@@ -213,8 +214,8 @@ async def open_stores(
 ) -> CollectionStores:
     """Open the stores of one collection, without its model.
 
-    Its vectors have the given `dimension`, else the one that they have in Qdrant. Raises Misconfigured for a table or a
-    collection in Qdrant that is not there, StoreUnavailable.
+    Its vectors have the given `dimension`. Without one, the dimension is read from Qdrant. Raises Misconfigured if the
+    table or the Qdrant collection is missing, and StoreUnavailable.
     """
     legacy = await open_database(resources, settings, name)
     if dimension is None:
@@ -228,7 +229,7 @@ async def open_stores(
 def stores_of(
     settings: Settings, name: str, legacy: LegacyConnector, vectors: VectorStore, dimension: int
 ) -> CollectionStores:
-    """Return the stores of a collection whose database and vectors are opened."""
+    """Return the stores of a collection whose database and vector store are open."""
     return CollectionStores(
         name,
         legacy.table,
@@ -243,13 +244,13 @@ def stores_of(
 
 
 async def open_all(settings: Settings, home: Path, progress: Progress, *, names: Sequence[str] | None = None) -> Opened:
-    """Open bus, stores and models of every configured collection.
+    """Open the bus, and the stores and models of every configured collection.
 
-    With `names` only those are opened; one whose database cannot be used is left out, too, and is in `Opened.away` with
-    what was seen.
+    With `names`, only those collections are opened. Of these, a collection whose database cannot be used is left out
+    too: it is in `Opened.away` with its error.
 
-    Raises Misconfigured where a table, a topic or the number of partitions is not what it was, StoreUnavailable where
-    one does not answer, or no database can be used.
+    Raises Misconfigured if a table, a topic or the number of partitions changed, and StoreUnavailable if a store does
+    not answer or no database can be used.
     """
     if not settings.collections:
         raise Misconfigured("no collection is configured")
@@ -261,7 +262,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
         vectors = await open_vectors(resources, settings, home)
         opener = Opener(settings, home, progress, vectors, partitions, resources)
         opened = Opened(settings, bus, vectors, {}, Epochs(), resources, opener=opener)
-        # Together: one that is away takes its whole time limit.
+        # Concurrently: an unreachable database takes its whole time limit.
         wanted = list(settings.collections) if names is None else names
         found = await asyncio.gather(*(opener.database(n) for n in wanted), return_exceptions=True)
         for name, legacy in zip(wanted, found, strict=True):
@@ -286,9 +287,9 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
 async def _prepared(
     name: str, collection: Collection, legacy: LegacyConnector, vectors: VectorStore, embedder: Embedder
 ) -> Quarantine | None:
-    """Prepare a collection in Qdrant; return its quarantine: an earlier one, or that its points are of another model.
+    """Prepare a collection in Qdrant; return its quarantine: an earlier one, or one for points of another model.
 
-    What is found here is recorded: changes that Qdrant misses from now on are not in it when the model is set back.
+    A finding is recorded: Qdrant misses changes from now on, and it still lacks them when the model is set back.
     """
     state = CollectionState(legacy.ledger, name)
     quarantine = await state.quarantine()
@@ -332,7 +333,7 @@ async def _check_partitions(ledger: Ledger, partitions: int, collection: str) ->
 
 
 async def check_log(settings: Settings, stores: CollectionStores) -> None:
-    """Refuse to append to a log whose number of partitions is not the recorded one: versions would go down.
+    """Refuse to append to a log whose number of partitions differs from the recorded one: versions would go down.
 
     Raises Misconfigured, StoreUnavailable.
     """

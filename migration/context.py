@@ -1,4 +1,4 @@
-"""What every handler and task may need beside its ports: the time, the epochs that hold now, telemetry and limits."""
+"""What handlers and tasks may need besides their ports: the clock, the current epochs, telemetry and limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class HandlerContext:
-    """A clock, the epochs of the log and of the submitted topic, counters, and limits.
+    """The clock, the epochs of the log and of the submitted topic, counters, and limits.
 
     `kafka` has the limits of records, by topic.
     """
@@ -35,5 +35,8 @@ class HandlerContext:
     producer_epoch: int = FIRST_EPOCH
 
     def epoch_of(self, topic: str) -> int:
-        """Return the epoch of a topic: those of other topics' records are in the events, or in the topic's name."""
+        """Return the epoch of a topic.
+
+        Topics other than these two have their epochs in the events, or in the topic's name.
+        """
         return self.epoch if topic == LOG else self.producer_epoch if topic == SUBMITTED else FIRST_EPOCH

@@ -1,4 +1,4 @@
-"""Whether the rows that were read by ranges and pages are those of the table: no order of a key is taken on trust."""
+"""Checks that rows read by ranges and pages are all rows of the table. The database's key order is not trusted."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from connectors.ports import BulkTable
 from domain.keys import UNUSABLE_ID
 from domain.legacy import Coverage
 
-# Short pages and many, because an order that lies shows where one page ends and the next begins.
+# Many short pages: a wrong order shows where one page ends and the next begins.
 _PAGE, _PAGES = 20, 10
 _TRIES = 3
 LIES = "the database does not order the key as it compares it; run crossfade config check"
 
 
 async def passed_over(bulk: BulkTable, after: str | None, upto: str | None) -> int:
-    """Return how many rows of a range reading it page by page leaves out, which are there before and after it.
+    """Return how many rows of a range are missed by reading it page by page.
 
-    A row that is deleted and inserted again meanwhile could be among them: that does not happen three times.
+    A missed row is one that exists both before and after the reading. A row that is deleted and inserted again in the
+    meantime could be counted, but this does not happen three times.
     """
     left = 0
     for _ in range(_TRIES):
@@ -40,7 +41,7 @@ async def _read(bulk: BulkTable, after: str | None, upto: str | None, page: int)
 
 
 def gaps(found: Coverage) -> list[tuple[str, str]]:
-    """Return what of the table the ranges leave out, and why."""
+    """Return which rows of the table the ranges leave out or read twice, each with the reason."""
     said: list[tuple[str, str]] = []
     if found.without_id:
         said.append((f"rows whose key makes no document: {found.without_id}", UNUSABLE_ID))

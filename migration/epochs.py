@@ -1,6 +1,6 @@
-"""What is recorded of topics and epochs in the legacy databases, and the epochs that hold now.
+"""Records of topics and epochs in the legacy databases, and the current epochs.
 
-Every database has a record of its own, so that a collection is never compared with what another one has seen.
+Every database has its own record, so a collection is never compared with what another database has seen.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from topics.captures import Capture
 
 EPOCH = "documents.log.epoch"
 PRODUCER_EPOCH = "documents.submitted.epoch"
-# Topics that were found replaced and are not adopted yet, one a line: what was found may not be seen again.
+# Topics that were found replaced and are not adopted yet, separated by spaces. A later check may not find them again.
 REPLACED = "topics.replaced"
-_MOVED = "@moved"  # no topic has that in its name
+_MOVED = "@moved"  # no topic name contains this
 _NAME_LENGTH = 90
 _PARTITIONS_A_VALUE = 60
 _ENDS = "ends"
 
 
 class Recorded(Protocol):
-    """What is asked of a collection here."""
+    """What this module needs of a collection."""
 
     @property
     def name(self) -> str:
-        """The collection's name."""
+        """The name of the collection."""
         ...
 
     @property
@@ -48,7 +48,7 @@ class Recorded(Protocol):
 
     @property
     def capture(self) -> Capture | None:
-        """The names that it is captured under, None where it never was."""
+        """The names under which the collection is captured, None if it never was."""
         ...
 
 
@@ -57,14 +57,14 @@ R = TypeVar("R", bound=Recorded)
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """The partition epoch of the log, and that of the submitted topic, which producers' positions begin with."""
+    """The partition epoch of the log, and the epoch of the submitted topic, with which producers' positions begin."""
 
     version: int = FIRST_EPOCH
     producer: int = FIRST_EPOCH
 
 
 async def epochs_of(ledgers: Iterable[Ledger]) -> Epochs:
-    """Return the epochs that hold: the highest that any database has, for an adoption may have been cut short."""
+    """Return the current epochs: the highest in any database, because an adoption may have been cut short."""
     found = Epochs()
     for ledger in ledgers:
         version, producer = await ledger.get_meta(EPOCH), await ledger.get_meta(PRODUCER_EPOCH)
@@ -73,14 +73,14 @@ async def epochs_of(ledgers: Iterable[Ledger]) -> Epochs:
 
 
 async def share(epochs: Epochs, collections: Mapping[str, R]) -> None:
-    """Have every database of collections know the epochs, also one that came after them."""
+    """Record the epochs in every database of the collections, including a database that was added after them."""
     for ports, *_ in databases(collections):
         await ports.ledger.raise_to(EPOCH, epochs.version)
         await ports.ledger.raise_to(PRODUCER_EPOCH, epochs.producer)
 
 
 def databases(collections: Mapping[str, R]) -> list[list[R]]:
-    """Return the collections by the tables that hold their records."""
+    """Return the collections, grouped by the tables that hold their records."""
     found: dict[tuple[str, str, str], list[R]] = {}
     for ports in collections.values():
         schema = ports.settings.table.rpartition(".")[0]
@@ -89,7 +89,7 @@ def databases(collections: Mapping[str, R]) -> list[list[R]]:
 
 
 async def reachable_epochs(collections: Mapping[str, R], known: Epochs) -> Epochs:
-    """Return the epochs of those databases that answer; never lower ones than those known."""
+    """Return the epochs of the databases that answer, never lower than the known ones."""
     found = known
     for ports, *_ in databases(collections):
         try:
@@ -101,7 +101,7 @@ async def reachable_epochs(collections: Mapping[str, R], known: Epochs) -> Epoch
 
 
 async def recorded_mark(ledger: Ledger, topic: str, roles: Sequence[str]) -> TopicMark | None:
-    """Return what is recorded of a topic and of how far roles have read it, None where nothing is."""
+    """Return the record of a topic and of how far roles have read it, None if nothing is recorded."""
     identity = await ledger.identity(f"topic.{_short(topic)}")
     if identity is None:
         return None
@@ -111,7 +111,7 @@ async def recorded_mark(ledger: Ledger, topic: str, roles: Sequence[str]) -> Top
 
 
 async def adopted_as(ledger: Ledger, topic: str) -> str | None:
-    """Return the identity under which a topic was adopted in a database, None where it never was."""
+    """Return the identity under which a topic was adopted in a database, None if it never was."""
     return await ledger.identity(f"adopted.{_short(topic)}")
 
 
@@ -121,7 +121,7 @@ async def record_adopted(ledger: Ledger, topic: str, identity: str) -> None:
 
 
 async def record_mark(ledger: Ledger, topic: str, mark: TopicMark, had: TopicMark | None = None) -> None:
-    """Record a topic; what `had` has already is not written again."""
+    """Record a topic. Skip whatever `had` already contains."""
     for role, offsets in mark.read.items():
         if had is None or had.read.get(role) != offsets:
             await _record_offsets(ledger, f"read.{role}", topic, offsets)
@@ -137,12 +137,12 @@ async def found_replaced(ledger: Ledger) -> set[str]:
 
 
 async def found_moved(ledger: Ledger) -> set[str]:
-    """Return those of the topics that were found replaced by a copy in another cluster."""
+    """Return the replaced topics that were found to be copies in another cluster."""
     return {one.removesuffix(_MOVED) for one in await _noted(ledger) if one.endswith(_MOVED)}
 
 
 async def note_replaced(ledger: Ledger, topics: Iterable[str], moved: Iterable[str] = ()) -> None:
-    """Add to the topics that were found replaced, and to those of them that were moved."""
+    """Add topics to the record of replaced topics, and mark those in `moved` as moved."""
     have, news = await _noted(ledger), {*topics, *(f"{one}{_MOVED}" for one in moved)}
     if not have >= news:
         await ledger.set_identity(REPLACED, " ".join(sorted(have | news)))
@@ -164,7 +164,7 @@ async def _offsets(ledger: Ledger, kind: str, topic: str) -> Offsets:
 async def _record_offsets(ledger: Ledger, kind: str, topic: str, offsets: Offsets) -> None:
     listed = [[at, offsets[at]] for at in sorted(offsets)]
     parts = [listed[start : start + _PARTITIONS_A_VALUE] for start in range(0, len(listed), _PARTITIONS_A_VALUE)]
-    # The empty last part ends the list, where it was longer before.
+    # The empty last part ends the list in case it was longer before.
     for number, part in enumerate([*parts, []]):
         value = json.dumps(part, separators=(",", ":")) if part else ""
         await ledger.set_identity(f"{kind}.{_short(topic)}.{number}", value)

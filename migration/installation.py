@@ -1,4 +1,4 @@
-"""An installation as tasks and checks see it: its settings, and its data folder."""
+"""An installation as tasks and checks see it: its settings and its data folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from schemas.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Settings with the local stack's addresses filled in, and the data folder."""
+    """The settings, with the addresses of the local stack filled in, and the data folder."""
 
     settings: Settings
     home: Path
 
     @property
     def bootstrap(self) -> str:
-        """The brokers' addresses. Raises NotReady where none are known."""
+        """The addresses of the brokers. Raises NotReady if none are known."""
         return brokers_of(self.settings.kafka)
 
     def dsn(self, collection: str) -> str:
-        """Return the address of a collection's database. Raises NotReady where none is known."""
+        """Return the address of a collection's database. Raises NotReady if none is known."""
         return dsn_of(collection, self.settings.collections[collection])

@@ -1,4 +1,4 @@
-"""How far the roles are behind, in records and in seconds. Nothing is committed, and no role is waited for."""
+"""How far the roles are behind, in records and in seconds. Commits nothing and waits for no role."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RoleReads:
 class RoleLag:
     """How far a role is behind in one topic.
 
-    `seconds` is the age of the oldest record that it has not committed, 0 where there is none, None where that record
+    `seconds` is the age of the oldest record that the role has not committed: 0 if there is none, None if that record
     could not be read in time.
     """
 
@@ -34,7 +34,7 @@ class RoleLag:
 
 
 def pipeline(captured: Iterable[str]) -> tuple[RoleReads, ...]:
-    """Return what the roles of documents read; `captured` are the topics of capture, one for each collection."""
+    """Return what each document role reads. `captured` are the topics of capture, one for each collection."""
     topics = tuple(captured)
     return tuple(RoleReads(role.name, role.group, role.topics(topics)) for role in PIPELINE)
 
@@ -42,7 +42,7 @@ def pipeline(captured: Iterable[str]) -> tuple[RoleReads, ...]:
 async def role_lags(
     offsets: KafkaOffsets, reads: Sequence[RoleReads], now_s: Callable[[], float] = time.time
 ) -> list[RoleLag]:
-    """Return how far each role is behind in each of its topics that exists. Raises StoreUnavailable."""
+    """Return how far each role is behind in each of its existing topics. Raises StoreUnavailable."""
     bounds = await offsets.bounds(topic for each in reads for topic in each.topics)
     found: list[RoleLag] = []
     for each in reads:

@@ -1,6 +1,6 @@
-"""Reads what is known of collections: databases, brokers and Kafka Connect, each on its own. Changes nothing.
+"""Reads what is known of collections from databases, brokers and Kafka Connect, each on its own. Changes nothing.
 
-A part that does not answer is named with its error; what the others tell is there nevertheless.
+A part that does not answer is reported with its error. The answers of the other parts are returned nevertheless.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Database:
-    """What the database of a collection tells."""
+    """What the database of a collection reports."""
 
     quarantine: Quarantine | None
     capture: Capture | None
@@ -42,7 +42,7 @@ class _Database:
 
 
 async def answered(work: Awaitable[T], limit_s: float = PART_S) -> tuple[T | None, str | None]:
-    """Return what a part answers, or why it does not."""
+    """Return the answer of a part, or the reason why there is none."""
     try:
         async with asyncio.timeout(limit_s):
             return await work, None
@@ -59,14 +59,14 @@ async def answered(work: Awaitable[T], limit_s: float = PART_S) -> tuple[T | Non
 
 
 class Databases:
-    """The collections' databases, opened when one is first asked; one that failed is opened anew."""
+    """The databases of the collections. Each is opened when first asked, and opened again after a failure."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._opened: dict[str, LegacyConnector] = {}
 
     async def ask(self, name: str, question: Callable[[LegacyConnector], Coroutine[Any, Any, T]]) -> T:
-        """Ask the database of a collection. Raises NotReady without an address, and as `open_legacy`."""
+        """Ask the database of a collection. Raises NotReady if it has no address, and otherwise as `open_legacy`."""
         if name not in self._opened:
             collection = self._settings.collections[name]
             self._opened[name] = await open_legacy(name, collection, dsn_of(name, collection))
@@ -77,14 +77,14 @@ class Databases:
             raise
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         while self._opened:
             _, legacy = self._opened.popitem()
             await legacy.close()
 
 
 async def stops(settings: Settings) -> list[Progress]:
-    """Return of every configured collection whether it is stopped or not captured now, or what does not answer."""
+    """Return for every configured collection whether it is quarantined or not captured now, or what does not answer."""
     observer = Observer(settings)
     try:
         return await observer.look(list(settings.collections), lag=False)
@@ -93,7 +93,7 @@ async def stops(settings: Settings) -> list[Progress]:
 
 
 class Observer:
-    """Looks at collections as often as it is asked, over connections that it keeps; others may ask its `databases`."""
+    """Reads the progress of collections on demand, over connections that it keeps. Callers may also use `databases`."""
 
     def __init__(self, settings: Settings, now_s: Callable[[], float] = time.time) -> None:
         self._settings = settings
@@ -103,9 +103,9 @@ class Observer:
         self._connect: ConnectClient | None = None
 
     async def look(self, names: Sequence[str], *, lag: bool = True) -> list[Progress]:
-        """Return what is known of the collections now; every part has ten seconds to answer.
+        """Return the current progress of the collections. Every part has ten seconds to answer.
 
-        Without `lag` the brokers are not asked.
+        Without `lag`, the brokers are not asked.
         """
         asked = [answered(self.databases.ask(name, self._reading(name))) for name in names]
         databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
@@ -119,7 +119,7 @@ class Observer:
                 told = (database.quarantine, database.backfill, database.proof)
                 progress = replace(progress, quarantine=told[0], backfill=told[1], proof=told[2])
             place, no_place = places[name]
-            # Under which names it is captured is recorded in the database.
+            # The names under which the collection is captured are recorded in its database.
             no_place = None if no_database is not None and captures[name] is None else no_place
             missing = {"database": no_database, "kafka": no_lags, "capture": no_place}
             found.append(

@@ -1,4 +1,4 @@
-"""What the move of a collection to Qdrant still needs, step by step. Values only: nothing is read, and nothing done."""
+"""What the move of a collection to Qdrant still needs, step by step. Pure values: reads nothing and does nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StepName = Literal["configuration", "capture", "backfill", "proof"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a move; `remedy` is what lets one that is blocked go on."""
+    """One step of a move. `remedy` is what unblocks a blocked step."""
 
     name: StepName
     state: Literal["done", "to do", "blocked"]
@@ -26,7 +26,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a plan is made of: see `planning.facts_of`. `rows` is the database's estimate."""
+    """The facts from which a plan is made; see `plan_facts.facts_of`. `rows` is the database's estimate."""
 
     progress: Progress
     findings: Sequence[Diagnostic]
@@ -36,23 +36,23 @@ class Facts:
 
 
 def steps(facts: Facts) -> list[Step]:
-    """Return the steps in their order, each by itself: one may be done though one before it is blocked now."""
+    """Return the steps in order. Each is judged on its own: one may be done although an earlier one is blocked now."""
     return [_configuration(facts), _capture(facts), _backfill(facts), _proof(facts)]
 
 
 def blocked(plan: Sequence[Step]) -> Step | None:
-    """Return the first step that cannot be done as things are."""
+    """Return the first blocked step, None if there is none."""
     return next((step for step in plan if step.state == "blocked"), None)
 
 
 def is_due(plan: Sequence[Step], name: StepName) -> bool:
-    """Say whether a step is to do."""
+    """Say whether a step is still to do."""
     return any(step.name == name and step.state == "to do" for step in plan)
 
 
 def document_of(collection: str, plan: Sequence[Step]) -> dict[str, Any]:
-    """Return the plan of one collection for a JSON document."""
-    return {"collection": collection, "steps": [asdict(step) for step in plan]}
+    """Return the plan of one collection as a JSON document."""
+    return {"collection": collection, "steps": [{**asdict(step), "mend": step.remedy} for step in plan]}
 
 
 def _configuration(facts: Facts) -> Step:

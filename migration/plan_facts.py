@@ -1,4 +1,4 @@
-"""Reads what the plan of a collection's move is made of. Changes nothing."""
+"""Reads the facts from which the plan of a collection's move is made. Changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from migration.preflight.checks import check_all
 
 
 async def facts_of(context: Installation, name: str) -> Facts:
-    """Return what is known of a collection, its mistakes in the configuration among them."""
+    """Return what is known of a collection, including the mistakes in its configuration."""
     observer = Observer(context.settings)
 
     async def table(legacy: LegacyConnector) -> tuple[bool, int]:

@@ -1,7 +1,7 @@
-"""Stopped collections, as this process and the legacy databases know them. Why one is stopped is decided elsewhere.
+"""Quarantined collections, as this process and the legacy databases know them. The reasons are decided elsewhere.
 
-The state is a number in each collection's `crossfade_meta`; what is recorded there by another process (a worker that
-stopped a collection, an operator who mended it) is noticed by `follow`.
+The state is a number in each collection's `crossfade_meta`. `follow` notices what another process records there: a
+worker that quarantined a collection, or an operator who fixed it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from migration.epochs import databases, found_replaced
 from migration.state import CollectionState
 from schemas.settings import Collection, Kafka
 
-# Who says that a collection is away, where its table cannot be opened as it is now.
+# The `who` of `Quarantines.away` if the table of a collection cannot be opened in its current layout.
 LAYOUT = "layout"
 log = logging.getLogger("crossfade.collections")
 
 
 @dataclass(slots=True)
 class Quarantines:
-    """`collections` are changed in place: one that was captured anew has a higher source epoch, and one whose points
-    are of another model behaves as in phase `off`. `configured` are their settings as they were read. `replaced` are
-    topics of all collections that are not what they were: no role takes a record until they are adopted.
+    """The quarantines of a process.
+
+    `collections` is changed in place: a collection that was captured again has a higher source epoch, and one whose
+    points are of another model behaves as in phase `off`. `configured` has their settings as they were read. `replaced`
+    has the replaced topics that all collections share: no role takes a record until they are adopted.
     """
 
     collections: MutableMapping[str, CollectionPorts]
@@ -41,42 +43,42 @@ class Quarantines:
     replaced: set[str] = field(default_factory=set)
 
     def of(self, name: str) -> Quarantine | None:
-        """Return why a collection is stopped, None for one in service."""
+        """Return the quarantine of a collection, None if it is active."""
         return self.now.get(name)
 
     def known(self, quarantine: Quarantine) -> None:
-        """Note a stop that is not to be recorded: it is found again at every start, until it is mended."""
+        """Note a quarantine that must not be recorded: it is found again at every start until its cause is fixed."""
         if self.now.get(quarantine.collection) != quarantine:
             self._enter(quarantine)
 
     async def quarantine(self, name: str, reason: Reason, detail: str) -> None:
-        """Stop a collection here and durably. Returns when it is recorded; raises StoreUnavailable."""
+        """Quarantine a collection in this process and durably. Returns once it is recorded. Raises StoreUnavailable."""
         found, had = Quarantine(name, reason, detail), self.now.get(name)
         if had is not None and not _gives_way(had, found):
             return  # the first reason is the one to fix
         if not found.passes and name in self.collections:
             if found.of_capture and await self._was_recaptured(name):
-                return  # what was seen is of an epoch that another process has left; `follow` comes to that
-            # Recorded first: what is only known here would be forgotten with this process. One that is being opened is
-            # recorded when it is looked at next.
+                return  # the finding is about an epoch that another process has left; `follow` will notice that
+            # Recorded first: a quarantine known only here would be forgotten with this process. For a collection that
+            # is being opened, it is recorded at the next check.
             await CollectionState(self.collections[name].ledger, name).set_reason(reason)
         self._enter(found)
 
     async def _was_recaptured(self, name: str) -> bool:
-        """Say whether a collection has another source epoch by now: recorded before the connector of this one goes."""
+        """Say whether a collection has a new source epoch. It is recorded before the old connector is removed."""
         ports = self.collections[name]
         epoch = await CollectionState(ports.ledger, name).source_epoch()
         return epoch is not None and ports.capture is not None and epoch != ports.capture.epoch
 
     def away(self, name: str, who: str, detail: str) -> None:
-        """Note that a store of a collection cannot be used, as `who` sees it; it passes when nobody sees that."""
+        """Note that `who` found a store of a collection unusable. This passes when no `who` finds it unusable."""
         self._away.setdefault(name, set()).add(who)
         had, found = self.now.get(name), Quarantine(name, Reason.UNREACHABLE, detail)
         if had is None or (had.reason is not found.reason and _gives_way(had, found)):
             self._enter(found)
 
     def back(self, name: str, who: str) -> None:
-        """End what `away` noted for the same `who`."""
+        """Withdraw what `away` noted for the same `who`."""
         left = self._away.get(name, set())
         left.discard(who)
         had = self.now.get(name)
@@ -84,26 +86,26 @@ class Quarantines:
             self._leave(name)
 
     def holds_capture(self, name: str) -> bool:
-        """Say whether captured changes wait, because the columns that they are of are not known now."""
+        """Say whether captured changes wait because the columns of their table are not known now."""
         return LAYOUT in self._away.get(name, ())
 
     def noted_by(self, who: str) -> set[str]:
-        """Return the collections that are away as `who` sees it."""
+        """Return the collections that `who` noted as away."""
         return {name for name, those in self._away.items() if who in those}
 
     def release(self, name: str) -> None:
-        """End a stop that passes, when its cause has gone; any other is left to what is recorded."""
+        """End a passing quarantine whose cause is gone. Any other quarantine is left to what is recorded."""
         if (found := self.now.get(name)) is not None and found.passes:
             self._leave(name)
 
     async def follow(self) -> bool:
         """Read what is recorded; say whether anything changed. A database that does not answer changes nothing."""
-        # Together: one that is away takes its whole time limit.
+        # Concurrently: an unreachable database takes its whole time limit.
         changed = any(await asyncio.gather(*(self._follow_one(name) for name in list(self.collections))))
         return await self._follow_topics() or changed
 
     async def _follow_topics(self) -> bool:
-        """Read which topics were replaced. A database that is away is not waited for: it is adopted when it is back."""
+        """Read which topics were replaced. Does not wait for an unreachable database: it is adopted when it is back."""
         found: set[str] = set()
         answered = False
         for ports, *_ in databases(self.collections):
@@ -162,5 +164,8 @@ class Quarantines:
 
 
 def _gives_way(had: Quarantine, found: Quarantine) -> bool:
-    """Say whether a stop takes the place of another: one with a command that of one without, or of a recapture."""
+    """Say whether a quarantine replaces an earlier one.
+
+    A quarantine that needs a command replaces one that passes by itself, or one in which captured changes are taken.
+    """
     return not found.passes and (had.passes or had.captures)

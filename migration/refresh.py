@@ -1,7 +1,7 @@
-"""Refresh entries: the row as it is now, appended to the log as a compare-and-set on the captured position.
+"""Refresh entries: the current row, appended to the log as a compare-and-set on the captured position.
 
-The position is read before the row (rule 10 of the protocol); the row with a lock that waits for ending transactions.
-A row that the log does not take holds up no other.
+The position is read before the row (rule 10 of the protocol). The row is read with a lock that waits for transactions
+that are still ending. A row that the log does not take holds up no other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from topics.catalogue import LOG
 
 
 class Cause(NamedTuple):
-    """A producer's event, and the version that it became."""
+    """A producer's event and the version that it became."""
 
     event_id: str
     version: int
@@ -35,7 +35,7 @@ _UNREAD = {"incomplete": True, "deleted": False, "content": None, "content_hash"
 
 
 class RowsAndLedger(Protocol):
-    """What a refresh asks of a collection."""
+    """What a refresh needs of a collection."""
 
     @property
     def name(self) -> str:
@@ -44,12 +44,12 @@ class RowsAndLedger(Protocol):
 
     @property
     def table(self) -> LegacyTable:
-        """Its table."""
+        """The table of the collection."""
         ...
 
     @property
     def ledger(self) -> Ledger:
-        """Its ledger."""
+        """The ledger of the collection."""
         ...
 
 
@@ -66,12 +66,12 @@ async def append_refreshes(
     causes: Mapping[str, Cause] | None = None,
     unread: bool = True,
 ) -> dict[str, Refused]:
-    """Append one refresh entry for each document, for the rows as they are now.
+    """Append one refresh entry for each document, with its current row.
 
-    `rejects` names, by document, the producer's version that the legacy store refused, `evidence` what a repair knows
-    of the ledger, `causes` the event of a producer whose row it brings. Returns when the log has them, with the
-    documents whose rows it does not take, and why. With `unread` it has an entry without content for each of those:
-    the resolver reads the row, and its dead letter says what is wrong.
+    By document, `rejects` has the producer's version that the legacy store refused, `evidence` what a repair knows of
+    the ledger, and `causes` the producer's event whose row the entry brings. Returns once the log has the entries, with
+    each document whose row the log does not take, and why. With `unread`, the log gets an entry without content for
+    each of these: the resolver reads the row, and its dead letter reports what is wrong.
     """
     if not ids:
         return {}
@@ -117,9 +117,9 @@ def _record(
 
 
 async def _publish(bus: Bus, records: Mapping[str, Outgoing]) -> dict[str, Refused]:
-    """Publish, by halves where the log does not take all; return which documents it does not take, and why.
+    """Publish the records, in halves if the log does not take all; return the documents it does not take, and why.
 
-    What of a refused half is in the log already comes twice, and brings nothing the second time.
+    Records of a refused half that are in the log already are appended twice. The second one has no effect.
     """
     try:
         await bus.publish(list(records.values()))
@@ -139,7 +139,7 @@ def refresh_entry(
     ledger: LedgerRow,
     ctx: HandlerContext,
 ) -> DocumentChanged:
-    """Return the refresh entry of a row (None: there is no row), whose ledger was read before it."""
+    """Return the refresh entry of a row (`row` None: there is none). Its ledger row must have been read before it."""
     return DocumentChanged(
         collection=collection,
         id=document_id,

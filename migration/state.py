@@ -1,6 +1,6 @@
-"""The state of a collection as its database keeps it: source epoch, capture, model, quarantine, log partitions.
+"""The state of a collection as kept in its database: source epoch, capture, model, quarantine, log partitions.
 
-The names under which it is kept stay as they are: workers of other releases read them.
+The names under which the state is kept must not change: workers of other releases read them.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ _MODEL = "model"
 
 @dataclass(frozen=True, slots=True)
 class CollectionState:
-    """What is kept of one collection. Every call raises StoreUnavailable where the database does not answer."""
+    """The kept state of one collection. Every call raises StoreUnavailable if the database does not answer."""
 
     ledger: Ledger
     name: str
 
     async def reason(self) -> Reason | None:
-        """Return why it is quarantined, None for one that is active."""
+        """Return why the collection is quarantined, None if it is active."""
         number = await self.ledger.get_meta(f"{_QUARANTINE}.{self.name}")
         return Reason(number) if number else None
 
     async def quarantine(self) -> Quarantine | None:
-        """Return its quarantine, None for one that is active."""
+        """Return the quarantine of the collection, None if it is active."""
         reason = await self.reason()
         return Quarantine(self.name, reason) if reason else None
 
     async def set_reason(self, reason: Reason | None) -> None:
-        """Quarantine it; None: it is active again."""
+        """Quarantine the collection; with None, make it active again."""
         await self.ledger.set_meta(f"{_QUARANTINE}.{self.name}", reason or 0)
 
     async def source_epoch(self) -> int | None:
-        """Return the source epoch in which it is captured, None for one that never was."""
+        """Return the source epoch in which the collection is captured, None if it never was."""
         return await self.ledger.get_meta(f"{_SOURCE_EPOCH}.{self.name}")
 
     async def claim_source_epoch(self, epoch: int) -> int:
-        """Begin a source epoch unless there is one; return the one that there is."""
+        """Begin a source epoch unless there is one; return the epoch that is recorded."""
         return await self.ledger.claim(f"{_SOURCE_EPOCH}.{self.name}", epoch)
 
     async def capture(self, kafka: Kafka, collection: Collection) -> Capture | None:
-        """Return the names under which it is captured, None for one that never was."""
+        """Return the names under which the collection is captured, None if it never was."""
         epoch = await self.source_epoch()
         if epoch is None:
             return None
@@ -60,7 +60,7 @@ class CollectionState:
         return earlier_capture(kafka, collection, captured_table(collection), epoch)
 
     async def claim_capture(self, epoch: int, capture: Capture) -> None:
-        """Record the names of a source epoch unless some are."""
+        """Record the names of a source epoch unless it already has names."""
         await self.ledger.claim_identity(self._capture_key(epoch), capture.recorded())
 
     async def has_capture(self, epoch: int) -> bool:
@@ -68,8 +68,8 @@ class CollectionState:
         return await self.ledger.identity(self._capture_key(epoch)) is not None
 
     async def record_capture(self, capture: Capture) -> None:
-        """Record the names under which it is captured from now on."""
-        # In this order: who reads the epoch reads its names, too.
+        """Record the names under which the collection is captured from now on."""
+        # In this order: a reader that finds the epoch also finds its names.
         await self.ledger.set_identity(self._capture_key(capture.epoch), capture.recorded())
         await self.ledger.set_meta(f"{_SOURCE_EPOCH}.{self.name}", capture.epoch)
 
@@ -77,11 +77,11 @@ class CollectionState:
         return f"{_CAPTURE}.{self.name}.e{epoch}"
 
     async def model(self) -> int | None:
-        """Return the CRC-32 of the key of the model that its points were made by, None where none is known."""
+        """Return the CRC-32 of the key of the model that made the collection's points, None if none is known."""
         return await self.ledger.get_meta(f"{_MODEL}.{self.name}")
 
     async def claim_model(self, fingerprint: int) -> int:
-        """Record a model unless there is one; return the one that there is."""
+        """Record a model unless there is one; return the model that is recorded."""
         return await self.ledger.claim(f"{_MODEL}.{self.name}", fingerprint)
 
     async def set_model(self, fingerprint: int) -> None:
@@ -90,7 +90,7 @@ class CollectionState:
 
 
 async def log_partitions(ledger: Ledger) -> int | None:
-    """Return with how many partitions of the log a database's ledgers were written, None for a new one."""
+    """Return the number of log partitions that the ledgers of a database were written with, None for a new database."""
     return await ledger.get_meta(_LOG_PARTITIONS)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a collection's migration at one moment: values, and one JSON document. Nothing is read here."""
+"""What is known of a collection's migration at one moment: values and one JSON document. Reads nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
 from schemas.queries import Phase
 
-# A task that says it runs and did not move for this long may have been killed.
+# A task whose state is running, but which has not moved for this long, may have been killed.
 STILL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """A backfill as its store says; `moved_s` is how long ago it last did."""
+    """A backfill as its task store reports it. `moved_s` is how long ago it last moved."""
 
     state: BackfillState
     ranges_done: int
@@ -27,20 +27,20 @@ class Backfill:
 
     @property
     def rows_left(self) -> int | None:
-        """About how many rows are left, None where it is not known."""
+        """About how many rows are left, None if that is not known."""
         if self.state.state == "done":
             return 0
         return max(0, self.state.rows_estimated - self.state.rows) if self.state.rows_estimated else None
 
     @property
     def still(self) -> bool:
-        """Whether it says that it runs, and has not moved for long."""
+        """Whether its state is that of a running task, but it has not moved for long."""
         return self.state.state in {"running", "paused", "indexing"} and self.moved_s > STILL_S
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The proof of a collection; `age_s` is the age of its oldest range, None where it was never whole."""
+    """The proof of a collection. `age_s` is the age of its oldest range, None if the proof was never complete."""
 
     state: ProofState
     age_s: float | None
@@ -48,14 +48,17 @@ class Proof:
     moved_s: float
 
 
-# A connector that Kafka Connect moves or starts again runs in a moment.
+# A connector that Kafka Connect moves or restarts will run again in a moment.
 _CAPTURED = frozenset({"RUNNING", "UNASSIGNED", "RESTARTING"})
 CollectionState = Literal["stopped", "unknown", "not captured", "in service"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One collection. `unanswered` names each part that could not be read, and why; what it would tell is None then."""
+    """The progress of one collection.
+
+    `unanswered` names each part that could not be read, and why. The values that it would report are then None.
+    """
 
     collection: str
     phase: Phase
@@ -68,7 +71,10 @@ class Progress:
 
     @property
     def state(self) -> CollectionState:
-        """Whether it is served as its phase says: not where a stop is recorded, or its changes are not captured now."""
+        """Whether the collection is served as its phase says.
+
+        It is not if a quarantine is recorded, or if its changes are not captured now.
+        """
         if self.quarantine is not None:
             return "stopped"
         if "database" in self.unanswered:
@@ -78,14 +84,17 @@ class Progress:
 
     @property
     def wrong(self) -> bool:
-        """Whether something needs the operator: it is stopped, its backfill failed, or the stores differ."""
+        """Whether an operator must act.
+
+        That is so if the collection is quarantined or not captured, its backfill failed, or the stores differ.
+        """
         failed = self.backfill is not None and self.backfill.state.state == "failed"
         differs = self.proof is not None and (self.proof.state.verdict == "different" or self.proof.state.differences)
         return self.state in {"stopped", "not captured"} or failed or bool(differs)
 
 
 def backfill_of(parts: Mapping[int, bytes], now_ms: int) -> Backfill | None:
-    """Return the backfill that the parts of its task tell of, None where there was none. Raises ValueError."""
+    """Return the backfill described by the parts of its task, None if there was none. Raises ValueError."""
     kept = backfill_kept(parts)
     if kept is None:
         return None
@@ -95,7 +104,7 @@ def backfill_of(parts: Mapping[int, bytes], now_ms: int) -> Backfill | None:
 
 
 def proof_of(parts: Mapping[int, bytes], now_ms: int) -> Proof | None:
-    """Return the proof that the parts of its task tell of, None where there was none. Raises ValueError."""
+    """Return the proof described by the parts of its task, None if there was none. Raises ValueError."""
     if HEADER not in parts:
         return None
     state = ProofState.model_validate_json(parts[HEADER])
@@ -112,7 +121,7 @@ def _ago(then_ms: int | None, now_ms: int) -> float | None:
 
 
 def document_of(progress: Progress) -> dict[str, Any]:
-    """Return all of it as one JSON document; its names are those of the values."""
+    """Return the progress as one JSON document, with the names of the values as keys."""
     quarantine, backfill, proof = progress.quarantine, progress.backfill, progress.proof
     return {
         "collection": progress.collection,

@@ -1,7 +1,7 @@
 """Adopts topics that were replaced: raises the epochs, has the roles read what may have been missed, and goes on.
 
-Each step can be done again: what was cut short is begun from the front, with epochs that are higher once more. Nothing
-reads from the topics meanwhile, because the workers take part in the quarantine until its last step ends it.
+Each step can be repeated: an adoption that was cut short starts from the beginning, with the epochs raised once more.
+Nothing reads from the topics in the meantime, because the workers follow the quarantine until the last step ends it.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from topics.captures import Capture
 from topics.catalogue import CATALOGUE, EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of
 
 Progress = Callable[[str], None]
-# A worker leaves its groups within the time that it takes part in a quarantine, and drains; a killed one is thrown out.
+# Enough for a worker to notice the quarantine, drain and leave its groups, and for the brokers to drop a killed one.
 ALONE_S = 90.0
 _CAPTURE = "capture"
 
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What adoption uses of one collection."""
+    """What an adoption uses of one collection."""
 
     name: str
     settings: configured.Collection
@@ -61,8 +61,8 @@ class Book:
 class Plan:
     """What was replaced, and what follows from it.
 
-    `current` are the collections of databases in which all of it was adopted before: the others were left out then, and
-    join them. What producers and applications did since stays.
+    `current` has the collections of databases in which all of it was adopted before. The other databases were left out
+    of that adoption and now join it. What producers and applications have done since then is kept.
     """
 
     replaced: Mapping[str, str]
@@ -75,7 +75,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Adopted:
-    """What was done. `remedies` are the commands that bring each collection that is still quarantined back."""
+    """What was done. `remedies` has the command that reactivates each collection that is still quarantined."""
 
     epochs: Epochs
     forgotten: int = 0
@@ -84,16 +84,16 @@ class Adopted:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Adopter]:
-    """Open the ledgers of the collections; those whose table or database cannot be used are left out.
+    """Open the ledgers of the collections, except those whose table or database cannot be used.
 
-    What they have recorded of the topics stays as it is, so that they are found again when they come back.
-    Raises StoreUnavailable where no database can be used, or the brokers do not answer.
+    The topic records of those left out are not changed, so that the replaced topics are found again when they are back.
+    Raises StoreUnavailable if no database can be used, or the brokers do not answer.
     """
     async with AsyncExitStack() as resources:
         books: dict[str, Book] = {}
         left_out: dict[str, str] = {}
         names = list(settings.collections)
-        # Together: one that is away takes its whole time limit.
+        # Concurrently: an unreachable database takes its whole time limit.
         found = await asyncio.gather(*(_book(settings, name, resources) for name in names), return_exceptions=True)
         for name, each in zip(names, found, strict=True):
             if isinstance(each, Book):
@@ -120,7 +120,7 @@ async def _book(settings: Settings, name: str, resources: AsyncExitStack) -> Boo
 
 @dataclass(slots=True)
 class Adopter:
-    """Plans an adoption and carries it out. `left_out` are collections that cannot be opened, with why."""
+    """Plans an adoption and carries it out. `left_out` has the collections that cannot be opened, and why."""
 
     settings: Settings
     books: dict[str, Book]
@@ -128,7 +128,7 @@ class Adopter:
     left_out: dict[str, str] = field(default_factory=dict)
 
     async def plan(self) -> Plan:
-        """Return what is to be done. Raises TaskFailed where no topic was replaced, or one is missing."""
+        """Return the plan of the adoption. Raises TaskFailed if no topic was replaced, or one is missing."""
         found = await self.watch.confirmed()
         said = {topic: one.said for topic, one in found.items()}
         noted: set[str] = set()
@@ -150,7 +150,7 @@ class Adopter:
         return Plan(said, steps, frozenset(self._captured(found)), raised, moved, current)
 
     async def carry_out(self, plan: Plan, progress: Progress) -> Adopted:
-        """Do it. Raises TaskFailed where a worker goes on reading."""
+        """Carry out the plan. Raises TaskFailed if a worker goes on reading."""
         await self._quarantine(plan)
         await self._wait_alone(progress)
         looks = await self._looks()
@@ -177,7 +177,7 @@ class Adopter:
         return done
 
     async def _current(self, working: Collection[str]) -> frozenset[str]:
-        """Return the collections of the databases in which the topics were adopted as they are now."""
+        """Return the collections of the databases in which the current topics were adopted already."""
         looks = await self._looks()
         found: set[str] = set()
         for members in databases(self.books):
@@ -185,7 +185,7 @@ class Adopter:
             adopted = {topic: await adopted_as(ledger, topic) for topic in working}
             as_now = all(adopted[topic] == _identity(looks[topic]) for topic in working)
             wrong = self.watch.wrong.get(members[0].name, frozenset()) & set(working)
-            if as_now and not wrong:  # what is noted in it may have been found for another database
+            if as_now and not wrong:  # the topics noted in it may have been found replaced for another database
                 found.update(book.name for book in members)
         return frozenset(found)
 
@@ -204,7 +204,7 @@ class Adopter:
             )
 
     def _captured(self, found: Mapping[str, Replaced]) -> dict[str, list[str]]:
-        """Return the replaced topics of capture, with the collections that are captured through them."""
+        """Return the replaced topics of capture, each with the collections that are captured through it."""
         names: dict[str, list[str]] = {}
         for name, book in self.books.items():
             own = captured_through(book)
@@ -235,7 +235,7 @@ class Adopter:
             )
 
     async def _restart(self, plan: Plan, looks: Mapping[str, TopicLook]) -> dict[str, dict[str, dict[int, int]]]:
-        """Have the roles begin with the first record of their topics; return the positions, by topic and role."""
+        """Reset the roles to the first record of their topics; return the offsets, by topic and role."""
         captured = self.watch.captured(self.books.values()).keys() & looks.keys()
         found: dict[str, dict[str, dict[int, int]]] = {}
         for role in sorted(plan.steps.restart):
@@ -249,7 +249,7 @@ class Adopter:
         return found
 
     async def _unpark(self, role: str, places: Mapping[tuple[str, int], int]) -> None:
-        """Forget where parked collections would go on: the role takes all of them from the given places."""
+        """Forget the offsets of parked collections: the role reads all of them from the given offsets."""
         cursors = KafkaCursors(brokers_of(self.settings.kafka), role)
         try:
             for name in await cursors.load(self.settings.collections):
@@ -258,9 +258,10 @@ class Adopter:
             await cursors.close()
 
     async def _release(self, plan: Plan, looks: Mapping[str, TopicLook], done: Adopted) -> None:
-        """End the quarantine; what must be compared or captured again stays in one that says so.
+        """End the quarantine. Collections that must be compared or captured again stay quarantined for that reason.
 
-        Last, what was adopted is recorded: before, an adoption that goes on would take these databases for current.
+        The adopted topics are recorded last. If they were recorded earlier, an adoption that is run again would take
+        these databases for current.
         """
         for name, book in self.books.items():
             state = CollectionState(book.ledger, name)
@@ -288,10 +289,10 @@ def _identity(look: TopicLook) -> str:
 
 
 def _first(plan: Plan, look: TopicLook, topic: str, role: str) -> dict[int, int]:
-    """Return where a role begins: with the first record, or behind what was copied and read elsewhere.
+    """Return where a role begins: at the first record, or after the records that were copied and read elsewhere.
 
-    What is copied of the submitted topic to another cluster would take effect again. Where the group's offsets were
-    copied with it, they say what was read: nobody of this cluster has read since the quarantine.
+    Records of the submitted topic that were copied to another cluster would take effect again. If the group's offsets
+    were copied too, they show what was read: nothing in this cluster has read since the quarantine.
     """
     copied = topic == SUBMITTED and topic in plan.moved
     return {

@@ -1,4 +1,4 @@
-"""Which points a Qdrant collection is known again by: those that this process wrote last, and some of all."""
+"""The points by which a Qdrant collection is identified: the last that this process wrote, and a sample of all."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _NAME_LENGTH = 110
 
 @dataclass(slots=True)
 class Written:
-    """The points that were written last, by collection."""
+    """The last points written, by collection."""
 
     last: dict[str, deque[Witness]] = field(default_factory=dict)
 
     def note(self, name: str, marks: Sequence[VectorMark]) -> None:
-        """Note what the vector writer did: the first point of each document that has one."""
+        """Note what the vector writer wrote: the first point of each document that has one."""
         last = self.last.setdefault(name, deque(maxlen=RECENT))
         for mark in marks[-RECENT:]:
             if mark.chunk_count:
@@ -42,7 +42,7 @@ async def sample(vectors: VectorReader, name: str) -> tuple[Witness, ...]:
 
 
 async def versions(vectors: VectorReader, name: str, ids: bytes) -> dict[bytes, int]:
-    """Return the versions of those points that are there, by their packed ids; those of others are left out."""
+    """Return the versions of the points that exist, by packed id. Other points are left out."""
     found = await vectors.points(name, ids)
     return {
         packed_id(point_id(name, document, one.chunk)): one.version
@@ -53,12 +53,12 @@ async def versions(vectors: VectorReader, name: str, ids: bytes) -> dict[bytes, 
 
 
 async def recorded_witnesses(ledger: Ledger, name: str) -> tuple[Witness, ...]:
-    """Return what is recorded."""
+    """Return the recorded witnesses of a collection."""
     return from_text(await ledger.identity(f"witnesses.{name}"[:_NAME_LENGTH]))
 
 
 async def record_witnesses(ledger: Ledger, name: str, witnesses: Sequence[Witness]) -> None:
-    """Record the points that a collection is to be known again by."""
+    """Record the points by which a collection is identified."""
     await ledger.set_identity(f"witnesses.{name}"[:_NAME_LENGTH], as_text(witnesses))
 
 
@@ -68,9 +68,9 @@ async def forgotten_witnesses(ledger: Ledger, name: str) -> tuple[Witness, ...]:
 
 
 async def forget_witnesses(ledger: Ledger, name: str, points: Collection[bytes]) -> None:
-    """Record which witnesses a repair is about to remove, so that nobody takes the collection for another one.
+    """Record which witnesses a repair is about to remove, so that the collection is not taken for another one.
 
-    Apart from the witnesses: those are recorded by the worker, again and again.
+    They are kept apart from the witnesses, which the worker records again and again.
     """
     removed = [one for one in await recorded_witnesses(ledger, name) if one.point in points]
     if removed:
@@ -80,10 +80,10 @@ async def forget_witnesses(ledger: Ledger, name: str, points: Collection[bytes])
 
 
 def as_text(witnesses: Sequence[Witness]) -> str:
-    """Return witnesses as they are recorded."""
+    """Encode witnesses for the record."""
     return json.dumps([[b64encode(one.point).decode(), one.version] for one in witnesses], separators=(",", ":"))
 
 
 def from_text(text: str | None) -> tuple[Witness, ...]:
-    """Return recorded witnesses."""
+    """Decode recorded witnesses."""
     return tuple(Witness(b64decode(point), version) for point, version in json.loads(text or "[]"))

@@ -1,6 +1,6 @@
-"""The tree of `crossfade` commands: puts the groups together; what a command does is in its own module.
+"""Builds the tree of `crossfade` commands from its groups. What a command does is in the command's own module.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences were found or a gate did not pass.
+Exit codes: 0 done, 1 failed, 2 usage error, 3 done, but differences were found or a gate did not pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import typer
 
 from operations.context import PANEL_LOOK, PANEL_SET_UP
 
-# By module of `operations.commands`, in the order of the help: the commands of each.
+# The commands of each module of `operations.commands`, in the order of the help.
 COMMANDS = {
     "demo": ("demo",),
     "stack": ("up", "down", "status"),
@@ -25,7 +25,7 @@ COMMANDS = {
     "inspect": ("inspect",),
     "recapture": ("recapture",),
 }
-# Modules whose commands are a group of their name, with the panel of the help.
+# Modules whose commands form a group with the module's name, each with its panel in the help.
 GROUPS = {
     "migrate": PANEL_LOOK,
     "dlt": PANEL_LOOK,
@@ -36,7 +36,10 @@ GROUPS = {
 
 
 def command_tree(wanted: str | None = None) -> typer.Typer:
-    """Return all commands; where `wanted` is one or a group, it alone, without importing what the others need."""
+    """Return the tree of all commands.
+
+    If `wanted` names a command or a group, the tree has only its module, and the others are not imported.
+    """
     app = typer.Typer(
         name="crossfade",
         no_args_is_help=True,
@@ -70,4 +73,4 @@ def crossfade(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Move a live document store from MariaDB or PostgreSQL to Qdrant, serving queries from both while it does."""
+    """Move a live document store from MariaDB or PostgreSQL to Qdrant, and serve queries from both during the move."""

@@ -1,4 +1,4 @@
-"""The entry point of `crossfade`, so small that Ctrl-C ends it cleanly also while the rest is being imported."""
+"""The entry point of `crossfade`. It is so small that Ctrl-C ends it cleanly even while the rest is being imported."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ INTERRUPTED = 130
 
 
 def print_whole() -> None:
-    """Have what is printed on stdout written to its end.
+    """Make sure that everything printed to stdout is written completely.
 
-    With PYTHONUNBUFFERED, as containers set it, Python writes once, and a signal ends a write to a pipe where it is.
+    With PYTHONUNBUFFERED, which containers set, Python writes only once, and a signal cuts a write to a pipe short.
     """
     if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
         out = sys.stdout
@@ -20,11 +20,11 @@ def print_whole() -> None:
 
 
 def main() -> None:
-    """Run the command and end the process with its exit code; nothing prints a traceback without CROSSFADE_DEBUG=1."""
+    """Run the command and end the process with its exit code. No traceback is printed without CROSSFADE_DEBUG=1."""
     try:
         print_whole()
-        gc.set_threshold(50_000, 20, 20)  # nothing of what is imported now is garbage
-        # Not at the top: these take half a second, and nobody would catch what interrupts them.
+        gc.set_threshold(50_000, 20, 20)  # the imports that follow create no garbage
+        # Not imported at the top: these imports take half a second, and nothing would catch an interrupt there.
         import typer  # noqa: PLC0415
 
         from operations.app import command_tree  # noqa: PLC0415

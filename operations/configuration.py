@@ -1,4 +1,4 @@
-"""Reads `crossfade.toml` and the environment into settings, once. No server is asked here; see `config check` for that.
+"""Reads `crossfade.toml` and the environment into settings, once. It contacts no server: `config check` does that.
 
 Order of precedence: environment (`CROSSFADE_KAFKA__BOOTSTRAP=…`), the file, the defaults, the local stack's addresses.
 """
@@ -25,9 +25,9 @@ CONFIG_NAME = "crossfade.toml"
 PREFIX = "CROSSFADE_"
 NESTED = "__"
 USAGE_ERROR = 2
-# Short names that people expect; the long form of the same setting wins.
+# Short names that people expect. The long form of the same setting wins.
 _ALIASES = {"CROSSFADE_QDRANT_URL": "CROSSFADE_QDRANT__URL"}
-# Keys of a collection that were called otherwise; they are read until the next major version.
+# Former names of a collection's keys. They are read until the next major version.
 _OLD_KEYS = {"fill": "initial_load"}
 
 Tree = dict[str, Any]
@@ -37,7 +37,7 @@ Path_ = tuple[str | int, ...]
 def find_config(path: Path | None, home: Path, environ: Mapping[str, str]) -> Path | None:
     """Return the file to read: `path`, else CROSSFADE_CONFIG, else `crossfade.toml` here, else the one in `home`.
 
-    None where there is none of them. Raises CommandError when a file that was asked for does not exist.
+    Return None if none of them exists. Raises CommandError if a requested file does not exist.
     """
     asked = path or (Path(environ["CROSSFADE_CONFIG"]) if environ.get("CROSSFADE_CONFIG") else None)
     if asked is None:
@@ -50,9 +50,10 @@ def find_config(path: Path | None, home: Path, environ: Mapping[str, str]) -> Pa
 
 
 def read_settings(path: Path | None, home: Path, environ: Mapping[str, str]) -> Settings:
-    """Return the settings of the file that `find_config` finds, with what the environment sets instead.
+    """Return the settings of the file that `find_config` finds, overridden by the environment.
 
-    Raises CommandError that names file or variable, key, what is wrong and what is allowed, all mistakes at once.
+    Raises one CommandError for all mistakes. For each mistake it names the file or variable, the key, what is wrong
+    and what is allowed.
     """
     found = find_config(path, home, environ)
     written = _read_file(found) if found is not None else {}
@@ -66,7 +67,7 @@ def read_settings(path: Path | None, home: Path, environ: Mapping[str, str]) -> 
 
 
 def resolve(settings: Settings, addresses: StackAddresses | None) -> Settings:
-    """Return the settings with the local stack's addresses where they have none (None: no stack was ever up)."""
+    """Return the settings, with the local stack's addresses for those that are not set (None: no stack was ever up)."""
     if addresses is None:
         return settings
     kafka = settings.kafka.model_copy(
@@ -134,14 +135,14 @@ def _check_section(variable: str) -> None:
 
 
 def _renamed(tree: Tree, source: str) -> Tree:
-    """Return settings under their names of today, with a warning on stderr for each that was given under another."""
+    """Return the settings under their current names, with a warning on stderr for each former name that was used."""
     collections = tree.get("collections")
     if not isinstance(collections, dict):
         return tree
     renamed = {}
     for name, collection in collections.items():
         old = set(_OLD_KEYS) & set(collection) if isinstance(collection, dict) else set()
-        # Where both are there, the old one stays and is refused.
+        # If both names are given, the old one stays and is refused.
         found = {key: _OLD_KEYS[key] for key in old if _OLD_KEYS[key] not in collection}
         for key, today in found.items():
             print(f"crossfade: {source}: collections.{name}.{key} is called {today} now.", file=sys.stderr)
@@ -200,7 +201,7 @@ def _is_in(tree: Any, where: Path_) -> bool:
 
 
 def _model_at(where: Path_) -> type[BaseModel] | None:
-    """Return the model whose keys may stand at a place of the file."""
+    """Return the model whose keys are allowed at a path in the file."""
     model: type[BaseModel] = Settings
     parts = iter(where)
     for part in parts:

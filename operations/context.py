@@ -1,4 +1,4 @@
-"""What every command shares: common options, settings with addresses, errors as messages, tables and JSON documents.
+"""What every command shares: common options, settings with addresses, error messages, tables and JSON documents.
 
 Results go to stdout, everything else to stderr. No command prints a traceback unless CROSSFADE_DEBUG is set.
 """
@@ -31,7 +31,7 @@ FAILED = 1
 USAGE_ERROR = 2
 DIFFERENCES = 3
 INTERRUPTED = 130
-# Under these headings `crossfade --help` lists the commands.
+# The headings under which `crossfade --help` lists the commands.
 PANEL_RUN = "Run"
 PANEL_LOOK = "Look and repair"
 PANEL_SET_UP = "Set up"
@@ -54,12 +54,15 @@ CollectionArgument = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Context(Installation):
-    """An installation, and the file that its settings came from (None: only defaults)."""
+    """An installation, and the file that its settings came from (None: no file)."""
 
     file: Path | None
 
     def collection(self, name: str | None) -> str:
-        """Give the name of a configured collection, without a name that of the only one. Raises CommandError."""
+        """Return `name` if it is a configured collection, or the only collection if `name` is None.
+
+        Raises CommandError otherwise.
+        """
         names = list(self.settings.collections)
         if name in names:
             return str(name)
@@ -70,7 +73,7 @@ class Context(Installation):
 
 
 def load(config: Path | None, home: Path | None) -> Context:
-    """Read the settings. Raises CommandError for every mistake in them."""
+    """Read the settings. Raises CommandError for any mistake in them."""
     folder = home_folder(home)
     file = find_config(config, folder, os.environ)
     settings = read_settings(file, folder, os.environ)
@@ -83,7 +86,7 @@ def home_folder(home: Path | None) -> Path:
 
 
 def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
-    """Run a command's work; its errors are told and end the process with their exit code. Ctrl-C cancels the work."""
+    """Run a command's work. Errors are reported and end the process with their exit code; Ctrl-C cancels the work."""
     with told(), asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)
 
@@ -93,7 +96,7 @@ def told() -> Iterator[None]:
     """Turn every error into a message on stderr and an exit code."""
     debug = bool(os.environ.get("CROSSFADE_DEBUG"))
     if not debug:
-        # The libraries report on stderr, some with a traceback, what the command tells its user in one sentence.
+        # These libraries log to stderr, some with a traceback, what the command reports in one sentence.
         for name in ("aiokafka", "asyncio", "asyncpg", "stamina"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
@@ -113,7 +116,7 @@ def told() -> Iterator[None]:
 
 
 def explained(error: Exception) -> tuple[str, str, int]:
-    """Return what to tell about an error, what to do about it, and the exit code."""
+    """Return the message for an error, a hint on what to do about it, and the exit code."""
     if isinstance(error, TaskFailed):
         code = error.exit_code if isinstance(error, CommandError) else FAILED
         return error.message, error.hint, USAGE_ERROR if isinstance(error, TableNotReady) else code
@@ -137,18 +140,18 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Print a table for people on stdout; nothing in a cell is cut or read as markup."""
+    """Print a table for people on stdout. No cell is cut off or read as markup."""
     table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(str(cell).replace("[", "\\[") for cell in row))
     for column in table.columns:
         column.overflow = "fold"
-    # Where nobody looks, nothing needs to be folded to the width of a screen.
+    # Output that is not shown on a terminal need not be folded to the width of a screen.
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
 def renamed(old: str, given: T | None, today: str, value: T) -> T:
-    """Return the value of an option, of the one that it was before where that is given; then with a warning."""
+    """Return the value of a renamed option. If it was given under its old name, warn and return that value."""
     if given is None:
         return value
     say(f"crossfade: {old} is called {today} now.")
@@ -161,12 +164,12 @@ def amount(number: int, noun: str) -> str:
 
 
 def say(message: str) -> None:
-    """Tell progress or a note on stderr."""
+    """Print progress or a note on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal's stderr how many of something were done so far; nothing where stderr is no terminal."""
+    """Show on stderr how many items are done so far; show nothing if stderr is not a terminal."""
     with Console(stderr=True, highlight=False).status(what) as status:
         yield lambda count: status.update(f"{what}: {count}")

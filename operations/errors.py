@@ -1,4 +1,4 @@
-"""What a command reports when it cannot go on, with its exit code. Below the command line it is `TaskFailed`."""
+"""The error of a command that cannot go on, with its exit code. Code below the command line raises `TaskFailed`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from connectors.errors import TaskFailed
 
 
 class CommandError(TaskFailed):
-    """A command failed; `exit_code` ends the process."""
+    """A command failed. The process ends with `exit_code`."""
 
     def __init__(self, message: str, hint: str = "", exit_code: int = 1) -> None:
         super().__init__(message, hint)

@@ -1,7 +1,7 @@
-"""Sets up the OpenTelemetry SDK of a process from the standard environment variables. Called once, by a command.
+"""Sets up the OpenTelemetry SDK of a process from the standard environment variables. A command calls it once.
 
 Traces are exported when OTEL_EXPORTER_OTLP_ENDPOINT (or its traces variant) is set and OTEL_TRACES_EXPORTER is not
-`none`. Metrics are always on the Prometheus page of the worker, and exported by OTLP under the same rule.
+`none`. Metrics are always on the worker's Prometheus page. They are exported by OTLP under the same rule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FLUSH_S = 3.0
 
 
 def exports(environ: Mapping[str, str], signal: str) -> bool:
-    """Say whether a signal (TRACES, METRICS) is to be exported by OTLP."""
+    """Return whether a signal (TRACES, METRICS) is to be exported by OTLP."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get(f"OTEL_{signal}_EXPORTER") == "none":
         return False
     return bool(environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
@@ -38,7 +38,7 @@ def set_up(environ: Mapping[str, str]) -> Telemetry:
     readers: list[MetricReader] = [PrometheusMetricReader()]
     if exports(environ, "METRICS"):
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
-    # What is told last is flushed by `shut_down`: the SDK's own way, at exit, waits for a collector without a bound.
+    # `shut_down` flushes the last telemetry. The SDK's own flush at exit waits for a collector without a time limit.
     metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=False))
     tracing = exports(environ, "TRACES")
     if tracing:
@@ -49,7 +49,7 @@ def set_up(environ: Mapping[str, str]) -> Telemetry:
 
 
 def shut_down() -> None:
-    """Export what is left, for up to three seconds: a collector that does not answer holds up no stop."""
+    """Export what is left, for up to three seconds, so that a collector that does not answer cannot delay the stop."""
     ending = [
         Thread(target=provider.shutdown, daemon=True)
         for provider in (trace.get_tracer_provider(), metrics.get_meter_provider())

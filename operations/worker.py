@@ -1,4 +1,4 @@
-"""Runs a worker in this process until a signal: opens everything, reports when ready, drains and closes."""
+"""Runs a worker in this process until a signal: opens everything, reports when it is ready, drains and closes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from stack.layout import write_private
 from topics.roles import RoleName
 
 Progress = Callable[[str], None]
-# New objects before the youngest generation is collected; Python's default is 700.
+# New objects before the youngest generation is garbage-collected; Python's default is 700.
 _GARBAGE_OBJECTS = 20_000
-# What closing may take beside draining, in a worker that is stuck.
+# How long closing may take, in addition to draining, in a worker that is stuck.
 _END_BOUND_S = 5.0
 _PARENT_POLL_S = 0.5
 _PATIENCE_S = 1.0
@@ -56,12 +56,12 @@ async def run_worker(
     ready_file: Path | None = None,
     supervisor: int | None = None,
 ) -> None:
-    """Prepare, consume until SIGTERM or SIGINT, drain. Raises CommandError when the watchdog found a role stuck.
+    """Prepare, consume until SIGTERM or SIGINT, then drain. Raises CommandError if the watchdog found a role stuck.
 
-    `ready_file` gets the port of the health page as JSON once every agent consumes, for who started this process.
-    With the pid of a `supervisor` it drains, too, when that process is no longer its parent.
+    Once every agent consumes, the port of the health page is written as JSON to `ready_file`, for the process that
+    started this one. With the pid of a `supervisor`, the worker also drains when that process is no longer its parent.
     """
-    # Faust's consumers run on threads, whose loops are of the policy's kind.
+    # Faust's consumers run on threads, and this policy decides the kind of their event loops.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,7 +93,7 @@ async def _run(
     try:
         prepared = await _unless(stop, _patiently(lambda: _prepared(settings, home, roles, telemetry, progress), waits))
     except Misconfigured as error:
-        # To start again would change nothing, and by its exit code a supervisor knows.
+        # A restart would change nothing. The supervisor recognizes this by the exit code.
         raise CommandError(
             str(error), "Look at everything that is configured: crossfade config check", USAGE_ERROR
         ) from None
@@ -133,14 +133,14 @@ async def _run(
 
 
 def _ending(watch: Coroutine[Any, Any, None], stop: asyncio.Event) -> asyncio.Task[None]:
-    """Watch something for as long as the worker runs; where that ends by an error, the worker drains."""
+    """Run a watch for as long as the worker runs. If the watch ends with an error, the worker drains."""
     guard = asyncio.create_task(watch)
     guard.add_done_callback(lambda _: stop.set())
     return guard
 
 
 async def _end(guard: asyncio.Task[None]) -> None:
-    """End the watch. Raises CommandError, as for wrong use, where it ended by itself."""
+    """End a watch. Raises CommandError, with the exit code of a usage error, if it had failed as Misconfigured."""
     guard.cancel()
     try:
         await guard
@@ -151,7 +151,7 @@ async def _end(guard: asyncio.Task[None]) -> None:
 
 
 async def _patiently(prepare: Callable[[], Coroutine[Any, Any, T]], waits: bool) -> T:
-    """Prepare; with `waits`, again and again while a store or a broker does not answer."""
+    """Call `prepare`. With `waits`, retry it while a store or a broker does not answer."""
     pause_s = _PATIENCE_S
     while True:
         try:
@@ -165,10 +165,10 @@ async def _patiently(prepare: Callable[[], Coroutine[Any, Any, T]], waits: bool)
 
 
 async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:
-    """Set `stop` when the supervisor ended: whoever takes its place starts a worker of its own."""
-    while os.getppid() == supervisor:  # noqa: ASYNC110 - the end of another process is no event of this loop
+    """Set `stop` when the supervisor has ended: the supervisor that replaces it starts a worker of its own."""
+    while os.getppid() == supervisor:  # noqa: ASYNC110 - this loop gets no event when another process ends
         await asyncio.sleep(_PARENT_POLL_S)
-    # Nobody reads what it says any more, and to say it would be an error.
+    # Nobody reads the output of this process any more, and writing it would raise an error.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
@@ -180,7 +180,7 @@ async def _prepared(
 ) -> tuple[Opened, Quarantines]:
     mistakes, away = await tables_found(settings, progress)
     if len(mistakes) == len(settings.collections):
-        await check_tables(settings, progress, apply=False)  # says what is wrong: there is nothing to go on with
+        await check_tables(settings, progress, apply=False)  # raises with the mistakes: no collection is usable
     await prepare_topics(settings, progress)
     names = usable(settings, mistakes, away)
     if not names:
@@ -203,7 +203,7 @@ async def _prepared(
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return what the work returns; where `stop` comes first, cancel it, wait for its end, and return None."""
+    """Return what the work returns. If `stop` comes first, cancel the work, wait for its end and return None."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -215,7 +215,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
 
 
 def _end_within(limit_s: float) -> None:
-    """End this process after a time whatever hangs in it: who starts it again waits for its end."""
+    """End this process after `limit_s`, even if something in it hangs: the supervisor waits for its end."""
     timer = threading.Timer(limit_s, os._exit, (1,))
     timer.daemon = True
     timer.start()

@@ -1,1 +1,1 @@
-"""What travels and what users write: events, CloudEvents headers, settings. Imports nothing of ours."""
+"""Events, CloudEvents headers and settings: what travels and what users write. Imports no other crossfade package."""

@@ -1,6 +1,6 @@
-"""The one codec: events to and from CloudEvents 1.0 on Kafka (binary mode out; binary and structured mode in).
+"""The only codec between events and CloudEvents 1.0 on Kafka. It writes binary mode and reads both modes.
 
-Source: CloudEvents specification 1.0.2 and its Kafka protocol binding. No I/O and no clock: the time is given.
+Source: CloudEvents specification 1.0.2 and its Kafka protocol binding. No I/O and no clock: the caller passes the time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Attributes:
 
 
 def timestamp(time_ms: int) -> str:
-    """Return an RFC 3339 time in UTC with milliseconds."""
+    """Return a time in milliseconds since the epoch as RFC 3339 text in UTC, with milliseconds."""
     return f"{_to_the_second(time_ms // 1000)}.{time_ms % 1000:03d}Z"
 
 
@@ -74,7 +74,7 @@ def encode(
 
 
 def without_trace(headers: Headers) -> Headers:
-    """Return the headers without the trace context, so that a record sent on never carries two."""
+    """Return the headers without the trace context, so that a forwarded record never carries two."""
     return tuple((name, value) for name, value in headers if name not in TRACE_HEADERS)
 
 
@@ -95,7 +95,7 @@ def decode(record: Received, model: type[E]) -> tuple[E, Attributes]:
 
 
 def unwrap(record: Received) -> tuple[Attributes, bytes | None]:
-    """Return attributes and raw JSON data of a record in either mode. Raises InvalidEvent for a broken envelope."""
+    """Return the attributes and raw JSON data of a record in either mode. Raises InvalidEvent for a broken envelope."""
     if record.unread:
         raise InvalidEvent(unreadable(record))
     headers = {name.lower(): value for name, value in record.headers}
@@ -114,7 +114,7 @@ def unwrap(record: Received) -> tuple[Attributes, bytes | None]:
 
 
 def unreadable(record: Received) -> str:
-    """Return what to say of a record that could not be read."""
+    """Return the error message for a record that could not be read."""
     many = f"a batch of {record.records} records that ends here" if record.records > 1 else "the record"
     return f"{many} cannot be read: {record.unread}"
 
@@ -143,7 +143,7 @@ def _unwrap_structured(record: Received, headers: dict[str, bytes]) -> tuple[Att
     elif envelope.get("data") is not None:
         try:
             data = orjson.dumps(envelope["data"])
-        except TypeError as error:  # nested deeper than can be written
+        except TypeError as error:  # nested too deep to be written
             raise InvalidEvent(f"the data of a structured CloudEvent cannot be used: {error}") from error
     subject = envelope.get("subject")
     traceparent = _text(headers, "traceparent") or envelope.get("traceparent")
@@ -158,7 +158,7 @@ def _unwrap_structured(record: Received, headers: dict[str, bytes]) -> tuple[Att
 
 
 def explain(error: ValidationError) -> str:
-    """Return the first three faults of a validation in one line, without the values (they may be a document's text)."""
+    """Return the first three validation errors in one line, without the values (they may be a document's text)."""
     faults = [
         f"{'.'.join(str(part) for part in fault['loc']) or 'event'}: {fault['msg']}"
         for fault in error.errors(include_input=False, include_url=False, include_context=False)

@@ -1,7 +1,7 @@
-"""Dead letters: a record as it was, with headers that say where it came from and why it could not be used. No I/O.
+"""Dead letters: records that could not be used, with headers for their origin and for the error. No I/O.
 
-One that is too large for its dead-letter topic is kept cut, with the length and the SHA-256 of each part that was.
-The names `__connect.errors.*` are Kafka Connect's, so that tools which know its dead letters can read these.
+A letter that is too large for its dead-letter topic is cut and keeps the length and SHA-256 of each part that was cut.
+The names `__connect.errors.*` are Kafka Connect's, so that tools for its dead letters can read these, too.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ TIMESTAMP = "crossfade.errors.timestamp"
 EPOCH = "crossfade.errors.epoch"
 ERROR_HEADERS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, ERROR_CLASS, ERROR_MESSAGE, ATTEMPT, TIMESTAMP, EPOCH})
 _OURS = ERROR_HEADERS | {CUT, RECORDS}
-# With the names of the headers far below what a dead-letter topic takes beyond its source.
+# The limit of each error header. With their names, all of them stay far below what a dead-letter topic takes beyond
+# its source.
 MESSAGE_BYTES = 4096
-# Of a letter that does not say it: topics were never made again before letters said it.
+# The epoch of a letter without the epoch header: topics were never recreated before letters had that header.
 _FIRST_EPOCH = 1
-# What a cut letter keeps of a key and of the headers, at most.
+# The most that a cut letter keeps of a key and of the headers.
 _KEY_BYTES = 4096
 _HEADER_BYTES = 16 * 1024
 _UNLIMITED = 1 << 62
@@ -43,13 +44,13 @@ _UNLIMITED = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter as read: `original` is the record as it was, `letter` the record in the dead-letter topic.
+    """A dead letter as read: `original` is the record that failed, `letter` the record in the dead-letter topic.
 
-    `partition` and `offset` are those of the original. `attempt` counts the tries before it was given up. `unread`
-    counts the records, up to that offset, that could not be read, 0 where it was read: the original's value is then
-    what the broker keeps. `time_ms` is the original's time, 0 where the letter does not say. `epoch` is that of its
-    topic, which begins anew with each epoch. `cut` names the parts (key, value, headers) that are kept cut, with their
-    length and hash.
+    `partition` and `offset` are those of the original. `attempt` counts the attempts before the role gave up. `unread`
+    counts the records up to that offset that could not be read. It is 0 if the record was read; otherwise the value of
+    the original is the bytes that the broker keeps. `time_ms` is the time of the original, 0 if the letter has none.
+    `epoch` is the epoch of the original's topic, whose offsets start again with each epoch. `cut` names the parts (key,
+    value, headers) that were cut, with their length and hash.
     """
 
     letter: Received
@@ -75,11 +76,11 @@ def dead_letter(
     limit: int = _UNLIMITED,
     epoch: int = _FIRST_EPOCH,
 ) -> Outgoing:
-    """Return what to publish for a record that cannot be used: the same key, value and headers, and the error's.
+    """Return the dead letter to publish for a record: its key, value and headers, and the error headers.
 
-    The trace context is left out, because the one who publishes adds its own. Kafka's clients refuse a record without
-    key and value; such a one gets an empty key. `stage` is the role that gave up. Above `limit` bytes it is cut.
-    `epoch` is that of the record's topic.
+    The trace context is left out, because the publisher adds its own. Kafka's clients refuse a record without key and
+    value, so such a letter gets an empty key. `stage` is the role that gave up. A letter above `limit` bytes is cut.
+    `epoch` is the epoch of the record's topic.
     """
     error_type = type(error)
     told = {
@@ -102,7 +103,7 @@ def dead_letter(
 
 
 def _cut(whole: Outgoing, told: Headers, limit: int) -> Outgoing:
-    """Return a letter that fits: first the value is cut, which is most of it, then what is left of headers and key."""
+    """Return a letter that fits: key and headers are shortened to fixed limits, the value to the space that is left."""
     original = whole.headers[: len(whole.headers) - len(told)]
     key = whole.key if whole.key is None else whole.key[:_KEY_BYTES]
     kept = original if size_of_headers(original) <= _HEADER_BYTES else _first(original, _HEADER_BYTES)
@@ -112,7 +113,7 @@ def _cut(whole: Outgoing, told: Headers, limit: int) -> Outgoing:
     if kept != original:
         cut["headers"] = {**_described(b"".join([f"{n}\0".encode() + v for n, v in original])), "count": len(original)}
     letter = Outgoing(whole.topic, key, b"", (*kept, *told))
-    # With what the description of a cut value takes.
+    # Reserve the bytes that the description of a cut value takes.
     room = limit - size_of(letter) - size_of_headers(_mark({**cut, "value": _described(b"") | {"bytes": 1 << 40}}))
     if whole.value is None or len(whole.value) <= room:
         return letter._replace(value=whole.value, headers=(*letter.headers, *_mark(cut)))
@@ -139,7 +140,7 @@ def _mark(cut: Mapping[str, Any]) -> Headers:
 
 
 def read_dead_letter(record: Received) -> DeadLetter:
-    """Return a dead letter with its original. Raises InvalidEvent for a record that does not say where it came from."""
+    """Return a dead letter with its original. Raises InvalidEvent for a record without the headers of its origin."""
     topic, partition, offset = record.header(TOPIC), record.header(PARTITION), record.header(OFFSET)
     if not topic or partition is None or offset is None:
         raise InvalidEvent(f"no dead letter: the headers {TOPIC}, {PARTITION} and {OFFSET} are needed")

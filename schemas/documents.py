@@ -1,4 +1,4 @@
-"""Events of a document's way through the pipeline, in the order in which they happen. Data only, no behaviour."""
+"""Events of a document on its way through the pipeline, in the order in which they happen. Data only, no behaviour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Position = tuple[int, ...]
 
 
 class Event(BaseModel):
-    """Base of every event: immutable, with the CloudEvents type under which it travels."""
+    """Base class of every event: immutable, with its CloudEvents type."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -24,12 +24,12 @@ class Event(BaseModel):
 
 
 class DocumentSubmitted(Event):
-    """A producer's wish that a document be as given. A record without a value wishes that it be deleted.
+    """A producer's request to store a document. A record without a value requests its deletion.
 
-    `text` is a string for a collection with one text column, else an object of its text columns. `embedding` is kept
-    as it is when `embedding_model` (when given) names the collection's model and the dimension fits. What the event
-    leaves out keeps the value of the row (a new row: the default of the column), null sets NULL; an embedding that is
-    left out is kept as long as the text is the same.
+    `text` is a string for a collection with one text column, otherwise an object of its text columns. `embedding` is
+    kept unchanged if its dimension fits and `embedding_model`, if given, names the collection's model. A column that
+    the event leaves out keeps its value in the row, or gets its default in a new row; null sets NULL. An embedding that
+    is left out is kept as long as the text is the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,10 +45,10 @@ class DocumentSubmitted(Event):
 
 
 class Evidence(BaseModel):
-    """What a repair knows of the ledger that it read. Each part counts only while the ledger still says the same.
+    """What a repair found in the ledger. Each part counts only while the ledger still holds the values that it read.
 
-    `ends` is a producer's version: what it brought to the table is captured, or never will be. `position` and
-    `producers` are recorded positions beyond the end of what they are positions in, so the ledger was damaged.
+    `ends` is a producer's version whose write to the table was captured already, or never will be. `position` and
+    `producers` are recorded positions beyond the end of their log or topic, which shows that the ledger was damaged.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -61,12 +61,13 @@ class Evidence(BaseModel):
 class DocumentChanged(Event):
     """One entry of the document log. Its version is (partition epoch << 40) | offset, known once it is written.
 
-    `position` orders entries of one source: producer (partition epoch, partition, offset); legacy: see
-    `domain.positions`; refresh: the ledger's legacy position as read before the row, as is `done`, its legacy version.
-    `content` is None for a deletion, for our own echo and for an incomplete row. `rejects` names the producer version
-    that the legacy store refused, or that went to the dead-letter topic before it.
-    `omitted` are the columns that a producer's event leaves to the row: its content is without them. A refresh that
-    brings the row of such an event carries its id in `cause` and its version in `cause_version`.
+    `position` orders the entries of one source. For a producer it is (partition epoch, partition, offset), for legacy
+    see `domain.positions`, for a refresh it is the ledger's legacy position, read before the row. `done` is the
+    ledger's legacy version, also read before the row. `content` is None for a deletion, for our own echo and for an
+    incomplete row. `rejects` names the producer version that the legacy store refused, or that went to the dead-letter
+    topic before it reached that store.
+    `omitted` are the columns that a producer's event leaves to the row; its content lacks them. A refresh that brings
+    the row of such an event carries the event's id in `cause` and its version in `cause_version`.
     """
 
     ce_type: ClassVar[str] = "crossfade.document.changed.v1"
@@ -94,7 +95,7 @@ class DocumentChanged(Event):
 class DocumentResolved(Event):
     """A decision of the resolver: this version of the document takes effect in every store.
 
-    With `omitted` columns of the content only the table can say what the document is: Qdrant waits for the row.
+    If the content has `omitted` columns, only the table has the whole document, so Qdrant waits for the row.
     """
 
     ce_type: ClassVar[str] = "crossfade.document.resolved.v1"
@@ -123,7 +124,7 @@ class EmbeddedChunk(BaseModel):
 class DocumentEmbedded(Event):
     """A resolved version with all of its chunks and vectors; without chunks it is a deletion.
 
-    `refused`: Qdrant cannot hold the document, and its dead letter says so; this only takes it out of Qdrant.
+    `refused`: Qdrant cannot hold the document, as its dead letter reports; this event only removes it from Qdrant.
     """
 
     ce_type: ClassVar[str] = "crossfade.document.embedded.v1"
@@ -148,11 +149,11 @@ WriteOutcome = Literal["applied", "superseded", "dead_lettered", "not_written"]
 
 
 class DocumentWritten(Event):
-    """What became of one change in one store.
+    """The outcome of one change in one store.
 
-    `store` is None where the event was refused before any store (a malformed submission, a decision that is too large).
-    `cause` is the id of the producer's event, empty for a captured change. `latency_ms` counts from the producer's or
-    the database's timestamp.
+    `store` is None if the event was refused before any store (a malformed submission, a decision that is too large).
+    `cause` is the id of the producer's event, empty for a captured change. `latency_ms` counts from the
+    timestamp of the producer or of the database.
     `not_written`: the collection's phase does not write to this store.
     """
 
@@ -173,7 +174,7 @@ DifferenceKind = Literal["missing", "stale", "ghost"]
 
 
 class DifferenceFound(Event):
-    """The verifier saw that a document is not the same in both stores; `detail` says in which way, without its text."""
+    """The verifier found a document that differs between the stores; `detail` says how, without the document's text."""
 
     ce_type: ClassVar[str] = "crossfade.difference.found.v1"
 
@@ -186,7 +187,7 @@ class DifferenceFound(Event):
 
 
 class DifferenceRepaired(Event):
-    """A refresh entry was appended for a difference, so that the vector store goes back to what legacy holds."""
+    """A refresh entry was appended for a difference, so that Qdrant returns to what the legacy store holds."""
 
     ce_type: ClassVar[str] = "crossfade.difference.repaired.v1"
 

@@ -1,4 +1,4 @@
-"""JSON Schema (draft 2020-12) of each event and of the configuration file, made from the models. Writes nothing."""
+"""JSON Schemas (draft 2020-12) of the events and of the configuration file, made from the models. Writes no files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.service import ServiceChanged
 from schemas.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# Names under which the schemas refer to themselves; nothing is fetched from there.
+# Prefix of the schemas' own identifiers; nothing is fetched from there.
 IDENTIFIER = "urn:crossfade:schema:"
 
 EVENTS: tuple[type[Event], ...] = (
@@ -42,7 +42,7 @@ JsonObject = dict[str, Any]
 
 
 def event_schema(event: type[Event]) -> JsonObject:
-    """Return the schema of an event's data: what a producer may write and a consumer will read."""
+    """Return the schema of an event's data, as producers may write it and consumers read it."""
     return {"$schema": DIALECT, "$id": IDENTIFIER + event.ce_type, **event.model_json_schema()}
 
 
@@ -52,7 +52,7 @@ def settings_schema() -> JsonObject:
 
 
 def shared_schemas(ref_template: str) -> JsonObject:
-    """Return the schemas of all events by name in one namespace, with references of the given form.
+    """Return the schemas of all events by name, in one namespace, with references in the given form.
 
     `ref_template` contains `{model}`, as in `#/components/schemas/{model}`.
     """
@@ -62,7 +62,7 @@ def shared_schemas(ref_template: str) -> JsonObject:
 
 
 def schema_files() -> dict[str, JsonObject]:
-    """Return every schema by the name of its file."""
+    """Return every schema by its file name."""
     files = {f"{event.ce_type}.schema.json": event_schema(event) for event in EVENTS}
     files["crossfade.toml.schema.json"] = settings_schema()
     return files

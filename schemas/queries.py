@@ -1,4 +1,4 @@
-"""Events of a question: asked, routed, answered. Data only, no behaviour."""
+"""Events of a question: asked, routed and answered. Data only, no behaviour."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class QueryAsked(Event):
 
 
 class Hit(BaseModel):
-    """One found chunk, at most one a document. A higher `score` is better; scores of two backends do not compare."""
+    """One found chunk, at most one per document. A higher `score` is better; compare scores of one backend only."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -43,9 +43,9 @@ class Hit(BaseModel):
 
 
 class QueryAnswered(Event):
-    """The answer to a question. `error` is set, and `hits` empty, where no backend could answer.
+    """The answer to a question. `error` is set, and `hits` empty, if no backend could answer.
 
-    `refused`: no backend was asked, because the question itself is wrong; it is a dead letter.
+    `refused`: no backend was asked, because the question itself is invalid; it became a dead letter.
     """
 
     ce_type: ClassVar[str] = "crossfade.query.answered.v1"
@@ -60,7 +60,7 @@ class QueryAnswered(Event):
 
 
 class Alternative(BaseModel):
-    """A backend that was weighed: its score (higher is better) and, if it was not chosen, why not."""
+    """A backend that was considered: its score (higher is better) and, if it was not chosen, the reason."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -70,7 +70,7 @@ class Alternative(BaseModel):
 
 
 class RouteDecided(Event):
-    """Why a question went where it went; carries what is needed to make the decision again."""
+    """The route of a question and its reasons, with everything needed to repeat the decision."""
 
     ce_type: ClassVar[str] = "crossfade.route.decided.v1"
 

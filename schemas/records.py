@@ -12,8 +12,8 @@ TopicPartition = tuple[str, int]
 class Received(NamedTuple):
     """A record read from a topic; `timestamp_ms` is the broker's or the producer's, in milliseconds since the epoch.
 
-    `unread` says why nobody could read it, empty where it was read: `value` is then its bytes as the broker keeps them,
-    or those of the whole batch of `records` records that ends at `offset`.
+    `unread` is the reason why the record could not be read, empty if it was read. In an unread record `value` holds the
+    bytes that the broker keeps: of the record, or of the whole batch of `records` records that ends at `offset`.
     """
 
     topic: str
@@ -43,7 +43,7 @@ class Outgoing(NamedTuple):
     headers: Headers = ()
 
 
-# An upper bound of what a record batch and a record add to key, value and headers.
+# An upper bound of the bytes that a record batch and a record add to key, value and headers.
 OVERHEAD_BYTES = 128
 
 

@@ -1,4 +1,4 @@
-"""The event of a change in what a worker can do: a circuit opened, a role waits, a collection is stopped."""
+"""The event for a change of a worker's service: a circuit opened, a role waits, a collection is quarantined."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ State = Literal["closed", "half_open", "open"]
 
 
 class ServiceChanged(Event):
-    """Something of one worker changed its state; `closed` is as it should be.
+    """A part of one worker changed its state; `closed` is the normal state.
 
-    A `backend` (`legacy`, `qdrant`) of questions to a `collection`: its circuit breaker. A `role`: open while it waits
-    for a store, a broker or the model; each try is its probe. A `collection`: open while it is stopped.
+    Scope `backend`: the circuit breaker of a backend (`legacy`, `qdrant`) for questions to a `collection`. Scope
+    `role`: open while the role waits for a store, a broker or the model; each attempt is its probe. Scope
+    `collection`: open while the collection is quarantined.
     """
 
     ce_type: ClassVar[str] = "crossfade.service.changed.v1"

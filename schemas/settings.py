@@ -1,4 +1,4 @@
-"""What a user writes in `crossfade.toml`, as frozen models. Reading the file and the environment is not done here."""
+"""The settings in `crossfade.toml`, as frozen models. The file and the environment are read elsewhere."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class _Section(BaseModel):
 
 
 class EmbeddingColumn(_Section):
-    """A column of the table that holds a ready embedding: pgvector, a JSON array, or little-endian float32 bytes."""
+    """A table column with a precomputed embedding: pgvector, a JSON array, or little-endian float32 bytes."""
 
     column: Identifier
     format: Literal["pgvector", "json", "float32"]
 
 
 class Collection(_Section):
-    """One document store that is moved: where its rows are, what of them is text, and how it is embedded.
+    """One document store to move: the place of its rows, the use of its columns, and the embedding of its text.
 
     `table` may name its schema (`public.articles`). Without `dsn` the table is in the local stack's database.
-    `initial_load` says how the rows that are there come to Qdrant: by capture's snapshot, through log and agents, or by
+    `initial_load` sets how the existing rows reach Qdrant: by capture's snapshot through log and agents, or by
     `crossfade backfill`, which is meant for millions of rows. `chunk_tokens` 0 means the model's window. `quantization`
-    and `on_disk` say how a collection that is created in Qdrant keeps its vectors: what searches compare first (the
-    originals decide), and whether those stay on disk.
+    and `on_disk` apply to a collection that is created in Qdrant. The first sets which form of the vectors a search
+    compares first (the originals decide), the second whether the originals stay on disk.
     """
 
     connector: Connector = "postgres"
@@ -69,7 +69,7 @@ class Collection(_Section):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that make a document, in the order key, text, metadata, tenant, embedding."""
+        """The columns of a document, in the order key, text, metadata, tenant, embedding."""
         embedding = [self.embedding.column] if self.embedding else []
         return (*self.key, *self.content_columns, *embedding)
 
@@ -88,7 +88,7 @@ class Collection(_Section):
 
 
 class Kafka(_Section):
-    """The brokers, Kafka Connect, and the bounds of records. Without addresses the local stack's are used."""
+    """The brokers, Kafka Connect, and the limits of records. Without addresses the local stack is used."""
 
     bootstrap: str | None = None
     connect: str | None = None
@@ -100,7 +100,7 @@ class Kafka(_Section):
 
 
 class Qdrant(_Section):
-    """A Qdrant server (gRPC and REST), or without `url` Qdrant's engine, hosted by the local stack on a Unix socket."""
+    """A Qdrant server (gRPC and REST). Without `url`: Qdrant's engine, hosted by the local stack on a Unix socket."""
 
     url: str | None = None
     grpc_port: int = 6334
@@ -110,7 +110,7 @@ class Qdrant(_Section):
 
 
 class Embedding(_Section):
-    """The embedding engine. `threads` 0 means one for each core; `queue_limit` counts texts."""
+    """The embedding engine. `threads` 0 means one per core; `queue_limit` counts texts."""
 
     engine: Literal["onnx-int8", "onnx-fp32", "torch"] = "onnx-int8"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
@@ -121,11 +121,11 @@ class Embedding(_Section):
 
 
 class Worker(_Section):
-    """Bounds of the agents: `batch` in records, retries in attempts, `stall_s` of the watchdog, `drain_s` of a stop.
+    """Limits of the agents: `batch` in records, retries in attempts, `stall_s` of the watchdog, `drain_s` of a stop.
 
-    A batch ends with the record that brings it to `batch_bytes`; so many bytes wait before a role, too. Under load a
-    role begins a batch every `batch_interval_ms` at most. After `restart_attempts` quick failures in a row the
-    supervisor gives the worker up.
+    A batch ends with the record that brings it to `batch_bytes`. The same limit applies to the bytes that wait for a
+    role. Under load a role begins a batch at most once every `batch_interval_ms`. After `restart_attempts` quick
+    failures in a row the supervisor gives up on the worker.
     """
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = 256
@@ -141,7 +141,7 @@ class Worker(_Section):
 
 
 class Routing(_Section):
-    """How queries are served: time limit of one backend, and when its circuit breaker opens and tries again."""
+    """How queries are served: the time limit of a backend, and when its circuit breaker opens and tries again."""
 
     backend_timeout_ms: Annotated[int, Field(ge=10, le=120_000)] = 1500
     breaker_failures: Annotated[int, Field(ge=1)] = 5

@@ -1,1 +1,1 @@
-"""How a question is answered: which backend is asked, for how long, and what is asked next where it fails."""
+"""How a question is answered: which backend is asked, for how long, and which is next if it fails."""

@@ -1,4 +1,4 @@
-"""One question on its way: the decided backends in their order, each within its time limit, until one answers."""
+"""The execution of one question: ask the chosen backends in order, each within its time limit, until one answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search.breakers import Breakers
 
 @dataclass(slots=True)
 class Search:
-    """One question on its way: what each step took, and what went wrong."""
+    """One question in flight: the duration of each step, and the errors so far."""
 
     ports: CollectionPorts
     query: QueryAsked
@@ -32,7 +32,7 @@ class Search:
 def decision_of(
     query: QueryAsked, ports: CollectionPorts, breakers: Breakers, quarantine: Quarantine | None
 ) -> Decision:
-    """Return which backends are asked, in their order. One that is quarantined is asked in Qdrant last."""
+    """Return the backends to ask, in order. If the collection is quarantined, Qdrant is asked last."""
     available = breakers.available(query.collection)
     if quarantine is None:
         return decide(query, ports.settings.phase, available)
@@ -60,9 +60,9 @@ async def first_answer(
 async def _ask(
     search: Search, backend: Backend, breakers: Breakers, limit_s: float, *, hurried: bool
 ) -> list[Hit] | None:
-    """Return a backend's hits, None where it gave none. `hurried`: the deadline left it less than its own time limit.
+    """Return a backend's hits, None if it did not answer. `hurried`: the deadline left less than its own time limit.
 
-    What the question is to blame for (a filter that is refused, a short deadline) says nothing of the backend.
+    A fault of the question (a refused filter, a short deadline) says nothing about the backend.
     """
     collection = search.query.collection
     if not breakers.begin(collection, backend):

@@ -1,4 +1,4 @@
-"""The circuit breakers of the search backends, in this process. When one opens and closes is decided in `domain`."""
+"""The circuit breakers of the search backends, in this process. `domain` decides when one opens and closes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ class StateListener(Protocol):
     """Takes the state of a circuit, as `agents.status_reporter` does."""
 
     def __call__(self, scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
-        """Note a state."""
+        """Record a state."""
         ...
 
 
 def _unreported(scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
-    """Take a state and publish nothing."""
+    """Ignore a state."""
 
 
 @dataclass(slots=True)
 class Breakers:
-    """The circuit breaker of each backend of each collection, in this process; `report` gets each change of state."""
+    """The circuit breaker of each backend of each collection, in this process; `report` receives each new state."""
 
     routing: Routing
     report: StateListener = _unreported
     states: dict[tuple[str, Backend], Breaker] = field(default_factory=dict)
 
     def of(self, collection: str, backend: Backend) -> Breaker:
-        """Return a breaker's state, closed at first."""
+        """Return a backend's breaker, which is closed at first."""
         fresh = Breaker(self.routing.breaker_failures, self.routing.breaker_cooldown_s)
         return self.states.get((collection, backend), fresh)
 
     def begin(self, collection: str, backend: Backend) -> bool:
-        """Say whether a call is let through, and count it as begun; `end` must follow."""
+        """Return whether a call is let through, and count it as begun; `end` must follow."""
         now = time.monotonic()
         breaker = self.of(collection, backend)
         if not breaker.allows(now):
@@ -48,7 +48,7 @@ class Breakers:
         return True
 
     def end(self, collection: str, backend: Backend, says: Literal["well", "ill", "nothing"]) -> None:
-        """Note what an ended call says of its backend."""
+        """Record what a finished call says about its backend."""
         breaker = self.of(collection, backend)
         after = (
             breaker.succeeded()
@@ -65,7 +65,7 @@ class Breakers:
         self.report("backend", backend, after.state(time.monotonic()), collection=collection, reason=reason)
 
     def available(self, collection: str) -> Mapping[Backend, bool]:
-        """Say of each backend whether a call would be let through now."""
+        """Return for each backend whether a call would be let through now."""
         now = time.monotonic()
         backends: tuple[Backend, ...] = ("legacy", "qdrant")
         return {backend: self.of(collection, backend).allows(now) for backend in backends}

@@ -1,4 +1,4 @@
-"""The Kafka broker: one node that is its own controller (KRaft). Topics of crossfade are provisioned elsewhere."""
+"""The Kafka broker: one node that is its own controller (KRaft). Crossfade's topics are provisioned elsewhere."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _FORMAT_BOUND_S = 60.0
 
 
 class Broker(Part):
-    """Kafka on loopback with records of 16 MiB."""
+    """Kafka on loopback, for records of up to 16 MiB."""
 
     name = "kafka"
     stop_bound_s = 40.0
 
     def ports(self) -> tuple[int, ...]:
-        """Of clients, and of its own controller."""
+        """Return the port of its clients, and that of its own controller."""
         return (self.port, self.state.ports["kafka_controller"])
 
     async def prepare(self, progress: Progress) -> Launch:
-        """Write server.properties; format the storage once."""
+        """Write server.properties, and format the storage once."""
         java = await java_home(progress)
         folder = self.layout.configuration("kafka")
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class Broker(Part):
         server = folder / "server.properties"
         write_private(server, properties(self._settings()))
         if not (data / "meta.properties").exists():
-            # An id may begin with a hyphen, which only the form with "=" takes for a value.
+            # An id may begin with a hyphen; only the form with "=" takes it as a value.
             arguments = ["format", f"--cluster-id={self.state.kafka_cluster_id}", "--config", str(server)]
             command = java_command(java, "kafka.tools.StorageTool", arguments, folder, _HEAP_MIB)
             done = await asyncio.to_thread(
@@ -51,8 +51,8 @@ class Broker(Part):
         return Launch(java_command(java, "kafka.Kafka", [str(server)], folder, _HEAP_MIB), cwd=data)
 
     async def check(self) -> None:
-        """The broker describes its cluster."""
-        # First a plain connection: the client logs an error for each one that is refused.
+        """Check that the broker describes its cluster."""
+        # First a plain connection: the client logs an error for each refused one.
         _, writer = await asyncio.wait_for(asyncio.open_connection(LOOPBACK, self.port), _CHECK_BOUND_MS / 1000)
         writer.close()
         client = AIOKafkaAdminClient(bootstrap_servers=f"{LOOPBACK}:{self.port}", request_timeout_ms=_CHECK_BOUND_MS)
@@ -74,7 +74,7 @@ class Broker(Part):
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": self.layout.data("kafka"),
-            # A topic that nobody provisioned is a mistake, never a topic with default settings.
+            # A topic that nobody provisioned is a mistake; never create it with default settings.
             "auto.create.topics.enable": False,
             "num.partitions": 1,
             "message.max.bytes": MESSAGE_MAX_BYTES,
@@ -88,18 +88,19 @@ class Broker(Part):
             "share.coordinator.state.topic.num.partitions": 1,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
-            # One group member at a time joins here: waiting for others only delays the first assignment.
+            # Only one group member at a time joins here: waiting for others only delays the first assignment.
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 3_000,
-            # A broker that was killed may register again only when its last session has ended.
+            # A broker that was killed may register again only after its last session has ended.
             "broker.session.timeout.ms": 4_000,
             "broker.heartbeat.interval.ms": 1_000,
-            # With one replica an acknowledged record is in the page cache only: bound what a power cut can take.
+            # With one replica, an acknowledged record is only in the page cache: limit what a power cut can lose.
             "log.flush.interval.ms": 1_000,
             "log.segment.bytes": 128 * 1024 * 1024,
             # Index files are sparse but mapped: small ones keep many small topics cheap.
             "log.index.size.max.bytes": 1024 * 1024,
-            # Two records a second say that the controller still works; nobody asks it but this broker, which is it.
+            # Two records a second would only show that the controller still works. Nobody asks it but this broker,
+            # which is the controller itself.
             "metadata.max.idle.interval.ms": 0,
             "num.network.threads": 2,
             "num.io.threads": 4,

@@ -1,4 +1,4 @@
-"""Kafka Connect with Debezium: one worker in distributed mode. Connectors are put by `connectors_api`, not here."""
+"""Kafka Connect with Debezium: one worker in distributed mode. Connectors are created by `connectors_api`, not here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Connect(Part):
         return Launch(java_command(java, main_class, [str(worker)], folder, _HEAP_MIB), cwd=data)
 
     async def check(self) -> None:
-        """The worker says that it is in its group and has read its topics."""
+        """Check that the worker reports that it is in its group and has read its topics."""
         async with httpx.AsyncClient(timeout=_CHECK_BOUND_S, trust_env=False, verify=PLAIN) as client:
             answer = await client.get(f"http://{LOOPBACK}:{self.port}/health")
         if answer.status_code != httpx.codes.OK:
@@ -62,8 +62,8 @@ class Connect(Part):
             "key.converter.schemas.enable": False,
             "value.converter.schemas.enable": False,
             "offset.flush.interval.ms": 1_000,
-            # A worker that comes back after a crash gets its connectors at once, not after five minutes, and the
-            # membership of the crashed one ends soon.
+            # A worker that returns after a crash gets its connectors at once, not after five minutes, and the crashed
+            # worker's membership ends soon.
             "scheduled.rebalance.max.delay.ms": 0,
             "session.timeout.ms": 6_000,
             "heartbeat.interval.ms": 1_500,

@@ -9,16 +9,16 @@ from stack.part import Launch, Part, Progress
 
 
 class Engine(Part):
-    """The embedded engine, so that worker, verifier and commands reach one engine from several processes."""
+    """The embedded engine, so that worker, verifier and commands in several processes reach one engine."""
 
     name = "qdrant"
 
     def ports(self) -> tuple[int, ...]:
-        """None: its clients are on a Unix socket."""
+        """Return no ports: its clients use a Unix socket."""
         return ()
 
     async def prepare(self, progress: Progress) -> Launch:
-        """Nothing to write: the host makes its own folder."""
+        """Write nothing: the host creates its own folder."""
         home = self.layout.home
         command = (
             sys.executable,
@@ -32,6 +32,6 @@ class Engine(Part):
         return Launch(command, cwd=home)
 
     async def check(self) -> None:
-        """The host answers on its socket."""
+        """Check that the host answers on its socket."""
         if not await healthy(socket_path(self.layout.home)):
             raise ConnectionError("no answer on the socket")

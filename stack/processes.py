@@ -26,17 +26,17 @@ _LOG_TAIL_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """Identity of a process: a pid alone may belong to another process after a while, a pid with its start does not."""
+    """Identity of a process: a pid alone may belong to another process later, a pid with its start time does not."""
 
     pid: int
     started: str
 
 
 def start_mark(pid: int) -> str | None:
-    """Tell when a process started, as a text that no later process with the same pid can have; None when it is gone.
+    """Return when a process started, as a text that no later process with the same pid can have; None if it is gone.
 
-    Zombies count as gone. On Linux it is the boot's id and the start in clock ticks since then, which, unlike a time
-    of day, does not move when the clock is set.
+    Zombies count as gone. On Linux the text is the boot's id and the start in clock ticks since boot. Unlike a time of
+    day, this does not change when the clock is set.
     """
     try:
         process = psutil.Process(pid)
@@ -46,7 +46,7 @@ def start_mark(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat")
         if stat.exists():
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            # Field 22; the second field is the program's name in parentheses and may hold spaces.
+            # Field 22; the second field is the program's name in parentheses and may contain spaces.
             ticks = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
             return f"{boot}:{ticks}"
         return f"time:{process.create_time():.2f}"
@@ -60,7 +60,7 @@ def _reap(pid: int) -> None:
 
 
 class Daemon:
-    """One process with a session of its own, remembered in a file so that any later command finds it again."""
+    """One process with its own session, recorded in a file so that any later command finds it again."""
 
     def __init__(self, name: str, record: Path, log: Path) -> None:
         self.name = name
@@ -68,7 +68,7 @@ class Daemon:
         self._record = record
 
     def recorded(self) -> ProcessRecord | None:
-        """Give the process that was started last and not stopped since, dead or alive."""
+        """Return the process that was started last and not stopped since, dead or alive."""
         try:
             data = json.loads(self._record.read_text(encoding="utf-8"))
             return ProcessRecord(pid=int(data["pid"]), started=str(data["started"]))
@@ -77,18 +77,18 @@ class Daemon:
 
     @property
     def pid(self) -> int | None:
-        """The process while it lives, else None."""
+        """The process id while the process lives, else None."""
         record = self.recorded()
         if record is None or start_mark(record.pid) != record.started:
             return None
         return record.pid
 
     def start(self, command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None) -> int:
-        """Start the command in a session of its own, its output appended to the log. Raises ProcessFailed."""
+        """Start the command in its own session, with its output appended to the log. Raises ProcessFailed."""
         self._rotate_log()
         try:
             with self.log.open("ab") as log:
-                # No `with`: the process outlives this one.
+                # No `with`: the daemon outlives this process.
                 process = subprocess.Popen(
                     list(command),
                     cwd=cwd,
@@ -103,13 +103,13 @@ class Daemon:
         started = start_mark(process.pid)
         if started is not None:
             write_private(self._record, json.dumps({"pid": process.pid, "started": started}))
-        # The daemon is recognised by its record from now on, also by this process: without a return code Popen would
-        # warn about a child that still runs when it is collected.
+        # From now on the daemon is recognised by its record, also by this process. Without a return code, Popen would
+        # warn about a child that still runs when the object is garbage-collected.
         process.returncode = 0
         return process.pid
 
     async def stop(self, first: signal.Signals, bound_s: float) -> None:
-        """Send `first`, wait up to `bound_s` for the end, then kill with all children. Forgets the process."""
+        """Send `first`, wait up to `bound_s` for the end, then kill it with all children. Forgets the process."""
         pid = self.pid
         if pid is not None:
             family = _family(pid)
@@ -132,7 +132,7 @@ class Daemon:
         if pid is None:
             return
         for process in _family(pid):
-            # psutil checks the start time before it kills, so a pid taken by another process is safe.
+            # psutil checks the start time before it kills, so another process that took the pid is safe.
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         deadline = time.monotonic() + _KILL_BOUND_S
@@ -140,7 +140,7 @@ class Daemon:
             time.sleep(_POLL_S)
 
     def resident_mib(self) -> float | None:
-        """Memory of the process and its children in MiB; pages that they share count once where the system tells."""
+        """Memory of the process and its children in MiB; shared pages count once if the system reports them."""
         pid = self.pid
         if pid is None:
             return None
@@ -154,7 +154,7 @@ class Daemon:
         return round(total / 1024 / 1024, 1)
 
     def log_tail(self, lines: int = 12) -> str:
-        """Give the last lines of the log."""
+        """Return the last lines of the log."""
         try:
             with self.log.open("rb") as file:
                 file.seek(0, os.SEEK_END)

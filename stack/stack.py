@@ -1,4 +1,4 @@
-"""The local stack as a whole: its parts, what depends on what, one `up` at a time. Servers are elsewhere."""
+"""The local stack as a whole: its parts, their dependencies, one `up` at a time. Servers are defined elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CLASSES: dict[PartName, type[Part]] = {
     "mariadb": MariaDB,
     "qdrant": Engine,
 }
-# A part is started when those that it needs are healthy.
+# A part is started once the parts that it needs are healthy.
 NEEDS: dict[PartName, tuple[PartName, ...]] = {"connect": ("kafka",)}
 _LOCK_BOUND_S = 300.0
 # The detail of a part that no `up` has started in this home yet.
@@ -48,8 +48,8 @@ __all__ = ["ALL_PARTS", "NEEDS", "NEVER_STARTED", "LocalStack", "PartStatus"]
 class LocalStack:
     """The stack in one home folder.
 
-    `parts` are what `up` starts, with what they need. MariaDB comes from the system: where it is missing, it is left
-    out with a word about it, unless `install_mariadb` allows to install it and that works.
+    `parts` are what `up` starts, together with what they need. MariaDB comes from the system: if it is missing, it is
+    left out with a message, unless `install_mariadb` allows its installation and that succeeds.
     """
 
     def __init__(self, home: Path, parts: frozenset[PartName] = ALL_PARTS, *, install_mariadb: bool = False) -> None:
@@ -59,7 +59,7 @@ class LocalStack:
         self._install_mariadb = install_mariadb
 
     async def up(self, progress: Callable[[str], None]) -> StackAddresses:
-        """Start what does not run yet and wait until every part is healthy. Raises ProcessFailed."""
+        """Start what does not run yet, and wait until every part is healthy. Raises ProcessFailed."""
         self._layout.create()
         async with self._locked(progress):
             names = await self._available(progress)
@@ -70,19 +70,19 @@ class LocalStack:
             return state.addresses()
 
     async def down(self) -> None:
-        """End the parts in order, those first that use others. Nothing is done where nothing runs."""
+        """End the parts in order, those that use others first. Does nothing if nothing runs."""
         state = read_state(self.home)
         if state is None:
             return
         async with self._locked(lambda _: None):
-            # What needs a part cannot go on without it.
+            # A part cannot run without the parts that it needs, so it is ended with them.
             names = {name for name in STOP_ORDER if self._parts & {name, *NEEDS.get(name, ())}}
             for name in STOP_ORDER:
                 if name in names:
                     await self._make(name, state).stop()
 
     async def status(self) -> tuple[PartStatus, ...]:
-        """Tell how each part is, also those that were never started."""
+        """Return the status of each part, including those that were never started."""
         state = read_state(self.home)
         names = [name for name in PART_NAMES if name in self._parts]
 
@@ -94,7 +94,7 @@ class LocalStack:
         return tuple(await asyncio.gather(*(one(name) for name in names)))
 
     def part(self, name: PartName) -> Part:
-        """Give one part, to see its pid, to kill it or to start it alone. Raises NotReady before the first `up`."""
+        """Return one part, to see its pid, to kill it or to start it alone. Raises NotReady before the first `up`."""
         state = read_state(self.home)
         if state is None:
             raise NotReady(f"The local stack in {self.home} was never started.", "Run: crossfade up")
@@ -128,7 +128,7 @@ class LocalStack:
                 for name in parts:
                     group.create_task(start(name))
         except* TaskFailed as errors:
-            # The first failure says most; the tasks of the others were cancelled by it.
+            # The first failure is the most informative; it cancelled the tasks of the others.
             raise errors.exceptions[0] from None
 
     @asynccontextmanager

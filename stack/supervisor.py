@@ -1,7 +1,7 @@
-"""Keeps one worker process running: starts it, starts it again when it crashed or stalled, stops it in order.
+"""Keeps one worker process running: starts it, starts it again after a crash or a stall, and stops it in order.
 
-Runs in a process of its own that imports the standard library alone, so that it stays small. It knows nothing of what
-the worker does: only its exit code, its ready file and its page /livez.
+Runs in its own process, which imports only the standard library so that it stays small. It knows nothing about what the
+worker does: only its exit code, its ready file and its page /livez.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import NoReturn
 from stack import child
 
 FAILED = 1
-# What a worker ends with where its configuration is wrong: to start it again would change nothing.
+# The exit code of a worker whose configuration is wrong: starting it again would change nothing.
 HOPELESS = 2
 PORT_VARIABLE = "CROSSFADE_WORKER__HTTP_PORT"
 _HOST = "127.0.0.1"
@@ -36,11 +36,11 @@ _KEPT_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is kept running, and the bounds of it.
+    """What is kept running, and within which limits.
 
-    `attempts`: so many failures in a row that came before the worker was ready for `steady_s`, and it is given up.
-    The pause before a start doubles from `wait_s` to `wait_max_s`. `stall_s`: a worker that is ready and whose /livez
-    did not answer with 200 for so long is killed. `start_s` bounds the time until it is ready, `drain_s` its stop.
+    `attempts`: the supervisor gives up after this many failures in a row, each before it was ready for `steady_s`.
+    The pause before a start doubles from `wait_s` to `wait_max_s`. `stall_s`: a worker that is ready is killed if its
+    /livez has not answered with 200 for this long. `start_s` limits the time until it is ready, `drain_s` its stop.
     """
 
     command: tuple[str, ...]
@@ -54,12 +54,12 @@ class Plan:
     drain_s: float = 30.0
 
     def pause_s(self, failures: int) -> float:
-        """Return the pause before the next start after so many failures in a row."""
+        """Return the pause before the next start after this many failures in a row."""
         return float(min(self.wait_max_s, self.wait_s * 2 ** min(max(0, failures - 1), 30)))
 
 
 def replace_process(plan: Plan) -> NoReturn:
-    """Go on as the supervisor of a plan: this process forgets everything that it imported, and keeps its pid."""
+    """Continue as the supervisor of a plan: this process drops everything that it imported, and keeps its pid."""
     sys.stdout.flush()
     sys.stderr.flush()
     code = "from stack.supervisor import main; main()"
@@ -67,7 +67,7 @@ def replace_process(plan: Plan) -> NoReturn:
 
 
 def main() -> None:
-    """Supervise the plan that stands, as JSON, in the first argument; ends the process with its exit code."""
+    """Supervise the plan given as JSON in the first argument; end the process with the supervisor's exit code."""
     given = json.loads(sys.argv[1])
     plan = Plan(**{**given, "command": tuple(given["command"])})
     try:
@@ -78,7 +78,7 @@ def main() -> None:
 
 @dataclass(slots=True)
 class Supervisor:
-    """One worker after the other, never two at once."""
+    """One worker after another, never two at once."""
 
     plan: Plan
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -111,11 +111,11 @@ class Supervisor:
         return 0
 
     async def _one(self, stop: asyncio.Event) -> tuple[int, float | None]:
-        """Run one worker to its end; return its exit code, and after how many seconds it was ready (None: never)."""
+        """Run one worker to its end; return its exit code, and the seconds until it was ready (None: never)."""
         ready_file = child.cleared(Path(self.plan.ready_file))
         self._last.clear()
         self.starts += 1
-        # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on as SIGTERM.
+        # Its own session: Ctrl-C reaches only the supervisor, which passes it on as SIGTERM.
         process = await asyncio.create_subprocess_exec(
             *self.plan.command,
             *("--supervisor", str(os.getpid())),
@@ -146,7 +146,7 @@ class Supervisor:
         found = await asyncio.gather(watching, return_exceptions=True)
         if isinstance(found[0], OSError):
             raise found[0]
-        self._port = child.port_in(ready_file) or self._port  # it may have ended before the watch saw it
+        self._port = child.port_in(ready_file) or self._port  # the worker may have ended before the watch saw the port
         return code, self._ready_s(ready_file, began)
 
     def _ready_s(self, ready_file: Path, began: float) -> float | None:
@@ -157,14 +157,14 @@ class Supervisor:
         return max(0.0, time.monotonic() - began - age_s)
 
     def _child_environment(self) -> dict[str, str]:
-        """The worker keeps the port of its health page over restarts, where nobody else took it meanwhile."""
+        """Return the worker's environment, with its previous health port unless another process took it meanwhile."""
         environment = dict(self.environment)
         if self._port and _port_is_free(self._port):
             environment[PORT_VARIABLE] = str(self._port)
         return environment
 
     async def _watch(self, process: Process, ready_file: Path) -> None:
-        """Return when the worker must be ended: not ready in its time, or not alive for too long."""
+        """Return when the worker must be ended: not ready in time, or not alive for too long."""
         deadline = time.monotonic() + self.plan.start_s
         while (port := child.port_in(ready_file)) is None:
             if time.monotonic() > deadline:
@@ -180,7 +180,7 @@ class Supervisor:
         _say(f"the worker (process {process.pid}) was not alive for {self.plan.stall_s:g} s and is killed")
 
     async def _end(self, process: Process, *, drain: bool) -> None:
-        """Let the worker drain within its limit, then kill it; one that stalled is killed at once."""
+        """Let the worker drain within its limit, then kill it; kill a stalled worker at once."""
         if not drain:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -188,7 +188,7 @@ class Supervisor:
             _say(f"the worker did not end within {self.plan.drain_s:g} s and was killed; what it had will come again")
 
     def _stopped(self, code: int) -> int:
-        """Return the exit code after a stop: one that was told to end before it could listen ended well, too."""
+        """Return the exit code after a stop: a worker ended by SIGTERM before it handled signals ended well, too."""
         return 0 if code in {0, -signal.SIGTERM} else FAILED
 
     def _given_up(self, code: int) -> int:
@@ -217,10 +217,10 @@ def _outputs(process: Process) -> Sequence[tuple[asyncio.StreamReader, int]]:
 
 
 async def _forward(source: asyncio.StreamReader, descriptor: int, kept: deque[bytes]) -> None:
-    """Write what the worker prints to this process's output, and keep its last lines."""
+    """Copy the worker's output to this process's output, and keep its last lines."""
     rest = b""
     while chunk := await source.read(64 * 1024):
-        # A reader that went away does not stop the worker; one that is slow holds it up, as it would without us.
+        # A reader that went away does not stop the worker; a slow one delays it, as it would without us.
         with contextlib.suppress(OSError):
             await asyncio.to_thread(_write_all, descriptor, chunk)
         *lines, rest = (rest + chunk).split(b"\n")
@@ -237,7 +237,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 async def _is_alive(port: int, limit_s: float) -> bool:
-    """Ask /livez whether the worker is alive; no answer within the limit is a no."""
+    """Ask /livez whether the worker is alive; no answer within the limit counts as no."""
     try:
         async with asyncio.timeout(limit_s):
             reader, writer = await asyncio.open_connection(_HOST, port)

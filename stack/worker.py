@@ -33,7 +33,7 @@ async def worker_process(
 ) -> AsyncIterator[RunningWorker]:
     """Run `crossfade worker` with a configuration file; with `keep` it is left running.
 
-    `environment` replaces this process's. Raises ProcessFailed where it does not start, or does not end well.
+    `environment` replaces this process's. Raises ProcessFailed if the worker does not start, or does not end well.
     """
     ready = child.cleared(home / "run" / "worker-ready.json")
     log = home / "logs" / "worker.log"
@@ -49,7 +49,7 @@ async def worker_process(
     try:
         yield await _started(process, ready, log)
     finally:
-        # One that did not start is ended whatever was asked.
+        # A worker that did not start is ended, whatever `keep` says.
         if process.returncode is None and not (keep and ready.exists()):
             await child.end(process, STOP_BOUND_S)
     if not keep and process.returncode != 0:

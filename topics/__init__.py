@@ -1,1 +1,1 @@
-"""Every topic as frozen data, and their provisioning."""
+"""All topics as frozen data, and their provisioning."""

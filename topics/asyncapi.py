@@ -16,7 +16,7 @@ from topics.roles import readers_of, writers_of
 
 VERSION = "3.0.0"
 KAFKA_BINDING = "0.5.0"
-# Roles outside crossfade: they may use either content mode.
+# Roles outside crossfade, which may use either content mode.
 OUTSIDE = frozenset({"producers", "anyone"})
 DELETION = "DocumentDeletion"
 DEAD_LETTER = "DeadLetter"
@@ -24,7 +24,7 @@ _SCHEMAS = "#/components/schemas/"
 
 
 def asyncapi(settings: Settings, version: str) -> JsonObject:
-    """Return the document for these settings (partitions, sizes); `version` is the application's."""
+    """Return the document for these settings (partitions, sizes); `version` is the application's version."""
     desired = {topic.name: topic for topic in desired_topics(settings)}
     channels: JsonObject = {}
     operations: JsonObject = {}
@@ -52,7 +52,7 @@ def asyncapi(settings: Settings, version: str) -> JsonObject:
 
 
 def channel_id(topic: str) -> str:
-    """Return the id of a topic's channel: the name without what all of them share, as in `documents-submitted`."""
+    """Return the id of a topic's channel: its name without the parts that all share, as in `documents-submitted`."""
     name, dash, rest = topic.removeprefix("crossfade.").partition("-")
     return name.removesuffix(".v1").replace(".", "-") + dash + rest
 

@@ -1,7 +1,7 @@
-"""Under which names the changes of a collection travel: its connector, replication slot and topics. Values, no I/O.
+"""The names under which a collection's changes travel: connector, replication slot and topics. Values only, no I/O.
 
-Names are made once, of the identity of the server and of the database, and recorded: addresses, roles and settings may
-change later, and a connector of another name would begin again.
+Names are derived once from the identity of the server and the database, and recorded. Addresses, roles and settings may
+change later, and a connector under another name would start from the beginning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_TOPIC_CHARACTER = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """The names of a collection in one source epoch. `table` is `schema.table`, in MariaDB `database.table`."""
+    """The names of a collection in one source epoch. `table` is `schema.table`; in MariaDB, `database.table`."""
 
     epoch: int
     prefix: str
@@ -35,12 +35,12 @@ class Capture:
 
     @property
     def topic(self) -> str:
-        """Debezium's topic of the table."""
+        """Debezium's topic for the table."""
         return capture_topic(self.prefix, _NO_TOPIC_CHARACTER.sub("_", self.table))
 
     @property
     def dead_letters(self) -> str:
-        """The topic of what the capture role could not take."""
+        """The dead-letter topic for records that the capture role could not process."""
         return dead_letter_topic(self.topic)
 
     @property
@@ -59,18 +59,18 @@ class Capture:
         return self.connector.replace("-", "_")
 
     def recorded(self) -> str:
-        """Return the text that is kept."""
+        """Return the text to record."""
         return orjson.dumps(asdict(self)).decode()
 
     @classmethod
     def of(cls, recorded: str) -> Capture:
-        """Return what `recorded` returned."""
+        """Return the capture that `recorded` encoded."""
         return cls(**orjson.loads(recorded))
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the `source` block of a collection's captured changes must say."""
+    """The values that the `source` block of a collection's captured changes must have."""
 
     name: str
     database: str
@@ -78,7 +78,7 @@ class Origin:
     table: str
 
     def difference(self, source: Mapping[str, Any]) -> str | None:
-        """Return what a change says of its origin where that is not this one."""
+        """Return how a change's `source` block differs from this origin, or None."""
         wanted = {"name": self.name, "db": self.database, "schema": self.schema, "table": self.table}
         other = [name for name, value in wanted.items() if (value is not None and source.get(name) != value)]
         if not other:
@@ -96,13 +96,13 @@ def origin_of(capture: Capture, collection: Collection) -> Origin:
 
 
 def database_of(dsn: str) -> str:
-    """Return the database that an address names; PostgreSQL's default is the one of the role's name."""
+    """Return the database that an address names; PostgreSQL's default is the database named like the role."""
     parts = urlsplit(dsn)
     return unquote(parts.path.lstrip("/")) or unquote(parts.username or "")
 
 
 def capture_base(kafka: Kafka, database: str) -> str:
-    """Return what tells the names of a database's captures from others; `database` is its identity."""
+    """Return the part of a capture's names that is unique to one database; `database` is its identity."""
     return blake2b(f"{kafka.capture_prefix}\n{database}".encode(), digest_size=5).hexdigest()
 
 
@@ -115,7 +115,7 @@ def new_capture(kafka: Kafka, kind: str, base: str, epoch: int, table: str) -> C
 
 
 def earlier_capture(kafka: Kafka, collection: Collection, table: str, epoch: int) -> Capture:
-    """Return the names of a capture that began before names were recorded: made of its address."""
+    """Return the names of a capture that began before names were recorded, derived from the database's address."""
     parts = urlsplit(collection.dsn or "")
     place = crc32(f"{parts.hostname}:{parts.port}{parts.path}".encode())
     suffix = "" if epoch == 1 else f"e{epoch}"

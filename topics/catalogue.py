@@ -1,4 +1,4 @@
-"""The one list of topics: name, event, who keeps it how long. Provisioning and documents are derived from it."""
+"""The single list of topics: name, events and retention. Provisioning and documents are derived from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
 DEAD_LETTER_SUFFIX = "-dlt"
 GROUP_PREFIX = "crossfade-"
-# The metadata of an offset from which a parked collection goes on; without it the offset is of the past.
+# The metadata of a committed offset from which a parked collection resumes. An offset without it is outdated.
 PARKED = "parked"
 
 SUBMITTED = "crossfade.documents.submitted.v1"
@@ -43,10 +43,10 @@ Partitions = Literal["working", "log", "one"]
 class Topic:
     """One topic.
 
-    `partitions`: "log" topics have the one count of the document log, because a version is an offset in it and their
-    keys must meet in one partition; "working" topics have the configured count too but may be widened at any time.
-    `large` topics take records of the configured maximum; the others Kafka's default of 1 MiB is enough for.
-    `writers` and `readers` are those outside of the workers; the roles are in `topics.roles`.
+    `partitions`: "log" topics have exactly the partition count of the document log, because a version is an offset in
+    it and a key must be in the same partition everywhere. "working" topics also have the configured count, but may be
+    widened at any time. `large` topics take records of the configured maximum; for the others Kafka's default of 1 MiB
+    is enough. `writers` and `readers` are outside of the workers; the roles are in `topics.roles`.
     """
 
     name: str
@@ -133,7 +133,7 @@ CATALOGUE: tuple[Topic, ...] = (
 
 
 def capture_topic(prefix: str, table: str) -> str:
-    """Return Debezium's topic of a table named `schema.table` (PostgreSQL) or `database.table` (MariaDB)."""
+    """Return Debezium's topic for a table named `schema.table` (PostgreSQL) or `database.table` (MariaDB)."""
     return f"{prefix}.{table}"
 
 
@@ -148,5 +148,5 @@ def group_of(role: str) -> str:
 
 
 def parked_group_of(group: str, collection: str) -> str:
-    """Return the consumer group whose offsets say where a role goes on with a collection that it parked."""
+    """Return the consumer group with the offsets from which a role resumes a collection that it parked."""
     return f"{group}.parked.{collection}"

@@ -1,6 +1,6 @@
-"""Which topics there must be, and what to do about those there are: a pure plan. No broker is asked here.
+"""A pure plan of the topics: which must exist, and how to change the existing ones. No broker is asked here.
 
-A plan never takes a partition away, never lowers a limit, and shortens how long records are kept only when told to.
+A plan never removes a partition and never lowers a limit. It shortens a retention only with confirmation.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from topics.catalogue import (
 )
 from topics.roles import readers_of
 
-# Kafka's own default for a topic, written down so that a broker configured otherwise makes no difference.
+# Kafka's own default for a topic, set explicitly so that a broker with another default makes no difference.
 SMALL_RECORD_BYTES = 1_048_588
-# What the error headers of a dead letter may add to a record that filled its topic's limit.
+# The bytes that the error headers of a dead letter may add to a record of the maximum size.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
 DEAD_LETTER_RETENTION_MS = 30 * DAY_MS
 CAPTURE_RETENTION_MS = 7 * DAY_MS
-# Which dead letters were replayed. A consumer group's commits would be forgotten after a week, long before the letters.
+# The dead letters that were replayed. A consumer group's commits would expire after a week, long before the letters.
 REPLAYED = "crossfade.dead-letters.replayed.v1"
-# The newest count of each collection's source, which shows a database that was restored from a backup.
+# The newest count of each collection's source, which reveals a database that was restored from a backup.
 SOURCES_SEEN = "crossfade.sources.seen.v1"
 _RETENTION, _CLEANUP, _SIZE, _IN_SYNC = "retention.ms", "cleanup.policy", "max.message.bytes", "min.insync.replicas"
 CONFIG_KEYS = (_RETENTION, _CLEANUP, _SIZE, _IN_SYNC)
@@ -40,7 +40,7 @@ _BY_NAME = {topic.name: topic for topic in CATALOGUE}
 
 
 class Widening(Enum):
-    """What another number of partitions would do to a topic."""
+    """The effect of another number of partitions on a topic."""
 
     FREE = "free"
     ORDER = "order"
@@ -49,7 +49,7 @@ class Widening(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DesiredTopic:
-    """A topic as it should be. `config` has Kafka's names and values; `made_for` says whose it is."""
+    """A topic as it should be. `config` has Kafka's names and values; `made_for` names the users of the topic."""
 
     name: str
     partitions: int
@@ -63,8 +63,8 @@ class DesiredTopic:
 class ExistingTopic:
     """A topic as the brokers describe it; `config` has at least the keys of `CONFIG_KEYS`.
 
-    `replication` is that of the partition with the fewest replicas, `replicas` the brokers of each partition, the
-    preferred leader first, `in_sync` how many of them are in sync in the partition that has the fewest.
+    `replication` is the replica count of the partition with the fewest replicas. `replicas` are the brokers of each
+    partition, the preferred leader first. `in_sync` is the number of replicas in sync in the partition with the fewest.
     """
 
     name: str
@@ -75,13 +75,13 @@ class ExistingTopic:
     in_sync: int | None = None
 
 
-# `reassign`: partitions have too few replicas. Which broker gets a copy is the operator's to say: see `reassignment`.
+# `reassign`: partitions have too few replicas. The operator decides which broker gets a copy: see `reassignment`.
 ActionKind = Literal["create", "widen", "alter", "keep", "refuse", "reassign"]
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step of a plan. `changes` are the configuration values to set; `confirm` says why it needs a yes first."""
+    """One step of a plan. `changes` are the configuration values to set; `confirm` is the reason to ask first."""
 
     kind: ActionKind
     topic: DesiredTopic
@@ -122,9 +122,9 @@ def captured_table(collection: Collection) -> str:
 
 
 def desired_topics(settings: Settings, existing: Iterable[str] = ()) -> tuple[DesiredTopic, ...]:
-    """Return every topic that the catalogue needs, and those of capture among the `existing` names.
+    """Return every topic that the catalogue needs, and capture's topics among the `existing` names.
 
-    Topics of capture that do not exist are created with their connector: only a database knows their names.
+    Missing topics of capture are created with their connector, because only a database knows their names.
     """
     kafka = settings.kafka
     found: list[DesiredTopic] = []
@@ -139,13 +139,13 @@ def desired_topics(settings: Settings, existing: Iterable[str] = ()) -> tuple[De
 
 
 def is_of_capture(kafka: Kafka, topic: str) -> bool:
-    """Say whether a topic is one of capture's, by its name."""
+    """Return whether a topic belongs to capture, by its name."""
     own = (f"{kafka.capture_prefix}.", f"{HEARTBEAT_PREFIX}{kafka.capture_prefix}.")
     return topic.startswith(own) or topic == f"{HEARTBEAT_PREFIX}{kafka.capture_prefix}"
 
 
 def captured_topics(kafka: Kafka, captures: Iterable[Capture], *, mariadb: bool) -> tuple[DesiredTopic, ...]:
-    """Return the topics of captures of one kind of database."""
+    """Return the topics of captures from one kind of database."""
     found: dict[str, DesiredTopic] = {}
     for capture in sorted(captures, key=lambda each: each.topic):
         found[capture.topic] = _captured(capture.topic, kafka, capture.table)
@@ -167,7 +167,7 @@ def _captured_already(kafka: Kafka, name: str) -> DesiredTopic:
 
 
 def plan(desired: Sequence[DesiredTopic], existing: Mapping[str, ExistingTopic]) -> tuple[Action, ...]:
-    """Return what to do for each topic, in the order given; a topic may need several steps."""
+    """Return the steps for each topic, in the given order; a topic may need several steps."""
     actions: list[Action] = []
     for topic in desired:
         found = existing.get(topic.name)
@@ -183,10 +183,10 @@ def plan(desired: Sequence[DesiredTopic], existing: Mapping[str, ExistingTopic])
 def reassignment(
     actions: Sequence[Action], existing: Mapping[str, ExistingTopic], brokers: Sequence[int]
 ) -> dict[str, object] | None:
-    """Return what `kafka-reassign-partitions` must be given to carry out the reassignments, None where there is none.
+    """Return the input of `kafka-reassign-partitions` for the planned reassignments, None if there are none.
 
-    A partition keeps the replicas that it has and gets those that hold the fewest of these partitions. None, too, where
-    there are fewer brokers than replicas wanted.
+    A partition keeps its replicas and gets more on the brokers that hold the fewest of these partitions. Also return
+    None if there are fewer brokers than wanted replicas.
     """
     wanted = [action for action in actions if action.kind == "reassign"]
     if not wanted or len(brokers) < max(action.topic.replication for action in wanted):
@@ -258,7 +258,7 @@ def _config_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
         if has == wanted:
             continue
         if key == _SIZE and has and int(has) > int(wanted):
-            continue  # a limit is never lowered: records of that size may be there
+            continue  # never lower a limit: records of that size may exist
         if key == _RETENTION and has and _shorter(int(wanted), int(has)):
             doubts.append(f"records are kept {_span(int(wanted))} instead of {_span(int(has))}")
         if key == _CLEANUP:
@@ -271,9 +271,9 @@ def _config_step(topic: DesiredTopic, found: ExistingTopic) -> Action | None:
 
 
 def _in_sync_minimum(found: ExistingTopic, has: str) -> str:
-    """Return the minimum for the replicas that a topic really has: above that, every write would fail.
+    """Return the minimum for the replicas that a topic actually has: with a higher one, every write would fail.
 
-    It is raised only when enough of them are in sync, and one that the topic can meet is never lowered.
+    The minimum is raised only if enough replicas are in sync, and never lowered if the topic can meet it.
     """
     own, now = int(_minimum_for(found.replication)), int(has or 1)
     if own < now <= found.replication:
@@ -283,7 +283,7 @@ def _in_sync_minimum(found: ExistingTopic, has: str) -> str:
 
 
 def _minimum_for(replication: int) -> str:
-    # With three replicas or more one may be missing: acks=all then still means two copies.
+    # With three or more replicas one may be missing: acks=all then still means two copies.
     return "2" if replication >= 3 else "1"
 
 

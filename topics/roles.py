@@ -1,6 +1,6 @@
-"""The roles: who reads and writes which topics and stores, in the order of the pipeline. The one table of it.
+"""The single table of roles: the topics and stores that each reads and writes, in the order of the pipeline.
 
-Handlers are bound to it in `agents.wiring`; lag, barrier, provisioning, documents and diagrams are derived from it.
+`agents.wiring` binds handlers to it; lag, barrier, provisioning, documents and diagrams are derived from it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ RoleName = Literal["intake", "capture", "resolver", "legacy", "embedder", "vecto
 class Role:
     """One role: an agent and its consumer group.
 
-    `stage` is its place in the pipeline of documents, 0 for one that is not in it. `reads` is empty for capture: its
-    topics are Debezium's, one a table. `stores` are written, `looks_in` are only read.
+    `stage` is its position in the pipeline of documents, 0 for a role outside of it. `reads` is empty for capture,
+    which reads Debezium's topics, one per table. The role writes `stores` and only reads `looks_in`.
     """
 
     name: RoleName
@@ -46,7 +46,7 @@ class Role:
         return group_of(self.name)
 
     def topics(self, captured: Iterable[str] = ()) -> tuple[str, ...]:
-        """Return the topics that it reads; `captured` are Debezium's, of which no configuration knows the names."""
+        """Return the topics that it reads; `captured` are Debezium's, whose names are in no configuration."""
         return tuple(captured) if self.name == "capture" else self.reads
 
 
@@ -65,23 +65,23 @@ PIPELINE: tuple[Role, ...] = tuple(role for role in ROLES if role.stage)
 STAGES: tuple[tuple[Role, ...], ...] = tuple(
     tuple(role for role in PIPELINE if role.stage == stage) for stage in sorted({role.stage for role in PIPELINE})
 )
-# Roles that append refreshes to the log send a change through the stages from the log's reader on once more.
+# Roles that append refreshes to the log send a change through the stages a second time, from the log's reader on.
 _LOOP = slice(1, max(role.stage for role in PIPELINE if LOG in role.writes))
 BARRIER: tuple[tuple[Role, ...], ...] = (STAGES[0], *STAGES[_LOOP], *STAGES[1:])
-"""The order in which stages must have committed what was in their topics, for all of it to have passed."""
+"""The order in which the stages must commit the records of their topics before the barrier is drained."""
 
 
 def readers_of(topic: Topic) -> tuple[str, ...]:
-    """Return the roles that read a topic, and those outside of the workers."""
+    """Return the roles that read a topic, and its readers outside of the workers."""
     return (*(role.name for role in ROLES if topic.name in role.reads), *topic.readers)
 
 
 def writers_of(topic: Topic) -> tuple[str, ...]:
-    """Return the roles that write a topic, and those outside of the workers."""
+    """Return the roles that write a topic, and its writers outside of the workers."""
     return (*(role.name for role in ROLES if topic.name in role.writes), *topic.writers)
 
 
 def working_topics() -> dict[str, tuple[Role, ...]]:
-    """Return the topics that the pipeline's roles read, capture's left out, with their readers."""
+    """Return the topics that the pipeline's roles read, without capture's, with their readers."""
     names = sorted({topic for role in PIPELINE for topic in role.reads})
     return {name: tuple(role for role in PIPELINE if name in role.reads) for name in names}

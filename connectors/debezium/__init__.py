@@ -1,1 +1,1 @@
-"""Debezium: the changes that it sends, its configuration, and what it knows of the tables."""
+"""Debezium: the changes that it sends, its configuration, and its model of the tables."""

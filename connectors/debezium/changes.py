@@ -1,7 +1,7 @@
-"""Debezium's JSON envelope of one row change, as an entry of the document log. No decision: those are the fold's.
+"""Turns Debezium's JSON envelope of one row change into an entry of the document log. The fold makes all decisions.
 
-Expects converters without schemas that leave NULL as it is, `decimal.handling.mode=string`,
-`time.precision.mode=microseconds` (ISO 8601, which releases before sent, is read too) and
+Expects converters without schemas that keep NULL, `decimal.handling.mode=string`,
+`time.precision.mode=microseconds` (ISO 8601, which earlier releases sent, is also read) and
 `binary.handling.mode=base64`. Source: Debezium's documentation of its PostgreSQL and MariaDB connectors, "Data change
 events"; checked with 3.5.
 """
@@ -42,15 +42,15 @@ _POSITIONS = {"postgresql": postgres_position, "mariadb": mariadb_position, "mys
 
 
 class ForeignChange(InvalidEvent):
-    """A captured change is not of the collection whose topic it is in: those around it may not be either."""
+    """A captured change belongs to another collection than its topic's. The changes next to it may, too."""
 
 
 class SchemaChanged(InvalidEvent):
-    """What a captured change lacks or says is no mistake of one row: those after it cannot be read either."""
+    """The error of a captured change is not confined to one row: later changes cannot be read either."""
 
 
 class ColumnAbsent(SchemaChanged):
-    """A captured row has not a column that it must have: it is gone, or was not captured yet."""
+    """A captured row lacks a required column: the column was dropped, or was not captured yet."""
 
     def __init__(self, column: str) -> None:
         super().__init__(f"the row has no column {column}")
@@ -59,10 +59,10 @@ class ColumnAbsent(SchemaChanged):
 
 @dataclass(frozen=True, slots=True)
 class CapturedRow:
-    """One row change as Debezium tells it.
+    """One row change as Debezium reports it.
 
-    `operation`: r (read by a snapshot), c, u, d. `renamed`: the row came to its key by a change of its primary key,
-    which Debezium tells as a deletion and a creation.
+    `operation`: r (read by a snapshot), c, u, d. `renamed`: the row got its key by a change of its primary key, which
+    Debezium reports as a deletion and a creation.
     """
 
     operation: str
@@ -73,7 +73,7 @@ class CapturedRow:
 
     @property
     def row(self) -> Mapping[str, Any]:
-        """The row that names the document: as it is now, or as it was where it is gone."""
+        """The row that names the document: after the change, or before it if the row was deleted."""
         return self.after or self.before or {}
 
 
@@ -88,12 +88,14 @@ def decode_capture(
 ) -> DocumentChanged | None:
     """Return the log entry of a captured change, None for tombstones and heartbeats.
 
-    A row without one of `columns`, which its table has now, was captured before that was configured: it is incomplete.
-    So is one with a text that was cut within a character.
-    Raises ForeignChange for a change that is not of the `origin`, where one is given.
-    Raises SchemaChanged for a truncation, for an operation or a field that is not known, for a column that is gone,
-    for an update without its *before* image; InvalidEvent for a change of a key that is not the table's primary key,
-    and for values that no document can have.
+    `columns` are the current columns of the table. A row that lacks one of them was captured before the column was
+    configured: it is incomplete. A row with a text that was cut within a character is incomplete, too.
+
+    Raises ForeignChange for a change that is not from the `origin`, if one is given.
+    Raises SchemaChanged for a truncation, for an unknown operation or field, for a column that is gone, and for an
+    update without its *before* image.
+    Raises InvalidEvent for a change of a key that is not the table's primary key, and for values that no document can
+    have.
     """
     try:
         captured = parse_envelope(record)
@@ -188,10 +190,10 @@ def parse_envelope(record: Received) -> CapturedRow | None:
 
 
 def _json_object(raw: bytes, what: str) -> dict[str, Any]:
-    """Return the object in a value or key of Debezium, with half characters where it has them. Raises SchemaChanged.
+    """Return the object in a value or key of Debezium, including any half characters. Raises SchemaChanged.
 
-    Debezium cuts a long text by Java's count, which may be in the middle of a character: half of a surrogate pair is
-    left, which orjson takes for no JSON.
+    Debezium cuts a long text by Java's character count, possibly in the middle of a character. Half of a surrogate
+    pair is left, and orjson does not accept it as JSON.
     """
     try:
         value = orjson.loads(raw)
@@ -210,7 +212,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _is_cut(value: Any) -> bool:
-    """Say whether a value has half of a character: it is not what the row holds, and no store takes it."""
+    """Return whether a value has half of a character. It is not what the row holds, and no store accepts it."""
     if not isinstance(value, str) or value.isascii():
         return False
     try:
@@ -240,7 +242,7 @@ def _document_id(captured: CapturedRow, record: Received, description: TableDesc
 
 
 def id_in_key(key: bytes, description: TableDescription) -> str:
-    """Return the document id in the key of a captured record. Raises InvalidEvent for one that names no document."""
+    """Return the document id in the key of a captured record. Raises InvalidEvent for a key that names no document."""
     return _id_of(_json_object(key, "key"), description)
 
 
@@ -263,11 +265,13 @@ def _has_key(row: Mapping[str, Any], description: TableDescription) -> bool:
 
 
 def _is_whole(after: Mapping[str, Any], description: TableDescription, columns: frozenset[str]) -> bool:
-    """Say whether a row has all values that a document is made of.
+    """Return whether a row has all values that a document is made of.
 
-    What a row holds is written whole, also where the database's log leaves it out because it did not change: Debezium
-    takes it from the image before. Where it could not, or a text is its very word for that, the row is read again.
-    Debezium names every configured column in every row. Raises ColumnAbsent for one that it does not name.
+    A change carries the whole row. If the database's log leaves out an unchanged value, Debezium takes it from the
+    *before* image. If Debezium could not do that, it sends a placeholder, and the row is read again. The same happens
+    if a text equals the placeholder.
+
+    Debezium names every configured column in every row. Raises ColumnAbsent for a column that it does not name.
     """
     used = [*description.key, *description.text, *description.metadata]
     used += [name for name in (description.tenant, description.embedding) if name]
@@ -280,7 +284,8 @@ def _is_whole(after: Mapping[str, Any], description: TableDescription, columns: 
 def _versions(captured: CapturedRow) -> tuple[int | None, int | None]:
     """Return the row's version before and after the change.
 
-    A row that came to its key by a change of its primary key carries the version of another document: it has none here.
+    A row that got its key by a change of its primary key carries the version of another document. It has no version
+    here.
     """
     if captured.renamed:
         return None, None

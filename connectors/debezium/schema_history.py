@@ -1,7 +1,7 @@
-"""What Debezium takes the columns of MariaDB's tables for, as its schema history says. Nothing is decided here.
+"""The columns of MariaDB's tables as Debezium's schema history records them. Nothing is decided here.
 
-It keeps a model of each table by parsing statements, and reads rows by the order of its columns: where that is another
-one than the table's, values come under each other's names.
+Debezium keeps a model of each table by parsing statements, and reads rows by the model's column order. If that differs
+from the table's, values appear under the wrong column names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OF_TABLES = frozenset({"CREATE", "ALTER"})
 
 
 async def known_columns(kafka: Kafka, topic: str) -> dict[str, list[str]]:
-    """Return the columns of each table (`database.table`) in the order that a schema history ends with, in lower case.
+    """Return the columns of each table (`database.table`) in the order at a schema history's end, in lower case.
 
     Raises StoreUnavailable.
     """

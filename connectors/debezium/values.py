@@ -1,9 +1,9 @@
-"""Column values as Debezium writes them, in their canonical form, or the word that one does not say what the row holds.
+"""Turns column values as Debezium writes them into canonical form. An ambiguous value raises InexactValue.
 
-Debezium cannot carry every value: MariaDB's zero dates come as NULL, as 1970 or as the column's default, PostgreSQL's
-infinity as a year, a snapshot's dates before the year 1 as dates after it, a comma in a label of a MariaDB ENUM behind
-a backslash. A row with a value that may stand for another is read again from its table. Seen with Debezium 3.5;
-`tests/stack/test_column_values.py` has each case.
+Debezium cannot carry every value. MariaDB's zero dates arrive as NULL, as 1970 or as the column's default. PostgreSQL's
+infinity arrives as a year, and a snapshot's dates before the year 1 as dates after it. A comma in a label of a MariaDB
+ENUM arrives behind a backslash. A row with a value that may stand for another is read again from its table. Seen with
+Debezium 3.5; `tests/stack/test_column_values.py` has each case.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from domain.legacy import ColumnDetails
 from domain.values import Kind, canonical
 from schemas.content import Scalar
 
-# Outside of these years a snapshot counts in the Julian calendar, or Debezium's numbers overflow.
+# Outside these years, a snapshot uses the Julian calendar, or Debezium's numbers overflow.
 _FIRST_SURE_YEAR, _LAST_SURE_YEAR = 1583, 9999
 _NOT_FINITE = {"POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}
 _OF_NUMBERS: dict[Kind, Callable[[int], str]] = {
@@ -28,11 +28,11 @@ _WITH_YEAR = frozenset({Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
 
 
 class InexactValue(ValueError):
-    """A captured value does not say for sure what the row holds."""
+    """A captured value may differ from what the row holds."""
 
 
 class CapturedValues:
-    """Reads the values of one captured row; `snapshot` says that a snapshot read it."""
+    """Reads the values of one captured row. `snapshot` is true if a snapshot read the row."""
 
     def __init__(self, details: Mapping[str, ColumnDetails], *, snapshot: bool) -> None:
         self._details = details
@@ -45,9 +45,9 @@ class CapturedValues:
         return form
 
     def require_sure(self, name: str, value: Scalar) -> None:
-        """Raise InexactValue where the value of a column of any use may stand for another one.
+        """Raise InexactValue if a column's value, whatever the column is used for, may stand for another one.
 
-        What is no label of an enumeration, or has a backslash, was escaped, or is a label that came later.
+        A value of an enumeration that is not a label, or that has a backslash, was escaped or is a newer label.
         """
         details = self._details.get(name)
         if details is None:
@@ -69,7 +69,7 @@ def _form(kind: Kind, value: Any) -> Scalar:
     except (ValueError, OverflowError) as error:
         raise InexactValue(kind.value) from error
     if kind is Kind.UUID and str(form).startswith("00"):
-        raise InexactValue(kind.value)  # MariaDB's log leaves out zeros at the end, Debezium adds them at the beginning
+        raise InexactValue(kind.value)  # MariaDB's log omits trailing zeros, and Debezium adds them at the front
     if kind in _WITH_YEAR and isinstance(form, str) and not _FIRST_SURE_YEAR <= _year(form) <= _LAST_SURE_YEAR:
         raise InexactValue(kind.value)
     return form

@@ -1,1 +1,1 @@
-"""The embedding engine: one model, its chunks, its vectors. Nothing here knows of documents, versions or stores."""
+"""The embedding engine: one model, its chunks, its vectors. Nothing here knows documents, versions or stores."""

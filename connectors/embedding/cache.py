@@ -1,4 +1,4 @@
-"""Exported models in the cache folder: finds one, or has it exported by a process of its own, and opens its engine."""
+"""Exported models in the cache folder. Finds one, or has a separate process export it, and opens its engine."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from connectors.embedding.quantize import instruction_set
 from connectors.embedding.settings import EmbeddingSettings
 from connectors.errors import EmbeddingUnavailable, Misconfigured
 
-# A new version of one of these may write another graph.
+# A new version of one of these may write a different graph.
 _EXPORTERS = ("onnxruntime", "sentence-transformers", "transformers", "optimum-onnx")
-# Raised when the content of an exported folder changes.
+# Increased when the content of an exported folder changes.
 _FORMAT = 1
 _ERROR_CHARACTERS = 2000
 
 
 async def open_engine(settings: EmbeddingSettings, cache: Path, progress: Callable[[str], None]) -> Engine:
-    """Return the engine of the settings' model, exported first where it is not in the cache.
+    """Return the engine of the settings' model. A model that is not in the cache is exported first.
 
-    Raises Misconfigured for a model that cannot be used so, EmbeddingUnavailable when the hub or the export does not
-    answer.
+    Raises Misconfigured for a model that cannot be used with these settings, EmbeddingUnavailable if the hub or the
+    export does not answer.
     """
     source = await asyncio.to_thread(locate_model, settings.model, progress)
     revision = await asyncio.to_thread(content_revision, source, settings.engine)
@@ -48,7 +48,7 @@ async def open_engine(settings: EmbeddingSettings, cache: Path, progress: Callab
 
 
 def export_folder(cache: Path, revision: str, settings: EmbeddingSettings) -> Path:
-    """Return where the export of a model's revision is kept: another engine, CPU kind or library version is another."""
+    """Return the folder for a model revision's export. Each engine, CPU kind and library version has its own."""
     parts = [revision, settings.engine, str(_FORMAT), *(f"{name} {version(name)}" for name in _EXPORTERS)]
     if settings.engine == "onnx-int8":
         parts.append(instruction_set())
@@ -74,7 +74,7 @@ def _open_onnx(folder: Path, settings: EmbeddingSettings) -> Engine:
             f"the exported model's least cosine to the original is {cosine:.4f}, minimum_cosine is "
             f'{settings.minimum_cosine}; use engine = "onnx-fp32" or "torch"'
         )
-    # Two names of the same files share an export.
+    # Two names of the same files share one export.
     identity = replace(description.identity, name=model_name(settings.model))
     return OnnxEngine(folder, replace(description, identity=identity), settings.cores())
 
@@ -91,7 +91,7 @@ async def _export(
         minimum_cosine=settings.minimum_cosine,
         wait_s=settings.export_timeout_s,
     )
-    # The model's files are on this machine: nothing may be fetched on the way.
+    # The model's files are on this machine: the export must not download anything.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Cuts a text into pieces that a model reads whole, at sentence and paragraph ends where it can. Pure computation."""
+"""Cuts a text into pieces that a model reads whole, at sentence and paragraph ends if possible. Pure computation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from tokenizers import Tokenizer
 
 from connectors.errors import EmbeddingFailed, Misconfigured
 
-# A megabyte takes ten seconds of one core: a longer text is cut section by section, so that its progress is seen.
+# A megabyte takes ten seconds of one core. A text longer than a section is cut section by section, so that its progress
+# is visible.
 _SECTION_CHARACTERS = 32 * 1024
 _SECTION_WINDOWS = 64
-# Where a section ends, the best first, in its last quarter.
+# Where a section may end, within its last quarter; the best first.
 _ENDS = ("\n\n", "\n", ". ", " ")
-# Below this a chunk holds no sentence, and one rare character may already take several tokens.
+# A smaller chunk cannot hold a sentence, and a single rare character may take several tokens.
 MINIMUM_TOKENS = 8
 
 
 def plain_tokenizer(serialised: str) -> Tokenizer:
-    """Return a tokenizer of its own from its JSON form, one that neither cuts nor pads."""
+    """Return a new tokenizer from its JSON form, one that neither truncates nor pads."""
     tokenizer: Tokenizer = Tokenizer.from_str(serialised)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -30,8 +31,7 @@ class Chunker:
     """Chunks of at most `max_tokens` tokens, special tokens not counted; neighbours share up to `overlap_tokens`.
 
     Safe to use from several threads; the compiled splitter lets other threads run. Without overlap the chunks hold
-    every character of the text in order, except white space at their ends. Between two sections of a long text nothing
-    is shared.
+    every character of the text in order, except white space at their ends. Two sections of a long text share nothing.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> None:
@@ -53,7 +53,7 @@ class Chunker:
             raise EmbeddingFailed("the text is not valid Unicode (a lone surrogate)") from error
 
     def chunks(self, text: str, progress: Callable[[], None] = lambda: None) -> tuple[str, ...]:
-        """Return the chunks, at least one: a text without content gives one empty chunk.
+        """Return the chunks, at least one. A text without content gives one empty chunk.
 
         `progress` is called after each section of a long text.
         """
@@ -62,7 +62,7 @@ class Chunker:
             return (stripped,)
         pieces: list[str] = []
         for section in self._sections(stripped):
-            self.tokens(section)  # refuses what is not valid Unicode
+            self.tokens(section)  # refuses text that is not valid Unicode
             for chunk in self._splitter.chunks(section):
                 pieces += self._fitting(chunk)
             progress()
@@ -79,7 +79,7 @@ class Chunker:
         yield text[begin:]
 
     def _fitting(self, chunk: str) -> list[str]:
-        # The splitter assumes that a longer text has more tokens, which a tokenizer that merges need not obey.
+        # The splitter assumes that a longer text has more tokens. A tokenizer that merges need not follow that.
         if len(chunk) == 1 or self.tokens(chunk) <= self.max_tokens:
             return [chunk]
         middle = len(chunk) // 2

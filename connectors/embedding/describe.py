@@ -1,4 +1,4 @@
-"""Reads how a loaded sentence-transformers model is run, and refuses what the ONNX engine cannot run the same way."""
+"""Reads how a loaded sentence-transformers model runs. Refuses a model that ONNX cannot run the same way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from connectors.embedding.model import ModelDescription, ModelIdentity, Pooling
 from connectors.errors import Misconfigured
 
 _TORCH_INSTEAD = 'set engine = "torch" to use this model'
-# sentence-transformers' own order of names for the prompt of a document.
+# The order in which sentence-transformers tries names for the prompt of a document.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 

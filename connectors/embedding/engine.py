@@ -1,8 +1,8 @@
 """Engines turn texts into vectors: synchronous, safe to use from several threads, no event loop.
 
-The serving engine is ONNX Runtime without torch. It runs each text by itself: int8 inference scales its activations by
-what is in the run, so a text's vector would depend on its neighbours in a batch; alone, the same text gives the same
-bytes, nothing is padded, and two cores work on two texts at once.
+The serving engine is ONNX Runtime without torch. It runs each text by itself. Int8 inference scales its activations by
+the content of the run, so in a batch a text's vector would depend on its neighbours. Run alone, the same text gives the
+same bytes, nothing is padded, and two cores work on two texts at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from connectors.failpoints import spoiled
 
 WEIGHTS_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
-# Slower than the separate operations on every CPU measured.
+# Slower than the separate operations on every measured CPU.
 _DISABLED_OPTIMISATIONS = ["SkipLayerNormFusion"]
 
 
@@ -38,7 +38,7 @@ class Engine(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer, which neither cuts nor pads."""
+        """The model's tokenizer, which neither truncates nor pads."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Engine(Protocol):
         ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 [n, dimension] of length 1. A text longer than the window is refused, never cut."""
+        """Return float32 [n, dimension], rows of length 1. A text longer than the window is refused, never cut."""
         ...
 
     def lane(self) -> Engine:
@@ -60,7 +60,7 @@ class Engine(Protocol):
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], description: ModelDescription) -> list[list[int]]:
-    """Return the tokens of each text, special tokens included. Raises EmbeddingFailed above the model's window."""
+    """Return the tokens of each text, including special tokens. Raises EmbeddingFailed above the model's window."""
     try:
         tokens: list[list[int]] = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
     except (TypeError, UnicodeError) as error:
@@ -72,9 +72,9 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], description: ModelDesc
 
 
 class OnnxEngine:
-    """A model that was exported into a folder, run by ONNX Runtime on `threads` texts at once.
+    """An exported model in a folder, run by ONNX Runtime on `threads` texts at once.
 
-    With one thread a call computes on the caller's own thread.
+    With one thread, a call computes on the caller's own thread.
     """
 
     def __init__(self, folder: Path, description: ModelDescription, threads: int) -> None:
@@ -90,7 +90,7 @@ class OnnxEngine:
         return self.description.identity
 
     def lane(self) -> OnnxEngine:
-        """Return an engine over the same weights that computes on the caller's thread, past this one's queue."""
+        """Return an engine over the same weights that computes on the caller's thread, bypassing this one's queue."""
         lane = object.__new__(OnnxEngine)
         lane.description, lane.tokenizer = self.description, self.tokenizer
         lane._session, lane._inputs, lane._pool = self._session, self._inputs, None
@@ -100,7 +100,7 @@ class OnnxEngine:
         """Return float32 [n, dimension] of length 1; see `Engine`."""
         tokens = token_ids(self.tokenizer, texts, self.description)
         rows = np.empty((len(tokens), self.identity.dimension), dtype=np.float32)
-        # The longest first, so that no thread is left with a long text at the end.
+        # Longest first, so that no thread is left with a long text at the end.
         order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
         ordered = [tokens[i] for i in order]
         try:
@@ -130,14 +130,14 @@ class OnnxEngine:
 
 
 class TorchEngine:
-    """Any sentence-transformers model, run by torch as sentence-transformers runs it. Holds torch in this process."""
+    """Any sentence-transformers model, run by torch as sentence-transformers runs it. Loads torch into this process."""
 
     def __init__(self, model: Any, folder: Path, description: ModelDescription, threads: int, batch_size: int) -> None:
         importlib.import_module("torch").set_num_threads(threads)
         self.description = description
         self._model, self._folder, self._threads, self._batch_size = model, folder, threads, batch_size
         self.tokenizer = plain_tokenizer(tokenizer_json(model))
-        # Its tokenizer keeps state between calls.
+        # The model's tokenizer keeps state between calls.
         self._lock = threading.Lock()
 
     @property
@@ -146,7 +146,7 @@ class TorchEngine:
         return self.description.identity
 
     def lane(self) -> TorchEngine:
-        """Return a second copy of the model, so that its calls do not wait for this one's."""
+        """Return an engine with a second copy of the model, so that its calls do not wait for this one's."""
         model = load_sentence_transformer(self._folder)
         return TorchEngine(model, self._folder, self.description, self._threads, self._batch_size)
 
@@ -165,12 +165,12 @@ class TorchEngine:
         return normalised(np.asarray(vectors, dtype=np.float32), self.identity.dimension)
 
     def close(self) -> None:
-        """Nothing to end: calls compute on the caller's thread."""
+        """Do nothing: calls compute on the caller's thread."""
 
 
 def load_sentence_transformer(folder: Path, **options: Any) -> Any:
-    """Load a model folder with sentence-transformers; imports torch. Raises Misconfigured for a broken folder."""
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 it imports torch, which a worker must not hold
+    """Load a model folder with sentence-transformers, which imports torch. Raises Misconfigured for a broken folder."""
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 imports torch, which a worker must not load
 
     try:
         return SentenceTransformer(str(folder), local_files_only=True, **options)
@@ -187,11 +187,11 @@ def tokenizer_json(model: Any) -> str:
 
 
 def _open_session(weights: Path) -> Any:
-    import onnxruntime  # noqa: PLC0415 a process with the torch engine does without it
+    import onnxruntime  # noqa: PLC0415 a process with the torch engine does not need it
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # One thread for each run, on the caller's own thread: several runs at once use the cores better than one split run.
+    # Each run uses only the caller's own thread: several runs at once use the cores better than one split run.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3

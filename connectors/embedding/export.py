@@ -1,5 +1,7 @@
-"""Exports a model to ONNX, once: `python -m connectors.embedding.export REQUEST`, run as a process of its own so that
-torch never enters a worker. Speaks JSON lines on stdout: `progress`, then one of `done` and `refused`.
+"""Exports a model to ONNX, once: `python -m connectors.embedding.export REQUEST`.
+
+It runs as a separate process, so that no worker ever loads torch. It writes JSON lines to stdout: `progress`, then
+either `done` or `refused`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ EXPORTED, FOUND = "exported", "found"
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export and where to; `target` is there only when the export is whole and was checked."""
+    """What to export, and where to. `target` exists only after the export is complete and checked."""
 
     source: str
     target: str
@@ -49,7 +51,7 @@ class ExportRequest:
 
 
 def export(request: ExportRequest, progress: Callable[[str], None]) -> str:
-    """Export unless somebody did; return EXPORTED or FOUND. Raises Misconfigured for a model that is refused."""
+    """Export unless the target exists. Return EXPORTED or FOUND. Raises Misconfigured for a model that is refused."""
     target = Path(request.target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,7 +97,7 @@ def _export_into(folder: Path, request: ExportRequest, progress: Callable[[str],
 def verify(
     folder: Path, description: ModelDescription, texts: tuple[str, ...], reference: Vectors, minimum: float
 ) -> Closeness:
-    """Compare the exported folder, as it will be served, with the original's vectors. Raises Misconfigured."""
+    """Compare the exported folder, run as it will be served, with the original's vectors. Raises Misconfigured."""
     engine = OnnxEngine(folder, description, threads=1)
     return refuse_unless_close(engine, texts, reference, minimum)
 
@@ -134,9 +136,9 @@ def _write_graph(request: ExportRequest, folder: Path) -> Path:
 
 
 def main() -> int:
-    """Serve one request given as JSON in the first argument."""
+    """Serve one request, given as JSON in the first argument."""
     out = sys.stdout
-    # Libraries that print must not disturb the protocol.
+    # Libraries that print must not disturb the protocol on stdout.
     sys.stdout = sys.stderr
 
     def say(**line: str) -> None:

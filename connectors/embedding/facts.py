@@ -1,4 +1,4 @@
-"""What the files of a model say of it, read without loading it: enough to find a mistake before anything starts."""
+"""Facts about a model, read from its files without loading it: enough to find a mistake before anything starts."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import orjson
 
-# BERT-like tokenizers put one token before a text and one behind it.
+# BERT-like tokenizers put one token before a text and one after it.
 _SPECIAL_TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Length of a vector, and tokens of text that the model reads at once; None where the files do not say."""
+    """Length of a vector, and number of text tokens that the model reads at once. None if the files do not say."""
 
     dimension: int | None
     window: int | None
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Return what a sentence-transformers folder says; what is not there or not readable is None."""
+    """Return the facts in a sentence-transformers folder. A fact that is missing or unreadable is None."""
     modules = _read(folder / "modules.json")
     dense = not isinstance(modules, list) or any(str(module.get("type")).endswith(".Dense") for module in modules)
     pooling = _read(folder / "1_Pooling" / "config.json")

@@ -1,6 +1,6 @@
-"""Two ways to an engine: documents wait in a bounded queue and are computed in batches, questions go past them.
+"""Two ways to an engine: documents wait in a bounded queue and are computed in batches; questions bypass the queue.
 
-All of it runs on one event loop; engines compute on threads.
+Everything here runs on one event loop; engines compute on threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from connectors.embedding.engine import Engine
 from connectors.embedding.model import to_bytes
 from connectors.errors import EmbeddingFailed, EmbeddingUnavailable
 
-# Two batches at once: while one is put together or runs out, the other keeps the engine's threads busy.
+# Two batches at once: while one is assembled or finishing, the other keeps the engine's threads busy.
 _BATCHES_AT_ONCE = 2
 _CLOSED = "the embedding engine is closed"
 
@@ -27,7 +27,7 @@ class _Waiting:
 
 
 class DocumentLane:
-    """Batches of up to `batch_size` texts of any callers; at most `queue_limit` texts wait, then callers do."""
+    """Batches of up to `batch_size` texts from any callers. At most `queue_limit` texts wait; then callers block."""
 
     def __init__(self, engine: Engine, batch_size: int, queue_limit: int, timeout_s: float) -> None:
         self._engine = engine
@@ -42,14 +42,13 @@ class DocumentLane:
 
     @property
     def depth(self) -> int:
-        """Texts that wait and are not being computed."""
+        """The number of texts that wait and are not being computed."""
         return len(self._queue)
 
     async def embed(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
         """Return the vector of each text. Raises EmbeddingFailed when one has none, EmbeddingUnavailable.
 
-        `progress` is called for each vector when it is there. A caller that is cancelled takes its waiting texts with
-        it.
+        `progress` is called as each vector arrives. Cancelling a caller also removes its waiting texts.
         """
         vectors: list[asyncio.Future[bytes]] = []
         try:
@@ -57,16 +56,16 @@ class DocumentLane:
                 vectors.append(await self._enter(text))
                 vectors[-1].add_done_callback(lambda done: None if done.cancelled() else progress())
             found = [await self._bounded(vector) for vector in vectors]
-            await asyncio.sleep(0)  # vectors that came together: the progress of all is seen before this returns
+            await asyncio.sleep(0)  # vectors of one batch: `progress` is called for all before this returns
             return found
         finally:
             for vector in vectors:
-                # The first failure is raised; to ask for the others keeps asyncio from calling them forgotten.
+                # The first failure is raised. Reading the others keeps asyncio from logging them as never retrieved.
                 if not vector.cancel() and not vector.cancelled():
                     vector.exception()
 
     async def close(self) -> None:
-        """Finish the batches in the engine and refuse what waits."""
+        """Finish the batches in the engine and refuse the waiting texts."""
         self._closed = True
         while self._queue:
             self._refuse(self._queue.popleft())
@@ -81,7 +80,7 @@ class DocumentLane:
         except TimeoutError as error:
             raise EmbeddingUnavailable(f"the embedding queue was full for {self._timeout_s:g} s") from error
         if self._closed:
-            # The next one that waits for a slot is woken to find the same.
+            # Wake the next caller that waits for a slot, to find the lane closed as well.
             self._slots.release()
             raise EmbeddingUnavailable(_CLOSED)
         waiting = _Waiting(text, asyncio.get_running_loop().create_future())
@@ -124,13 +123,13 @@ class DocumentLane:
             if len(batch) == 1:
                 _fail(batch[0], error)
                 return
-            # One text spoils its batch and its neighbours are other callers': find which.
+            # One text fails its whole batch, and the other texts belong to other callers: find the one.
             for waiting in batch:
                 await self._compute([waiting])
         except EmbeddingUnavailable as error:
             for waiting in batch:
                 _fail(waiting, error)
-        except Exception as error:  # whatever it is, a lane that ends would leave its callers waiting
+        except Exception as error:  # any error: a lane that ends would leave its callers waiting
             for waiting in batch:
                 _fail(waiting, EmbeddingUnavailable(f"the embedding engine failed: {error!r}"))
         else:
@@ -155,7 +154,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
 
 
 class QueryLane:
-    """Computes single questions on threads of its own; at most `limit` wait."""
+    """Computes single questions on its own threads. At most `limit` are computed or wait."""
 
     def __init__(self, vector_of: Callable[[str], bytes], threads: int, limit: int, timeout_s: float) -> None:
         self._vector_of = vector_of
@@ -166,7 +165,7 @@ class QueryLane:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="embed-query")
 
     async def embed(self, text: str) -> bytes:
-        """Return the vector. Raises EmbeddingFailed, EmbeddingUnavailable (closed, too many questions, out of time)."""
+        """Return the vector. Raises EmbeddingFailed, EmbeddingUnavailable (closed, too many questions, timeout)."""
         if self._closed:
             raise EmbeddingUnavailable(_CLOSED)
         if self._running >= self._limit:

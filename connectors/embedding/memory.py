@@ -1,4 +1,4 @@
-"""The in-memory adapter of the port `Embedder`: words hashed into a vector, deterministic, no model and no threads."""
+"""The in-memory adapter of the port `Embedder`: hashes words into a vector; deterministic, no model, no threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIECE = re.compile(r"\S+")
 class HashingEmbedder:
     """Texts that share words get similar vectors. Counts its work in `documents_embedded` and `queries_embedded`.
 
-    A chunk holds up to `chunk_words` words divided by white space; neighbours share `overlap_words`.
+    A chunk holds up to `chunk_words` words, separated by white space; neighbours share `overlap_words`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class HashingEmbedder:
 
     @property
     def queue_depth(self) -> int:
-        """Nothing waits: vectors are computed in the call."""
+        """Always 0: vectors are computed in the call."""
         return 0
 
     def chunks(self, text: str) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class HashingEmbedder:
         return tuple(pieces)
 
     async def chunked(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[tuple[str, ...]]:
-        """Return the chunks of each text; words are found at 20 MB/s, so no thread is worth its way."""
+        """Return the chunks of each text. Words are found at 20 MB/s, so a thread would not pay off."""
         found = [self.chunks(text) for text in texts]
         progress()
         return found
@@ -93,6 +93,6 @@ class HashingEmbedder:
         vector = np.zeros((1, self.dimension), dtype=np.float32)
         for word in _WORD.findall(text.lower()) or [""]:
             digest = int.from_bytes(hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
-            # Counts only, no signs: two words that meet in one place must not make a vector of zeros.
+            # Counts only, no signs: two words with the same index must not make a vector of zeros.
             vector[0, digest % self.dimension] += 1.0
         return to_bytes(normalised(vector, self.dimension))[0]

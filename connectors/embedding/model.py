@@ -1,4 +1,4 @@
-"""What a model is: its identity, its description, and what makes a usable vector. No model is run here."""
+"""What defines a model: its identity, its description, and what makes a vector usable. No model is run here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """What travels with every vector. `revision` is a hash of the weights, the tokenizer and the kind of engine."""
+    """The identity that every vector carries. `revision` is a hash of weights, tokenizer and engine kind."""
 
     name: str
     revision: str
@@ -40,7 +40,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """How a model is run. `window` counts tokens, special tokens included; the prompts stand before every text."""
+    """How a model is run. `window` counts tokens, including special tokens. A prompt precedes every text."""
 
     identity: ModelIdentity
     window: int
@@ -60,9 +60,9 @@ class ModelDescription:
 
 
 def content_revision(folder: Path, engine: EngineKind) -> str:
-    """Return the revision of a model folder run by this kind of engine: the same files give the same revision anywhere.
+    """Return the revision of a model folder run by this engine kind. The same files give the same revision anywhere.
 
-    Weights of other backends (`onnx/`, `openvino/`) and pages about the model do not count.
+    Weights of other backends (`onnx/`, `openvino/`) and pages about the model are ignored.
     """
     files = sorted(
         (path.relative_to(folder).as_posix(), path)
@@ -92,7 +92,10 @@ def _digest(path: Path) -> bytes:
 
 
 def normalised(vectors: Vectors, dimension: int) -> Vectors:
-    """Return the vectors [n, dimension] at length 1. Raises EmbeddingFailed for another shape, NaN, infinity, zero."""
+    """Return the vectors [n, dimension] scaled to length 1.
+
+    Raises EmbeddingFailed for another shape, NaN, infinity or a vector of zeros.
+    """
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise EmbeddingFailed(f"the model gave vectors of shape {vectors.shape}, expected {dimension} numbers each")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)

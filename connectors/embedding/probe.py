@@ -1,4 +1,4 @@
-"""The sentences by which an exported model is compared with the original, and the comparison."""
+"""The sentences on which an exported model is compared with the original, and the comparison."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ _SHORT = (
 
 @dataclass(frozen=True, slots=True)
 class Closeness:
-    """Cosine of the exported model's vectors to the original's over the probe's texts."""
+    """Cosine between the exported model's vectors and the original's, over the probe texts."""
 
     minimum: float
     mean: float
 
 
 def probe_texts(chunker: Chunker) -> tuple[str, ...]:
-    """Return texts of many kinds and lengths, up to a whole chunk of the model's window."""
+    """Return texts of many kinds and lengths, up to a chunk as long as the model's window."""
     prose = " ".join(text for text in _SHORT if len(text) > 60)
     return (*_SHORT, " ".join(_SHORT[29:32]), *chunker.chunks("\n".join(_SHORT)), *chunker.chunks(f"{prose} {prose}"))
 
 
 def refuse_unless_close(engine: Engine, texts: tuple[str, ...], reference: Vectors, minimum: float) -> Closeness:
-    """Compare an engine with the vectors of the original. Raises Misconfigured for one below the minimum."""
+    """Compare an engine with the vectors of the original. Raises Misconfigured if a cosine is below the minimum."""
     found = cosines(engine.embed(texts), reference)
     worst = min(range(len(found)), key=lambda i: found[i])
     if not found[worst] >= minimum:

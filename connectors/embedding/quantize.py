@@ -1,4 +1,4 @@
-"""Quantises an ONNX graph to int8 for the instruction set of this machine, closely enough. Files in, files out."""
+"""Quantises an ONNX graph to int8 for this machine's instruction set, within a minimum cosine. Files in, files out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 InstructionSet = Literal["vnni", "arm64", "no-vnni"]
-# Each product kept in float costs a few percent of speed: above this many, fp32 is the better choice.
+# Each product kept in float costs a few percent of speed: with more than this many, fp32 is the better choice.
 _MOST_KEPT = 2
 
 
 def instruction_set() -> InstructionSet:
-    """Return which int8 arithmetic this CPU has; without knowledge of the CPU, the careful one."""
+    """Return which int8 arithmetic this CPU has, or the conservative one if the CPU is unknown."""
     if platform.machine().lower() in {"arm64", "aarch64"}:
         return "arm64"
     try:
@@ -24,10 +24,10 @@ def instruction_set() -> InstructionSet:
 
 
 def quantize_int8(source: Path, target: Path, instructions: InstructionSet, kept: Sequence[str] = ()) -> None:
-    """Write the graph with int8 weights, one scale a column, and activations scaled at run time.
+    """Write the graph with int8 weights, one scale for each column, and activations scaled at run time.
 
-    Older x86 adds pairs of products in 16 bits, which 8-bit weights overflow: there they are held to 7 bits. The table
-    of word vectors stays as it is, a look-up gains nothing. The nodes named in `kept` stay in float.
+    Older x86 CPUs add pairs of products in 16 bits, which 8-bit weights overflow: there the weights have 7 bits. The
+    table of word vectors is not quantised, because a look-up gains nothing. The nodes named in `kept` stay in float.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 only an export needs it
 
@@ -47,10 +47,10 @@ def quantize_int8(source: Path, target: Path, instructions: InstructionSet, kept
 def quantize_closely(
     quantize: Callable[[Sequence[str]], float], suspects: Sequence[str], minimum: float
 ) -> tuple[str, ...]:
-    """Return the fewest suspects to keep in float, at most two, that bring the least cosine up to the minimum.
+    """Return the fewest candidates to keep in float, at most two, that raise the lowest cosine to the minimum.
 
-    `quantize` writes the graph with these nodes kept and returns its least cosine. What this returns was
-    quantised last; where nothing reaches the minimum, that is the closest found.
+    `suspects` are the candidates. `quantize` writes the graph with the given nodes kept, and returns its lowest cosine.
+    The last graph written is that of the returned nodes. If nothing reaches the minimum, it is the closest one found.
     """
     kept: tuple[str, ...] = ()
     cosine = quantize(kept)
@@ -64,7 +64,7 @@ def quantize_closely(
 def feed_forward_outputs(source: Path) -> list[str]:
     """Return the products that lead from the wide inner layer of a feed-forward block back to the model's width.
 
-    What they read has the largest outliers of the network, so that one scale for all of it is coarsest there.
+    Their input has the largest outliers of the network, so a single scale is coarsest there.
     """
     import onnx  # noqa: PLC0415 only an export needs it
 

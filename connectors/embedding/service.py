@@ -1,4 +1,4 @@
-"""The adapter of the port `Embedder` over a real model: chunks, document lane and query lane of one engine."""
+"""The adapter of the port `Embedder` over a real model: chunker, document lane and query lane of one engine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from connectors.embedding.settings import EmbeddingSettings
 
 __all__ = ["EmbeddingService", "EmbeddingSettings", "open_embedding"]
 
-# More threads for questions than this only take turns on the cores that documents use.
+# More threads than this for questions would only compete for the cores that documents use.
 _QUERY_THREADS = 4
-# A prompt and its text may share a token at their border; their sum may be off by a few.
+# A prompt and its text may share a token at their boundary; their sum may be off by a few.
 _PROMPT_SLACK = 2
-# Cutting takes 1 to 2.5 ms for a thousand characters (all-MiniLM-L6-v2, two cores), a way to a thread and back 0.1 ms
-# on an idle machine and several while other threads hold Python's lock.
+# Cutting a thousand characters takes 1 to 2.5 ms (all-MiniLM-L6-v2, two cores). A round trip to a thread takes 0.1 ms
+# on an idle machine, and several ms while other threads hold Python's lock.
 _CUT_ON_LOOP_CHARACTERS = 1_000
 
 
@@ -59,20 +59,20 @@ class EmbeddingService:
 
     @property
     def queue_depth(self) -> int:
-        """Texts of documents that wait for the engine."""
+        """The number of document texts that wait for the engine."""
         return self._lanes.documents.depth
 
     def chunks(self, text: str) -> tuple[str, ...]:
-        """Return the text in pieces that the model reads whole; at least one.
+        """Return the pieces of a text, at least one, short enough for the model to read whole.
 
-        Takes about a millisecond for a page and seconds for a megabyte: from an event loop, use `chunked`.
+        Takes about a millisecond for a page and seconds for a megabyte. From an event loop, use `chunked`.
         """
         return self._chunker.chunks(text)
 
     async def chunked(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[tuple[str, ...]]:
-        """Return the chunks of each text, computed beside the event loop unless all of them are a few lines together.
+        """Return the chunks of each text, computed on a thread unless all texts together are only a few lines.
 
-        `progress` is called while long texts are cut, from another thread.
+        `progress` is called while long texts are cut, from that thread.
         Raises EmbeddingFailed for a text that is not valid Unicode.
         """
         if sum(map(len, texts)) <= _CUT_ON_LOOP_CHARACTERS:
@@ -80,10 +80,10 @@ class EmbeddingService:
         return await asyncio.to_thread(lambda: [self._chunker.chunks(text, progress) for text in texts])
 
     async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
-        """Return one vector for each text; waits while the queue is full. `progress` is called as vectors come.
+        """Return one vector for each text; waits while the queue is full. `progress` is called as vectors arrive.
 
-        Raises EmbeddingFailed when one of the texts has no usable vector (also a text longer than the model's window:
-        nothing is cut), EmbeddingUnavailable when the service is closed or out of time.
+        Raises EmbeddingFailed if one of the texts has no usable vector, EmbeddingUnavailable if the service is closed
+        or times out. A text longer than the model's window has no usable vector either: nothing is cut.
         """
         prompt = self._description.document_prompt
         return await self._lanes.documents.embed([prompt + text for text in texts] if prompt else texts, progress)
@@ -101,7 +101,7 @@ class EmbeddingService:
         return EmbeddingService(self._lanes, self._description, _chunker(tokenizer, chunk_tokens, chunk_overlap))
 
     async def close(self) -> None:
-        """Finish what the engine computes, refuse what waits, and stop; twice is once."""
+        """Finish the running computations, refuse the waiting texts, and stop. A second call has no effect."""
         await self._lanes.documents.close()
         await self._lanes.queries.close()
         for engine in self._lanes.engines:
@@ -111,7 +111,8 @@ class EmbeddingService:
 async def open_embedding(settings: EmbeddingSettings, cache: Path, progress: Callable[[str], None]) -> EmbeddingService:
     """Open the model of the settings, exporting it into the cache folder the first time (about half a minute).
 
-    Raises Misconfigured for a model that cannot be used so, EmbeddingUnavailable when it cannot be fetched or exported.
+    Raises Misconfigured for a model that cannot be used with these settings, EmbeddingUnavailable if it cannot be
+    fetched or exported.
     """
     engine = await open_engine(settings, cache, progress)
     try:
@@ -123,7 +124,7 @@ async def open_embedding(settings: EmbeddingSettings, cache: Path, progress: Cal
 
 
 def serve(documents: Engine, queries: Engine, settings: EmbeddingSettings) -> EmbeddingService:
-    """Return a service over two engines of one model. Raises Misconfigured for a chunking that does not fit it."""
+    """Return a service over two engines of one model. Raises Misconfigured if the chunking does not fit the model."""
     chunker = _chunker(documents, settings.chunk_tokens, settings.chunk_overlap)
     window = _chunker(queries, 0, 0)
     lanes = _Lanes(

@@ -1,4 +1,4 @@
-"""What a user may choose of the embedding engine, as frozen values. Nothing is read or computed here."""
+"""The settings of the embedding engine, as frozen values. Nothing is read or computed here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EmbeddingSettings:
 
     `model` is a folder, a name that an installed package carries, or a name on the hub (`owner/name`,
     `owner/name@revision`). `threads` 0 means one for each core. `batch_size` and `queue_limit` count texts.
-    `chunk_tokens` 0 means the model's window. `timeout_s` is the longest wait without progress, `export_timeout_s`
+    `chunk_tokens` 0 means the model's window. `timeout_s` is the longest wait without progress. `export_timeout_s`
     bounds the export of the ONNX model.
     """
 
@@ -34,7 +34,7 @@ class EmbeddingSettings:
 
     @classmethod
     def of(cls, engine: Embedding, collection: Collection) -> EmbeddingSettings:
-        """Return what the configuration says for one collection."""
+        """Return the configured settings for one collection."""
         return cls(
             model=collection.model,
             engine=engine.engine,

@@ -1,1 +1,1 @@
-"""Kafka outside Faust: publishing, provisioning, and small readers for commands and tests. No agent lives here."""
+"""Kafka outside of Faust: publishing, provisioning, and small readers for commands and tests. Contains no agents."""

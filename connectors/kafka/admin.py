@@ -1,4 +1,4 @@
-"""Reads and changes topics on the brokers; what is to be done is decided in `topics.provisioning`."""
+"""Reads and changes topics on the brokers. `topics.provisioning` decides what to change."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from topics.provisioning import CONFIG_KEYS, Action, ExistingTopic
 log = logging.getLogger("crossfade.kafka")
 _TIMEOUT_S = 30.0
 _SETTLE_S = 0.1
-# DescribeConfigs marks a value that was set for the topic itself with this source.
+# The source by which DescribeConfigs marks a value that was set on the topic itself.
 _SET_ON_TOPIC = 1
 
 
 @asynccontextmanager
 async def admin_client(bootstrap: str, *, timeout_s: float = _TIMEOUT_S) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Give a connected admin client, its errors mapped. Everything done with it must end within `timeout_s`."""
+    """Yield a connected admin client and map its errors. Everything done with it must end within `timeout_s`."""
     client = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="crossfade-admin", request_timeout_ms=10_000)
     try:
         async with asyncio.timeout(timeout_s):
@@ -38,7 +38,7 @@ async def admin_client(bootstrap: str, *, timeout_s: float = _TIMEOUT_S) -> Asyn
 
 
 async def existing_topics(bootstrap: str, names: Iterable[str]) -> dict[str, ExistingTopic]:
-    """Return those of the named topics that exist. Raises StoreUnavailable when the brokers do not answer."""
+    """Return the named topics that exist. Raises StoreUnavailable when the brokers do not answer."""
     async with admin_client(bootstrap) as client:
         return await _existing(client, names)
 
@@ -50,7 +50,7 @@ async def topic_names(bootstrap: str) -> tuple[str, ...]:
 
 
 async def partition_counts(bootstrap: str, names: Iterable[str], *, timeout_s: float = _TIMEOUT_S) -> dict[str, int]:
-    """Return the number of partitions of those of the named topics that exist. Raises StoreUnavailable."""
+    """Return the number of partitions of each named topic that exists. Raises StoreUnavailable."""
     wanted = set(names)
     async with admin_client(bootstrap, timeout_s=timeout_s) as client:
         return {
@@ -61,9 +61,9 @@ async def partition_counts(bootstrap: str, names: Iterable[str], *, timeout_s: f
 
 
 async def apply(bootstrap: str, actions: Sequence[Action]) -> None:
-    """Carry out the creations, widenings and alterations among the actions, and wait until every topic can be used.
+    """Carry out the creations, widenings and alterations among the actions, and wait until every topic is usable.
 
-    Raises Misconfigured for what the brokers refuse (more replicas than brokers, a policy), StoreUnavailable.
+    Raises Misconfigured for what the brokers refuse (more replicas than brokers, a policy), and StoreUnavailable.
     """
     async with admin_client(bootstrap) as client:
         await _create(client, [action for action in actions if action.kind == "create"])
@@ -75,13 +75,13 @@ async def apply(bootstrap: str, actions: Sequence[Action]) -> None:
 
 
 async def broker_ids(bootstrap: str) -> list[int]:
-    """Return the ids of the brokers that are there."""
+    """Return the ids of the available brokers."""
     async with admin_client(bootstrap) as client:
         return sorted(broker["node_id"] for broker in (await client.describe_cluster())["brokers"])
 
 
 async def broker_config(bootstrap: str, keys: Iterable[str]) -> dict[int, dict[str, str]]:
-    """Return configuration values of every broker by its id; keys that a broker does not have are left out."""
+    """Return configuration values of every broker by its id; leave out keys that a broker does not have."""
     wanted = set(keys)
     found: dict[int, dict[str, str]] = {}
     async with admin_client(bootstrap) as client:
@@ -95,7 +95,7 @@ async def broker_config(bootstrap: str, keys: Iterable[str]) -> dict[int, dict[s
 
 
 async def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
-    """Delete topics with all their records; used by tests and by taking a trial down, never by `topics apply`."""
+    """Delete topics with all their records; used by tests and to take down a trial, never by `topics apply`."""
     async with admin_client(bootstrap) as client:
         response = await client.delete_topics(list(names))
         for name, code in response.topic_error_codes:
@@ -128,7 +128,7 @@ async def _existing(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[s
 async def _described(
     client: AIOKafkaAdminClient, resources: Sequence[ConfigResource]
 ) -> dict[str, dict[str, tuple[str, bool]]]:
-    """Return for each resource its values by name: (value, whether it was set on the topic itself)."""
+    """Return the values of each resource by name: (value, whether it was set on the topic itself)."""
     found: dict[str, dict[str, tuple[str, bool]]] = {}
     for response in await client.describe_configs(list(resources)):
         for code, message, _, name, entries in response.resources:
@@ -148,14 +148,14 @@ async def _create(client: AIOKafkaAdminClient, actions: Sequence[Action]) -> Non
     response = await client.create_topics(topics)
     for name, code, message in response.topic_errors:
         error = for_code(code)
-        if code and error is not TopicAlreadyExistsError:  # another `apply` at the same moment made it
+        if code and error is not TopicAlreadyExistsError:  # a concurrent `apply` created it
             raise mapped(error(message), name)
 
 
 async def _alter(client: AIOKafkaAdminClient, changes: Mapping[str, Mapping[str, str]]) -> None:
     if not changes:
         return
-    # This request replaces all values that were set on a topic, so those that stay are sent again.
+    # This request replaces all values that were set on a topic, so unchanged values are sent again.
     described = await _described(client, [ConfigResource(ConfigResourceType.TOPIC, name) for name in changes])
     resources = [
         ConfigResource(
@@ -172,7 +172,7 @@ async def _alter(client: AIOKafkaAdminClient, changes: Mapping[str, Mapping[str,
 
 
 async def _settled(client: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> None:
-    """Wait until every partition has a leader: a consumer that looks before would get an empty assignment."""
+    """Wait until every partition has a leader: a consumer that asks earlier would get an empty assignment."""
     pending = dict(partitions)
     while pending:
         for topic in await client.describe_topics(list(pending)):
@@ -189,10 +189,10 @@ def _led(topic: Any) -> int:
 
 
 async def provision(bootstrap: str, actions: Sequence[Action]) -> None:
-    """Carry out a plan without an operator: what only shortens or changes how records are kept is left as it is.
+    """Carry out a plan without an operator, except for changes that only shorten or change how records are retained.
 
-    So are the replicas: a topic with fewer than wanted takes records as before. Raises Misconfigured, naming the topic,
-    when a number of partitions is refused or would need a yes.
+    Replicas are not changed either: a topic with fewer replicas than wanted takes records as before. Raises
+    Misconfigured, naming the topic, when a number of partitions is refused or would need confirmation.
     """
     for action in actions:
         if action.kind == "reassign":

@@ -1,7 +1,8 @@
-"""The record batches of a fetch as bytes, and the records of one batch that aiokafka cannot read. Pure, no broker.
+"""The record batches of a fetch as bytes, and the records of a batch that aiokafka cannot read. Pure, no broker.
 
-Source: Kafka's message format, version 2 (https://kafka.apache.org/documentation/#recordbatch). Versions 0 and 1, which
-brokers from 4.0 on keep but no longer take, have the same bytes in front and are read by aiokafka alone.
+Source: Kafka's message format, version 2 (https://kafka.apache.org/documentation/#recordbatch). Brokers from 4.0 on
+keep versions 0 and 1 but no longer accept them. Both begin with the same bytes as version 2, and only aiokafka reads
+them.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ _CODEC_MASK, _APPEND_TIME = 0x07, 0x08
 
 
 class Fetched:
-    """The batches of one partition's part of a fetch: what aiokafka's `MemoryRecords` is, and the bytes of each."""
+    """The batches of one partition in a fetch: like aiokafka's `MemoryRecords`, but with the bytes of each batch."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data or b"")
         self._at = 0
 
     def size_in_bytes(self) -> int:
-        """Return the bytes of the whole part."""
+        """Return the size of the partition's data in bytes."""
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Say whether a whole batch follows: a broker cuts the last one where the part is full."""
+        """Return whether a whole batch follows: a broker cuts off the last one at the size limit."""
         return self._end() is not None
 
     def next_raw(self) -> memoryview:
@@ -58,7 +59,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What the head of a batch says of it: its first and last offset, how many records, and their newest time."""
+    """The summary in the header of a batch: its first and last offset, its number of records, and their newest time."""
 
     first: int
     last: int
@@ -67,7 +68,7 @@ class Extent:
 
 
 def extent_of(raw: memoryview) -> Extent:
-    """Return the extent of a batch of any version; versions 0 and 1 name their last offset only."""
+    """Return the extent of a batch of any version; versions 0 and 1 give only their last offset."""
     first, _ = _OFFSET_AND_LENGTH.unpack_from(raw)
     if len(raw) < _HEADER.size or raw[_MAGIC_AT] < 2:
         return Extent(first, first, 1, 0)
@@ -76,7 +77,7 @@ def extent_of(raw: memoryview) -> Extent:
 
 
 def opened(raw: memoryview) -> Any:
-    """Return aiokafka's reader of a batch. Raises CorruptRecordException for one that is too short."""
+    """Return aiokafka's reader of a batch. Raises CorruptRecordException for a batch that is too short."""
     if len(raw) < _SMALLEST:
         raise CorruptRecordException(f"a batch of {len(raw)} bytes")
     magic = raw[_MAGIC_AT]
@@ -85,7 +86,7 @@ def opened(raw: memoryview) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One record of a batch; where it could not be read, `fault` says why and `value` is its bytes."""
+    """One record of a batch; if it could not be read, `fault` says why and `value` is its bytes."""
 
     offset: int
     timestamp_ms: int
@@ -96,10 +97,10 @@ class Piece:
 
 
 def pieces_of(raw: memoryview) -> Iterator[Piece]:
-    """Yield the records of a batch of version 2 one by one; one that is broken inside does not hide those behind it.
+    """Yield the records of a batch of version 2 one by one; a damaged record does not hide the records after it.
 
-    Names of headers that are not UTF-8 are escaped. Raises what the codecs raise, ValueError and IndexError where even
-    the beginnings of the records cannot be found.
+    Header names that are not UTF-8 are escaped. Raises what the codecs raise, and ValueError or IndexError if even the
+    beginnings of the records cannot be found.
     """
     if len(raw) < _HEADER.size or raw[_MAGIC_AT] < 2:
         raise ValueError("no batch of version 2")
@@ -153,7 +154,7 @@ def _nullable(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a zigzag-encoded number and where it ends."""
+    """Return a zigzag-encoded number and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]

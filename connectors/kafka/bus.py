@@ -1,4 +1,4 @@
-"""The port `Bus` over aiokafka: confirmed, idempotent, bounded in bytes and in time. Reading is not done here."""
+"""The port `Bus` over aiokafka: confirmed, idempotent, bounded in bytes and in time. Nothing is read here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.records import OVERHEAD_BYTES, Outgoing, size_of
 from schemas.settings import Kafka
 from topics.provisioning import largest_record, record_limit
 
-# Below the smallest limit of a topic, so that a batch which a topic refuses for its size is always a single record.
+# Below the smallest limit of a topic, so that a batch that a topic refuses for its size is always a single record.
 _BATCH_BYTES = 256 * 1024
 # A produce request carries one batch for each partition and must stay below the brokers' 100 MiB.
 _IN_FLIGHT_RECORDS = 4
@@ -34,7 +34,7 @@ def _hash(key: bytes) -> int:
 async def _by_partition(
     producer: AIOKafkaProducer, records: Sequence[Outgoing]
 ) -> dict[TopicPartition, list[Outgoing]]:
-    """Part records by partition, as Kafka's own clients choose it, in their order."""
+    """Split records by partition, as Kafka's own clients choose it, and keep their order."""
     counts: dict[str, int] = {}
     parts: dict[TopicPartition, list[Outgoing]] = {}
     for record in records:
@@ -55,9 +55,9 @@ def _fits(batch: Any, record: Outgoing) -> bool:
 class AiokafkaBus:
     """Publishes to Kafka: acks=all, idempotent producer, partition by murmur2 of the key.
 
-    One bus serves concurrent callers. After a failure that leaves the producer's sequence in doubt, or a time-out, the
-    producer is given up with all that it still holds, so that nothing is delivered late behind a caller's retry; every
-    caller whose records were in it gets StoreUnavailable and may publish again.
+    One bus serves concurrent callers. After a timeout, or a failure that leaves the producer's sequence in doubt, the
+    producer is given up with everything that it still holds, so that nothing is delivered late, after a caller's retry.
+    Every caller whose records it held gets StoreUnavailable and may publish again.
     """
 
     def __init__(self, kafka: Kafka, *, timeout_s: float = 30.0) -> None:
@@ -75,7 +75,7 @@ class AiokafkaBus:
         self._closed = False
 
     async def open(self) -> None:
-        """Connect. Raises StoreUnavailable when no broker answers; `publish` would connect by itself."""
+        """Connect; optional, since `publish` connects by itself. Raises StoreUnavailable when no broker answers."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._started()
@@ -83,7 +83,7 @@ class AiokafkaBus:
             raise StoreUnavailable(f"{self._bootstrap}: no answer within {self._timeout_s:g} s") from error
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
-        """Publish and return when every record is acknowledged, in the given order for each key.
+        """Publish records in the given order for each key; return when every record is acknowledged.
 
         Raises Refused before anything is sent when a record is too large for its topic, StoreUnavailable after
         `timeout_s`, Misconfigured for a topic that does not exist. After an error some of the records may have been
@@ -100,7 +100,7 @@ class AiokafkaBus:
             raise StoreUnavailable(f"{self._bootstrap}: not acknowledged within {self._timeout_s:g} s") from error
 
     async def close(self) -> None:
-        """Close the connections; records that are not acknowledged are given up."""
+        """Close the connections; give up the records that are not acknowledged."""
         self._closed = True
         self._give_up(self._producer)
         if self._leaving:
@@ -163,7 +163,7 @@ class AiokafkaBus:
             elif result is not None:
                 raise result
         if failures:
-            # The brokers expect the sequence numbers of the failed batch: this producer could never go on.
+            # The brokers expect the sequence numbers of the failed batch: this producer could never continue.
             self._give_up(producer)
             raise next((failure for failure in failures if isinstance(failure, Refused)), failures[0])
 
@@ -179,7 +179,7 @@ class AiokafkaBus:
                     enable_idempotence=True,
                     max_batch_size=_BATCH_BYTES,
                     max_request_size=largest_record(self._kafka) + OVERHEAD_BYTES,
-                    # Not compressed: gzip, the one codec without another dependency, halves embedded documents and
+                    # Not compressed: gzip, the only codec without another dependency, halves embedded documents, but
                     # takes five times the processor time and two thirds of the throughput.
                     # A call brings its whole batch, so waiting for more would only cost freshness.
                     linger_ms=0,
@@ -210,14 +210,14 @@ class AiokafkaBus:
     def _left(self, task: asyncio.Task[None]) -> None:
         self._leaving.discard(task)
         if not task.cancelled():
-            task.exception()  # the producer was given up: how its end went is of no interest
+            task.exception()  # the producer was given up: how it ended does not matter
 
 
 async def _retire(producer: Any) -> None:
     """End a producer without delivering what it still holds; its callers get an error.
 
-    Its own `stop` waits until everything is delivered, and an idempotent producer retries for ever: there is no public
-    way to make it forget. What is on the wire is awaited, so that nothing of it happens after this.
+    The producer's own `stop` waits until everything is delivered, and an idempotent producer retries for ever. There is
+    no public way to make it drop its records. Requests on the wire are awaited, so that none takes effect after this.
     """
     try:
         await producer._sender.close()
@@ -228,7 +228,7 @@ async def _retire(producer: Any) -> None:
 
 
 class _ByteBudget:
-    """Bytes that may be in flight at once; one taker may exceed the limit when it is alone."""
+    """The bytes that may be in flight at once; a single taker may exceed the limit when it is alone."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

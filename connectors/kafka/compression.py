@@ -1,6 +1,7 @@
-"""Unpacks compressed record batches of any codec with a bound on what comes out. No connection is opened here.
+"""Unpacks compressed record batches of any codec, with a bound on the unpacked size. No connection is opened here.
 
-aiokafka unpacks whatever a batch holds, into memory: 16 MiB of zstd may be gigabytes. Its codecs are replaced by these.
+aiokafka unpacks whatever a batch holds into memory: 16 MiB of zstd may be gigabytes. These functions replace
+its codecs.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from aiokafka.record import default_records, legacy_records
 from aiokafka.record._crecords import default_records as fast_default_records
 from aiokafka.record._crecords import legacy_records as fast_legacy_records
 
-# Of one batch. Producers build batches of a few MiB at most; what is larger is a bomb, or of no use to any topic.
+# The bound for one batch. Producers build batches of a few MiB at most; a larger one is a bomb or of no use to a topic.
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
-# zlib's number for a header of gzip's.
+# zlib's number for a gzip header.
 _GZIP = 16 + zlib.MAX_WBITS
 _FULL = "failed to write whole buffer"
 
@@ -31,7 +32,7 @@ class UnpackedTooLarge(Exception):
 
 
 def gunzip(data: Any) -> bytes:
-    """Unpack gzip, also of several members. Raises UnpackedTooLarge, zlib.error."""
+    """Unpack gzip, also with several members. Raises UnpackedTooLarge, zlib.error."""
     left, parts, room = bytes(data), [], MAX_UNPACKED_BYTES + 1
     while left:
         member = zlib.decompressobj(_GZIP)
@@ -56,7 +57,7 @@ def unlz4(data: Any) -> bytes:
 
 
 def unsnappy(data: Any) -> bytes:
-    """Unpack snappy, plain or in the blocks of Java's library. Raises UnpackedTooLarge, cramjam.DecompressionError."""
+    """Unpack snappy, plain or in the Java library's blocks. Raises UnpackedTooLarge, cramjam.DecompressionError."""
     packed = bytes(data)
     if not packed.startswith(_XERIAL):
         return _unsnappy_block(packed, MAX_UNPACKED_BYTES)
@@ -78,7 +79,7 @@ def _unsnappy_block(packed: bytes, room: int) -> bytes:
 
 
 def _into(codec: Any, data: Any) -> bytes:
-    # Memory that is not written to costs nothing: small batches do not pay for the room.
+    # Memory that is never written costs nothing: small batches do not pay for the whole buffer.
     room = np.empty(MAX_UNPACKED_BYTES, np.uint8)
     try:
         size = codec.decompress_into(bytes(data), room)
@@ -90,7 +91,7 @@ def _into(codec: Any, data: Any) -> bytes:
 
 
 def bound_codecs() -> None:
-    """Have aiokafka use these in this process; twice is once."""
+    """Make aiokafka use these functions in this process; a second call changes nothing."""
     for module in (default_records, legacy_records, fast_default_records, fast_legacy_records):
         module.gzip_decode = gunzip
         module.lz4_decode = unlz4

@@ -1,4 +1,4 @@
-"""Kafka Connect over its REST interface: connectors, their states, their offsets. Not what connectors are made of."""
+"""Kafka Connect over its REST interface: connectors, their states, their offsets. Builds no configuration."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ConnectorState = Literal["UNASSIGNED", "RUNNING", "PAUSED", "STOPPED", "FAILED",
 
 _REQUEST_BOUND_S = 15.0
 # While its worker group changes, Connect answers 409, or 500 with these words; its default `rebalance.timeout.ms` is a
-# minute. While it starts, every path is 404, in HTML and not its own JSON.
+# minute. While it starts, it answers every path with 404, in HTML instead of its own JSON.
 _REBALANCE = "a rebalance is expected"
 _BUSY_BOUND_S = 90.0
 _POLL_S = 0.1
-# How Debezium names the statement that its parser does not know.
+# How Debezium reports the statement that its parser does not know.
 _UNKNOWN_DDL = re.compile(r"DDL statement couldn't be parsed.*? with the statement '(.*?)'\n", re.DOTALL)
 _OTHER_COLUMNS = re.compile(r"Error processing row in (\S+), internal schema size \d+, but row size \d+")
 
-# How Debezium and the databases say that a slot or a binary log is gone; seen with 3.5, PostgreSQL 18, MariaDB 10.11.
+# How Debezium and the databases report a lost slot or binary log; seen with 3.5, PostgreSQL 18, MariaDB 10.11.
 _LOST_SIGNS = (
     "no longer available on the server",
     "have been purged",
@@ -45,16 +45,17 @@ _TOO_LARGE = (
 )
 
 
-# What nobody but an operator does; a worker does not undo it.
+# The states that only an operator sets; a worker does not undo them.
 _LEFT_ALONE = frozenset({"PAUSED", "STOPPED"})
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectorStatus:
-    """State of a connector and of its tasks; `failure` is what the first stack trace says is wrong, if any.
+    """The state of a connector and of its tasks; `failure` is the cause in the first stack trace, if any.
 
-    `statement` is the one that a MariaDB connector does not understand, where that ended it; `table` the one whose rows
-    have other columns than it knows, as after such a statement, or one that is not in the binary log.
+    `statement` is the statement that a MariaDB connector does not understand, if that ended it. `table` is the table
+    whose rows have other columns than the connector knows, as after such a statement, or after one that is not in the
+    binary log.
     """
 
     name: str
@@ -66,12 +67,12 @@ class ConnectorStatus:
 
     @property
     def running(self) -> bool:
-        """The connector and at least one task run, and no task does anything else."""
+        """Whether the connector and at least one task run, and no task is in another state."""
         return self.state == "RUNNING" and bool(self.tasks) and all(task == "RUNNING" for task in self.tasks)
 
     @property
     def trouble(self) -> str:
-        """Why it does not run, as a sentence without its full stop."""
+        """Why the connector does not run, as a sentence without its full stop."""
         if self.failed:
             return str(self.failure) + (f"; {_TOO_LARGE}" if _IS_TOO_LARGE in (self.failure or "") else "")
         state = f"{self.name} is {self.state.lower()}"
@@ -79,12 +80,12 @@ class ConnectorStatus:
 
     @property
     def lost(self) -> bool:
-        """It failed because the database's log no longer has the place from which it would go on."""
+        """Whether it failed because the database's log no longer has the position at which it would resume."""
         return self.failed and any(sign in (self.failure or "").lower() for sign in _LOST_SIGNS)
 
     @property
     def failed(self) -> bool:
-        """The connector or a task ended with an error and will not go on by itself."""
+        """Whether the connector or a task ended with an error and will not resume by itself."""
         return self.state == "FAILED" or "FAILED" in self.tasks
 
 
@@ -101,7 +102,7 @@ class _Status(BaseModel):
 
 
 class _Place(BaseModel):
-    """What Debezium commits of a place in a database's log: the fields that are read here, and others."""
+    """A replication position as Debezium commits it: the fields that are read here, and others."""
 
     model_config = ConfigDict(extra="allow")
     lsn: int | None = None
@@ -131,7 +132,7 @@ _STATUS = TypeAdapter(_Status)
 _OFFSETS = TypeAdapter(_Offsets)
 
 
-# For clients over plain HTTP: to read which certificates are trusted takes 60 ms. With it, no certificate is.
+# For clients over plain HTTP: loading the trusted certificates takes 60 ms. This context trusts no certificate.
 PLAIN = SSLContext(PROTOCOL_TLS_CLIENT)
 
 
@@ -156,28 +157,28 @@ class ConnectClient:
         await self._client.aclose()
 
     async def names(self) -> tuple[str, ...]:
-        """Give the names of all connectors."""
+        """Return the names of all connectors."""
         answer = await self._request("GET", "/connectors")
         found = _body(answer, _NAMES)
         return tuple(sorted(found))
 
     async def put_config(self, name: str, config: dict[str, str]) -> None:
-        """Create the connector or change its configuration; the same configuration again changes nothing."""
+        """Create the connector or change its configuration; do nothing if it already has this configuration."""
         if await self.config(name) == {**config, "name": name}:
             return
         await self._request("PUT", f"/connectors/{name}/config", json=config)
 
     async def config(self, name: str) -> dict[str, str]:
-        """Give the configuration of a connector, nothing when there is none."""
+        """Return the configuration of a connector, empty when there is no such connector."""
         answer = await self._request("GET", f"/connectors/{name}/config", accept=(404,))
         found = _body(answer, _CONFIG) if answer.status_code == httpx.codes.OK else {}
         return {key: value for key, value in found.items() if value is not None}
 
     async def status(self, name: str) -> ConnectorStatus:
-        """Tell the state of a connector; `MISSING` when there is none of that name."""
+        """Return the state of a connector; `MISSING` when there is none of that name."""
         answer = await self._request("GET", f"/connectors/{name}/status", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
-            # States are read from a topic of their own, at times later than what connectors there are.
+            # Connect reads states from a separate topic, sometimes later than the list of connectors.
             return ConnectorStatus(name, "UNASSIGNED" if await self.config(name) else "MISSING", (), None)
         body = _body(answer, _STATUS)
         traces = [part.trace for part in (body.connector, *body.tasks) if part.trace]
@@ -193,7 +194,7 @@ class ConnectClient:
         )
 
     async def wait_running(self, name: str, timeout_s: float) -> ConnectorStatus:
-        """Wait until the connector and its tasks run. Raises ConnectError when one fails, or at the bound."""
+        """Wait until the connector and its tasks run. Raises ConnectError when one fails, or after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while True:
             status = await self.status(name)
@@ -210,14 +211,14 @@ class ConnectClient:
             await asyncio.sleep(_POLL_S)
 
     async def offset(self, name: str) -> dict[str, Any]:
-        """Give the place in its source that a connector committed; nothing where it has committed none.
+        """Return the position in its source that a connector committed; empty if it has committed none.
 
-        Under another prefix of its topics a connector begins anew, and keeps the places of those before.
+        Under another topic prefix a connector begins again, and keeps the positions of earlier prefixes.
         """
         return await self.committed(name) or {}
 
     async def committed(self, name: str) -> dict[str, Any] | None:
-        """Give the same, None where there is no such connector."""
+        """Return the same as `offset`, None if there is no such connector."""
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
@@ -226,7 +227,7 @@ class ConnectClient:
         return own[0] if own else {}
 
     async def has_snapshot(self, name: str) -> bool:
-        """Say whether a connector has read its snapshot to the end, by the offsets that it committed."""
+        """Return whether a connector has read its snapshot to the end, by the offsets that it committed."""
         answer = await self._request("GET", f"/connectors/{name}/offsets", accept=(404,))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
@@ -234,15 +235,15 @@ class ConnectClient:
         return bool(offsets) and not any(map(in_snapshot, offsets))
 
     async def restart(self, name: str) -> None:
-        """Start a connector and those of its tasks that failed again."""
+        """Restart a connector and the tasks of it that failed."""
         await self._request("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
 
     async def delete(self, name: str) -> None:
-        """Remove a connector; nothing happens when there is none. Its offsets, and its slot in PostgreSQL, stay."""
+        """Remove a connector; do nothing when there is none. Its offsets, and its slot in PostgreSQL, stay."""
         await self._request("DELETE", f"/connectors/{name}", accept=(404,))
 
     async def delete_with_offsets(self, name: str, timeout_s: float = 30.0) -> None:
-        """Stop a connector, forget how far it had read, and remove it: one of the same name begins with a snapshot."""
+        """Stop a connector, delete its offsets, and remove it: a new one of the same name begins with a snapshot."""
         stopped = await self._request("PUT", f"/connectors/{name}/stop", accept=(404,))
         if stopped.status_code == httpx.codes.NOT_FOUND:
             return
@@ -286,12 +287,12 @@ class ConnectClient:
 
 
 def in_snapshot(offset: Mapping[str, Any]) -> bool:
-    """Say whether a place that a connector committed is in its snapshot."""
+    """Return whether a position that a connector committed is in its snapshot."""
     return bool(offset.get("snapshot")) and not offset.get("snapshot_completed")
 
 
 def _first_cause(trace: str) -> str:
-    """Give the innermost cause's line of a Java stack trace, which is the one that says what is wrong."""
+    """Return the line of the innermost cause in a Java stack trace: the line that says what is wrong."""
     lines = [line.strip() for line in trace.splitlines()]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     causes = [cause for cause in causes if ": " in cause] or causes  # a name alone says nothing
@@ -299,7 +300,7 @@ def _first_cause(trace: str) -> str:
 
 
 def _body(answer: httpx.Response, shape: TypeAdapter[T]) -> T:
-    """Return what an answer says. Raises ConnectUnreachable for one that is not Kafka Connect's, as a proxy's page."""
+    """Return the body of an answer. Raises ConnectUnreachable if it is not Kafka Connect's, such as a proxy's page."""
     try:
         return shape.validate_json(answer.content)
     except ValueError:
@@ -309,7 +310,7 @@ def _body(answer: httpx.Response, shape: TypeAdapter[T]) -> T:
 
 
 def _message(answer: httpx.Response) -> str:
-    """Give the message of an error in Connect's own form, nothing for an answer in another one."""
+    """Return the message of an error in Connect's own form, the empty string for any other answer."""
     body: Any
     try:
         body = answer.json()

@@ -1,9 +1,9 @@
-"""What aiokafka's consumers hand over, made complete: nothing ends a consumer, and no offset is lost.
+"""Makes the output of aiokafka's consumers complete: no record ends a consumer, and no offset is lost.
 
-aiokafka raises where it cannot read a batch, and its consumer stays there for good; it passes over control records and
-aborted transactions without a word, so that a group which commits what it handled never comes to a partition's end.
-Here a batch that cannot be read is handed over as a record too (`Unread`, with its place and its bytes), and so is the
-last offset of each run that there is nothing to handle of (`PASSED_OVER`). One poll of a partition is bounded in bytes.
+aiokafka raises when it cannot read a batch, and its consumer stays there for good. It silently passes over control
+records and aborted transactions, so a group that commits what it handled never reaches the end of a partition. Here a
+batch that cannot be read is delivered as a record, too (`Unread`, with its offset and its bytes). So is the last offset
+of each run of offsets with nothing to handle (`PASSED_OVER`). One poll of a partition is bounded in bytes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from connectors.kafka.compression import UnpackedTooLarge, bound_codecs
 from connectors.kafka.resets import survive_resets
 
 READ_COMMITTED = "read_committed"
-# Of one partition in one poll, unpacked. It ends with the record that reaches this.
+# The unpacked bytes of one partition in one poll. The poll ends with the record that reaches this.
 POLL_BYTES = 1024 * 1024
-# What a broker gives of one partition at once, and in all. The first batch comes whole, however large it is.
+# What a broker returns in one fetch, of one partition and in all. The first batch comes whole, however large it is.
 PARTITION_FETCH_BYTES = 1024 * 1024
 FETCH_BYTES = 16 * 1024 * 1024
 PASSED_OVER = object()
@@ -31,9 +31,9 @@ PASSED_OVER = object()
 
 
 class Unread(bytes):
-    """The value of a record that could not be read: its bytes, or those of its whole batch, packed as they are.
+    """The value of a record that could not be read: its bytes, or the bytes of its whole batch, still packed.
 
-    `reason` says why; `records` is how many it stands for, up to the offset of the record that carries it.
+    `reason` says why; `records` is how many records it stands for, up to the offset of the record that carries it.
     """
 
     reason: str
@@ -41,26 +41,26 @@ class Unread(bytes):
 
     @classmethod
     def of(cls, data: bytes, reason: str, records: int) -> Unread:
-        """Return the bytes with what is known of them."""
+        """Return the bytes with their reason and number of records."""
         unread = cls(data)
         unread.reason, unread.records = reason, records
         return unread
 
 
 class WrongChecksum(Exception):
-    """A batch whose bytes are not those that were written."""
+    """A batch whose bytes are not the ones that were written."""
 
     def __init__(self) -> None:
         super().__init__("its checksum is wrong")
 
 
 def plain(records: Iterable[Any]) -> Iterator[Any]:
-    """Leave out what stands for offsets only."""
+    """Leave out records that only stand for offsets."""
     return (record for record in records if record.value is not PASSED_OVER)
 
 
 class CompleteRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """The records of one partition's part of a fetch, in order, with something for every run of offsets."""
+    """The records of one partition in a fetch, in order, with a record for every run of offsets."""
 
     next_fetch_offset: int
 
@@ -74,14 +74,14 @@ class CompleteRecords(fetcher.PartitionRecords):  # type: ignore[misc]
                 batch = opened(raw)
                 if self._takes(batch):
                     yield from self._of(batch, extent)
-            except Exception as error:  # whatever a reader raises: the batch is kept, and those behind it are read
+            except Exception as error:  # whatever a reader raises: keep the batch, read those after it
                 yield from self._salvaged(raw, extent, error)
             if self.next_fetch_offset <= extent.last:
                 self.next_fetch_offset = extent.last + 1
                 yield self._record(extent.last, extent.timestamp_ms, None, PASSED_OVER)
 
     def _takes(self, batch: Any) -> bool:
-        """Say whether a batch has records to hand over; keep track of aborted transactions."""
+        """Return whether a batch has records to deliver; keep track of aborted transactions."""
         if self._check_crcs and not batch.validate_crc():
             raise WrongChecksum
         if batch.producer_id is not None and self._isolation_level == fetcher.READ_COMMITTED:
@@ -98,12 +98,12 @@ class CompleteRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         for record in batch:
             if record.offset > extent.last:
                 raise ValueError(f"offset {record.offset} of a batch that ends at {extent.last}")
-            if record.offset >= self.next_fetch_offset:  # else of before the offset that was asked for
+            if record.offset >= self.next_fetch_offset:  # else it is before the requested offset
                 self.next_fetch_offset = record.offset + 1
                 yield self._consumer_record(self._tp, record)
 
     def _salvaged(self, raw: memoryview, extent: Extent, error: Exception) -> Iterator[Any]:
-        """Hand over the records of a batch one by one; what cannot be found in it as one, up to its last offset."""
+        """Deliver the records of a batch one by one, and what cannot be found as one record at its last offset."""
         try:
             for piece in [] if isinstance(error, WrongChecksum | UnpackedTooLarge) else pieces_of(raw):
                 if piece.offset >= self.next_fetch_offset:
@@ -128,7 +128,7 @@ class CompleteRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]
-    """One partition's part of a fetch, handed over by pieces of bounded size."""
+    """One partition's part of a fetch, delivered in pieces of bounded size."""
 
     _partition_records: Any
 
@@ -151,7 +151,7 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]
 
 
 def size_of(record: Any) -> int:
-    """Return the bytes of key, value and headers of a client library's record."""
+    """Return the size in bytes of the key, value and headers of a client library's record."""
     headers = sum([len(name) + len(value or b"") for name, value in record.headers]) if record.headers else 0
     return int(max(0, record.serialized_key_size) + max(0, record.serialized_value_size) + headers)
 
@@ -161,7 +161,7 @@ def _why(error: Exception) -> str:
 
 
 def read_everything() -> None:
-    """Have every consumer of aiokafka in this process read so; twice is once."""
+    """Make every aiokafka consumer in this process read this way; a second call changes nothing."""
     survive_resets()
     bound_codecs()
     fetcher.MemoryRecords = Fetched
@@ -170,7 +170,7 @@ def read_everything() -> None:
 
 
 def consumer(bootstrap: str | None, client_id: str, **options: Any) -> AIOKafkaConsumer:
-    """Return a consumer without a group that reads committed records only, and everything of them; not started."""
+    """Return a consumer, not started and without a group, that reads only committed records, and all of them."""
     read_everything()
     chosen = {
         "auto_offset_reset": "earliest",

@@ -1,7 +1,7 @@
-"""Where the parked collections of a role go on: offsets of a consumer group for each, which nobody joins.
+"""Where the parked collections of a role resume: for each, the offsets of a consumer group that nobody joins.
 
-A group is Kafka's own place for that, and as durable as the role's own offsets. Whether a collection is still parked is
-in the metadata of the offset, because an offset is not taken away.
+A group is Kafka's own store for offsets, and as durable as the role's own offsets. Whether a collection is still parked
+is in the metadata of the offset, because an offset is never removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class KafkaCursors:
         self._writers: dict[str, AIOKafkaConsumer] = {}
 
     async def load(self, names: Iterable[str]) -> dict[str, dict[TopicPartition, int]]:
-        """Return the offsets from which parked collections go on. Raises StoreUnavailable."""
+        """Return the offsets at which parked collections resume. Raises StoreUnavailable."""
         found: dict[str, dict[TopicPartition, int]] = {}
         async with admin_client(self._bootstrap) as admin:
             for name in names:
@@ -44,11 +44,11 @@ class KafkaCursors:
             return await group_offsets(admin, group_of(self._role))
 
     async def park(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Remember where a collection goes on; returns when it is kept. Raises StoreUnavailable."""
+        """Remember where a collection resumes; return when that is stored. Raises StoreUnavailable."""
         await self._commit(name, offsets, PARKED)
 
     async def unpark(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Forget it, for the given partitions. Raises StoreUnavailable."""
+        """Forget where a collection resumes, for the given partitions. Raises StoreUnavailable."""
         await self._commit(name, offsets, "")
 
     async def _commit(self, name: str, offsets: Mapping[TopicPartition, int], metadata: str) -> None:
@@ -61,7 +61,7 @@ class KafkaCursors:
             wanted = set(places) | writer.assignment()
             if wanted != writer.assignment():
                 writer.assign(list(wanted))
-                writer.pause(*wanted)  # it writes offsets, and reads nothing
+                writer.pause(*wanted)  # it commits offsets and reads nothing
             await writer.commit(places)
         except (KafkaError, OSError) as error:
             raise mapped(error, group) from error
@@ -83,7 +83,7 @@ class KafkaCursors:
         return self._writers[name]
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         while self._writers:
             _, writer = self._writers.popitem()
             with suppress(KafkaError, OSError):

@@ -1,4 +1,4 @@
-"""The one place where the client library's errors become those of the ports."""
+"""Maps the client library's errors to the errors of the ports. No other module does this."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RESTARTABLE = (kafka.OutOfOrderSequenceNumber, kafka.UnknownProducerId, kafka.I
 
 
 def mapped(error: BaseException, subject: str) -> CrossfadeError:
-    """Return the port error for a client library's or socket error; `subject` is the topic or address it is about."""
+    """Return the port error for an error of the client library or a socket; `subject` is its topic or address."""
     detail = str(error) or type(error).__name__
     if isinstance(error, _REFUSED):
         return Refused(f"{subject}: {detail}")

@@ -1,4 +1,4 @@
-"""Consumer groups from outside: whether anybody is in them, and where they go on. Nobody may read meanwhile."""
+"""Consumer groups from outside: whether they have members, and where they resume. Offsets are set without members."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ANY_GENERATION, _NO_MEMBER, _KEEP = -1, "", -1
 
 
 async def busy_groups(bootstrap: str, groups: Iterable[str]) -> list[str]:
-    """Return those of the groups that have members. Raises StoreUnavailable."""
+    """Return the groups that have members. Raises StoreUnavailable."""
     busy: list[str] = []
     async with admin_client(bootstrap) as admin:
         for group in groups:
@@ -32,7 +32,7 @@ async def busy_groups(bootstrap: str, groups: Iterable[str]) -> list[str]:
 
 
 async def set_offsets(bootstrap: str, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-    """Have a group go on at these offsets. Raises StoreUnavailable, also where the group has members."""
+    """Set the offsets at which a group resumes. Raises StoreUnavailable, also if the group has members."""
     async with admin_client(bootstrap) as admin:
         await _commit(admin, group, offsets)
 
@@ -51,7 +51,7 @@ async def _commit(admin: AIOKafkaAdminClient, group: str, offsets: Mapping[Topic
 
 
 async def left_alone(bootstrap: str, groups: Sequence[str], limit_s: float, poll_s: float = 0.5) -> list[str]:
-    """Wait until no group has members; return those that still have some at the end of the limit."""
+    """Wait until no group has members; return the groups that still have some after `limit_s`."""
     deadline = asyncio.get_running_loop().time() + limit_s
     while True:
         try:

@@ -12,7 +12,7 @@ from schemas.records import Headers, Received
 
 
 def plain_headers(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
-    """Return headers as values; a header without a value becomes an empty one."""
+    """Return headers as plain values; a header without a value gets an empty one."""
     return tuple((name, value or b"") for name, value in headers)
 
 

@@ -1,6 +1,6 @@
-"""What a topic is beside its name: the cluster that it is on, and the id that the brokers gave it when it was made.
+"""The identity of a topic besides its name: its cluster, and the id that the brokers gave it when it was created.
 
-aiokafka asks for metadata without topic ids (KIP-516, brokers from 2.8 on), so the request is put together here.
+aiokafka asks for metadata without topic ids (KIP-516, brokers from 2.8 on), so the request is built here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UUID_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
-    """The cluster and the id of a topic; empty where the brokers are too old to say."""
+    """The cluster and the id of a topic; empty if the brokers are too old to report them."""
 
     cluster: str
     topic: str
@@ -115,12 +115,12 @@ class _MetadataRequest(Request[_MetadataRequest10]):  # type: ignore[misc]  # as
         self._topics: list[tuple[UUID, str, dict[int, bytes]]] = [(UUID(int=0), name, {}) for name in topics]
 
     def build(self, request_struct_class: type[_MetadataRequest10]) -> _MetadataRequest10:
-        """Return the request; a topic that is not there is not made."""
+        """Return the request; it does not create a missing topic."""
         return request_struct_class(self._topics, False, False, False, {})
 
 
 async def topic_identities(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, TopicIdentity]:
-    """Return the identities of those of the topics that exist. Raises KafkaError."""
+    """Return the identities of the topics that exist. Raises KafkaError."""
     wanted = sorted(set(names))
     try:
         answer = await admin._send_request(_MetadataRequest(wanted))
@@ -133,6 +133,6 @@ async def topic_identities(admin: AIOKafkaAdminClient, names: Iterable[str]) -> 
         error = for_code(code)
         if error is NoError:
             found[name] = TopicIdentity(answer.cluster_id or "", str(topic_id) if topic_id.int else "")
-        elif error is not UnknownTopicOrPartitionError:  # it may be there: a right is missing, it has no leader now
+        elif error is not UnknownTopicOrPartitionError:  # it may exist: no right to see it, no leader now
             raise error(f"the brokers do not tell of {name}")
     return found

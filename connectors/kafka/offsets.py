@@ -1,6 +1,6 @@
-"""Offsets: how far topics go, how far groups have read them, and how old what they have not read is. Commits nothing.
+"""Offsets: the ends of topics, how far groups have read them, and the age of unread records. Commits nothing.
 
-`KafkaOffsets` serves any number of looks over its connections; the functions connect for one.
+`KafkaOffsets` serves any number of calls over its connections; the functions connect for a single call.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NO_COORDINATOR_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressErr
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Where a group stands in one partition; `committed` is None where it never committed."""
+    """How far a group is in one partition; `committed` is None if it never committed."""
 
     topic: str
     partition: int
@@ -53,10 +53,10 @@ class Lag:
 
 
 class KafkaOffsets:
-    """Offsets over one admin client and one consumer, connected at the first call; one loop at a time.
+    """Offsets over one admin client and one consumer, connected at the first call; one event loop at a time.
 
-    With a `collection` a group's offsets are those of this collection, which a role may have parked. Every call raises
-    StoreUnavailable where the brokers do not answer within `timeout_s`; the next one connects again.
+    With a `collection`, a group's offsets are the offsets of this collection, which a role may have parked. Every call
+    raises StoreUnavailable if the brokers do not answer within `timeout_s`; the next call connects again.
     """
 
     def __init__(self, bootstrap: str, *, collection: str = "", timeout_s: float = _CALL_S) -> None:
@@ -76,7 +76,7 @@ class KafkaOffsets:
         await self.close()
 
     async def bounds(self, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
-        """Return the oldest kept and the next offset of each partition of those topics that exist."""
+        """Return the oldest retained offset and the next offset of each partition of the topics that exist."""
         wanted = sorted(set(topics))
         if not wanted:
             return {}
@@ -91,13 +91,13 @@ class KafkaOffsets:
             if not places:
                 return {}
             for topic in {at.topic for at in places}:
-                # Else aiokafka learns of topics that are new to it one after the other, 0.1 s each.
+                # Otherwise aiokafka learns about new topics one after the other, 0.1 s each.
                 consumer._client.add_topic(topic)
             begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
             return {(at.topic, at.partition): (begins[at], ends[at]) for at in places}
 
     async def bounds_of(self, topics: Iterable[str]) -> dict[str, dict[int, tuple[int, int]]]:
-        """Return the same by topic and partition. Raises Misconfigured for a topic that does not exist."""
+        """Return the same as `bounds` by topic and partition. Raises Misconfigured for a topic that does not exist."""
         found: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in topics}
         for (topic, partition), both in sorted((await self.bounds(found)).items()):
             found[topic][partition] = both
@@ -107,23 +107,23 @@ class KafkaOffsets:
         return found
 
     async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
-        """Return of each partition the first offset whose record is of that time or later; none where there is none."""
+        """Return the first offset of each partition with a record of that time or later; omit the others."""
         places = [Assigned(topic, number) for number in (await self.bounds_of([topic]))[topic]]
         async with self._clients() as (_, consumer):
             found = await consumer.offsets_for_times(dict.fromkeys(places, max(0, time_ms)))
         return {at.partition: one.offset for at, one in found.items() if one is not None and one.offset >= 0}
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
-        """Return the committed offsets of a group; of a collection that a role parked, where it goes on with it."""
+        """Return the committed offsets of a group; for a parked collection, the offsets at which it resumes."""
         async with self._clients() as (admin, _):
             committed = await group_offsets(admin, group)
-            if self._collection:  # in this order: what is parked is kept before the role's own offset moves on
+            if self._collection:  # in this order: parked offsets are stored before the role's own offset moves on
                 parked = await group_offsets(admin, parked_group_of(group, self._collection), PARKED)
                 committed |= {place: min(at, committed.get(place, at)) for place, at in parked.items()}
             return committed
 
     async def lag(self, group: str, topics: Iterable[str]) -> list[Lag]:
-        """Return how far a group is behind in each partition; what it never read counts from the beginning."""
+        """Return how far a group is behind in each partition; one that it never read counts from the beginning."""
         bounds, committed = await self.bounds_of(topics), await self.committed(group)
         lags: list[Lag] = []
         for topic, found in bounds.items():
@@ -133,14 +133,14 @@ class KafkaOffsets:
         return lags
 
     async def identities(self, topics: Iterable[str]) -> dict[str, TopicIdentity]:
-        """Return what those of the topics that exist are beside their names. Makes none."""
+        """Return the identities of the topics that exist. Creates none."""
         async with self._clients() as (admin, _):
             return await topic_identities(admin, topics)
 
     async def oldest_s(self, places: Mapping[TopicPartition, int]) -> float | None:
         """Return when the oldest of the records at these offsets was written, in seconds since the epoch.
 
-        None where none of them could be read in time.
+        Return None if none of them could be read in time.
         """
         unknown = {place: at for place, at in places.items() if (place, at) not in self._oldest}
         if unknown:
@@ -161,7 +161,7 @@ class KafkaOffsets:
 
     @asynccontextmanager
     async def _clients(self) -> AsyncIterator[tuple[Any, Any]]:
-        """Lend both clients, connected; after an error they are given up."""
+        """Yield both clients, connected; close them after an error."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 async with self._connecting:
@@ -181,7 +181,7 @@ class KafkaOffsets:
             self._bootstrap,
             "crossfade-offsets",
             fetch_max_wait_ms=200,
-            # A broker gives the first batch whole, however large it is.
+            # A broker returns the first batch whole, however large it is.
             max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_bytes=_FETCH_BYTES,
         )
@@ -199,15 +199,15 @@ class KafkaOffsets:
 async def group_offsets(
     admin: AIOKafkaAdminClient, group: str, metadata: str | None = None
 ) -> dict[TopicPartition, int]:
-    """Return a group's committed offsets over a client that is connected; waits for the group's coordinator.
+    """Return a group's committed offsets over a connected client; wait for the group's coordinator.
 
-    A group that never was has none. With `metadata` only those that were committed with it.
+    A group that never existed has none. With `metadata`, return only the offsets that were committed with it.
     """
     while True:
         try:
             commits = await admin.list_consumer_group_offsets(group)
             break
-        except _NO_COORDINATOR_YET:  # the topic of the offsets is being made or loaded
+        except _NO_COORDINATOR_YET:  # the topic of the offsets is being created or loaded
             await asyncio.sleep(_COORDINATOR_WAIT_S)
     return {
         (at.topic, at.partition): found.offset
@@ -217,7 +217,7 @@ async def group_offsets(
 
 
 async def end_offsets(bootstrap: str, topics: Iterable[str]) -> dict[str, dict[int, int]]:
-    """Return the next offset of each partition of each topic. Raises as `KafkaOffsets.bounds_of`."""
+    """Return the next offset of each partition of each topic. Raises as `KafkaOffsets.bounds_of` does."""
     async with KafkaOffsets(bootstrap, timeout_s=_ONCE_S) as offsets:
         bounds = await offsets.bounds_of(topics)
     return {topic: {number: end for number, (_, end) in found.items()} for topic, found in bounds.items()}
@@ -244,7 +244,7 @@ async def committed_offsets(bootstrap: str, group: str) -> dict[TopicPartition, 
 async def _times(
     consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]
 ) -> dict[tuple[TopicPartition, int], float]:
-    """Return when the records at these offsets were written, in seconds since the epoch, those that come in time."""
+    """Return when the records at these offsets were written, in seconds since the epoch; omit those read too late."""
     found: dict[tuple[TopicPartition, int], float] = {}
     places = {Assigned(*place): at for place, at in wanted.items()}
     consumer.assign(list(places))
@@ -259,6 +259,6 @@ async def _times(
                     found[key] = records[0].timestamp / 1000
                     consumer.pause(place)
     finally:
-        # aiokafka's fetcher does not survive the end of a subscription; the next look replaces this one.
+        # aiokafka's fetcher does not survive the end of a subscription; the next call replaces this one.
         consumer.pause(*consumer.assignment())
     return found

@@ -1,6 +1,6 @@
-"""Reads records outside of the agents: whole topics, partitions again from an offset, some records of given pieces.
+"""Reads records outside of the agents: whole topics, partitions again from an offset, some records of given ranges.
 
-Nothing is committed here. How far topics go is in `connectors.kafka.offsets`.
+Nothing is committed here. The ends of topics are in `connectors.kafka.offsets`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ async def read_topic(
 ) -> AsyncIterator[Received]:
     """Yield the records of a topic, each partition in the order of its offsets.
 
-    `start` gives first offsets by partition and overrides `from_beginning` there. With `until_end` it stops at what was
-    the end when it began, else it follows for ever. Raises Misconfigured for an unknown topic, StoreUnavailable when
-    the brokers do not answer within `timeout_s`.
+    `start` gives first offsets by partition and overrides `from_beginning` there. With `until_end`, reading stops at
+    the end that the topic had when it began; otherwise it follows for ever. Raises Misconfigured for an unknown topic,
+    and StoreUnavailable when the brokers do not answer within `timeout_s`.
     """
     partitions = (await _partitions(bootstrap, [topic], timeout_s))[topic]
     async with _consumer(bootstrap, timeout_s) as consumer:
@@ -68,10 +68,10 @@ class Chunk:
 async def read_again(
     bootstrap: str, starts: Mapping[TopicPartition, int], *, limit: int = _POLL_RECORDS, timeout_s: float = _TIMEOUT_S
 ) -> AsyncIterator[AsyncIterator[Chunk]]:
-    """Read partitions, each from its offset, in chunks of up to `limit` records; it follows for ever.
+    """Read partitions, each from its offset, in chunks of up to `limit` records; follow them for ever.
 
-    A chunk may be empty: where nothing comes, and where there is nothing to be shown at an offset. Raises
-    RecordsExpired where an offset is no longer kept, StoreUnavailable.
+    A chunk may be empty, if nothing arrives or if the offsets have no records to show. Raises RecordsExpired if an
+    offset is no longer retained, and StoreUnavailable.
     """
     async with _consumer(bootstrap, timeout_s) as consumer:
         places = {Assigned(*place): offset for place, offset in starts.items()}
@@ -102,7 +102,7 @@ async def _chunks(consumer: AIOKafkaConsumer, places: list[Assigned], limit: int
 
 
 async def record_at(bootstrap: str, topic: str, partition: int, offset: int) -> Received | None:
-    """Return the record at a place, None where it is not kept any more. Raises as `read_topic` does."""
+    """Return the record at an offset, None if it is no longer retained. Raises as `read_topic` does."""
     ends = (await end_offsets(bootstrap, [topic]))[topic]
     async for record in read_topic(bootstrap, topic, start={**ends, partition: offset}):
         return record if (record.partition, record.offset) == (partition, offset) else None
@@ -111,7 +111,7 @@ async def record_at(bootstrap: str, topic: str, partition: int, offset: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The records that were wanted, of `read` that were looked at; `unread` were not reached in time."""
+    """The wanted records; `read` is how many were checked, `unread` how many were not reached in time."""
 
     records: tuple[Received, ...]
     read: int
@@ -119,7 +119,7 @@ class Found:
 
 
 class Finder:
-    """A reader that is used for one search after the other."""
+    """A reader for many searches, one after the other."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
@@ -127,7 +127,7 @@ class Finder:
     async def search(
         self, pieces: Mapping[TopicPartition, tuple[int, int]], wanted: Callable[[Any], bool], limit_s: float
     ) -> Found:
-        """Return the wanted records of these offsets, from the first up to but without the last.
+        """Return the wanted records in these ranges of offsets; each range excludes its end.
 
         `wanted` gets the client library's records: most of them are not worth a conversion. Raises StoreUnavailable.
         """
@@ -147,7 +147,7 @@ class Finder:
                     within = [record for record in plain(records) if record.offset < left[place]]
                     read += len(within)
                     found += [received(record) for record in within if wanted(record)]
-                # By position, not by record: the last offset may be one that no reader is shown.
+                # By position, not by record: the last offset may be one that no reader sees.
                 done = [place for place, end in left.items() if await self._consumer.position(place) >= end]
                 for place in done:
                     del left[place]
@@ -162,7 +162,7 @@ class Finder:
 
 @asynccontextmanager
 async def finder(bootstrap: str) -> AsyncIterator[Finder]:
-    """Give a connected finder. Raises StoreUnavailable where the brokers do not answer."""
+    """Yield a connected finder. Raises StoreUnavailable if the brokers do not answer."""
     async with _consumer(bootstrap, _TIMEOUT_S, fetch_max_wait_ms=_SEARCH_MS) as consumer:
         yield Finder(consumer)
 
@@ -204,7 +204,7 @@ async def _positioned(
         ends: dict[Assigned, int] = await consumer.end_offsets(partitions)
     for at in partitions:
         first = begins[at] if from_beginning else ends[at]
-        # An offset that is no longer kept begins at the oldest that is.
+        # If an offset is no longer retained, reading begins at the oldest retained one.
         consumer.seek(at, min(max(start.get(at.partition, first), begins[at]), ends[at]))
     return ends
 
@@ -216,7 +216,7 @@ async def _records(
     deadline = loop.time() + timeout_s
     while True:
         if ends is not None:
-            # Compared by position, not by record: the last offset may be one that no reader is shown.
+            # Compared by position, not by record: the last offset may be one that no reader sees.
             behind = [at for at, end in ends.items() if await consumer.position(at) < end]
             if not behind:
                 return

@@ -1,7 +1,7 @@
-"""aiokafka on uvloop: a write on a connection that a broker has just reset is a broken connection, and no more.
+"""Makes aiokafka on uvloop treat a write to a connection that a broker has just reset as a broken connection.
 
-asyncio's own loop drops such a write and tells of the reset a moment later; uvloop raises RuntimeError, which aiokafka
-expects nowhere: it ended the fetcher of a consumer, or the sender of a producer, for good.
+asyncio's own loop drops such a write and reports the reset a moment later. uvloop raises RuntimeError, which aiokafka
+expects nowhere: the error ended the fetcher of a consumer, or the sender of a producer, for good.
 """
 
 from __future__ import annotations
@@ -25,5 +25,5 @@ def _send(self: Any, *given: Any, **named: Any) -> Any:
 
 
 def survive_resets() -> None:
-    """Have every connection of aiokafka in this process do so; twice is once."""
+    """Make every aiokafka connection in this process do this; a second call changes nothing."""
     AIOKafkaConnection.send = _send

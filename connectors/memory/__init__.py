@@ -1,1 +1,1 @@
-"""In-memory adapters of the ports: shipped, and held to the same contract as the real ones."""
+"""In-memory adapters of the ports. They are shipped, and fulfil the same contract as the real ones."""

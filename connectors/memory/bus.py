@@ -1,4 +1,4 @@
-"""The port `Bus` in memory, with a log that can be read: topics, partitions and offsets as Kafka has them."""
+"""The port `Bus` in memory, with a readable log: topics, partitions and offsets as in Kafka."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MemoryBus:
             self.append(record)
 
     def append(self, record: Outgoing, *, timestamp_ms: int | None = None, partition: int | None = None) -> Received:
-        """Append one record and return it with its partition and offset; a producer may choose the partition itself."""
+        """Append one record. Return it with its partition and offset. A producer may choose the partition itself."""
         logs = self._topic(record.topic)
         if partition is None:
             by_turns = sum(map(len, logs)) % len(logs)
@@ -60,11 +60,11 @@ class MemoryBus:
         return kept
 
     def records(self, topic: str) -> list[Received]:
-        """Return all records of a topic, partition by partition in the order of their offsets."""
+        """Return all records of a topic, partition by partition, in the order of their offsets."""
         return [record for log in self._topic(topic) for record in log]
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Received]:
-        """Return up to `limit` records of a partition from an offset on."""
+        """Return up to `limit` records of a partition, starting at an offset."""
         return self._topic(topic)[partition][offset : offset + limit]
 
     def end_offsets(self, topic: str) -> dict[int, int]:

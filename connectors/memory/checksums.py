@@ -1,4 +1,4 @@
-"""Checksums over key ranges in memory: the same sums that the databases make, of rows as they are kept here."""
+"""Checksums over key ranges in memory: sums as the databases compute them, over rows as stored here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from connectors.sql.checksums import range_checksum
 
 
 class MemoryChecksums:
-    """`Checksums` over a `MemoryLegacy`; `asked` counts the ranges that were asked for."""
+    """`Checksums` over a `MemoryLegacy`. `asked` counts the requested ranges."""
 
     columns = "memory"
 

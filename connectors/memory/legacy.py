@@ -1,6 +1,6 @@
-"""The legacy side of one collection in memory: table, ledger, and the changes that capture would tell, for simulations.
+"""The legacy side of one collection in memory, for simulations: table, ledger, and the changes that capture reports.
 
-It keeps the contract of the real adapters, and their canonical forms; nothing outlives the process.
+It fulfils the contract of the real adapters, and uses their canonical forms. Nothing outlives the process.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Trigger = Callable[[LegacyRow], LegacyRow | None]
 class MemoryLegacy:
     """Rows and ledger of one collection. `captured` grows with every change of a row, ours and the application's.
 
-    `images` has the rows before and after each of those changes, as a database's log has them. `constraint` stands for
-    the database's own: it returns why a row is refused, or None. `trigger` stands for one before crossfade's upserts:
-    it returns the row to store instead, or None to store none, which is a refusal.
+    `images` has the rows before and after each of those changes, as a database's log does. `constraint` stands for a
+    constraint of the database: it returns why a row is refused, or None. `trigger` stands for a trigger before
+    crossfade's upserts: it returns the row to store instead. None stores no row, which is a refusal.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MemoryLegacy:
         self.images: list[tuple[LegacyRow | None, LegacyRow | None]] = []
 
     def write_directly(self, document_id: str, content: Content) -> None:
-        """Insert or update a row as an application does with SQL: the version column stays as it is."""
+        """Insert or update a row as an application does with SQL: the version column stays unchanged."""
         old = self.stored.get(document_id)
         self.put(LegacyRow(document_id, old.version if old else None, self.normal(content)))
 
@@ -80,7 +80,7 @@ class MemoryLegacy:
         self._capture(row.id, old, row)
 
     def drop(self, document_id: str) -> None:
-        """Delete a row and capture the change; of an absent row nothing is captured."""
+        """Delete a row and capture the change. Capture nothing if the row does not exist."""
         old = self.stored.pop(document_id, None)
         if old is not None:
             self._capture(document_id, old, None)
@@ -102,7 +102,7 @@ class MemoryLegacy:
         self.captured.append(changed)
 
     def key_of(self, document_id: str) -> tuple[int | str, ...] | None:
-        """Return the key of an id in the order of the table, None where no row could have that id."""
+        """Return the key of an id, in the order of the table. None if no row could have that id."""
         parts = canonical_key(document_id, self.key_kinds, [HIGHEST_SIGNED] * len(self.key_kinds))
         if parts is None:
             return None
@@ -110,7 +110,7 @@ class MemoryLegacy:
         return tuple(int(part) if kind is Kind.INTEGER else part for kind, part in pairs)
 
     def normal(self, content: Content) -> Content:
-        """Return a content as it would be read back from a table of this description."""
+        """Return a content as it would be read back from a table with this description."""
         kinds = self.description.metadata
         return Content(
             tenant=content.tenant,
@@ -121,7 +121,7 @@ class MemoryLegacy:
 
 
 class MemoryTable:
-    """`LegacyTable` over a `MemoryLegacy`. Nothing waits here, so every call is a transaction of its own."""
+    """`LegacyTable` over a `MemoryLegacy`. No call awaits anything, so every call is a transaction of its own."""
 
     def __init__(self, store: MemoryLegacy) -> None:
         self.description = store.description
@@ -156,7 +156,7 @@ class MemoryTable:
         return LegacyOutcome(LegacyVerdict.APPLIED)
 
     def _merged(self, change: LegacyChange, content: Content) -> Content:
-        """Return what the row becomes: what the change left out is the row's, or NULL."""
+        """Return the new content of the row. Values that the change omits stay those of the row, or NULL."""
         table, old = self.description, self._store.stored.get(change.id)
         held = old.content if old else self._store.normal(Content(text={}))
         texts = {name: value for name, value in content.text.items() if name not in change.omitted}
@@ -194,11 +194,11 @@ class MemoryTable:
         return frozenset([*table.key, *table.text, *table.metadata, *optional, VERSION_COLUMN])
 
     async def check(self) -> list[Diagnostic]:
-        """See `LegacyTable.check`: nothing can be wrong with a table that was made from its description."""
+        """See `LegacyTable.check`: nothing can be wrong with a table made from its description."""
         return []
 
     async def altered(self) -> str | None:
-        """See `LegacyTable.altered`: the columns are those of the description."""
+        """See `LegacyTable.altered`: the columns are always those of the description."""
         return None
 
     async def close(self) -> None:
@@ -261,7 +261,7 @@ class MemoryLedger:
         return {one: self._store.ledger_rows[one] for one in ids if one in self._store.ledger_rows}
 
     async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
-        """See `Ledger.folded`."""
+        """See `Ledger.save_fold`."""
         for one, given in rows.items():
             row = self._store.ledger_rows.get(one)
             if row is None or row.state.version < given.state.version:
@@ -316,11 +316,11 @@ class MemoryLedger:
         return len(found)
 
     async def get_meta(self, name: str) -> int | None:
-        """See `Ledger.recorded`."""
+        """See `Ledger.get_meta`."""
         return self._store.recorded.get(name)
 
     async def set_meta(self, name: str, value: int) -> None:
-        """See `Ledger.record`."""
+        """See `Ledger.set_meta`."""
         self._store.recorded[name] = value
 
     async def advance(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints and progress of long tasks in memory, for tests and simulations; nothing outlives the process."""
+"""Checkpoints and progress of long tasks in memory, for tests and simulations. Nothing outlives the process."""
 
 from __future__ import annotations
 

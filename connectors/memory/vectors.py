@@ -1,4 +1,4 @@
-"""The port `VectorStore` in memory: the plainest statement of what the Qdrant adapters must do, no index, no disk."""
+"""The port `VectorStore` in memory: the simplest form of what the Qdrant adapters must do. No index, no disk."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Collection:
 
 
 class MemoryVectorStore:
-    """Collections as dictionaries of points. Vectors are kept at length 1, as Qdrant keeps those of cosine distance."""
+    """Collections as dictionaries of points. Vectors are stored at length 1, as Qdrant does for cosine distance."""
 
     def __init__(self) -> None:
         self._collections: dict[str, _Collection] = {}
@@ -69,8 +69,8 @@ class MemoryVectorStore:
         metadata: Mapping[str, Kind] = NO_METADATA,
         storage: Storage = IN_MEMORY,
     ) -> None:
-        """Create the collection where absent; a search compares with every point, so there is nothing to index."""
-        metadata_indexes(metadata)  # refused here too where no other store could index it
+        """Create the collection if it is missing. A search compares with every point, so there is nothing to index."""
+        metadata_indexes(metadata)  # refuse here, too, what no other store could index
         known = self._collections.setdefault(collection, _Collection(dimension))
         if known.dimension != dimension:
             raise Misconfigured(f"collection {collection} has vectors of {known.dimension} floats, not {dimension}")
@@ -86,7 +86,7 @@ class MemoryVectorStore:
         return by_document(marks, ids)
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Write each point whose stored version is lower, and each that is new. Raises Refused before anything."""
+        """Write each point that is new or whose stored version is lower. Raises Refused before writing anything."""
         known = self._of(collection)
         for document in documents:
             check_document(document, known.dimension)
@@ -100,7 +100,7 @@ class MemoryVectorStore:
                     known.chunks.setdefault(document.id, {})[chunk] = name
 
     async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Write each live point whose id is not there. Raises Refused before anything."""
+        """Write each live point whose id does not exist yet. Raises Refused before writing anything."""
         known = self._of(collection)
         for document in documents:
             check_document(document, known.dimension)
@@ -112,7 +112,7 @@ class MemoryVectorStore:
                     known.chunks.setdefault(document.id, {})[chunk] = name
 
     async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
-        """Remove points of a version above `above`, and others of the document."""
+        """Remove the given points whose version is above `above`, and the document's points of any other id."""
         known = self._of(collection)
         own = set(map(str, unpacked_ids(ids)))
         beyond = {name for name in own if name in known.points and known.points[name].mark.version > above}
@@ -121,11 +121,11 @@ class MemoryVectorStore:
             known.remove(name)
 
     async def suspend_indexing(self, collection: str) -> int | None:
-        """Do nothing."""
+        """Do nothing: there is no index."""
         return None
 
     async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
-        """Do nothing."""
+        """Do nothing: there is no index."""
 
     async def neighbours(self, collection: str, vector: bytes, limit: int, *, exact: bool) -> list[str]:
         """Return the ids of the nearest live points by comparing with every one."""
@@ -139,7 +139,7 @@ class MemoryVectorStore:
         vector = request.vector or b""
         check_vector(vector, known.dimension, "the question")
         for name in request.filter:
-            metadata_path(name)  # refused here too where no other store could name it
+            metadata_path(name)  # refuse here, too, what no other store could name
         asked = _unit(vector)
         found = [
             Found(
@@ -167,7 +167,7 @@ class MemoryVectorStore:
         return IdPage(b"".join(map(packed_id, names[start : start + limit])), following)
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
-        """Return the points of packed ids."""
+        """Return the existing points of packed ids."""
         known = self._of(collection).points
         found = [known[name] for name in map(str, unpacked_ids(ids)) if name in known]
         return by_document([(point.document_id, _bare(point.mark)) for point in found])
@@ -177,7 +177,7 @@ class MemoryVectorStore:
         return sum(not point.mark.deleted for point in self._of(collection).points.values())
 
     async def close(self) -> None:
-        """Keep everything: there is nothing to give back."""
+        """Keep everything: there are no connections to release."""
 
     def _of(self, collection: str) -> _Collection:
         if collection not in self._collections:

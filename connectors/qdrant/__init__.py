@@ -1,6 +1,6 @@
 """Qdrant: adapters of the port `VectorStore` over a server, over the embedded engine, and over the engine's host.
 
-The functions below choose one; nothing else of the project imports a driver of Qdrant.
+The functions below choose an adapter. Outside this package, only tests import a driver of Qdrant.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ __all__ = ["healthy", "open_vector_store", "socket_path", "stored_dimension"]
 
 
 async def open_vector_store(settings: Qdrant, home: Path) -> VectorStore:
-    """Return the store of the configuration: the server where `url` is set, else the local stack's engine host.
+    """Return the configured store: the server if `url` is set, else the engine host of the local stack.
 
-    Connects at the first call, so that a worker may start before its store does.
+    The store connects at the first call, so a worker may start before its store does.
     """
     if settings.url is None:
         return HostedVectorStore(socket_path(home), settings.timeout_s)
-    # The driver takes long to import, and only a server needs it.
+    # The driver is slow to import, and only a server needs it.
     from connectors.qdrant.server import ServerVectorStore  # noqa: PLC0415
 
     return ServerVectorStore.connect(settings)
 
 
 async def stored_dimension(settings: Qdrant, home: Path, collection: str) -> int | None:
-    """Return the length of a collection's vectors, None where there is no such collection. Changes nothing.
+    """Return the length of a collection's vectors, or None if there is no such collection. Changes nothing.
 
-    Raises StoreUnavailable where the store does not answer, Misconfigured for a server that is too old and for a
+    Raises StoreUnavailable if the store does not answer. Raises Misconfigured for a server that is too old, and for a
     collection that crossfade cannot use.
     """
     if settings.url is None:

@@ -1,4 +1,4 @@
-"""How errors of qdrant-client (gRPC, REST, its local mode) become errors of the ports."""
+"""The mapping from errors of qdrant-client (gRPC, REST, its local mode) to errors of the ports."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from connectors.errors import (
     TransientError,
 )
 
-# What is wrong with a request has a status of its own (INVALID_ARGUMENT, 400). A limit, a login or a collection of
-# shards that cannot serve now is waited for.
+# A faulty request has its own status (INVALID_ARGUMENT, 400). A limit, a failed login and a collection whose shards
+# cannot serve now are StoreUnavailable: the caller waits.
 GRPC_CODES: Final[dict[grpc.StatusCode, type[CrossfadeError]]] = {
     grpc.StatusCode.UNAVAILABLE: StoreUnavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: StoreUnavailable,
@@ -54,7 +54,7 @@ HTTP_CODES: Final[dict[int, type[CrossfadeError]]] = {
     504: StoreUnavailable,
     507: StoreUnavailable,
 }
-# A service error that is about the server and not about the request, by its words: Qdrant has one status for all.
+# A service error that concerns the server, not the request. Only its text shows it: Qdrant has one status for both.
 _OF_THE_SERVER: Final = re.compile(
     r"replica|shard .*(unavailable|not active|not available|not found)|temporarily|consensus|leader"
     r"|no space left|out ?of ?(disk|memory)|disk|too many open files|read-?only|storage locked|write.* not allowed"
@@ -62,9 +62,9 @@ _OF_THE_SERVER: Final = re.compile(
     r"|timed? ?out|timeout|deadline|rate limit|too many requests|overload|shutting down|cancelled|not ready|recover",
     re.IGNORECASE,
 )
-# By its words, too: what is not found may also be a point, or a path of another program.
+# Recognised by its text, too: "not found" may also mean a point, or a path of another program.
 _NO_COLLECTION: Final = re.compile(r"collection [^ ]+ (does ?n.t exist|not found)", re.IGNORECASE)
-# A limit that this request alone is beyond: in parts it may pass, as it is it never will.
+# A limit that this single request exceeds. Split into parts it may pass; whole, it never will.
 _TOO_LARGE: Final = re.compile(
     r"larger than (max|rate limiter|capacity)|message larger|length too large", re.IGNORECASE
 )
@@ -72,7 +72,7 @@ _MESSAGE_LENGTH = 500
 
 
 def driver_error(error: Exception, doing: str) -> CrossfadeError | None:
-    """Return the port's error for one of the driver's, None for one that is not the driver's."""
+    """Return the port's error for an error of the driver, or None if the error is not the driver's."""
     kind, text = _kind_and_text(error)
     if kind is None:
         return None
@@ -95,7 +95,7 @@ def _kind_and_text(error: Exception) -> tuple[type[CrossfadeError] | None, str]:
         text = f"HTTP {status}: {error.content.decode(errors='replace')}"
         found = HTTP_CODES.get(status, Refused if 400 <= status < 500 else TransientError)
         kind = _of_status(found, text, status >= 500 or status in _HTTP_STATES)
-    elif isinstance(error, ResourceExhaustedResponse) or "Retry-After" in text:  # the client reads seconds only
+    elif isinstance(error, ResourceExhaustedResponse) or "Retry-After" in text:  # the client accepts only seconds
         kind = Refused if _TOO_LARGE.search(text) else StoreUnavailable
     elif isinstance(error, ResponseHandlingException):
         source = error.source
@@ -105,12 +105,12 @@ def _kind_and_text(error: Exception) -> tuple[type[CrossfadeError] | None, str]:
         kind = TransientError
     elif isinstance(error, OSError | TimeoutError | RuntimeError):  # RuntimeError: the client was closed
         kind = StoreUnavailable
-    elif isinstance(error, ValueError):  # local mode, and checks of the client before it sends
+    elif isinstance(error, ValueError):  # from local mode, and from the client's checks before it sends
         kind = Misconfigured if "not found" in text else Refused
     return kind, text
 
 
-# Statuses that also tell of the server's state: a lock of its storage, a shard that is not there now.
+# Statuses that may also report the server's state: a lock on its storage, a shard that is missing now.
 _GRPC_STATES: Final = frozenset(
     {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.ABORTED}
     | {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.DATA_LOSS}
@@ -125,7 +125,7 @@ def _of_status(kind: type[CrossfadeError], text: str, tells_state: bool) -> type
 
 
 def _retry_after_s(error: Exception) -> float:
-    """Return the seconds that the server asks to be left alone; 0 where it does not say."""
+    """Return the seconds that the server asks clients to wait, or 0 if it names none."""
     given: object = getattr(error, "retry_after_s", None)
     if given is None and isinstance(error, UnexpectedResponse):
         given = error.headers.get("retry-after")
@@ -141,7 +141,7 @@ def _retry_after_s(error: Exception) -> float:
 
 @contextmanager
 def mapped(doing: str) -> Iterator[None]:
-    """Let no error of the driver out."""
+    """Raise every error of the driver as an error of the ports."""
     try:
         yield
     except CrossfadeError:

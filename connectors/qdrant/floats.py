@@ -1,10 +1,10 @@
-"""Floats in payloads: what Qdrant's JSON reader makes of them, and the text by which the written one is known again.
+"""Floats in payloads: the values that Qdrant's JSON reader returns, and the text that restores the written ones.
 
-Qdrant keeps payloads as JSON and reads a float by taking its digits as an integer and dividing by a power of ten. Where
-there are more digits than a float has, the result is next to what was written, and moves on each time the payload is
-copied. So the metadata of a point are plain numbers, as they were given, and the few floats that would not survive
-stand once more as text in `metadata_exact`. Source: serde_json without its feature `float_roundtrip`; the same numbers
-as qdrant-edge-py 0.9 on 5,000 random floats.
+Qdrant keeps payloads as JSON. It reads a float by taking its digits as an integer and dividing by a power of ten. If
+there are more digits than a float holds, the result is a neighbour of the written number, and it moves again each time
+the payload is copied. The metadata of a point are therefore plain numbers, as they were given, and the few floats that
+would not survive are stored again as text in `metadata_exact`. Source: serde_json without its feature
+`float_roundtrip`. This module gives the same numbers as qdrant-edge-py 0.9 on 5,000 random floats.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, Final
 from schemas.content import Scalar
 
 EXACT: Final = "metadata_exact"
-# A float moves by 85 steps at the most, and mostly by one (200,000 random floats, read again until they stay).
+# A float moves by at most 85 steps, and mostly by one (200,000 random floats, read again until they stop moving).
 _MOST_READINGS: Final = 128
 _LARGEST: Final = 1.7976931348623157e308
 _LARGEST_POWER: Final = 308
 
 
 def read_back(number: float) -> float:
-    """Return what Qdrant reads where this float was written."""
+    """Return the float that Qdrant reads back after this one was written."""
     digits, _, power = repr(abs(number)).partition("e")
     whole, _, fraction = digits.partition(".")
     fraction = "" if fraction == "0" else fraction
@@ -37,7 +37,7 @@ def read_back(number: float) -> float:
 
 
 def exact_texts(metadata: Mapping[str, Scalar]) -> dict[str, str]:
-    """Return the text of each float that Qdrant would not give back as it is."""
+    """Return the text of each float that Qdrant would not return unchanged."""
     floats = ((name, value) for name, value in metadata.items() if type(value) is float and math.isfinite(value))
     return {name: repr(value) for name, value in floats if read_back(value) != value}
 
@@ -45,7 +45,7 @@ def exact_texts(metadata: Mapping[str, Scalar]) -> dict[str, str]:
 def exact_metadata(payload: Mapping[str, Any]) -> Any:
     """Return the metadata of a stored payload with the floats that were written.
 
-    Only a number that Qdrant can have made of the written one is replaced; another was changed by somebody else.
+    Only a number that Qdrant can have derived from the written one is replaced. Someone else changed any other number.
     """
     metadata, texts = payload.get("metadata"), payload.get(EXACT)
     if not isinstance(metadata, Mapping) or not isinstance(texts, Mapping):
@@ -55,7 +55,7 @@ def exact_metadata(payload: Mapping[str, Any]) -> Any:
 
 
 def bounds(number: float) -> tuple[float, float]:
-    """Return between which numbers Qdrant keeps and compares one; what is found there is still to be compared."""
+    """Return the range in which Qdrant stores and compares a number. The caller still compares the points found."""
     reach = _MOST_READINGS * math.ulp(number)
     return max(-_LARGEST, number - reach), min(_LARGEST, number + reach)
 
@@ -73,7 +73,7 @@ def _written(stored: Any, text: object) -> Any:
 
 
 def _readings(number: float) -> Iterator[float]:
-    """Return a float and what becomes of it when it is read once, twice, and so on."""
+    """Yield a float, then its value after one reading, after two readings, and so on."""
     for _ in range(_MOST_READINGS):
         yield number
         following = read_back(number)

@@ -1,9 +1,10 @@
-"""Insertions over gRPC, put together as bytes: vectors never become Python floats. Nothing is sent from here.
+"""Insertions over gRPC, assembled as bytes, so that vectors never become Python floats. Nothing is sent from here.
 
-The packed field of a request is the little-endian float32 bytes that a vector is made of everywhere in crossfade, so it
-is copied, not converted. What of a payload repeats from point to point is encoded once, by the library: message objects
-for all values would take three times as long in all. Source: the encoding of Protocol Buffers, where a message is its
-fields one after the other, in any order (https://protobuf.dev/programming-guides/encoding/).
+Everywhere in crossfade a vector is little-endian float32 bytes. The packed field of a request holds the same bytes, so
+they are copied, not converted. Payload values that repeat from point to point are encoded once, by the library. With
+message objects for all values, the whole would take three times as long. Source: the encoding of Protocol Buffers, in
+which a message is its fields one after the other, in any order
+(https://protobuf.dev/programming-guides/encoding/).
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from connectors.qdrant.points import VECTOR, PointBatch
 
 _VARINT, _EIGHT_BYTES, _LENGTH_FIRST = 0, 1, 2  # wire types
 _double: Final = Struct("<d").pack
-# Of these fields many points have the same value.
+# Many points have the same value in these fields.
 _REPEATING: Final = frozenset({"tenant", "chunk", "version", "deleted", "model"})
 
 
 def insertion(collection: str, batch: PointBatch, timeout_s: int) -> grpc.UpsertPoints:
-    """Return the request that writes points where there are none of their ids, and waits until it is applied.
+    """Return the request that writes the points whose ids do not exist yet, and waits until they are applied.
 
-    Servers of version 1.16 do not know the mode: for them the filter says the same.
+    Servers of version 1.16 do not know the mode `InsertOnly`. For them the filter has the same effect.
     """
     request = grpc.UpsertPoints(
         collection_name=collection,
         wait=True,
         timeout=timeout_s,
         update_mode=grpc.UpdateMode.InsertOnly,
-        update_filter=grpc.Filter(must=[grpc.Condition(has_id=grpc.HasIdCondition())]),  # no point that is there
+        update_filter=grpc.Filter(must=[grpc.Condition(has_id=grpc.HasIdCondition())]),  # matches no existing point
     )
     points = [
         _part(_POINT, _part(_ID, _part(_UUID, name.encode())) + _payload(payload) + _vector_lead(len(vector)) + vector)
@@ -44,7 +45,7 @@ def insertion(collection: str, batch: PointBatch, timeout_s: int) -> grpc.Upsert
 
 
 def _payload(payload: dict[str, Any]) -> bytes:
-    """Return the payload field of a point, an entry for each field of the payload."""
+    """Return the encoded payload of a point, with one entry for each of its fields."""
     entries: list[bytes] = []
     for name, value in payload.items():
         kind = type(value)
@@ -77,12 +78,12 @@ def _by_library(value: Any) -> bytes:
 
 
 def _tag(field: Any, wire_type: int = _LENGTH_FIRST) -> bytes:
-    """Return the bytes that a field (of a message's descriptor) begins with."""
+    """Return the bytes that a field begins with. `field` comes from a message's descriptor."""
     return _varint(field.number << 3 | wire_type)
 
 
 def _part(tag: bytes, content: bytes) -> bytes:
-    """Return a field that is a text, bytes or a message."""
+    """Return an encoded field that holds text, bytes or a message."""
     size = len(content)
     return tag + (_LENGTHS[size] if size < len(_LENGTHS) else _varint(size)) + content
 
@@ -102,13 +103,13 @@ _NOTHING: Final = _by_library({})
 
 @lru_cache(maxsize=64)
 def _name(name: str) -> bytes:
-    """Return the key of an entry of a payload."""
+    """Return the encoded key of an entry, of a payload or of the named vectors."""
     return _part(_KEY, name.encode())
 
 
 @lru_cache(maxsize=16)
 def _vector_lead(size: int) -> bytes:
-    """Return what stands before the `size` bytes of a vector, which end its point."""
+    """Return the bytes that precede the `size` bytes of a vector. The vector ends its point."""
     lead = b""
     for start in (_DATA, _DENSE, _name(VECTOR) + _VALUE, _NAMED, _NAMES, _VECTORS):
         lead = start + _varint(len(lead) + size) + lead

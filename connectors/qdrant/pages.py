@@ -1,4 +1,7 @@
-"""Pages of a server's points. Over gRPC they are read without the client's models: a third of the time, no floats."""
+"""Pages of a server's points.
+
+Over gRPC they are read without the client's models, which takes a third of the time and makes no floats.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, grpc_to
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A point with what was asked for of it; a vector is its little-endian float32 bytes."""
+    """A point with the requested fields. A vector is its little-endian float32 bytes."""
 
     id: models.ExtendedPointId
     payload: Mapping[str, Any]
@@ -22,7 +25,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Reads points by pages; `packed` reads them over gRPC, each request bounded by `timeout_s`."""
+    """A reader of points, page by page. If `packed`, it reads over gRPC, and `timeout_s` limits each request."""
 
     client: AsyncQdrantClient
     packed: bool
@@ -38,7 +41,7 @@ class Pages:
         *,
         vectors: bool,
     ) -> tuple[Sequence[models.Record | Received], Any]:
-        """Return up to `limit` points with these fields of their payloads, and where to go on, None at the end."""
+        """Return up to `limit` points with these payload fields, and the offset of the next page (None at the end)."""
         with_payload = list(fields) or False
         if not self.packed:
             return await self.client.scroll(
@@ -59,13 +62,13 @@ class Pages:
 
 
 def received(point: grpc.RetrievedPoint) -> Received:
-    """Return a point of an answer."""
+    """Return a point of a gRPC answer, converted."""
     name = GrpcToRest.convert_point_id(point.id)
     return Received(name, grpc_to_payload(point.payload), _vectors(point) if point.HasField("vectors") else {})
 
 
 def _vectors(point: grpc.RetrievedPoint) -> dict[str, bytes]:
-    """Return the named dense vectors; `data` is where servers put them before there was `dense`."""
+    """Return the named dense vectors. Servers put them in `data` before the field `dense` existed."""
     dense = {
         name: (vector.dense if vector.HasField("dense") else vector).data
         for name, vector in point.vectors.vectors.vectors.items()

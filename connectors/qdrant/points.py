@@ -1,6 +1,6 @@
-"""What every adapter of `VectorStore` shares: payload and vectors of a point, and the choice of one hit a document.
+"""Code shared by every adapter of `VectorStore`: a point's payload and vectors, and the choice of one hit per document.
 
-No driver is imported here and nothing is asked of a store.
+This module imports no driver and calls no store.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ HIT_FIELDS: Final = ["document_id", "chunk", "version", "text", "metadata", EXAC
 IDS_A_REQUEST: Final = 1000
 POINTS_A_PAGE: Final = 1000
 EXACT_FLOAT: Final = 2**53
-# Of a quantized collection so many times the wanted points are chosen first, and their vectors decide.
+# A search of a quantized collection first selects this many times the wanted points. Their original vectors decide.
 OVERSAMPLING: Final = 4.0
 IndexKind = Literal["keyword", "integer", "float", "bool"]
-# Values are stored in their canonical form, so decimals, times and UUIDs are strings. A JSON document is one too, but
-# nobody asks for a whole one by equality, and an index would keep every one in memory.
+# Values are stored in their canonical form, so decimals, times and UUIDs are strings. A JSON document is a string too,
+# but nobody filters by equality with a whole document, and an index would keep every document in memory.
 _INDEX_KINDS: Final[Mapping[Kind, IndexKind | None]] = {
     Kind.TEXT: "keyword",
     Kind.PADDED: "keyword",
@@ -57,13 +57,13 @@ _MOST_POINTS_SEARCHED: Final = 65_536
 
 
 def payload_characters(document: DocumentPoints) -> int:
-    """Return about how many characters the payloads of a document's points have: each chunk has all of the metadata."""
+    """Return the approximate length of a document's payloads in characters. Each chunk has all of the metadata."""
     metadata = sum(len(name) + len(str(value)) for name, value in document.metadata.items())
     return sum(len(chunk.text) + metadata for chunk in document.chunks)
 
 
 def payload_of(document: DocumentPoints, chunk: int) -> dict[str, Any]:
-    """Return the payload of a chunk, a tombstone's for a number that is not among the live chunks."""
+    """Return the payload of a chunk, or of a tombstone if the number is not that of a live chunk."""
     live = chunk < len(document.chunks)
     payload = {
         "document_id": document.id,
@@ -86,19 +86,19 @@ def payload_of(document: DocumentPoints, chunk: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class PointBatch:
-    """Live points as they are inserted: the id, the payload and the vector of each."""
+    """Live points to insert: the id, the payload and the vector of each."""
 
     names: list[str]
     payloads: list[dict[str, Any]]
     vectors: list[bytes]
 
     def part(self, start: int, stop: int) -> PointBatch:
-        """Return the points from `start` to before `stop`."""
+        """Return the points from `start` up to, but not including, `stop`."""
         return PointBatch(self.names[start:stop], self.payloads[start:stop], self.vectors[start:stop])
 
 
 def batch_of(collection: str, documents: Sequence[DocumentPoints]) -> PointBatch:
-    """Return the live points of documents; tombstones are not inserted."""
+    """Return the live points of documents. Tombstones are not inserted."""
     numbered = [(document, number) for document in documents for number in range(len(document.chunks))]
     return PointBatch(
         [point_id(collection, document.id, number) for document, number in numbered],
@@ -108,7 +108,7 @@ def batch_of(collection: str, documents: Sequence[DocumentPoints]) -> PointBatch
 
 
 def check_document(document: DocumentPoints, dimension: int) -> None:
-    """Raise Refused for a vector of another length or with NaN, and for metadata that no payload can hold."""
+    """Raise Refused for a vector of another length or with NaN or infinity, and for metadata no payload can hold."""
     for number, chunk in enumerate(document.chunks):
         check_vector(chunk.vector, dimension, f"document {document.id}, chunk {number}")
     check_metadata(document)
@@ -124,7 +124,7 @@ def check_metadata(document: DocumentPoints) -> None:
 
 
 def check_vector(vector: bytes, dimension: int, what: str) -> None:
-    """Raise Refused where the bytes are not `dimension` finite float32."""
+    """Raise Refused if the bytes are not `dimension` finite float32 values."""
     if len(vector) != 4 * dimension:
         raise Refused(f"{what}: the vector has {len(vector)} bytes, the collection's {dimension} floats take another")
     if not np.isfinite(np.frombuffer(vector, dtype="<f4")).all():
@@ -132,7 +132,7 @@ def check_vector(vector: bytes, dimension: int, what: str) -> None:
 
 
 def check_batch(batch: PointBatch, dimension: int) -> None:
-    """Raise Refused, naming the first, where a vector is not `dimension` finite float32."""
+    """Raise Refused, naming the first faulty vector, if a vector is not `dimension` finite float32 values."""
     whole = b"".join(batch.vectors)
     sound = all(len(vector) == 4 * dimension for vector in batch.vectors)
     if not sound or not np.isfinite(np.frombuffer(whole, dtype="<f4")).all():
@@ -141,20 +141,20 @@ def check_batch(batch: PointBatch, dimension: int) -> None:
 
 
 def floats(vector: bytes) -> list[float]:
-    """Return a vector as the drivers take it."""
+    """Return a vector as a list of floats, which the drivers take."""
     values: list[float] = np.frombuffer(vector, dtype="<f4").tolist()
     return values
 
 
 def metadata_path(name: str) -> str:
-    """Return the payload path of a metadata field, quoted. Raises Refused for a name that cannot be quoted."""
+    """Return the quoted payload path of a metadata field. Raises Refused for a name that cannot be quoted."""
     if not name or '"' in name or "\\" in name:
         raise Refused(f"a filter cannot name the metadata field {name!r}")
     return f'metadata."{name}"'
 
 
 def metadata_indexes(metadata: Mapping[str, Kind]) -> dict[str, IndexKind]:
-    """Return the payload path and the kind of the index of each metadata column. Raises as `metadata_path` does."""
+    """Return the payload path and index kind of each metadata column with an index. Raises as `metadata_path` does."""
     kinds = {metadata_path(name): _INDEX_KINDS[kind] for name, kind in metadata.items()}
     return {path: kind for path, kind in kinds.items() if kind is not None}
 
@@ -168,7 +168,7 @@ class Found:
 
 
 def best_hits(found: Sequence[Found]) -> list[Hit]:
-    """Return for each document the best chunk among those of its highest version, best first, then by document id."""
+    """Return the best chunk of each document's highest version, best first, then by document id."""
     hits = [hit for point in found if (hit := _hit(point)) is not None]
     newest: dict[str, int] = {}
     for hit in hits:
@@ -190,7 +190,7 @@ def _rank(hit: Hit) -> tuple[float, str, int]:
 
 
 def _hit(point: Found) -> Hit | None:
-    """Return a point as a hit, None where its payload is none of crossfade's."""
+    """Return a point as a hit, or None if crossfade did not write its payload."""
     payload = point.payload
     try:
         return Hit(
@@ -201,7 +201,7 @@ def _hit(point: Found) -> Hit | None:
             metadata=exact_metadata(payload) or {},
             version=payload.get("version"),
         )
-    except (KeyError, ValueError) as error:  # the verifier tells which
+    except (KeyError, ValueError) as error:  # the verifier reports which
         log.debug("a point is no hit: %s", error)
         return None
 
@@ -209,10 +209,10 @@ def _hit(point: Found) -> Hit | None:
 async def search_documents(
     ask: Callable[[int], Awaitable[Sequence[Found]]], limit: int, wanted: Mapping[str, Scalar]
 ) -> list[Hit]:
-    """Return up to `limit` documents, asking for more points while there are too few documents among them.
+    """Return up to `limit` documents, and ask for more points while those found belong to too few documents.
 
-    `ask(n)` returns the n nearest points, fewer where there are no more. Stops at 65,536 points, even when that leaves
-    fewer documents than `limit`.
+    `ask(n)` returns the n nearest points, or fewer if there are no more. The search stops at 65,536 points, even if
+    that leaves fewer documents than `limit`.
     """
     points = limit * _OVERSAMPLING
     while True:

@@ -1,6 +1,7 @@
-"""Stored points from the payloads and vectors of the engine's or a server's records, whatever others made of them.
+"""Conversion of the payloads and vectors of a server's or the engine's records to stored points.
 
-What no writer of crossfade would have written must be read all the same, and be told as different.
+Other programs may have changed the records. A point that no writer of crossfade would write must still be read, and
+must be reported as different.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ _MARKS, _CONTENT = frozenset(MARK_FIELDS), frozenset(CONTENT_FIELDS) - {CHECKSUM
 
 
 def _vector_bytes(values: object) -> bytes | None:
-    """Return the named vector of a stored point as bytes, None where it has none."""
+    """Return the named vector of a stored point as bytes, or None if it has none."""
     dense = values.get(VECTOR) if isinstance(values, Mapping) else None
     return dense if dense is None or isinstance(dense, bytes) else _floats_of(len(dense)).pack(*dense)
 
 
 @lru_cache(maxsize=16)
 def _floats_of(dimension: int) -> Struct:
-    """The layout of a vector; packing a list so takes half the time of an array made of it."""
+    """Return the layout of a vector. Packing a list with it takes half the time of making an array from the list."""
     return Struct(f"<{dimension}f")
 
 
 def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content: bool = False) -> StoredChunk:
-    """Return a stored point from its payload."""
+    """Return a stored point, made from its payload and, with `content`, from its vectors."""
     fields = dict(payload)
     if EXACT in fields:
         fields["metadata"] = exact_metadata(fields)
@@ -51,7 +52,7 @@ def stored_chunk(payload: Mapping[str, Any], vectors: object = None, *, content:
 
 
 def _strange(payload: Mapping[str, Any], content: bool) -> StoredChunk:
-    """Return a point whose payload lacks something, or has a type that nobody writes; no payload has its checksum."""
+    """Return a point whose payload lacks a field or has one of an unexpected type. No payload has its checksum."""
 
     def of(name: str, kind: type[T]) -> T | None:
         value = payload.get(name)
@@ -74,13 +75,13 @@ def _strange(payload: Mapping[str, Any], content: bool) -> StoredChunk:
 
 
 def version_in(payload: Mapping[str, Any]) -> int:
-    """Return the version of a point; one that has none counts as older than every version (-1)."""
+    """Return the version of a point. A point without one counts as older than every version (-1)."""
     version = payload.get("version")
     return version if type(version) is int else -1
 
 
 def chunks_in(records: Iterable[Any], *, content: bool = False) -> list[tuple[str, StoredChunk]]:
-    """Return document id (`NAMELESS` where there is none) and stored point of each record."""
+    """Return the document id (`NAMELESS` if there is none) and the stored point of each record."""
     found: list[tuple[str, StoredChunk]] = []
     for record in records:
         payload = record.payload or {}
@@ -93,7 +94,7 @@ def chunks_in(records: Iterable[Any], *, content: bool = False) -> list[tuple[st
 def by_document(
     points: Sequence[tuple[str, StoredChunk]], order: Sequence[str] | None = None
 ) -> dict[str, list[StoredChunk]]:
-    """Group points by document, ordered by chunk number; documents in the given order, else in order of appearance."""
+    """Group points by document, ordered by chunk number. Documents follow `order`, else the order of appearance."""
     groups: dict[str, list[StoredChunk]] = {}
     for document_id, chunk in points:
         groups.setdefault(document_id, []).append(chunk)

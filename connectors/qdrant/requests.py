@@ -1,4 +1,4 @@
-"""What the server adapter sends: upserts with their condition, filters, index types. Nothing is sent from here."""
+"""Requests of the server adapter: conditional upserts, filters, index types. Nothing is sent from here."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from schemas.content import Scalar
 REQUEST_BYTES = 8 * 1024 * 1024
 OPERATIONS_A_REQUEST = 512
 _DELETED = models.FieldCondition(key="deleted", match=models.MatchValue(value=True))
-# Not by having a vector: where an upsert names none, servers before July 2026 leave a point of an indexed segment its
-# old one (https://github.com/qdrant/qdrant/pull/9734).
+# The filter does not test for a vector: if an upsert names none, servers before July 2026 leave a point of an indexed
+# segment its old vector (https://github.com/qdrant/qdrant/pull/9734).
 LIVE = models.Filter(must_not=[_DELETED])
 RESCORED = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
 INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
@@ -39,9 +39,9 @@ INDEX_TYPES: dict[IndexKind, models.PayloadSchemaType] = {
 
 
 def operations_of(collection: str, documents: Sequence[DocumentPoints]) -> list[models.UpdateOperation]:
-    """Return what writes documents: the upsert of each, then the removal of vectors that outlived their tombstones.
+    """Return the operations that write documents: the upsert of each, then the removal of vectors of tombstones.
 
-    The removal has no condition of version: what it takes away belongs to no live point, whichever version wrote last.
+    The removal has no version condition: the removed vectors belong to no live point, whichever version wrote last.
     """
     operations: list[models.UpdateOperation] = [upsert_of(collection, document) for document in documents]
     ids: list[models.ExtendedPointId] = [
@@ -55,7 +55,7 @@ def operations_of(collection: str, documents: Sequence[DocumentPoints]) -> list[
 
 
 def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperation:
-    """Return the one operation of a document: live chunks, tombstones, conditional on a lower stored version."""
+    """Return the single operation of a document: live chunks and tombstones, if the stored version is lower."""
     points = [
         models.PointStruct(
             id=point_id(collection, document.id, number),
@@ -64,7 +64,7 @@ def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperati
         )
         for number in (*range(len(document.chunks)), *document.tombstones)
     ]
-    # Not "below": a point that has no version at all must not block.
+    # `must_not` with "at least", not `must` with "below": a point without a version must not block the write.
     at_least = models.FieldCondition(key="version", range=models.Range(gte=float(document.version)))
     return models.UpsertOperation(
         upsert=models.PointsList(points=points, update_filter=models.Filter(must_not=[at_least]))
@@ -72,7 +72,7 @@ def upsert_of(collection: str, document: DocumentPoints) -> models.UpsertOperati
 
 
 def forgotten(document_id: str, ids: Sequence[models.ExtendedPointId], above: int) -> models.Filter:
-    """Return which points `VectorStore.forget` removes."""
+    """Return a filter for the points that `VectorStore.forget` removes."""
     own = models.HasIdCondition(has_id=list(ids))
     beyond = models.FieldCondition(key="version", range=models.Range(gt=float(above)))
     named = models.FieldCondition(key="document_id", match=models.MatchValue(value=document_id))
@@ -82,7 +82,8 @@ def forgotten(document_id: str, ids: Sequence[models.ExtendedPointId], above: in
 def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
     """Return the filter of a search: live points of the tenant, equality with metadata (null: null or absent).
 
-    A number only narrows to those next to it, as Qdrant may read it otherwise: the caller compares.
+    For a number, the filter only narrows the points to those with close values, because Qdrant may read the number
+    differently. The caller compares the values.
     """
     must: list[models.Condition] = [models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant))]
     for name, value in wanted.items():
@@ -98,7 +99,10 @@ def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> models.Filter:
 
 
 def quantization_of(storage: Storage) -> models.QuantizationConfig | None:
-    """Return the configuration: what is compared first stays in memory; the originals, wherever they are, decide."""
+    """Return the quantization configuration.
+
+    The quantized vectors, which a search compares first, stay in memory. The originals decide, wherever they are kept.
+    """
     match storage.quantization:
         case "scalar":
             scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
@@ -113,7 +117,7 @@ def quantization_of(storage: Storage) -> models.QuantizationConfig | None:
 
 
 def parts_of(documents: Sequence[DocumentPoints]) -> list[list[DocumentPoints]]:
-    """Return the documents that have points, as many at a time as fit into a request."""
+    """Return the documents that have points, in groups that fit into one request each."""
     some = [one for one in documents if one.chunks or one.tombstones]
     # A float32 takes about 22 bytes in JSON.
     sizes = (1024 + sum(6 * len(c.vector) for c in one.chunks) + 3 * payload_characters(one) for one in some)

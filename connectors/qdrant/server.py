@@ -1,6 +1,6 @@
 """The port `VectorStore` over a Qdrant server (gRPC or REST), or over qdrant-client's local mode in tests.
 
-Servers before 1.16 ignore the condition of an upsert without a word, so they are refused.
+Servers before 1.16 silently ignore the condition of an upsert, so this adapter refuses them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from schemas.queries import Hit
 from schemas.settings import Qdrant
 
 FIRST_VERSION = (1, 16)
-INDEXING_THRESHOLD_KB = 10_000  # what a server has by default
+INDEXING_THRESHOLD_KB = 10_000  # the server's default
 INDEXING_POLL_S = 1.0
 _INDEXES: tuple[tuple[str, IndexKind], ...] = (
     ("document_id", "keyword"),
@@ -65,9 +65,9 @@ _INDEXES: tuple[tuple[str, IndexKind], ...] = (
 
 
 class ServerVectorStore:
-    """Collections of a server. `local` says that the client is in local mode: no versions, no payload indexes.
+    """Collections of a server. With `local`, the client is in local mode: no versions, no payload indexes.
 
-    `packed` sends and reads vectors over gRPC as they are; `timeout_s` bounds such a request.
+    With `packed`, vectors are sent and read over gRPC as bytes, and `timeout_s` limits such a request.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class ServerVectorStore:
 
     @classmethod
     def connect(cls, settings: Qdrant) -> ServerVectorStore:
-        """Return the store of a server; nothing is asked of it yet."""
+        """Return the store of a server. No request is sent yet."""
         timeout_s = max(1, round(settings.timeout_s))
         with warnings.catch_warnings():
-            # A key sent without TLS: usual inside a private network, and the operator's decision.
+            # Sending a key without TLS is usual inside a private network, and the operator's decision.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             client = AsyncQdrantClient(
                 url=settings.url,
@@ -93,7 +93,7 @@ class ServerVectorStore:
                 prefer_grpc=settings.prefer_grpc,
                 api_key=settings.api_key,
                 timeout=timeout_s,
-                # `prepare` asks for the version itself; the client would only warn, from a thread of its own.
+                # `prepare` checks the version itself. The client would only warn, from its own thread.
                 check_compatibility=False,
             )
         return cls(client, packed=settings.prefer_grpc, timeout_s=timeout_s)
@@ -105,10 +105,10 @@ class ServerVectorStore:
         metadata: Mapping[str, Kind] = NO_METADATA,
         storage: Storage = IN_MEMORY,
     ) -> None:
-        """Create what is absent: the collection, and the indexes of its payload and metadata.
+        """Create what is missing: the collection, and the indexes of its payload and metadata.
 
-        The server builds indexes of metadata after the return. Raises Misconfigured for another dimension or distance,
-        and for a server before 1.16.
+        The server builds the indexes of metadata after this call returns. Raises Misconfigured for another dimension
+        or distance, and for a server before 1.16.
         """
         indexes = metadata_indexes(metadata)
         with mapped(f"preparing {collection}"):
@@ -124,11 +124,11 @@ class ServerVectorStore:
                 for name, kind in _INDEXES:
                     await self._client.create_payload_index(collection, name, INDEX_TYPES[kind], wait=True)
                 for path, kind in indexes.items():
-                    # Over millions of points that are there already it takes minutes; searches only are slower without.
+                    # This takes minutes for millions of existing points. Without the index, searches are only slower.
                     await self._client.create_payload_index(collection, path, INDEX_TYPES[kind], wait=False)
 
     async def known_dimension(self, collection: str) -> int | None:
-        """Return the length of a collection's vectors, None where there is none. Raises as `prepare` does."""
+        """Return the length of a collection's vectors, or None if it does not exist. Raises as `prepare` does."""
         with mapped(f"reading {collection}"):
             if not self._local:
                 check_version((await self._client.info()).version)
@@ -147,7 +147,7 @@ class ServerVectorStore:
             with mapped(f"creating {collection}"):
                 await self._client.create_collection(collection, {VECTOR: params})
         except Refused:
-            if not await self._client.collection_exists(collection):  # otherwise another worker was faster
+            if not await self._client.collection_exists(collection):  # else another worker created it first
                 raise
 
     async def stored(
@@ -172,7 +172,7 @@ class ServerVectorStore:
         return by_document(points, ids)
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Write the points of each document in one guarded operation, a few megabytes a request."""
+        """Write the points of each document in one guarded operation, in requests of a few megabytes."""
         dimension = await self._dimension(collection)
         for document in documents:
             check_document(document, dimension)
@@ -183,7 +183,7 @@ class ServerVectorStore:
             check_results(results, len(operations))
 
     async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Insert the points that are not there yet, some megabytes a request, over gRPC without converting vectors."""
+        """Insert the points that do not exist yet, in requests of some megabytes. Over gRPC, vectors stay bytes."""
         dimension = await self._dimension(collection)
         for document in documents:
             check_document(document, dimension)
@@ -201,14 +201,14 @@ class ServerVectorStore:
                     models.PointStruct(id=name, vector={VECTOR: floats(vector)}, payload=payload)
                     for name, payload, vector in zip(batch.names, batch.payloads, batch.vectors, strict=True)
                 ]
-                none = models.Filter(must=[models.HasIdCondition(has_id=[])])  # no point that is there
+                none = models.Filter(must=[models.HasIdCondition(has_id=[])])  # matches no existing point
                 result = await self._client.upsert(collection, points, wait=True, update_filter=none)
                 done = result.status == models.UpdateStatus.COMPLETED
         if not done:
             raise StoreUnavailable(f"Qdrant did not complete the insertion of {len(batch.names)} points in time")
 
     async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
-        """Remove points of a version above `above`, and others of the document."""
+        """Remove those of the given points whose version is above `above`, and all other points of the document."""
         only = forgotten(document_id, [_named(one) for one in unpacked_ids(ids)], above)
         removal = models.DeleteOperation(delete=models.FilterSelector(filter=only))
         with mapped(f"removing points of {collection}"):
@@ -216,7 +216,7 @@ class ServerVectorStore:
         check_results(results, 1)
 
     async def suspend_indexing(self, collection: str) -> int | None:
-        """Switch the server's indexing off; return the threshold (kB of vectors) that it had, None where it was off."""
+        """Switch the server's indexing off. Return its previous threshold (kB of vectors), or None if it was off."""
         with mapped(f"reading {collection}"):
             threshold = (await self._client.get_collection(collection)).config.optimizer_config.indexing_threshold
             await self._index_from(collection, 0)
@@ -227,7 +227,7 @@ class ServerVectorStore:
         with mapped(f"indexing {collection}"):
             await self._index_from(collection, previous_threshold or INDEXING_THRESHOLD_KB)
             green = 0
-            while green < 2:  # it looks for work once more before it begins
+            while green < 2:  # twice in a row: the server may check for work once more before it begins
                 await asyncio.sleep(INDEXING_POLL_S)
                 status = (await self._client.get_collection(collection)).status
                 green = green + 1 if status == models.CollectionStatus.GREEN else 0
@@ -251,7 +251,7 @@ class ServerVectorStore:
         return [str(point.id) for point in answer.points]
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
-        """Return the nearest live chunks of the tenant, at most one for each document."""
+        """Return the nearest live chunks of the tenant, at most one per document."""
         vector = request.vector or b""
         check_vector(vector, await self._dimension(collection), "the question")
         query, only = floats(vector), filter_of(request.tenant, request.filter)
@@ -272,14 +272,14 @@ class ServerVectorStore:
         return await search_documents(ask, request.limit, request.filter)
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
-        """Return a page of point ids in their order."""
+        """Return a page of point ids, in the order of the ids."""
         with mapped(f"scanning {collection}"):
             page, following = await self._pages.read(collection, None, limit, _offset(after), (), vectors=False)
         ids = b"".join([packed_id(record.id) for record in page])
         return IdPage(ids, None if following is None else str(following))
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
-        """Return the points of packed ids."""
+        """Return the points that have the packed ids, by document."""
         some = [_named(one) for one in unpacked_ids(ids)]
         with mapped(f"reading points of {collection}"):
             found = await self._client.retrieve(collection, some, with_payload=MARK_FIELDS)
@@ -303,7 +303,7 @@ class ServerVectorStore:
 
 
 def check_version(version: str) -> None:
-    """Raise Misconfigured for a server that does not know conditional upserts."""
+    """Raise Misconfigured for a server that does not support conditional upserts."""
     numbers = re.match(r"v?(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < FIRST_VERSION:
         raise Misconfigured(
@@ -312,9 +312,9 @@ def check_version(version: str) -> None:
 
 
 def check_results(results: Sequence[models.UpdateResult], expected: int) -> None:
-    """Raise StoreUnavailable unless every operation is completed: `wait` may end by time, and says so only here.
+    """Raise StoreUnavailable unless every operation is completed. `wait` may time out, which only the results show.
 
-    What is not completed may be done later, so nobody may give up on it and go on behind it.
+    The server may still apply an uncompleted operation later, so the caller must not give up on it and continue.
     """
     unfinished = [str(result.status) for result in results if result.status != models.UpdateStatus.COMPLETED]
     if unfinished or len(results) != expected:
@@ -328,7 +328,7 @@ def _offset(after: str | None) -> int | str | None:
 
 
 def _named(point: UUID | int) -> int | str:
-    """Return a point id as the client takes it."""
+    """Return a point id in the form that the client takes."""
     return point if isinstance(point, int) else str(point)
 
 

@@ -1,1 +1,1 @@
-"""The SQL databases: what both have in common, one folder for each, and the one module that chooses between them."""
+"""The SQL databases: the code that both share, one folder for each, and the one module that chooses between them."""

@@ -1,4 +1,4 @@
-"""The address of a legacy database, taken apart. What is wrong with one is told without any part of it."""
+"""Parses the address of a legacy database. Its error messages contain no part of an address."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from connectors.errors import Misconfigured
 def parsed(dsn: str, schemes: tuple[str, ...], database: str) -> SplitResult:
     """Return the parts of `scheme://user:password@host:port/database`. Raises Misconfigured.
 
-    A password with `@`, `/`, `#` or `?` that was not percent-encoded would be read as a host, a port or a database, and
-    be named by whoever does not find that.
+    A password in which `@`, `/`, `#` or `?` is not percent-encoded would be read as a host, a port or a database. The
+    error about a host, port or database that does not exist would then show it.
     """
     wrong = Misconfigured(
         f"not a {database} address: {schemes[0]}://user:password@host:port/database is expected; in user and password "

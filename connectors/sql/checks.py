@@ -1,4 +1,7 @@
-"""The part of `config check` that is the same for both databases: columns by their use. Values in, findings out."""
+"""The part of `config check` that is the same for both databases: checks of columns by their use.
+
+It takes values and returns findings. It does not query a database.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from schemas.settings import Collection
 OWN_TABLES = (LEDGER_TABLE, META_TABLE, IDENTITY_TABLE, TASKS_TABLE)
 """Crossfade's own tables, in the schema of the collection's table."""
 
-# Enough to see a wrong format or model; more would make the check slow on wide rows.
+# Enough to detect a wrong format or model. More would make the check slow on wide rows.
 VECTORS_LOOKED_AT = 20
 
 EMBEDDING_TYPES: dict[str, tuple[str, ...]] = {
@@ -42,7 +45,7 @@ def warning(subject: str, message: str, remedy: Remedy | None = None) -> Diagnos
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return a hint at names like the given one, empty where there is none."""
+    """Return a hint at names similar to the given one, empty if there is none."""
     lowered = {one.lower(): one for one in known}
     close = get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
     return f"; did you mean {', '.join(lowered[one] for one in close)}?" if close else ""
@@ -57,7 +60,7 @@ def column_findings(
 ) -> list[Diagnostic]:
     """Return what is wrong with the columns that the configuration names.
 
-    `rename` shows a column's type, `key_remedy` what makes a column one that can be a key.
+    `rename` returns the name of a column's type. `key_remedy` returns the remedy that lets a column be a key.
     """
     used: list[tuple[str, str, Sequence[Kind] | None]] = [
         *((name, "key", KEY_KINDS) for name in collection.key),
@@ -108,9 +111,9 @@ def _embedding(
 def vector_findings(
     subject: str, collection: Collection, dimension: int, values: Sequence[Any], declared: int | None = None
 ) -> list[Diagnostic]:
-    """Return what is wrong with stored embeddings, of which `values` are some, for a model of that dimension.
+    """Return what is wrong with stored embeddings for a model of that dimension.
 
-    `declared` is the length that the column's type demands.
+    `values` is a sample of the embeddings. `declared` is the length that the column's type requires.
     """
     embedding = collection.embedding
     if embedding is None:

@@ -1,6 +1,6 @@
-"""What a checksum over a key range is made of, whatever the database: the number of rows, and a sum of their hashes.
+"""Checksums over key ranges, for both databases: the number of rows, and a sum of their hashes. No statement is here.
 
-A sum does not depend on an order, so that no database has to sort. No statement is built here.
+A sum does not depend on the order of the rows, so the database does not have to sort.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _HALF = 1 << 64
 
 
 def range_checksum(rows: Any, high: Any, low: Any) -> str:
-    """Return a checksum from the number of rows and the exact sums of both halves (64 bits) of their MD5."""
+    """Return a checksum from the number of rows and the exact sums of the two 64-bit halves of their MD5 hashes."""
     return f"{int(rows):x}-{int(high or 0) % _HALF:016x}{int(low or 0) % _HALF:016x}"
 
 
 def columns_name(database: str, expression: str, layout: Layout) -> str:
-    """Return what stands for the expression that a row's hash is made of, and for what its columns are used as.
+    """Return a name for the expression that a row's hash is made of, and for the uses and types of its columns.
 
-    Of a column that is used otherwise, or has another type, the points are other ones, though its bytes are the same.
+    A column with another use or another type yields different points, although its bytes are the same.
     """
     description = layout.description
     uses = [
@@ -35,5 +35,5 @@ def columns_name(database: str, expression: str, layout: Layout) -> str:
 
 
 def rows_counted(checksum: str) -> int:
-    """Return the number of rows that a checksum is of."""
+    """Return the number of rows that a checksum covers."""
     return int(checksum.partition("-")[0], 16)

@@ -1,4 +1,4 @@
-"""What an adapter of a legacy database hands out: the ports of one collection together."""
+"""The object that an adapter of a legacy database returns: all ports of one collection. No adapter is here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from connectors.ports import BulkTable, Checksums, Ledger, LegacyTable, SearchBa
 class LegacyConnector:
     """The ports of one collection over one bounded pool of connections.
 
-    `vector_search` is there only for a pgvector column. `prepare` creates crossfade's own tables where they are absent
-    (`crossfade_ledger`, `crossfade_meta`, `crossfade_tasks`), beside the collection's table, in its schema or database.
+    `vector_search` is present only for a pgvector column. `prepare` creates crossfade's own tables if they are missing
+    (`crossfade_ledger`, `crossfade_meta`, `crossfade_tasks`), in the schema or database of the collection's table.
     """
 
     table: LegacyTable
@@ -26,5 +26,5 @@ class LegacyConnector:
     prepare: Callable[[], Awaitable[None]]
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self.table.close()

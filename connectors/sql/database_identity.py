@@ -1,4 +1,7 @@
-"""Which database an address leads to, whatever name, port or role it has. Nothing is recorded or compared here."""
+"""Identifies the database that an address leads to, whatever name, port or role it uses.
+
+Nothing is recorded or compared here.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ _MARIADB_ROLE = "SELECT CURRENT_USER() AS role"
 
 @dataclass(frozen=True, slots=True)
 class DatabaseIdentity:
-    """A database of a server. `server` is None where the server does not say who it is, to this role.
+    """A database of a server. `server` is None if the server does not identify itself to this role.
 
-    A server and its copy have one `server`; `running` is another for each of two that run at the same time. `database`
-    is an object id in PostgreSQL: a database that was created again is another one.
+    A server and its copy have the same `server`. `running` differs between two servers that run at the same time.
+    `database` is an object id in PostgreSQL: a database that was dropped and created again has another one.
     """
 
     kind: Connector
@@ -36,17 +39,17 @@ class DatabaseIdentity:
 
     @property
     def key(self) -> str | None:
-        """What tells the database from every other one, None where that is not known."""
+        """A key that distinguishes the database from every other one, None if it is not known."""
         return None if self.server is None else f"{self.kind}/{self.server}/{self.database}"
 
     @property
     def space(self) -> str | None:
-        """Within what a table's full name is unique: a database in PostgreSQL, a server in MariaDB."""
+        """The scope within which a table's full name is unique: a database in PostgreSQL, a server in MariaDB."""
         return f"{self.kind}/{self.server}" if self.kind == "mariadb" and self.server else self.key
 
 
 async def database_identity(kind: Connector, dsn: str) -> DatabaseIdentity:
-    """Return which database an address leads to. Raises Misconfigured, StoreUnavailable."""
+    """Return the identity of the database that an address leads to. Raises Misconfigured, StoreUnavailable."""
     return await (_postgres(dsn) if kind == "postgres" else _mariadb(dsn))
 
 

@@ -1,4 +1,4 @@
-"""The one place that chooses the adapter of a legacy collection, and what the configuration's check needs of it."""
+"""The only module that chooses the adapter of a legacy collection. It also has what `config check` needs of one."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ async def open_legacy(name: str, collection: Collection, dsn: str) -> LegacyConn
 
 
 async def check_legacy(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Diagnostic]:
-    """Return what is wrong for a collection, also where `open_legacy` would fail for it.
+    """Return what is wrong for a collection, even if `open_legacy` would fail for it.
 
-    Stored embeddings are looked at where the model's `dimension` is given.
+    Stored embeddings are checked if the model's `dimension` is given.
 
-    Raises Misconfigured for an address, role or password that is not right, StoreUnavailable.
+    Raises Misconfigured for a wrong address, role or password, StoreUnavailable.
     """
     if collection.connector == "postgres":
         return await check_postgres(name, collection, dsn, dimension)
@@ -38,9 +38,9 @@ async def check_legacy(name: str, collection: Collection, dsn: str, dimension: i
 
 
 async def apply_remedies(dsn: str, findings: Sequence[Diagnostic]) -> list[str]:
-    """Execute the SQL statements that mend findings and return them; configuration lines are left to the operator.
+    """Execute the SQL statements that fix findings, and return them. Configuration lines are left to the operator.
 
-    Raises Misconfigured where the role may not, Refused where the data forbids it, StoreUnavailable.
+    Raises Misconfigured if the role lacks the privilege, Refused if the data forbids it, StoreUnavailable.
     """
     statements = [str(each.remedy) for each in findings if isinstance(each.remedy, Sql)]
     once = list(dict.fromkeys(statements))
@@ -54,10 +54,10 @@ async def apply_remedies(dsn: str, findings: Sequence[Diagnostic]) -> list[str]:
 async def source_facts(
     kind: str, dsn: str, table: str, publication: str, recorded: SourceIdentity | None = None
 ) -> SourceFacts:
-    """Return what identifies a database and a table of it, named with its schema.
+    """Return what identifies a database and one of its tables, named with its schema.
 
-    A MariaDB table that was only altered or rebuilt since it was `recorded` has the identity that it had then.
-    Raises Misconfigured, StoreUnavailable.
+    A MariaDB table that was only altered or rebuilt since it was `recorded` is returned with `altered`: it counts as
+    the recorded table. Raises Misconfigured, StoreUnavailable.
     """
     if kind == "postgres":
         return await postgres_facts(dsn, table, publication)
@@ -66,6 +66,6 @@ async def source_facts(
         return facts
     statements = await statements_since(dsn, recorded.place, table.partition(".")[2])
     fate = None if statements is None else replaced_by(statements, table)
-    # InnoDB's numbers change by statements alone; a time also when a file is touched.
+    # InnoDB's table ids change only by statements. A creation time also changes when a file is touched.
     touched = statements is not None and not (recorded.table.startswith(INNODB) and str(facts.table).startswith(INNODB))
     return replace(facts, altered=fate == "" or (fate is None and touched))

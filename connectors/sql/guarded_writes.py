@@ -1,4 +1,7 @@
-"""How a batch of changes is brought into a table whatever the database: all at once, and by halves where it refuses."""
+"""Writes a batch of changes to a table, for both databases: all at once, and by halves if the database refuses.
+
+No statement is executed here, and none is built except those of `writes_nothing`.
+"""
 
 from __future__ import annotations
 
@@ -25,39 +28,40 @@ NOT_SEEN = (
     "after the write there is no row of this id with this version: the type of the key, a trigger, a rule or a policy "
     "changes or drops it, or a key or unique value that counts as the same belongs to another row"
 )
-# What a trigger raises under a state that may pass is tried again after these seconds, and refused then.
+# Pauses in seconds before each retry of a change for which a trigger raised an error that may pass. After the last
+# retry, the change is refused.
 RAISED_AGAIN_S = (0.1, 0.5, 2.0)
 OTHERS_TOO = "other rows have an equal key: the type of the key's column was changed"
 NOT_GONE = "after the deletion the row is still there: a trigger, a rule or a policy keeps it"
 
 
 class GuardedWriter(Protocol):
-    """The two transactions of an adapter."""
+    """The two transactions of an adapter, and two checks of its table."""
 
     async def write(self, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
         """Write changes behind the ledger guard in one transaction.
 
-        Raises Refused, Misconfigured, Raised with nothing done.
+        Raises Refused, Misconfigured or Raised, with nothing written.
         """
         ...
 
     async def usable(self) -> None:
-        """Raise Misconfigured where the table cannot be written at all, whatever the document."""
+        """Raise Misconfigured if the table cannot be written at all, whatever the document."""
         ...
 
     async def altered(self) -> str | None:
-        """Say how the table's columns changed since it was opened, None where they did not."""
+        """Return how the table's columns changed since it was opened, None if they did not."""
         ...
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
-        """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
+        """Advance the ledger past a refused change and record it in `refused_version`, in one transaction."""
         ...
 
 
 async def require_unaltered(table: GuardedWriter) -> None:
-    """Raise StoreUnavailable where the columns are not those that a table was opened with.
+    """Raise StoreUnavailable if the columns are not those that a table was opened with.
 
-    Asked before a row counts as missing and a document as refused: the columns of now may hold it.
+    Call this before a row counts as missing or a document as refused: the current columns may hold it.
     """
     altered = await table.altered()
     if altered is not None:
@@ -65,7 +69,7 @@ async def require_unaltered(table: GuardedWriter) -> None:
 
 
 class Shape(NamedTuple):
-    """What changes have in common that one statement can write: their columns, and what becomes of an embedding."""
+    """What changes must have in common for one statement: the columns, and what happens to an embedding."""
 
     columns: tuple[str, ...]
     partial: bool
@@ -73,7 +77,7 @@ class Shape(NamedTuple):
 
 
 def by_shape(layout: Layout, changes: Sequence[LegacyChange]) -> dict[Shape, list[LegacyChange]]:
-    """Return the upserts by shape."""
+    """Return the upserts, grouped by shape."""
     found: dict[Shape, list[LegacyChange]] = {}
     table = layout.description
     for change in changes:
@@ -86,7 +90,7 @@ def by_shape(layout: Layout, changes: Sequence[LegacyChange]) -> dict[Shape, lis
 def seen(
     table: TableDescription, changes: Sequence[LegacyChange], rows: Mapping[str, LegacyRow]
 ) -> dict[str, LegacyOutcome]:
-    """Return the outcomes of upserts whose rows were read back. Raises Refused where one is not there as written."""
+    """Return the outcomes of upserts whose rows were read back. Raises Refused if a row is not there as written."""
     outcomes: dict[str, LegacyOutcome] = {}
     for change in changes:
         row = rows.get(change.id)
@@ -97,7 +101,7 @@ def seen(
 
 
 def writes_nothing(table: str, columns: Sequence[str]) -> tuple[str, str, str]:
-    """Return statements that write no row and need what every write needs: the table, its columns, the rights."""
+    """Return statements that write no row but need what every write needs: the table, its columns, the privileges."""
     listed = ", ".join(columns)
     return (
         f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {table} WHERE 1 = 0",  # noqa: S608 - quoted identifiers
@@ -109,8 +113,8 @@ def writes_nothing(table: str, columns: Sequence[str]) -> tuple[str, str, str]:
 async def apply_changes(writer: GuardedWriter, layout: Layout, changes: Sequence[LegacyChange]) -> list[LegacyOutcome]:
     """Return the outcome of each change. Documents are locked in the order of their ids, so batches never deadlock.
 
-    Raises StoreUnavailable where one would be refused, but by a table whose columns are not those that it was opened
-    with: what they are now may take it.
+    Raises StoreUnavailable if a change would be refused but the table's columns are not those that it was opened with:
+    the current columns may accept the change.
     """
     outcomes: dict[str, LegacyOutcome] = {}
     sound: list[LegacyChange] = []
@@ -137,10 +141,10 @@ async def _by_halves(
     outcomes: dict[str, LegacyOutcome],
     raised: list[LegacyChange],
 ) -> None:
-    """Halve until the refused documents stand alone: about 2 log2(n) transactions for one of n.
+    """Halve a batch until each refused document is alone: about 2 log2(n) transactions for one of n.
 
-    What only one document finds misconfigured (a trigger's function is missing, say) is refused like any other. What a
-    trigger objected to in a way that may pass is left to `raised`.
+    A Misconfigured error that concerns only one document (for example, a trigger's function is missing) refuses that
+    document like any other error. A change for which a trigger raised an error that may pass is added to `raised`.
     """
     if not changes:
         return
@@ -160,7 +164,10 @@ async def _by_halves(
 
 
 async def _again(writer: GuardedWriter, changes: Sequence[LegacyChange], outcomes: dict[str, LegacyOutcome]) -> None:
-    """Try changes again that triggers objected to in a way that may pass, together; refuse those where that stays."""
+    """Retry the changes for which triggers raised an error that may pass. Refuse those that still fail at the end.
+
+    All changes share the pauses.
+    """
     for last, pause_s in enumerate(RAISED_AGAIN_S, 1 - len(RAISED_AGAIN_S)):
         if not changes:
             return

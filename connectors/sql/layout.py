@@ -1,4 +1,7 @@
-"""A collection's table as its database describes it, and what of a change fits into it. No statement is built here."""
+"""A collection's table as its database describes it, and which values a change sets in it.
+
+No statement is built here.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,32 @@ from schemas.settings import Collection
 VERSION_COLUMN = "crossfade_version"
 LEDGER_TABLE = "crossfade_ledger"
 META_TABLE = "crossfade_meta"
-# Identities of what is outside: servers, tables, topics, Qdrant collections.
+# Identities of external objects: servers, tables, topics, Qdrant collections.
 IDENTITY_TABLE = "crossfade_identities"
 BAD_BOUND = "a range cannot begin or end at something that is not a key of the table: --restart divides the table again"
 KEY_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
-# Counting a table of hundreds of millions of rows takes minutes; ranges are counted some at a time.
+# Counting a table of hundreds of millions of rows takes minutes. One statement counts several ranges.
 COUNT_TIMEOUT_S = 900.0
 COUNTED_TOGETHER = 50
 HIGHEST_SIGNED, HIGHEST_UNSIGNED = 2**63 - 1, 2**64 - 1
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
-# Characters of a part of an id at most: of one character of text, percent-encoded; of an integer; of a UUID.
+# The most characters in a part of an id: for one percent-encoded character of text, for an integer, for a UUID.
 _ENCODED, _OF_INTEGER, _OF_UUID = 12, 20, 36
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: `sql_type` is what values are cast to, `kind` None where crossfade has no canonical form for it.
+    """A column of the table.
 
-    `binary` marks text that is compared byte by byte. As a part of the key: `not_key` is why it cannot be one, whatever
-    its kind is, `highest` the largest integer, `length` the most characters (None: there is no limit), `collation` the
-    character set and the collation where the database does not take them from the column by itself. `compared` is the
-    collation by whatever name the database has for it.
+    `sql_type` is the type that values are cast to. `kind` is None if crossfade has no canonical form for the type.
+    `binary` marks text that is compared byte by byte.
+
+    For a column of the key, `not_key` is the reason why it cannot be part of a key, whatever its kind is. `highest` is
+    the largest integer. `length` is the most characters (None: there is no limit). `collation` is the character set and
+    the collation, if the database does not take them from the column by itself.
+
+    `compared` is the collation, by the database's own name for it.
     """
 
     name: str
@@ -56,13 +63,13 @@ class Column:
 
     @property
     def key_refusal(self) -> str | None:
-        """Why it cannot be a column of the key, None where it can."""
+        """Why the column cannot be part of the key, None if it can."""
         return self.not_key or (None if self.kind in KEY_KINDS else "a key is made of integers, text and UUIDs")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The table of one collection: where it is and its columns by name."""
+    """The table of one collection: its location, and its columns by name."""
 
     name: str
     collection: Collection
@@ -72,7 +79,7 @@ class Layout:
 
     @cached_property
     def description(self) -> TableDescription:
-        """Raises Misconfigured for a column that is missing or of a type that is not supported."""
+        """The table's columns by use. Raises Misconfigured for a column that is missing or of an unsupported type."""
         collection = self.collection
         self._require([VERSION_COLUMN, *collection.key, *collection.text, *collection.metadata])
         embedding = collection.embedding.column if collection.embedding else None
@@ -104,17 +111,17 @@ class Layout:
 
     @cached_property
     def key_kinds(self) -> tuple[Kind, ...]:
-        """The kinds of the key columns, in their order."""
+        """The kinds of the key columns, in key order."""
         return tuple(self._kind(name) for name in self.collection.key)
 
     @cached_property
     def key_columns(self) -> tuple[Column, ...]:
-        """The key columns, in their order."""
+        """The key columns, in key order."""
         return tuple(self.columns[name] for name in self.collection.key)
 
     @cached_property
     def longest_id(self) -> int | None:
-        """No id of a row has more characters than this; None where there is no limit."""
+        """The most characters that the id of a row can have, None if there is no limit."""
         single, longest = len(self.key_columns) == 1, len(self.key_columns) - 1
         for column in self.key_columns:
             if column.kind is not Kind.TEXT:
@@ -127,25 +134,25 @@ class Layout:
 
     @cached_property
     def read_columns(self) -> tuple[str, ...]:
-        """The columns that make a document, in the order key, text, metadata, tenant, embedding."""
+        """The columns that make up a document, in the order key, text, metadata, tenant, embedding."""
         description = self.description
         optional = [name for name in (description.tenant, description.embedding) if name]
         return (*description.key, *description.text, *description.metadata, *optional)
 
     @cached_property
     def write_columns(self) -> tuple[str, ...]:
-        """The columns that an upsert sets: those of a document, and the version."""
+        """The columns that an upsert sets: the columns of a document, and the version."""
         return (*self.read_columns, VERSION_COLUMN)
 
     def key_values(self, document_id: str) -> tuple[str, ...] | None:
-        """Return the key column values of a document id, None where no row could have that id.
+        """Return the key column values of a document id, None if no row could have that id.
 
-        Only the canonical spelling counts: `007` is not the id of row 7, which would be two documents in one row.
+        Only the canonical spelling counts: `007` is not the id of row 7. Otherwise one row would hold two documents.
         """
         return canonical_key(document_id, self.key_kinds, [column.highest for column in self.key_columns])
 
     def refusal(self, change: LegacyChange) -> str | None:
-        """Return why a change can never be a row of this table, None where that is for the database to say."""
+        """Return why a change can never be a row of this table, None if only the database can decide."""
         if change.written is None or change.content is None:
             return None
         if self.key_values(change.id) is None:
@@ -157,9 +164,9 @@ class Layout:
         return self.collection.tenant is None or self._kind(self.collection.tenant) is Kind.TEXT
 
     def written_columns(self, change: LegacyChange) -> tuple[str, ...]:
-        """Return those of `write_columns` that an upsert sets: without the omitted ones, but with an embedding.
+        """Return the columns of `write_columns` that an upsert sets: all except the omitted ones.
 
-        An embedding that was omitted is left out only where the text is, too: another text makes it NULL.
+        An omitted embedding is left out only if all text is omitted too: a new text sets the embedding to NULL.
         """
         if not change.omitted:
             return self.write_columns
@@ -197,9 +204,9 @@ def _typed(column: Column) -> str:
 
 
 def altered_columns(layout: Layout, now: Mapping[str, Column]) -> str | None:
-    """Return how the columns that crossfade uses differ from those a table was opened with, None where they do not.
+    """Return how the columns that crossfade uses differ from those a table was opened with, None if they do not.
 
-    A table that is not there is another matter.
+    A missing table is not reported here.
     """
     said = []
     for name in layout.write_columns if now else ():
@@ -212,7 +219,7 @@ def altered_columns(layout: Layout, now: Mapping[str, Column]) -> str | None:
 
 
 def content_refusal(description: TableDescription, content: Content, tenant_is_text: bool = True) -> str | None:
-    """Return why a content has no place in a table of that description, without any value of it."""
+    """Return why a content does not fit a table of that description. The reason contains no value of the content."""
     if description.tenant is None and content.tenant != "default":
         return "the table has no tenant column"
     if not tenant_is_text and content.tenant != "default" and not _INTEGER.fullmatch(content.tenant):
@@ -229,7 +236,7 @@ def content_refusal(description: TableDescription, content: Content, tenant_is_t
 
 
 def canonical_key(document_id: str, kinds: Sequence[Kind], highest: Sequence[int]) -> tuple[str, ...] | None:
-    """Return the values of a key from the id of its row, None where that is not how the id of a row is spelled."""
+    """Return the values of a key from the id of its row, None if the id is not in its canonical spelling."""
     if not is_id(document_id):
         return None
     try:

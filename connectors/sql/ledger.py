@@ -1,6 +1,7 @@
-"""A ledger row as both databases store it, back into a value. Positions are JSON text, compared in Python only.
+"""Converts a ledger row, as both databases store it, into a value. No statement is here.
 
-A position that cannot be read counts as none: what it had been passed over for is folded again, in its order.
+Positions are JSON text and are compared in Python only. A position that cannot be parsed counts as no position: the
+changes that were skipped because of it are folded again, in their order.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ LEDGER_COLUMNS = (
 
 
 VERSION_COLUMNS = ("version", "legacy_version", "vector_version")
-"""What `Ledger.put_back` may set."""
+"""The columns that `Ledger.put_back` may set."""
 _PRODUCER_PARTS = 3
 
 
 def position_text(position: Sequence[Any]) -> str:
-    """Return a position, or positions, as JSON text."""
+    """Return a position, or several positions, as JSON text."""
     return orjson.dumps(position).decode()
 
 
 def ledger_row(values: Sequence[Any]) -> LedgerRow:
-    """Return the row of values in the order of `LEDGER_COLUMNS`; numbers may be text."""
+    """Return the ledger row for values in the order of `LEDGER_COLUMNS`. Numbers may be given as text."""
     flags = [bool(int(value)) for value in values[3:6]]
     state = LedgerState(
         version=int(values[1]),
@@ -75,6 +76,6 @@ def _parsed(text: Any) -> list[Any]:
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    """Return a list of integers as a tuple, anything else as an empty one."""
+    """Return a list of integers as a tuple, and anything else as an empty tuple."""
     whole = isinstance(value, list) and all(type(part) is int for part in value)
     return tuple(value) if whole else ()

@@ -1,4 +1,4 @@
-"""What the searches of both databases share: typed filters, and rows as hits. No SQL of one database here."""
+"""The parts that the searches of both databases share: typed filters, and rows as hits. No SQL is here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_ID_CHARACTERS = 512
 
 
 def wanted_of(layout: Layout, wanted: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return a filter in canonical form. Raises Refused for another column, another kind, another label."""
+    """Return a filter in canonical form. Raises Refused for an unknown column, a wrong kind or an unknown label."""
     try:
         return canonical_filter(layout.description, wanted)
     except ValueError as error:
@@ -27,7 +27,7 @@ def wanted_of(layout: Layout, wanted: Mapping[str, Scalar]) -> dict[str, Scalar]
 
 
 def free_name(layout: Layout, name: str) -> str:
-    """Return a name for what a query computes that no column of the table has, whatever its case."""
+    """Return a name for a computed column that differs from every column of the table, ignoring case."""
     taken = {column.lower() for column in (*layout.columns, *layout.read_columns)}
     while name in taken:
         name += "_"
@@ -35,14 +35,14 @@ def free_name(layout: Layout, name: str) -> str:
 
 
 def hits_of(layout: Layout, records: Iterable[Any], wanted: Mapping[str, Scalar]) -> list[Hit]:
-    """Return found rows as hits; those that a database takes for equal though they are not are left out."""
+    """Return found rows as hits. Rows that match the filter only by the database's own comparison are left out."""
     score = free_name(layout, SCORE)
     found = (hit_of(layout, record, float(record[score])) for record in records)
     return [hit for hit in found if hit is not None and matches(hit.metadata, wanted)]
 
 
 def tenant_exists(layout: Layout, tenant: str) -> bool:
-    """Say whether a tenant can have documents here at all: a table without the column holds the default's."""
+    """Return whether a tenant can have documents here. A table without the column holds only the default tenant's."""
     column = layout.collection.tenant
     if column is None or tenant == "default":
         return tenant == "default"
@@ -54,13 +54,13 @@ def tenant_exists(layout: Layout, tenant: str) -> bool:
 
 
 def tenant_is_text(layout: Layout) -> bool:
-    """Say whether the tenant column can hold `default` itself; in another it is NULL."""
+    """Return whether the tenant column can hold the text `default`. In other columns, NULL means the default tenant."""
     column = layout.collection.tenant
     return column is not None and layout.columns[column].kind is Kind.TEXT
 
 
 def hit_of(layout: Layout, values: Row, score: float) -> Hit | None:
-    """Return a found row as a hit, None for a row whose key is too long to be a document of crossfade."""
+    """Return a found row as a hit, None if its key is empty or too long for a document of crossfade."""
     content = row_content(layout.description, None, values)
     document_id = row_key(layout.description, values)
     if not 0 < len(document_id) <= MAX_ID_CHARACTERS:

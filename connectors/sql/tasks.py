@@ -1,4 +1,7 @@
-"""What both databases share of `TaskStore`: its table's name, and how a lock is kept. No statement is built here."""
+"""The part of `TaskStore` that both databases share: its table's name, and how a lock is held.
+
+No statement is built here.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ from hashlib import blake2b
 from connectors.errors import Refused, TransientError
 
 TASKS_TABLE = "crossfade_tasks"
-# How soon it is noticed that the connection which holds a lock is gone.
+# How often to check that the connection that holds a lock is still alive.
 _LOOK_S = 5.0
 _RETRY_S = 1.0
 _GIVE_BACK_S = 5.0
 
 Alive = Callable[[], Awaitable[None]]
-"""Raises where the connection, and with it the lock, is gone."""
+"""Raises if the connection, and with it the lock, is gone."""
 Take = Callable[[], AbstractAsyncContextManager[Alive]]
-"""Takes the lock on a connection of its own. Raises Refused where another holds it."""
+"""Takes the lock on a connection of its own. Raises Refused if another process holds it."""
 
 
 def lock_number(schema: str, collection: str, task: str) -> int:
@@ -29,10 +32,11 @@ def lock_number(schema: str, collection: str, task: str) -> int:
 
 @asynccontextmanager
 async def held(take: Take, task: str) -> AsyncIterator[None]:
-    """Hold a lock while the block runs; a connection that breaks is replaced and the lock taken again.
+    """Hold a lock while the block runs. If the connection breaks, replace it and take the lock again.
 
-    Raises Refused where another holds it, also in the middle of the block, where another took it after a break: the
-    block is cancelled then. Raises StoreUnavailable where the database does not answer at the begin.
+    Raises Refused if another process holds the lock. This can also happen in the middle of the block, if another
+    process took the lock after a break: the block is then cancelled. Raises StoreUnavailable if the database does not
+    answer at the start.
     """
     taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     ended = asyncio.Event()

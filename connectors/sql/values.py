@@ -1,7 +1,8 @@
-"""Column values of a row as a document's content, the same whether SQL or change capture read them; embedding formats.
+"""Converts a row's column values to a document's content, and embeddings to their formats. It knows no database.
 
-No database is known here. What has no canonical form is kept as the text that the database gives: the table is read
-where capture is not sure of a value (`connectors.debezium.values`), so that hashes agree.
+The content is the same whether SQL or change capture read the values. A value without a canonical form is kept as the
+text that the database gives. If capture is not sure of a value (`connectors.debezium.values`), the table is read, so
+that hashes agree.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Row(Protocol):
         ...
 
     def get(self, name: str, /) -> Any:
-        """Return the value of a column, None where it was not read."""
+        """Return the value of a column, None if it was not read."""
         ...
 
 
@@ -45,7 +46,7 @@ def row_key(description: TableDescription, values: Row) -> str:
 
 
 def row_tenant(description: TableDescription, values: Row) -> str:
-    """Return the tenant of a row: NULL and the empty text are `default`, as is a table without such a column."""
+    """Return the tenant of a row. It is `default` for NULL, for the empty text, and for a table without the column."""
     value = None if description.tenant is None else values.get(description.tenant)
     return "default" if value is None or value == "" else str(value)
 
@@ -56,7 +57,10 @@ def row_content(
     values: Row,
     canonical_of: Callable[[str, Kind, Any], Scalar] | None = None,
 ) -> Content:
-    """Return the content of a row from its column values, as a driver gives them; `canonical_of` reads others."""
+    """Return the content of a row from its column values.
+
+    By default the values are those of a database driver. `canonical_of` converts metadata values of another form.
+    """
     of = canonical_of or _canonical
     embedding = None
     if description.embedding is not None and embedding_format is not None:
@@ -82,7 +86,7 @@ def _canonical(name: str, kind: Kind, value: Any) -> Scalar:
 
 
 def sql_text(kind: Kind, value: Scalar) -> str | None:
-    """Return a metadata value as text that a database casts to its type. Raises ValueError for another kind."""
+    """Return a metadata value as text that a database casts to its type. Raises ValueError for a wrong kind."""
     scalar = canonical(kind, value)
     if isinstance(scalar, bool):
         return "true" if scalar else "false"
@@ -90,10 +94,10 @@ def sql_text(kind: Kind, value: Scalar) -> str | None:
 
 
 def parse_embedding(form: EmbeddingFormat, value: Any, column: str = "embedding") -> bytes | None:
-    """Return little-endian float32 bytes of a stored embedding, None for NULL, for all zeros, for something malformed.
+    """Return a stored embedding as little-endian float32 bytes, None for NULL, all zeros or a malformed value.
 
-    Text and lists are read for `pgvector` and `json`, bytes and base64 text for `float32`; bytes of a `pgvector` are
-    what its type sends: two numbers of 16 bits, then big-endian float32. Source: pgvector, `vector_send`.
+    `pgvector` and `json` accept text and lists. `float32` accepts bytes and base64 text. Bytes of a `pgvector` have the
+    form of its type's send function: two 16-bit numbers, then big-endian float32. Source: pgvector, `vector_send`.
     """
     if value is None:
         return None
@@ -111,8 +115,8 @@ def parse_embedding(form: EmbeddingFormat, value: Any, column: str = "embedding"
 
 
 def _is_usable(vector: np.ndarray[Any, np.dtype[np.float32]]) -> bool:
-    """Say whether a vector is finite and not all zeros; its squared length tells, unless that is out of range."""
-    squared = float(np.vdot(vector, vector))  # unlike `dot` it does not warn, which takes longer to keep it from
+    """Return whether a vector is finite and not all zeros. Its squared length shows this, unless it is out of range."""
+    squared = float(np.vdot(vector, vector))  # unlike `dot`, it does not warn; suppressing that takes longer
     return 0 < squared < math.inf or bool(vector.any() and np.isfinite(vector).all())
 
 
@@ -130,14 +134,14 @@ def _numbers(value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def embedding_value(form: EmbeddingFormat, vector: bytes) -> str | bytes:
-    """Return little-endian float32 bytes in the column's format: text for `pgvector` and `json`, else the bytes."""
+    """Return little-endian float32 bytes in the column's format: text for `pgvector` and `json`, otherwise bytes."""
     if form == "float32":
         return vector
     return orjson.dumps(np.frombuffer(vector, dtype="<f4"), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def content_bytes(change: LegacyChange) -> int:
-    """Return about how many bytes the content of a change takes in a statement."""
+    """Return the approximate number of bytes that the content of a change takes in a statement."""
     content = change.content
     if content is None:
         return 64

@@ -1,1 +1,1 @@
-"""The backfill: a live table into Qdrant by key ranges, in any number of tries, beside live writes."""
+"""The backfill: copies a table into Qdrant by key ranges, in any number of attempts, concurrently with live writes."""

@@ -1,4 +1,4 @@
-"""A backfill from settings to its result: opens one collection, refuses what would lose changes, and closes it."""
+"""A backfill from settings to result: open one collection, refuse if changes would be lost, and close it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def backfill_collection(
     say: Callable[[str], None],
     progress: Progress,
 ) -> BackfillState:
-    """Backfill one collection. Raises Misconfigured where changes would be missed meanwhile, and as `backfill` does."""
+    """Backfill one collection. Raises Misconfigured if changes would be missed meanwhile, and as `backfill` does."""
     collection = settings.collections[name]
     async with AsyncExitStack() as resources:
         legacy = await open_database(resources, settings, name)
@@ -62,8 +62,8 @@ async def backfill_collection(
 async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capture:
     """Return how the collection is captured.
 
-    Raises Misconfigured where it is stopped, where its phase writes nothing to Qdrant, or where it was never captured:
-    a row that changes after it was read would stay as it was read.
+    Raises Misconfigured if it is quarantined, if its phase writes nothing to Qdrant, or if it was never captured: a row
+    that changes after it was read would keep its old content in Qdrant.
     """
     collection = settings.collections[name]
     if not PHASES[collection.phase].writes_qdrant:

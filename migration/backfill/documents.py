@@ -1,4 +1,4 @@
-"""Rows of the table as points of version 0: given embeddings are kept, other texts are cut and embedded."""
+"""Turns table rows into points of version 0: precomputed embeddings are kept, other texts are cut and embedded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from domain.legacy import LegacyRow
 from domain.points import DocumentPoints, PointChunk, chunks_of, given_by, vector_checksums
 from schemas.content import content_hash
 
-# Of another range something may be on its way to Qdrant, which must not run dry meanwhile.
+# Yield after this many rows: another range may have work for Qdrant, which must not run dry meanwhile.
 ROWS_A_TURN = 128
 
 
 @dataclass(slots=True)
 class Made:
-    """The documents of a page of rows, and the ids of those that cannot be made here and why."""
+    """The documents of a page of rows, and by id why the others cannot be made here."""
 
     documents: list[DocumentPoints] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -30,9 +30,9 @@ async def documents_of(
 ) -> Made:
     """Return rows as documents; `given` says that the table has a column of embeddings.
 
-    Those that Qdrant has no place for are left to the agents, which refuse them.
+    Rows that Qdrant has no place for are left to the agents, which refuse them.
 
-    Raises EmbeddingUnavailable where the engine does not answer.
+    Raises EmbeddingUnavailable if the engine does not answer.
     """
     made = Made(failed={row.id: why for row in rows if (why := row.content.refusal(max_text_bytes))})
     rows = [row for row in rows if row.id not in made.failed] if made.failed else rows
@@ -63,7 +63,7 @@ async def _embed(rows: Sequence[LegacyRow], embedder: Embedder, made: Made) -> N
         if len(rows) == 1:
             made.failed[rows[0].id] = str(error)
             return
-        # One text spoils its whole call: halves find which.
+        # One bad text fails its whole call: halving finds which.
         middle = len(rows) // 2
         await _embed(rows[:middle], embedder, made)
         await _embed(rows[middle:], embedder, made)

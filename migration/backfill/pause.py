@@ -1,4 +1,4 @@
-"""Pause and resume of a running backfill: a word to it in the collection's task store, which it reads between pages."""
+"""Pause and resume of a running backfill: a flag in the collection's task store, which it reads between pages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from schemas.settings import Collection
 
 
 async def set_paused(name: str, collection: Collection, dsn: str, *, paused: bool) -> BackfillState | None:
-    """Ask for a pause of the collection's backfill, or for its end; return the backfill's state, None without one.
+    """Request a pause of the collection's backfill, or the end of it; return the backfill's state, None without one.
 
-    A backfill that begins later reads it too. Raises as `open_legacy`, StoreUnavailable.
+    A backfill that begins later reads the flag, too. Raises as `open_legacy`, StoreUnavailable.
     """
     legacy = await open_legacy(name, collection, dsn)
     try:
@@ -21,5 +21,5 @@ async def set_paused(name: str, collection: Collection, dsn: str, *, paused: boo
         await legacy.close()
     try:
         return BackfillState.model_validate_json(parts[HEADER]) if HEADER in parts else None
-    except ValueError:  # the backfill that is run next begins anew
+    except ValueError:  # the next backfill starts over
         return None

@@ -1,4 +1,4 @@
-"""Which ranges there are, which are done, and what is kept of that in the collection's task store."""
+"""Which ranges a backfill has, which are done, and what the collection's task store keeps of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("crossfade.backfill")
 
 
 class Plan:
-    """The ranges of one backfill: those of an earlier try that are not done first, then new ones, cut when needed."""
+    """The ranges of one backfill: first the unfinished ones of an earlier attempt, then new ones, cut when needed."""
 
     def __init__(self, tasks: TaskStore, bulk: BulkTable, clock: Callable[[], int], state: BackfillState) -> None:
         self._tasks, self._bulk, self._clock = tasks, bulk, clock
@@ -25,9 +25,9 @@ class Plan:
         self._rate = Rate()
 
     def take_over(self, ranges: Mapping[int, RangeState]) -> None:
-        """Take over the ranges that an earlier try kept."""
+        """Take over the ranges that an earlier attempt stored."""
         self._ranges = dict(ranges)
-        # What was not read whole is read again: its key may be ordered otherwise now.
+        # A range that was not read completely is read again: its key may be ordered differently now.
         for number, one in self._ranges.items():
             if one.unread:
                 self._ranges[number] = RangeState(after=one.after, upto=one.upto)
@@ -35,14 +35,14 @@ class Plan:
         self._count()
 
     async def paused(self) -> bool:
-        """Say whether an operator asked for a pause; what cannot be read asks for nothing."""
+        """Return whether an operator requested a pause; a request that cannot be read counts as none."""
         try:
             return is_paused(await self._tasks.read(BACKFILL, CONTROL))
         except ValueError:
             return False
 
     async def next(self) -> tuple[int, RangeState] | None:
-        """Return a range to do and its number, None where there is none left."""
+        """Return a range to do and its number, None if none is left."""
         async with self._cutting:
             if self._waiting:
                 number = self._waiting.pop()
@@ -58,16 +58,16 @@ class Plan:
 
     @property
     def bounds(self) -> list[tuple[str | None, str | None]]:
-        """The ranges."""
+        """The bounds of the ranges."""
         return [(one.after, one.upto) for one in self._ranges.values()]
 
     @property
     def unread(self) -> int:
-        """Rows of the ranges that were read by no page."""
+        """Rows of the ranges that no page returned."""
         return sum(one.unread for one in self._ranges.values())
 
     async def keep(self, number: int, range_: RangeState) -> None:
-        """Keep how far a range is, together with the whole."""
+        """Store the progress of a range, together with the overall state."""
         self._ranges[number] = range_
         self._count()
         await self._tasks.save(
@@ -75,7 +75,7 @@ class Plan:
         )
 
     async def say(self, **changes: object) -> None:
-        """Keep the state of the whole, with changes."""
+        """Store the overall state, with changes."""
         self.state = self.state.model_copy(update={**changes, "updated_at_ms": self._clock()})
         await self._tasks.save(BACKFILL, {HEADER: self.state.model_dump_json().encode()})
 
@@ -100,9 +100,9 @@ class Plan:
 async def begun(
     tasks: TaskStore, bulk: BulkTable, clock: Callable[[], int], *, model: str, range_rows: int, restart: bool
 ) -> Plan:
-    """Return the plan of the backfill that was begun and not ended with this model, else that of a new one.
+    """Return the plan of the unfinished backfill with this model, otherwise the plan of a new one.
 
-    What is kept and cannot be read is begun anew: points that are there stay as they are.
+    If stored state cannot be read, the backfill starts over: points that already exist stay as they are.
     """
     parts = await tasks.read(BACKFILL)
     old, ranges = (None if restart else _kept(parts)) or (None, {})

@@ -1,6 +1,6 @@
-"""One key range of a backfill: pages of rows become points, which are inserted and looked after; then it is kept.
+"""One key range of a backfill: pages of rows become points, which are inserted and checked; then progress is stored.
 
-A range goes on after the last page that was kept. A page may be done twice: inserting is done where nothing is.
+A range continues after the last stored page. A page may be done twice: points are inserted only where none exist.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Refresh = Callable[[Sequence[str]], Awaitable[object]]
 class BackfillPorts:
     """What a range is read from and written to; `refresh` hands documents over to the agents.
 
-    What Qdrant has no place for is handed over, too.
+    Documents that Qdrant has no place for are handed over, too.
     """
 
     stores: CollectionStores
@@ -60,7 +60,7 @@ class RangeRun:
         self._read: set[str] = set()
 
     async def run(self) -> None:
-        """Do what is left of the range. Raises the error of a store that does not come back within 8 attempts."""
+        """Do the rest of the range. Raises the error of a store that does not come back within 8 attempts."""
         counted = await _retried(self._counted)
         while not self.state.done:
             await self._turn()
@@ -75,7 +75,7 @@ class RangeRun:
         return await self._sides.stores.bulk.count(self.state.after, self.state.upto)
 
     async def _unread(self, state: RangeState, counted: int) -> int:
-        """Return how many rows the pages left out. Where more were read than are there, or fewer, that is asked for."""
+        """Return how many rows the pages left out; check by reading again only if the numbers of rows do not match."""
         now = await self._counted()
         twice = not self._resumed and len(self._read) != state.rows
         if not twice and state.rows >= max(now, counted) and not (self._resumed and state.rows != now):
@@ -117,12 +117,12 @@ class RangeRun:
         await sides.stores.vectors.insert(sides.stores.name, made.documents)
         passing("backfill.after_insert")
         await self._look_after([document for document in made.documents if len(document.chunks) > 1])
-        # What cannot be embedded here goes the way of every change: to the embedder, from there to the dead letters.
+        # What cannot be embedded here takes the path of every change: to the embedder, from there to the dead letters.
         await sides.refresh(list(made.failed))
         return made.documents
 
     async def _look_after(self, documents: Sequence[DocumentPoints]) -> None:
-        """End the chunks that a live write, which came in between, has not."""
+        """End orphan chunks: those that a live write, which came in between, has not ended."""
         if not documents:
             return
         stored = await self._sides.stores.vectors.stored(
@@ -144,7 +144,7 @@ async def _retried(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def page_rows(rows: Sequence[LegacyRow]) -> int:
-    """Return how many rows like these make a page: some megabytes, so that rows of one megabyte fill no memory."""
+    """Return how many rows like these make a page of some megabytes, so that rows of one megabyte fill no memory."""
     texts = sum(len(value) for row in rows for value in row.content.text.values() if value)
     size = 512 * len(rows) + 2 * texts + sum(len(row.content.embedding or b"") for row in rows)
     return max(1, min(PAGE_ROWS, PAGE_BYTES * len(rows) // size))

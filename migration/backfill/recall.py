@@ -1,4 +1,4 @@
-"""What an index costs in answers: the share of the true nearest neighbours that a search with it finds."""
+"""The recall of an index: the share of the true nearest neighbours that a search with it finds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _PAGE = 256
 
 
 async def recall_at_10(vectors: VectorStore, collection: str, questions: int) -> float | None:
-    """Return the mean share over stored vectors as questions, None of an empty collection.
+    """Return the mean share over stored vectors as questions, None for an empty collection.
 
-    The vectors are those of the first points in the order of their ids, which is as good as by chance.
+    The vectors are those of the first points by id, which is as good as a random choice.
     """
     page = await vectors.scan_ids(collection, None, min(_PAGE, 2 * questions))
     documents = await vectors.points(collection, page.ids)

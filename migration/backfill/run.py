@@ -1,4 +1,4 @@
-"""One backfill from its plan to its index: several ranges at a time, at the pace that the live system allows."""
+"""One backfill from plan to index: several ranges at a time, at the pace that the live system allows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class BackfillOptions:
-    """What is asked of a backfill: see the options of `crossfade backfill`."""
+    """What is requested of a backfill: see the options of `crossfade backfill`."""
 
     limits: Limits = field(default_factory=Limits)
     range_rows: int = 10_000
@@ -41,10 +41,10 @@ async def backfill(
     clock: Callable[[], int],
     progress: Progress,
 ) -> BackfillState:
-    """Bring every row of the table into Qdrant, as a point of version 0 where there is none; return what was done.
+    """Bring every row of the table into Qdrant, as a point of version 0 where none exists; return what was done.
 
-    Goes on where an earlier try ended. Raises Refused where another process does it, and where rows of the table were
-    left out; the error of a store that stays away.
+    Continues where an earlier attempt ended. Raises Refused if another process runs it or if rows of the table were
+    left out, and the error of a store that stays away.
     """
     async with tasks.hold(BACKFILL):
         plan = await begun(
@@ -70,7 +70,7 @@ async def backfill(
 
 async def _fill(plan: Plan, sides: BackfillPorts, wanted: BackfillOptions, lags: Lags, progress: Progress) -> None:
     previous_threshold = await sides.stores.vectors.suspend_indexing(sides.stores.name)
-    if previous_threshold is not None:  # of an earlier try it is off already
+    if previous_threshold is not None:  # None: an earlier attempt has switched indexing off already
         await plan.say(indexed_from=previous_threshold)
     async with Pace(partial(_look, plan, sides, wanted.limits, lags), wanted.limits) as pace:
         telling = asyncio.create_task(_tell(plan, pace, progress), name="backfill progress")
@@ -87,7 +87,7 @@ async def _fill(plan: Plan, sides: BackfillPorts, wanted: BackfillOptions, lags:
 
 
 async def _check_read(plan: Plan, sides: BackfillPorts) -> None:
-    """Hold what was read against the table's own number of rows. Raises Refused where rows were left out."""
+    """Compare what was read with the table's own number of rows. Raises Refused if rows were left out."""
     left = gaps(await sides.stores.bulk.coverage(plan.bounds))
     if plan.unread:
         left.append((f"rows of the table that were read by no page: {plan.unread}", LIES))

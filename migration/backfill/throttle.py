@@ -1,4 +1,4 @@
-"""Watches what a backfill may slow down, once a second, and lets the ranges go on or wait. Decides nothing itself."""
+"""Polls once a second what a backfill may slow down, and lets the ranges continue or wait. Decides nothing itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOK_S = 1.0
 
 
 class Pace:
-    """As an asynchronous context manager it looks for as long as it is open. `look` never raises."""
+    """The pace of a backfill. As an asynchronous context manager it polls while it is open. `look` never raises."""
 
     def __init__(self, look: Callable[[], Awaitable[Seen]], limits: Limits) -> None:
         self._look, self._limits = look, limits
@@ -23,16 +23,16 @@ class Pace:
 
     @property
     def reason(self) -> str | None:
-        """Why fewer ranges than possible are worked on; None where all are."""
+        """Why fewer ranges than possible are worked on; None if all are."""
         return self._allowance.reason
 
     @property
     def stands(self) -> bool:
-        """Whether nothing may go on now."""
+        """Whether no range may continue now."""
         return self._allowance.parallel == 0
 
     async def turn(self, number: int) -> None:
-        """Wait until the `number`-th of the ranges, from 0, may go on."""
+        """Wait until the `number`-th of the parallel ranges, counted from 0, may continue."""
         async with self._changed:
             await self._changed.wait_for(lambda: number < self._allowance.parallel)
 

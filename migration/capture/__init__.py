@@ -1,1 +1,1 @@
-"""Capture of one collection: its connectors, how far they are, the barrier behind them, and capturing again."""
+"""Capture of one collection: its connectors, their replication positions, the barrier behind them, and recapture."""

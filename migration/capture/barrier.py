@@ -1,4 +1,4 @@
-"""The barrier: when all that was on its way has passed, out of the database's log, through the topics, into the stores.
+"""The barrier: waits until everything in flight has drained, from the database's log through the topics to the stores.
 
 Nothing is committed here, and no role is waited for longer than the limit.
 """
@@ -28,14 +28,14 @@ from topics.roles import BARRIER
 _POLL_S = 0.2
 
 Report = Callable[[str, int], None]
-"""Gets a role and how many records it has still to commit, at every look. What it raises ends the wait."""
+"""Receives, at every poll, a role and how many records it has still to commit. What it raises ends the wait."""
 
 
 class Offsets(Protocol):
-    """What a barrier asks of the brokers."""
+    """What a barrier reads from the brokers."""
 
     async def bounds(self, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
-        """Return the oldest kept and the next offset of each partition of those topics that exist."""
+        """Return the oldest kept offset and the next offset of each partition of those topics that exist."""
         ...
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
@@ -44,11 +44,11 @@ class Offsets(Protocol):
 
 
 def _unreported(_: str, __: int) -> None:
-    """Take a look and report nothing."""
+    """Ignore the result of a poll."""
 
 
 async def drained(offsets: Offsets, reads: Sequence[RoleReads], limit_s: float, report: Report = _unreported) -> bool:
-    """Return True when all that is in the topics now has gone through every role, False where that takes too long.
+    """Return True once everything now in the topics has gone through every role, False if that takes too long.
 
     What capture has not read from the database's log yet is in no topic: see `migration.capture.positions.captured`.
     """
@@ -78,7 +78,7 @@ async def _committed(
 
 
 class Barrier:
-    """The barrier of one collection, as an asynchronous context manager. Connects when it is asked first."""
+    """The barrier of one collection, as an asynchronous context manager. Connects on first use."""
 
     def __init__(self, settings: Settings, name: str, ledger: Ledger) -> None:
         self._settings, self._name, self._ledger = settings, name, ledger
@@ -94,10 +94,10 @@ class Barrier:
             await self._offsets.close()
 
     async def drained(self, limit_s: float, report: Report = _unreported) -> bool:
-        """Say whether all that is committed in the database and published now went through every role in time.
+        """Return whether everything now committed in the database and published went through every role in time.
 
-        What was published alone where captured changes are not taken from a quarantined collection, and nothing where
-        no role takes a record. Raises StoreUnavailable, and what `report` raises.
+        If captured changes of a quarantined collection are not taken, only published records are waited for. If no role
+        takes a record, nothing is waited for. Raises StoreUnavailable, and what `report` raises.
         """
         ends = time.monotonic() + limit_s
         quarantine = await CollectionState(self._ledger, self._name).quarantine()
@@ -114,16 +114,16 @@ class Barrier:
         return await drained(self._offsets, pipeline(topics), max(1.0, ends - time.monotonic()), report)
 
     async def _captured(self, limit_s: float) -> Capture | None:
-        """Wait until all that is committed now is in the topic of capture; return None where that takes too long."""
+        """Wait until everything committed now is in capture's topic; return None if that takes too long."""
         kafka, collection = self._settings.kafka, self._settings.collections[self._name]
         capture = await CollectionState(self._ledger, self._name).capture(kafka, collection)
-        if capture is None:  # nobody has captured it yet
+        if capture is None:  # it was never captured
             return None
         try:
             async with connect_client(kafka) as client:
                 dsn = dsn_of(self._name, collection)
                 if await captured(client, collection.connector, dsn, capture, limit_s):
                     return capture
-        except TaskFailed:  # Kafka Connect does not answer, so nobody knows what is captured
+        except TaskFailed:  # Kafka Connect does not answer, so it is unknown what is captured
             pass
         return None

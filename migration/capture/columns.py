@@ -1,4 +1,4 @@
-"""Which tables and columns a connector sends, as its configuration says it. Values in, values out."""
+"""Which tables and columns a connector sends, according to its configuration. Values in, values out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEPARATOR = re.compile(r"[\s:;,]")
 
 
 def columns_of(kafka: Kafka, members: Sequence[CollectionPorts]) -> dict[str, str]:
-    """Return what a connector's configuration says of the columns that travel: those of documents, and the version."""
+    """Return the part of a connector's configuration that lists the columns to send: documents' and the version's."""
     keys, names, long = {}, {}, {}
     for ports in members:
         if ports.capture is not None:
@@ -28,7 +28,7 @@ def columns_of(kafka: Kafka, members: Sequence[CollectionPorts]) -> dict[str, st
 
 
 def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, str]:
-    """Return the lists of a configuration, with the tables of the current one that are not in it, and their columns."""
+    """Return the lists of a configuration, extended by the other tables of the current one and their columns."""
     own, had = exact(config[TABLE_LIST]), exact(current.get(TABLE_LIST, config[TABLE_LIST]))
     others = [table for table in had if table not in own]
     lists = {TABLE_LIST: ",".join(sorted({*own, *had}))}
@@ -49,12 +49,12 @@ def kept_tables(config: dict[str, str], current: dict[str, str]) -> dict[str, st
 
 
 def exact(listed: str, separator: str = ",") -> list[str]:
-    """Return the patterns of a list; those of connectors that were made before disregard the case of names."""
+    """Return the patterns of a list as case-sensitive; those of connectors made earlier ignore the case of names."""
     return [each if each.startswith(EXACT) else EXACT + each for each in listed.split(separator)]
 
 
 def without_tables(config: Mapping[str, str], tables: Collection[str]) -> dict[str, str]:
-    """Return a connector's configuration without some of its tables; the same where it would have none left."""
+    """Return a connector's configuration without some of its tables, unchanged if no table would be left."""
     leaving = {exactly(table) for table in tables}
     left = [table for table in config.get(TABLE_LIST, "").split(",") if table not in leaving]
     if not left:
@@ -71,12 +71,12 @@ def without_tables(config: Mapping[str, str], tables: Collection[str]) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What of its tables a connector sends, by table; what it sends of a row must fit into `record_bytes`.
+    """What a connector sends of its tables, by table; what it sends of a row must fit into `record_bytes`.
 
-    The record of a change has the configured `keys` for its key, whatever the primary key is: all changes of a document
-    are in one partition, in order, and an update that gives a row to another document is a deletion and a creation.
-    Of a `long` column it sends `text_chars` characters at the most, more than a document may have: a text above that
-    limit is refused as every other, instead of ending the connector.
+    The record of a change has the configured `keys` as its key, whatever the primary key is: all changes of a document
+    are in one partition, in order, and an update that assigns a row to another document is a deletion and a creation.
+    Of a `long` column it sends at most `text_chars` characters, which is more than a document may have: a text above
+    that limit is refused like any other text that is too long, instead of ending the connector.
     """
 
     keys: Mapping[str, Sequence[str]]
@@ -86,7 +86,7 @@ class Columns:
     record_bytes: int
 
     def config(self) -> dict[str, str]:
-        """Give the part of a connector's configuration that says so."""
+        """Return this part of a connector's configuration."""
         return {
             COLUMN_LIST: _listed(self.names),
             KEY_LIST: ";".join(
@@ -95,18 +95,18 @@ class Columns:
                 )
             ),
             f"column.truncate.to.{self.text_chars}.chars": _listed(self.long),
-            # The worker of a Kafka Connect that is not crossfade's own sends 1 MiB at the most.
+            # A Kafka Connect worker that is not crossfade's own otherwise sends at most 1 MiB.
             "producer.override.max.request.size": str(self.record_bytes),
         }
 
 
 def _every_column(table_pattern: str) -> str:
-    """Give the pattern of all columns of a table, by the pattern of the table."""
+    """Return the pattern of all columns of a table, given the pattern of the table."""
     return f"{table_pattern}\\..*"
 
 
 def _in_key_list(table_pattern: str) -> str:
-    """Give the pattern of a table without the characters that separate the parts of the list of keys."""
+    """Return the pattern of a table without the characters that separate the parts of the key list."""
     return _SEPARATOR.sub(lambda found: rf"\x{{{ord(found[0]):x}}}", table_pattern)
 
 

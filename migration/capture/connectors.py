@@ -1,7 +1,7 @@
-"""Capture's connectors: one for each database and source epoch. Made, and stopped where a log was lost.
+"""Capture's connectors: one for each database and source epoch. Made here, and quarantined if a log was lost.
 
-A collection is captured in a source epoch of its database. Those of one epoch share a connector, its slot and its
-topics; a collection that is new, or captured anew, gets the next epoch, and a snapshot that the others need not take.
+A collection is captured in a source epoch of its database. Collections of one epoch share a connector, its slot and its
+topics. A collection that is new or recaptured gets the next epoch, and a snapshot that the others need not take.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from topics.provisioning import captured_topics, plan
 
 log = logging.getLogger("crossfade.capture")
 Progress = Callable[[str], None]
-# Recorded beside the source epoch once its connector ran: from then on a slot that is missing was lost.
+# Recorded with the source epoch once its connector has run: from then on, a missing slot means that it was lost.
 CAPTURING = "capturing"
 CONNECTOR_BOUND_S = 90.0
-# Who says that a collection is away: where its connector cannot be watched; where the names of its capture, or a
-# conflict, could not be recorded.
+# The sources of the note that a collection is away: GUARD if its connector cannot be watched, NAMES if the names of its
+# capture, or a conflict, could not be recorded.
 GUARD = "guard"
 NAMES = "names"
 # How long a worker waits for a connector before it starts without it.
@@ -82,9 +82,9 @@ class Group:
 
 
 def groups(collections: Mapping[str, CollectionPorts]) -> list[Group]:
-    """Return the captured collections by their connectors.
+    """Return the captured collections, grouped by connector.
 
-    Where one is reached by several addresses or roles, that of the collection whose name comes first is used.
+    If a database is reached by several addresses or roles, those of the collection whose name comes first are used.
     """
     found: dict[str, list[CollectionPorts]] = defaultdict(list)
     for _, ports in sorted(collections.items()):
@@ -100,10 +100,11 @@ def groups(collections: Mapping[str, CollectionPorts]) -> list[Group]:
 async def prepare_capture(
     opened: Opened, quarantines: Quarantines, progress: Progress, only: Collection[str] | None = None
 ) -> None:
-    """Make the connector of every group run, with `only` of those with one of the named collections.
+    """Make the connector of every group run; with `only`, of the groups that contain one of the named collections.
 
-    Quarantines the collections of one that does not, whatever the reason, or whose database or table is another one. A
-    database fails alone: what it kept from being done is to be tried again while `NAMES` notes its collections as away.
+    Quarantines the collections of a connector that does not run, whatever the reason, or whose database or table is
+    not the recorded one. A database fails alone: what it prevented must be tried again while `NAMES` notes its
+    collections as away.
     """
     databases, away = await databases_of(opened.collections)
     existing = await topic_names(brokers_of(opened.settings.kafka))
@@ -130,9 +131,9 @@ async def prepare_capture(
 async def _begin(
     client: ConnectClient, kafka: Kafka, group: Group, quarantines: Quarantines, watch: SourceWatch
 ) -> bool:
-    """Make a group's connector run; quarantine its collections where that does not succeed, and say whether it did."""
+    """Make a group's connector run; quarantine its collections if that fails. Return whether it runs."""
     try:
-        # First, and without Kafka Connect: who reads a topic that is not there is assigned nothing of it later.
+        # First, and without Kafka Connect: a consumer that reads a missing topic is assigned nothing of it later.
         await make_topics(kafka, group)
         if not await watch.look(group, quarantines) or not watches(group, quarantines):
             return False
@@ -151,7 +152,7 @@ async def _begin(
 
 
 def watches(group: Group, quarantines: Quarantines) -> bool:
-    """Say whether any collection of a group is in service, or would be if its cause were gone."""
+    """Return whether any collection of a group is active, or would be if the cause of its quarantine were gone."""
     return any(
         (quarantine := quarantines.of(ports.name)) is None or quarantine.captures or quarantine.passes
         for ports in group.members
@@ -159,7 +160,7 @@ def watches(group: Group, quarantines: Quarantines) -> bool:
 
 
 def readable(group: Group, quarantines: Quarantines) -> Group:
-    """Return a group without the MariaDB tables that cannot be read: a connector may end at each of their rows."""
+    """Return a group without the MariaDB tables that cannot be read: a connector may fail at each of their rows."""
     left = tuple(
         p
         for p in group.members
@@ -176,16 +177,16 @@ async def quarantine_group(group: Group, quarantines: Quarantines, why: str) -> 
 
 
 def connect_client(kafka: Kafka) -> ConnectClient:
-    """Return a client of the configured Kafka Connect. Raises NotReady where there is none."""
+    """Return a client of the configured Kafka Connect. Raises NotReady if none is configured."""
     return ConnectClient(connect_of(kafka))
 
 
 async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, keep: bool = False) -> None:
-    """Create the topics of a group's epoch that are missing, then its connector, or change it to these tables.
+    """Create the missing topics of a group's epoch, then create its connector or change it to these tables.
 
-    With `keep` it goes on with the tables that it captures beside them: one that is left out for a while, because it is
-    not as it must be, would have changes that nobody sees. And where a backfill brings the rows it takes no snapshot;
-    without, what was lost is read again.
+    With `keep` the connector continues with the other tables that it captures. Otherwise nobody would see the changes
+    of a table that is left out for a while because it is not as it must be. With `keep` it also takes no snapshot if a
+    backfill brings the rows. Without `keep`, what was lost is read again.
     """
     await make_topics(kafka, group)
     config = _config(kafka, group, snapshot_all=not keep)
@@ -193,21 +194,21 @@ async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, k
         config[SLOT_FAILOVER] = "true"
     current = await client.config(group.connector) if keep else {}
     if current.get("topic.prefix") == config["topic.prefix"]:
-        # Whether there is a snapshot was said when the connector was made; it may be reading it still.
+        # Whether to take a snapshot was decided when the connector was made; it may still be reading it.
         config[SNAPSHOT_MODE] = current.get(SNAPSHOT_MODE, config[SNAPSHOT_MODE])
         config |= kept_tables(config, current)
     await client.put_config(group.connector, config)
 
 
 async def other_tables(client: ConnectClient, kafka: Kafka, group: Group) -> list[str]:
-    """Return the tables that a group's connector captures and that are of none of its collections."""
+    """Return the tables that a group's connector captures and that belong to none of its collections."""
     own = _config(kafka, group, snapshot_all=False)[TABLE_LIST].split(",")
     current = (await client.config(group.connector)).get(TABLE_LIST)
     return [table.removeprefix(EXACT) for table in exact(current) if table not in own] if current else []
 
 
 async def make_topics(kafka: Kafka, group: Group) -> None:
-    """Create a group's topics before anybody reads them: a worker would be assigned nothing of a missing one."""
+    """Create a group's topics before anybody reads them: a worker would be assigned nothing of a missing topic."""
     topics = captured_topics(kafka, group.captures, mariadb=group.kind == "mariadb")
     bootstrap = brokers_of(kafka)
     await provision(bootstrap, plan(topics, await existing_topics(bootstrap, [topic.name for topic in topics])))
@@ -229,16 +230,16 @@ def _config(kafka: Kafka, group: Group, *, snapshot_all: bool) -> dict[str, str]
 
 
 async def captured_epoch(ledger: Ledger, name: str) -> int | None:
-    """Return the source epoch of a collection where its connector has run in it, None where it has not yet."""
+    """Return the source epoch of a collection if its connector has run in it, None if it has not yet."""
     epoch = await CollectionState(ledger, name).source_epoch()
     return epoch if epoch is not None and await ledger.get_meta(f"{CAPTURING}.{name}") == epoch else None
 
 
 async def quarantine_lost(group: Group, status: ConnectorStatus, quarantines: Quarantines) -> bool:
-    """Stop a group's collections where its place in the database's log was lost; say whether it was.
+    """Quarantine a group's collections if its replication position was lost; return whether it was.
 
-    What a connector says of its place is so; that there is none is nothing to a connector that never ran. Raises what
-    keeps one of them from being stopped, when the others are.
+    A loss that the connector itself reports is believed. A missing slot or connector counts only if the connector ever
+    ran. If one of the collections cannot be quarantined, the error is raised once the others are.
     """
     why = f"{group.connector}: {status.failure}" if status.lost else await _missing(group, status)
     if why is None or not (status.lost or await _has_run(group)):
@@ -258,12 +259,12 @@ async def _missing(group: Group, status: ConnectorStatus) -> str | None:
     if group.kind == "postgres":
         state = await slot_state(group.dsn, group.slot)
         return None if state == "there" else f"the replication slot {group.slot} is {state}"
-    # What a MariaDB connector had read is known to it alone; a new one would begin at the end of the binary log.
+    # Only a MariaDB connector itself knows what it had read; a new one would begin at the end of the binary log.
     return f"the connector {group.connector} is missing" if status.state == "MISSING" else None
 
 
 async def _has_run(group: Group) -> bool:
-    """Say whether a group's connector ever ran. Raises the error of a record that could say so and cannot be read."""
+    """Return whether a group's connector ever ran. Raises the error of an unreadable record that might show it."""
     unknown: CrossfadeError | None = None
     for ports in group.members:
         try:

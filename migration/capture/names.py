@@ -1,8 +1,8 @@
 """Gives each collection the names of its capture, and finds collections that cannot be captured as they are.
 
 A source epoch is used once in a database: a collection that was never captured gets the next one, whatever is
-configured now, with a connector, a slot and topics that no other capture had. What was given first is recorded and
-stays: of workers that start together all end with it, and no connector is made before.
+configured now, with a connector, a slot and topics that no other capture had. The names assigned first are recorded and
+stay: workers that start at the same time all end with them, and no connector is made before that.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from schemas.settings import INITIAL_LOADS, Kafka
 from topics.captures import Capture, capture_base, epoch_of_topic, new_capture
 
 Progress = Callable[[str], None]
-# The highest source epoch that was ever given under a base of names, as `source_epochs.BASE`.
+# The highest source epoch ever assigned under a base of names, as `source_epochs.BASE`.
 _HIGHEST = "source_epochs"
 _IDENTITY = "database"
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The collections of one database, by whatever address; `key` is what tells it from every other."""
+    """The collections of one database, whatever their addresses; `key` distinguishes it from every other database."""
 
     key: str
     members: tuple[str, ...]
@@ -40,8 +40,8 @@ class Database:
 async def databases_of(
     collections: Mapping[str, CollectionPorts],
 ) -> tuple[list[Database], dict[str, CrossfadeError]]:
-    """Return the collections by their databases, and what keeps the others' from being asked who they are."""
-    # Together: one that is away takes its whole time limit.
+    """Return the collections by database and, for the others, the error that prevented identifying theirs."""
+    # Concurrently: a database that is away takes its whole time limit.
     places = {(ports.settings.connector, ports.settings.dsn or "") for ports in collections.values()}
     asked = sorted(places)
     answers = await asyncio.gather(*(database_identity(*place) for place in asked), return_exceptions=True)
@@ -63,20 +63,20 @@ async def databases_of(
 
 
 async def _given_identity(ledger: Ledger) -> str:
-    """Return what a database that does not say who it is was called first."""
+    """Return the identity that was first assigned to a database that does not report one."""
     return await ledger.claim_identity(_IDENTITY, uuid.uuid4().hex)
 
 
 async def assign_captures(
     opened: Opened, databases: Sequence[Database], existing: Sequence[str], progress: Progress
 ) -> dict[str, CrossfadeError]:
-    """Give each collection that was never captured the names of its capture; record those that are not recorded yet.
+    """Assign capture names to each collection that was never captured; record names that are not recorded yet.
 
-    Debezium reads a table that is added to a running connector from then on only: a new collection needs a connector
-    that begins with it, and with a snapshot unless a backfill brings its rows. Those that come together share one where
-    they have one role, which may read the tables of all.
+    Debezium reads a table that is added to a running connector only from then on. A new collection therefore needs a
+    connector that begins with it, and with a snapshot unless a backfill brings its rows. Collections that are added
+    together share a connector if they have one role, which may read all of their tables.
 
-    Returns what keeps those without names from getting them: a database fails alone.
+    Returns, for each collection left without names, the error that prevented them: a database fails alone.
     """
     failed: dict[str, CrossfadeError] = {}
     for database in databases:
@@ -95,7 +95,7 @@ async def _assign_all(opened: Opened, database: Database, existing: Sequence[str
     new = [name for name, each in ports.items() if each.capture is None]
     for names in _together(new, ports, database):
         for name, capture in (await _assigned(opened.settings.kafka, database, ports, names, existing)).items():
-            # What a watch may have changed of it meanwhile stays.
+            # Replaced from the current entry, to keep what a watch may have changed in it meanwhile.
             ports[name] = opened.collections[name] = replace(opened.collections[name], capture=capture)
             if capture.epoch > 1:
                 initial_load = ports[name].settings.initial_load
@@ -111,11 +111,11 @@ async def _assigned(
     names: Sequence[str],
     existing: Sequence[str],
 ) -> dict[str, Capture]:
-    """Return the names under which new collections are captured together: ours, or those of who was faster."""
+    """Return the names under which new collections are captured together: ours, or those of a faster worker."""
     own = await next_epoch(kafka, database, ports, existing)
     base = capture_base(kafka, database.key)
     for name in names:
-        # All before one is claimed: who loses that one sees here which others go with it.
+        # Record all names before claiming an epoch: a worker that loses it sees here which others go with it.
         kind, place = ports[name].settings.connector, ports[name].table.description.place
         capture = new_capture(kafka, kind, base, own, place)
         await CollectionState(ports[name].ledger, name).claim_capture(own, capture)
@@ -133,9 +133,9 @@ async def _assigned(
 
 
 def _together(new: Sequence[str], ports: Mapping[str, CollectionPorts], database: Database) -> list[list[str]]:
-    """Return the collections that share a connector: of one role, and filled in one way.
+    """Return the collections that share a connector: those with one role and one kind of initial load.
 
-    Those that a backfill fills are apart: a MariaDB connector knows no table that its snapshot leaves out.
+    Collections that a backfill loads are separate: a MariaDB connector knows no table that its snapshot leaves out.
     """
     found: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name in new:
@@ -146,10 +146,10 @@ def _together(new: Sequence[str], ports: Mapping[str, CollectionPorts], database
 async def next_epoch(
     kafka: Kafka, database: Database, ports: Mapping[str, CollectionPorts], existing: Iterable[str]
 ) -> int:
-    """Return a source epoch that was never used in a database nor given to anybody else, and record that it is used.
+    """Return a source epoch never used in a database nor assigned to anybody else, and record that it is used.
 
-    What is configured now says too little: collections that were removed have left connectors with finished snapshots,
-    and topics. Where the records of those that are left do not know them, the topics do.
+    The current configuration is not enough: removed collections have left topics, and connectors with finished
+    snapshots. If the records of the remaining collections do not show them, the topics do.
     """
     base = capture_base(kafka, database.key)
     used = [each.source_epoch for each in ports.values() if each.capture is not None]
@@ -164,7 +164,7 @@ async def next_epoch(
 
 
 def conflicts(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Quarantine]:
-    """Return the collections that cannot be captured beside each other, or no longer from where they are."""
+    """Return the collections that cannot be captured next to each other, or whose table is not the captured one."""
     found: list[Quarantine] = []
     for database in databases:
         found += _copies(database) + _same_tables(collections, database)
@@ -173,7 +173,7 @@ def conflicts(collections: Mapping[str, CollectionPorts], databases: Sequence[Da
 
 
 def _copies(database: Database) -> list[Quarantine]:
-    """A copy of a server has its identity: two that run cannot be told apart by what is recorded."""
+    """Find copies of a server. A copy has the server's identity: two that run cannot be distinguished by records."""
     first = next(iter(database.identities.values()))
     said = "its address leads to a copy of the server of another collection: one of them must be left out"
     return [
@@ -203,7 +203,7 @@ def _moved(collections: Mapping[str, CollectionPorts]) -> list[Quarantine]:
 
 
 def _same_topics(collections: Mapping[str, CollectionPorts], databases: Sequence[Database]) -> list[Quarantine]:
-    """Captures that began before names were made of identities may share a topic with another database's."""
+    """Find captures that share a topic with another database's: those begun before names were made of identities."""
     keys = {name: each.key for each in databases for name in each.members}
     places = {name: (key, collections[name].table.description.place) for name, key in keys.items()}
     sharing: dict[str, list[str]] = defaultdict(list)

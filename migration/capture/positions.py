@@ -1,4 +1,4 @@
-"""How far capture is in each database's log, how much of it is kept, when it has passed a place. Changes nothing."""
+"""How far capture is in each database's log, how much log is kept, when a position is reached. Changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ReplicationPosition:
     """One connector: its state, how far it confirmed (`position`), and the end of the database's log.
 
     `kept_bytes` is the log that its replication slot keeps on the server (PostgreSQL), or the size of all files of the
-    binary log (MariaDB). `note` says what is wrong with the place itself: a slot that is missing, a purged file.
+    binary log (MariaDB). `note` names a problem with the position itself: a slot that is missing, a purged file.
     """
 
     connector: str
@@ -35,7 +35,7 @@ class ReplicationPosition:
 
 
 async def replication_position(client: ConnectClient, kind: str, dsn: str, capture: Capture) -> ReplicationPosition:
-    """Return where the connector of a database is. Raises CommandError, and as `slot_place`."""
+    """Return the replication position of a database's connector. Raises CommandError, and as `slot_place`."""
     status = await client.status(capture.connector)
     if kind == "postgres":
         return _of_slot(status, await slot_place(dsn, capture.slot))
@@ -43,10 +43,10 @@ async def replication_position(client: ConnectClient, kind: str, dsn: str, captu
 
 
 async def captured(client: ConnectClient, kind: str, dsn: str, capture: Capture, limit_s: float) -> bool:
-    """Return True when capture has confirmed all that is in the database's log now, False after the limit.
+    """Return True once capture has confirmed everything that is in the database's log now, False after the limit.
 
-    What is confirmed is in its topic, so that a barrier over the topics sees it. A quiet connector confirms with its
-    heartbeats, every second; how soon Kafka Connect then keeps it is its `offset.flush.interval.ms`.
+    What is confirmed is in its topic, so that a barrier over the topics covers it. An idle connector confirms with its
+    heartbeats, every second. How soon Kafka Connect then stores this depends on its `offset.flush.interval.ms`.
     """
     try:
         async with asyncio.timeout(limit_s):
@@ -73,7 +73,7 @@ async def _confirmed(client: ConnectClient, kind: str, dsn: str, capture: Captur
 
 
 async def log_end(kind: str, dsn: str, capture: Capture) -> Position:
-    """Return a position that no change captured before now is above. Raises as `slot_place` and `binlog`."""
+    """Return a position that no change captured before now exceeds. Raises as `slot_place` and `binlog`."""
     if kind == "postgres":
         place = await slot_place(dsn, capture.slot)
         return postgres_end(_number(place.now), capture.epoch) if place is not None else ()

@@ -1,8 +1,8 @@
-"""Captures collections anew after their place in the database's log was lost, and proves both stores equal after it.
+"""Recaptures collections after their replication position was lost, and then proves that both stores are equal.
 
-A new source epoch has a connector, a slot and topics of its own; its snapshot brings every row, and the difference
-finder what a snapshot cannot see: deletions. Only then is a collection in service again. An interrupted run leaves it
-stopped; run again, it goes on with the snapshot that was begun.
+A new source epoch has a connector, a slot and topics of its own. Its snapshot brings every row, and the verifier finds
+what a snapshot cannot show: deletions. Only then is a collection active again. An interrupted run leaves it
+quarantined; the next run continues with the snapshot that was begun.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Progress = Callable[[str], None]
 _DRAIN_BOUND_S = 86_400.0
 _POLL_S = 1.0
 _TELL_S = 10.0
-# How long nothing may move before it is said that no worker does it.
+# How long the backlog may stay unchanged before the run fails because no worker processes it.
 STILL_S = 120.0
 _ROUNDS = 10
 _SETTLE_S = 1.0
@@ -54,7 +54,7 @@ _SETTLE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Recaptured:
-    """One collection in service again: both stores hold the same `documents`; `repaired` differed before."""
+    """One collection that is active again: both stores hold the same `documents`; `repaired` differed before."""
 
     collection: str
     source_epoch: int
@@ -64,9 +64,9 @@ class Recaptured:
 
 
 async def recapture(settings: Settings, home: Path, names: Sequence[str], progress: Progress) -> list[Recaptured]:
-    """Capture collections anew; returns when each is proved equal and in service again.
+    """Capture collections again; return when each is proved equal and active.
 
-    Others may be away meanwhile. Raises TaskFailed where a table is not as it must be, a connector fails or may
+    Other collections may be away meanwhile. Raises TaskFailed if a table is not as it must be, a connector fails or may
     capture a collection that is away, no worker runs, or the stores do not become equal.
     """
     chosen = {name: each for name, each in settings.collections.items() if name in names}
@@ -94,7 +94,7 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
 
 
 async def _check_neighbours(client: ConnectClient, opened: Opened, names: Sequence[str]) -> None:
-    """Refuse to change a connector that may capture a collection of which nothing can be known now."""
+    """Refuse to change a connector that may capture a collection about which nothing can be known now."""
     for group in groups(opened.collections) if opened.away else []:
         if {ports.name for ports in group.members} & set(names):
             others = await other_tables(client, opened.settings.kafka, group)
@@ -109,9 +109,9 @@ async def _check_neighbours(client: ConnectClient, opened: Opened, names: Sequen
 async def _begin(
     client: ConnectClient, opened: Opened, database: Database, names: Sequence[str], progress: Progress
 ) -> None:
-    """Put collections of one database into a new source epoch, unless an interrupted run did so.
+    """Put collections of one database into a new source epoch, unless an interrupted run already did so.
 
-    Nor where capture lost nothing: what Qdrant lacks is found by comparing.
+    Collections whose capture lost nothing are left alone, too: a comparison finds what Qdrant lacks.
     """
     begun = [name for name in names if await _was_begun(client, opened, name)]
     captured = [name for name in names if await _only_points(opened, name)]
@@ -136,7 +136,7 @@ async def _begin(
     published = await published_counts(kafka)
     for group in new:
         for ports in group.members:
-            # In this order: who reads that it is being captured reads the new names and the new source, too.
+            # In this order: a reader that sees the recapture also sees the new names and the new source.
             await record_source(group, ports, published)
             if ports.capture is not None:
                 await CollectionState(ports.ledger, ports.name).record_capture(ports.capture)
@@ -162,7 +162,7 @@ async def _only_points(opened: Opened, name: str) -> bool:
 
 
 async def _leave(client: ConnectClient, opened: Opened, group: Group, left: Sequence[str], progress: Progress) -> None:
-    """Take collections out of the connector that captured them; one that has none left is removed with its slot."""
+    """Take collections out of the connector that captured them; remove one that has none left, with its slot."""
     rest = tuple(ports for ports in group.members if ports.name not in left)
     if rest:
         await make_connector(client, opened.settings.kafka, replace(group, members=rest))
@@ -189,7 +189,7 @@ async def _snapshot_read(client: ConnectClient, group: Group, progress: Progress
 
 
 async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> Recaptured:
-    """Wait until the snapshot is in both stores, repair what it could not see, and put the collection in service."""
+    """Wait until the snapshot is in both stores, repair what it could not show, and make the collection active."""
     started, repaired = time.monotonic(), 0
     ports = opened.collections[name]
     wanted = VerifyOptions(Bounds(recheck_delay_s=_SETTLE_S, sample=0), repair=True, full=True)
@@ -205,7 +205,7 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
             f"{name}: the stores are not equal after {_ROUNDS} repairs; the collection stays stopped.",
             f"See what differs: crossfade verify {name}",
         )
-    # At once: a worker that is stopped before it looks would not know them again.
+    # At once: a worker that is stopped before its first check would not recognise the points.
     await record_witnesses(ports.ledger, name, await sample(ports.vectors, name))
     await CollectionState(ports.ledger, name).set_reason(None)
     progress(f"{name}: {run.legacy_documents} documents, both stores equal; it is in service again")
@@ -213,7 +213,7 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
 
 
 async def _drained(opened: Opened, name: str, progress: Progress) -> None:
-    """Wait until what is in the topics now went through every role. Raises TaskFailed where none takes a record."""
+    """Wait until what is in the topics now went through every role. Raises TaskFailed if no role takes a record."""
     capture = opened.collections[name].capture
     before: tuple[str, int] = ("", 0)
     moved = time.monotonic()

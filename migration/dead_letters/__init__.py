@@ -1,1 +1,1 @@
-"""Dead letters: what became of them, and their replay, each once."""
+"""Dead letters: what became of them, and their replay. Each letter is replayed once."""

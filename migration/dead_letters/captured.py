@@ -1,4 +1,4 @@
-"""What the databases tell of dead letters: the captured changes among them, read as capture would now, and epochs."""
+"""What the databases know of dead letters: the captured changes among them, read as capture would now, and epochs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _epochs(legacy: LegacyConnector) -> Epochs:
 
 
 class CapturedLetters:
-    """Called with a letter, returns its change: None for one of another topic, or that cannot be read."""
+    """Reads the captured change of a letter. None for a letter of another topic, or one that cannot be read."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -37,7 +37,7 @@ class CapturedLetters:
         self._known: dict[str, tuple[str, TableDescription, int]] | None = None
 
     async def __call__(self, letter: DeadLetter) -> DocumentChanged | None:
-        """Return the change of a letter."""
+        """Return the captured change of a letter."""
         if self._known is None:
             self._known = await self._tables()
         table = self._known.get(letter.original.topic)
@@ -50,7 +50,7 @@ class CapturedLetters:
             return None
 
     async def epochs(self) -> Epochs:
-        """Return the epochs of the log and of the submitted topic. Raises NotReady where no database tells them."""
+        """Return the epochs of the log and of the submitted topic. Raises NotReady if no database answers."""
         found, errors = [], []
         for name in self._settings.collections:
             epochs, error = await answered(self._databases.ask(name, _epochs))
@@ -63,7 +63,7 @@ class CapturedLetters:
         return Epochs(max(one.version for one in found), max(one.producer for one in found))
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._databases.close()
 
     async def _tables(self) -> dict[str, tuple[str, TableDescription, int]]:

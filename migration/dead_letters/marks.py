@@ -1,4 +1,4 @@
-"""Which dead letters of one partition were replayed. Pure values, no broker."""
+"""Marks of the replayed dead letters of one partition. Pure values, no broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class ReplayMarks:
-    """Offsets that were replayed: all below `below`, and the inclusive ranges `above`, ascending and apart."""
+    """Replayed offsets: all below `below`, and the inclusive ranges `above`, which are ascending and do not touch."""
 
     below: int = 0
     above: tuple[tuple[int, int], ...] = ()
@@ -33,7 +33,7 @@ class ReplayMarks:
         return ReplayMarks(below, tuple(ranges))
 
     def encode(self) -> bytes:
-        """Return the marks as JSON, for a record of the topic of replayed letters."""
+        """Return the marks as JSON, for a record of the topic that keeps them."""
         return orjson.dumps({"below": self.below, "above": self.above})
 
     @classmethod

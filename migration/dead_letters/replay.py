@@ -1,4 +1,4 @@
-"""Reads and replays dead letters, each once."""
+"""Reads dead letters and replays each once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BATCH = 100
 _BATCH_BYTES = 8 * 1024 * 1024
 _NOT_FORCED = "its content cannot be a change of its own; `crossfade verify --repair` brings what the table holds"
 Captured = Callable[[DeadLetter], Awaitable[DocumentChanged | None]]
-"""Reads the captured change of a letter, None for a letter that is none, or that cannot be read."""
+"""Reads the captured change of a letter. None for a letter that is not one, or cannot be read."""
 KnownEpochs = Callable[[], Awaitable[Epochs]]
 
 
@@ -46,9 +46,9 @@ async def _first_epochs() -> Epochs:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters: of the topics (sources), and where given only of that partition or at that offset.
+    """The dead letters to take: those of the source topics, optionally only of one partition or at one offset.
 
-    Partition and offset are those in the dead-letter topic. `again` takes those that were replayed before, too.
+    Partition and offset are those in the dead-letter topic. `again` includes letters that were replayed before.
     """
 
     topics: tuple[str, ...]
@@ -57,7 +57,7 @@ class Selection:
     again: bool = False
 
     def takes(self, record: Received) -> bool:
-        """Say whether a record of a dead-letter topic is meant."""
+        """Say whether a record of a dead-letter topic is selected."""
         return self.partition in {None, record.partition} and self.offset in {None, record.offset}
 
 
@@ -66,10 +66,11 @@ State = Literal["published", "superseded", "unusable"]
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A dead letter by its place in the dead-letter topic, what became of it, and the topic that its record went to.
+    """A dead letter, what became of it, and the topic to which its record went.
 
-    `superseded`: something newer of its document was accepted since (`newer`), or another letter is newer; with
-    `published` and `newer` it was forced over that. `unusable` letters have no record that could be published.
+    `topic`, `partition` and `offset` are the position of the letter in its dead-letter topic. `superseded`: newer
+    content of its document was accepted since (`newer`), or another letter is newer. With both `published` and `newer`,
+    the letter was forced over the newer content. An `unusable` letter has no record that could be published.
     """
 
     topic: str
@@ -82,7 +83,7 @@ class Replayed:
 
 
 async def sources(bootstrap: str, settings: Settings) -> tuple[str, ...]:
-    """Return the topics of these settings whose dead-letter topic exists."""
+    """Return the configured topics whose dead-letter topic exists."""
     existing = await topic_names(bootstrap)
     names = [topic.name for topic in desired_topics(settings, existing) if topic.name.endswith(SUFFIX)]
     there = set(existing)
@@ -90,7 +91,7 @@ async def sources(bootstrap: str, settings: Settings) -> tuple[str, ...]:
 
 
 async def letters(bootstrap: str, topic: str) -> AsyncIterator[DeadLetter]:
-    """Yield the dead letters of a topic; a record that is none (somebody else's) is passed over."""
+    """Yield the dead letters of a topic. Skip records that are not dead letters of crossfade."""
     async for record in reader.read_topic(bootstrap, topic + SUFFIX):
         try:
             yield read_dead_letter(record)
@@ -99,11 +100,11 @@ async def letters(bootstrap: str, topic: str) -> AsyncIterator[DeadLetter]:
 
 
 def replay_of(letter: DeadLetter, now_ms: int, collections: Mapping[str, Collection] = _NO_COLLECTIONS) -> Outgoing:
-    """Return what to publish for a dead letter.
+    """Return the record to publish for a dead letter.
 
-    The record as it was, except for a producer's version that a store could not take: its version is old by now and
-    would be superseded by the ledger guard, so its content is submitted as a new change. What the producer left out is
-    left out again: `collections` say which columns tenant and embedding are.
+    This is the original record, except for a producer's version that a store could not take. That version is old by
+    now, and the ledger guard would treat it as superseded, so its content is submitted as a new change. What the
+    producer left out is left out again: `collections` has the names of the tenant and embedding columns.
     """
     if letter.original.topic != RESOLVED:
         return letter.original
@@ -154,9 +155,10 @@ def _floats(packed: bytes) -> list[float]:
 async def forced(
     bootstrap: str, letter: DeadLetter, now_ms: int, collections: Mapping[str, Collection], epochs: Epochs
 ) -> Outgoing | None:
-    """Return a letter's content as a new change, for a document that has newer content; None where it cannot be one.
+    """Return a letter's content as a new change to a document that has newer content; None if it cannot be one.
 
-    A change that was captured is none: the table holds what is newer. One of a log before this one is not there now.
+    A captured change cannot be one: the table holds the newer content. Nor can a change of an earlier log, because that
+    log is gone.
     """
     if letter.original.topic == SUBMITTED:
         return letter.original
@@ -186,12 +188,13 @@ async def replay(
     collections: Mapping[str, Collection] = _NO_COLLECTIONS,
     known_epochs: KnownEpochs = _first_epochs,
 ) -> list[Replayed]:
-    """Publish the selected dead letters in the order of their offsets and remember them; return what became of each.
+    """Publish the selected dead letters in the order of their offsets and mark them; return what became of each.
 
-    Several letters of a document are published in the order of their changes. A letter of whose document something
-    newer was accepted is left out; `force` makes it a new change. A letter is remembered after the brokers acknowledged
-    its record: ended in between, it is published again by the next run, as it is by two runs at the same time.
-    `captured` reads a captured change; `known_epochs` returns the epochs of the log and of the submitted topic.
+    Several letters of one document are published in the order of their changes. A letter is left out if newer content
+    of its document was accepted; `force` makes the letter a new change. A letter is marked after the brokers
+    acknowledged its record. If a run ends in between, the next run publishes the letter again; two runs at the same
+    time publish it twice. `captured` reads a captured change. `known_epochs` returns the epochs of the log and of the
+    submitted topic.
     """
     done: list[Replayed] = []
     replays = await replays_of(bootstrap, [topic + SUFFIX for topic in selection.topics])
@@ -206,7 +209,7 @@ async def replay(
     left = [one for one in subjects if force or one.letter not in newer]
     older = older_letters(left)
     ordered = in_order(one for one in left if one.letter not in older)
-    # As it was when the facts were gathered: what is published changes it.
+    # A copy from when the facts were gathered: publishing changes the marks.
     before = replays.copy()
     batch: list[tuple[Replayed, Outgoing]] = []
     size = 0
@@ -251,7 +254,7 @@ async def _ordered(
     replays: Replays,
     several: Sequence[Subject],
 ) -> AsyncIterator[DeadLetter]:
-    """Yield the chosen letters, at the end those of documents that have several, in the given order."""
+    """Yield the chosen letters. Those of documents with several letters come last, in the given order."""
     later = {one.letter for one in several}
     async for letter in _chosen(bootstrap, selection, replays):
         if (letter.letter.topic, letter.letter.partition, letter.letter.offset) not in later:

@@ -1,4 +1,4 @@
-"""What was replayed of the dead-letter topics: kept in a compacted topic, one record a partition."""
+"""What was replayed of the dead-letter topics, kept in a compacted topic with one record per partition."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _NOTHING = ReplayMarks()
 class Replays:
     """The marks of dead-letter topics, by topic, topic id and partition.
 
-    A topic that was made again has another id: of its letters none was replayed. Marks without an id are of releases
-    that did not write it, or of brokers that have none; they hold as long as there are none with one.
+    A recreated topic has another id: none of its letters was replayed. Marks without an id come from releases that did
+    not write it, or from brokers that have none. They apply as long as the topic has no marks with an id.
     """
 
     marks: dict[tuple[str, str, int], ReplayMarks] = field(default_factory=dict)
@@ -31,15 +31,15 @@ class Replays:
         return letter.offset in self._of(letter.topic, letter.partition)
 
     def copy(self) -> Replays:
-        """Return the marks as they are now, for themselves."""
+        """Return an independent copy of the current marks."""
         return Replays(dict(self.marks), self.ids)
 
     def add(self, topic: str, partition: int, offset: int) -> None:
-        """Mark a letter by its place in the dead-letter topic."""
+        """Mark a letter by its partition and offset in the dead-letter topic."""
         self.marks[self._key(topic, partition)] = self._of(topic, partition).add(offset)
 
     def record(self, topic: str, partition: int) -> Outgoing:
-        """Return what keeps the marks of a partition."""
+        """Return the record that keeps the marks of a partition."""
         name, topic_id, _ = key = self._key(topic, partition)
         kept = f"{name}/{partition}/{topic_id}" if topic_id else f"{name}/{partition}"
         return Outgoing(REPLAYED, kept.encode(), self.marks[key].encode())
@@ -55,7 +55,7 @@ class Replays:
 
 
 async def replays_of(bootstrap: str, topics: Iterable[str]) -> Replays:
-    """Return what was replayed of dead-letter topics. Raises Misconfigured for a mark that cannot be read."""
+    """Return the marks of dead-letter topics. Raises Misconfigured for a mark that cannot be read."""
     names = set(topics)
     async with admin_client(bootstrap) as admin:
         identities = await topic_identities(admin, names)

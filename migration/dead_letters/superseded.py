@@ -1,10 +1,10 @@
-"""What was accepted of a document since one of its dead letters: the log, and the submissions that wait, say so.
+"""Finds content that was accepted for a document after one of its dead letters, in the log and in waiting submissions.
 
-A letter is older than an entry of the log that was made of a later record of the letter's own partition; than one of a
-higher version, where the letter has one; and else than one that was written later. All records of a topic that was
-made again are later than those of the topic before, as its epoch says. Echoes of crossfade's own writes and rows that
-were read again after a refusal are no newer content. An older letter is left out for a newer one only where that one
-names all of its columns.
+If a letter has a version, log entries of a higher version are newer. Else, an entry made from a record of the letter's
+own partition is newer if that record is later; any other entry is newer if it was written later. All records of a
+recreated topic are later than those of the topic before, as its epoch shows. Echoes of crossfade's own writes, and rows
+that were read again after a refusal, are not newer content. An older letter is left out for a newer one only if the
+newer one names all of its columns.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a letter is about: a document by its key in the log, and where in time the letter stands.
+    """What a letter is about: a document, by its key in the log, and the letter's position in time.
 
-    `source` is the place of the record that became a letter, in that `epoch` of its topic; `version` that of its
-    change, where it came to the log. `names` are the columns that it names, None for a whole document and a deletion.
+    `source` is the position of the record that became a letter, in the given `epoch` of its topic. `version` is that of
+    its change, if the change reached the log. `names` has the columns that it names, None for a whole document or a
+    deletion.
     """
 
     letter: Place
@@ -49,22 +50,22 @@ class Subject:
 
     @property
     def chain(self) -> tuple[bytes | str | int, ...]:
-        """Within what the order of letters is known, by `link`: the log, or a partition of another topic."""
+        """The sequence in which `link` gives the order of letters: the log, or a partition of another topic."""
         return (self.key,) if self.version is not None else (self.key, *self.source[:2])
 
     @property
     def link(self) -> tuple[int, int]:
-        """The place in its chain."""
+        """The position in the chain."""
         return (self.version, 0) if self.version is not None else (self.epoch, self.source[2])
 
     def covers(self, older: Subject) -> bool:
-        """Say whether nothing of an older one would be left behind this one."""
+        """Say whether this letter would overwrite everything of an older one."""
         return self.names is None or (older.names is not None and older.names <= self.names)
 
 
 @dataclass(frozen=True, slots=True)
 class Newer:
-    """What was accepted after a letter: an entry of the log, or with `waits` a submission that is not taken yet."""
+    """What was accepted after a letter: an entry of the log or, with `waits`, a submission that is not taken yet."""
 
     topic: str
     partition: int
@@ -76,7 +77,7 @@ class Newer:
 
 
 def record_of(letter: DeadLetter) -> Received:
-    """Return the record that became a letter, at its own place."""
+    """Return the record that became a letter, at its original position."""
     original = letter.original
     return Received(original.topic, letter.partition, letter.offset, original.key, original.value, original.headers)
 
@@ -86,7 +87,7 @@ def subject_of(
     changed: DocumentChanged | None = None,
     collections: Mapping[str, Collection] = MappingProxyType({}),
 ) -> Subject | None:
-    """Return what a letter is about, None where nobody can tell; `changed` is a captured change, as it was read."""
+    """Return the subject of a letter, None if it cannot be determined. `changed` is a captured change that was read."""
     record = record_of(letter)
     event: _Event | None = changed
     try:
@@ -108,7 +109,7 @@ def subject_of(
 
 
 def _names(event: _Event | None, collections: Mapping[str, Collection]) -> frozenset[str] | None:
-    """Return the columns that an event names; all, None, where it deletes or nobody knows the collection."""
+    """Return the columns that an event names. None means all: for a deletion, or if the collection is not known."""
     collection = None if event is None else collections.get(event.collection)
     if event is None or collection is None or getattr(event, "deleted", False):
         return None
@@ -133,7 +134,7 @@ _VERSIONED: Mapping[str, type[DocumentChanged] | type[DocumentResolved] | type[D
 
 
 def _submitted(record: Received) -> tuple[str, DocumentSubmitted | None]:
-    """Return the key of the document that a submission is of, and the event, None for a deletion.
+    """Return the key of a submission's document, and the event, None for a deletion.
 
     Raises InvalidEvent, ValueError.
     """
@@ -149,7 +150,7 @@ def _says_nothing_new(entry: DocumentChanged) -> bool:
 
 
 def is_newer(subject: Subject, record: Received, entry: DocumentChanged, epochs: Epochs) -> bool:
-    """Say whether an entry of the log, of the subject's document, was accepted after the letter."""
+    """Say whether a log entry of the subject's document was accepted after the letter."""
     if _says_nothing_new(entry):
         return False
     if subject.version is not None:
@@ -163,9 +164,9 @@ def is_newer(subject: Subject, record: Received, entry: DocumentChanged, epochs:
 
 
 def older_letters(subjects: Iterable[Subject]) -> dict[Place, Subject]:
-    """Return the letters of which nothing would be left: with each the newest of its document that names all it does.
+    """Return the letters that a newer letter overwrites, each with the newest letter that names all of its columns.
 
-    One that names a column which no newer letter names is not among them: both are published, in their order.
+    A letter that names a column which no newer letter names is not among them: both are published, in order.
     """
     by_key: dict[bytes, list[Subject]] = {}
     for subject in reversed(_oldest_first(subjects)):
@@ -180,14 +181,14 @@ def older_letters(subjects: Iterable[Subject]) -> dict[Place, Subject]:
 
 
 def in_order(subjects: Iterable[Subject]) -> list[Subject]:
-    """Return the letters of documents that have several, the older ones first."""
+    """Return the letters of documents that have several, the oldest first."""
     ordered = _oldest_first(subjects)
     several = Counter(subject.key for subject in ordered)
     return [subject for subject in ordered if several[subject.key] > 1]
 
 
 def _oldest_first(subjects: Iterable[Subject]) -> list[Subject]:
-    """Sort letters: by their places where those can be compared, else by time. Clocks of producers may be wrong."""
+    """Sort letters by position if positions can be compared, else by time. The clocks of producers may be wrong."""
     chains: dict[tuple[bytes | str | int, ...], list[Subject]] = {}
     for subject in subjects:
         chains.setdefault(subject.chain, []).append(subject)
@@ -201,9 +202,9 @@ def _oldest_first(subjects: Iterable[Subject]) -> list[Subject]:
 
 
 async def newer_than(bootstrap: str, subjects: Iterable[Subject], epochs: Epochs) -> dict[Place, Newer]:
-    """Return, for each letter whose document has newer content, the newest of it. Raises as `reader.read_topic`.
+    """Return the newest content for each letter whose document has newer content. Raises as `reader.read_topic`.
 
-    `epochs` are those of the log and of the submitted topic as they are now.
+    `epochs` has the current epochs of the log and of the submitted topic.
     """
     by_key: dict[bytes, list[Subject]] = {}
     for subject in subjects:

@@ -1,1 +1,1 @@
-"""One document in every place: row, ledger, log, points, dead letters; what differs, and why. Changes nothing."""
+"""Shows one document in its row, ledger, log, points and dead letters: what differs, and why. Changes nothing."""

@@ -1,4 +1,4 @@
-"""What is known of one document, as values. Nothing is read here, and nothing concluded."""
+"""What is known of one document, as values. Reads nothing and draws no conclusions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.queries import Phase
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the document log; `comes_to` is what the fold makes of it, where it is not folded yet."""
+    """One entry of the document log. `comes_to` is the verdict of the fold, if the entry is not folded yet."""
 
     partition: int
     offset: int
@@ -33,10 +33,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LogPart:
-    """The document's entries in its partition of the log, oldest first, and which part of it was read.
+    """The document's entries in its partition of the log, oldest first, and which part of the partition was read.
 
-    `entries` come from the offsets `first` to before `end`, and from single older ones that ledger or points name.
-    `cut` says why older or newer ones may be missing.
+    `entries` come from the offsets from `first` up to but not including `end`, and from single older offsets that the
+    row, the ledger or the points name. `cut` is the reason why older or newer entries may be missing.
     """
 
     partition: int
@@ -48,7 +48,7 @@ class LogPart:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A record of the document that a role has not committed."""
+    """A record of the document that a role has not committed yet."""
 
     role: str
     topic: str
@@ -59,7 +59,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter of the document, by its place in the dead-letter topic; `source` is the topic that it came from."""
+    """A dead letter of the document, by its partition and offset in the dead-letter topic.
+
+    `source` is the topic that it came from.
+    """
 
     source: str
     partition: int
@@ -73,7 +76,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Row, ledger row and points, read one right after the other."""
+    """The row, the ledger row and the points, read directly one after another."""
 
     row: LegacyRow | None = None
     ledger: LedgerRow | None = None
@@ -82,10 +85,11 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """All of it. `unread` names each place that could not be read and why; `cut` what was read in part only.
+    """All that is known of a document.
 
-    `model` is the CRC-32 of the model key that the collection's points must carry, None where none is recorded;
-    `brings` whether the table has a column of embeddings.
+    `unread` names each place that could not be read, and why; `cut` names what was read only in part. `model` is the
+    CRC-32 of the model key that the collection's points must carry, None if none is recorded. `brings` is whether the
+    table has a column of embeddings.
     """
 
     collection: str
@@ -104,5 +108,5 @@ class Document:
 
 
 def place_of(version: int | None) -> str:
-    """Return a version as people read it: partition epoch and offset, a dash for none."""
+    """Return a version in readable form: partition epoch and offset, or a dash for none."""
     return "{}:{}".format(*epoch_and_offset(version)) if version else "-"

@@ -1,4 +1,4 @@
-"""What differs between the places of one document, and why, in words. Pure."""
+"""Explains in words what differs between the places of one document, and why. Pure values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW, POINTS, LEDGER, LOG = "row", "points", "ledger", "log"
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict over table and Qdrant, and what there is to say about it, the most telling first."""
+    """The verdict over table and Qdrant, and the statements about it, the most important first."""
 
     verdict: Verdict
     said: tuple[str, ...]
@@ -28,7 +28,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """Of one point: whether it is what was written, None where it carries no checksum; `norm` of its vector."""
+    """The checks of one point: whether payload and vector are as written (None without a checksum), and its norm."""
 
     payload: bool | None
     vector: bool | None
@@ -36,7 +36,7 @@ class Checks:
 
 
 def explain(document: Document) -> Explanation:
-    """Return the verdict: *pending* while a change of the document is under way, *unknown* where a place is unread."""
+    """Return the verdict: *pending* while a change of the document is in flight, *unknown* if a store was not read."""
     if ROW in document.unread or POINTS in document.unread:
         return Explanation("unknown", tuple(_unread(document)))
     difference = difference_of(document)
@@ -60,7 +60,7 @@ def explain(document: Document) -> Explanation:
 
 
 def difference_of(document: Document) -> Difference | None:
-    """Return how table and Qdrant differ, vectors included, or None."""
+    """Return how table and Qdrant differ, vectors included, or None if they do not."""
     stores = document.stores
     facts = facts_of(stores.row, stores.ledger, _size(stores))
     found = compare(document.id, facts, stores.points, model=document.model)
@@ -82,7 +82,7 @@ def difference_of(document: Document) -> Difference | None:
 
 
 def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, size: int) -> LegacyFacts | None:
-    """Return what the legacy store says; `size` is the number of numbers of a vector, 0 where no point tells it."""
+    """Return the facts of the legacy store. `size` is the dimension of the vectors, 0 if no point shows it."""
     if row is None:
         return None
     given = row.content.embedding
@@ -98,7 +98,7 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, size: int) -> Lega
 
 
 def checks_of(document_id: str, point: StoredChunk) -> Checks:
-    """Return whether a point is what was written, by the checksums that it carries."""
+    """Check by a point's own checksums whether it is as it was written."""
     payload = None if point.checksum is None else point.checksum == checksum_of(document_id, point)
     if point.vector is None:
         return Checks(payload, None, None)
@@ -147,7 +147,7 @@ def _status(document: Document, differs: bool) -> Iterator[str]:
 
 
 def _causes(document: Document) -> Iterator[str]:
-    """Say what the log knows of the content that the table has now."""
+    """Yield what the log knows of the current content of the table."""
     log, row = document.log, document.stores.row
     if log is None or document.waiting:
         return

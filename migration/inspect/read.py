@@ -1,8 +1,7 @@
-"""Reads one document in every place; a place that does not answer is named, the others are read. Changes nothing."""
+"""Reads one document in every place. Reports a place that does not answer and reads the others. Changes nothing."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from domain.keys import document_key, epoch_and_offset, version_of
 from domain.ledger import LedgerRow
 from domain.legacy import TableDescription
 from domain.points import StoredChunk
+from migration.context import now_ms
 from migration.dead_letters.replays import Replays, replays_of
 from migration.epochs import Epochs, epochs_of
 from migration.inspect.document import Document, Entry, Letter, LogPart, Stores, Waiting
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many of the newest records of a partition are searched, and for how long each search may take."""
+    """How many of the newest records of a partition are searched, and how long each search may take."""
 
     records: int = 50_000
     search_s: float = SEARCH_S
@@ -55,7 +55,7 @@ class Bounds:
 
 @dataclass(slots=True)
 class _Known:
-    """What the database says of the collection, for the places that are read after it."""
+    """What the database knows of the collection. The places that are read after it need this."""
 
     quarantine: Any = None
     capture: Capture | None = None
@@ -67,7 +67,7 @@ class _Known:
 
 
 async def inspect(settings: Settings, home: Path, name: str, document_id: str, bounds: Bounds) -> Document:
-    """Read a document everywhere. Raises nothing for a place that cannot be read: it is named in `unread`."""
+    """Read a document in every place. Raises nothing if a place cannot be read: `unread` names it."""
     async with AsyncExitStack() as resources:
         databases = Databases(settings)
         resources.push_async_callback(databases.close)
@@ -93,10 +93,16 @@ async def inspect(settings: Settings, home: Path, name: str, document_id: str, b
         kafka = _Kafka(settings, name, document_id, bounds, known)
         found = await kafka.read(found)
         if difference_of(found) is not None and not found.waiting:
-            # What arrived between the two looks was under way at the first, and at the second is no longer.
+            # A change that arrived between the two reads was in flight at the first, and no longer is at the second.
             found = replace(found, stores=await stores())
-        standing = {"halt": known.quarantine, "model": known.model, "unread": known.unread, "cut": known.cut}
-        return replace(found, now_ms=time.time_ns() // 1_000_000, **standing)
+        return replace(
+            found,
+            now_ms=now_ms(),
+            quarantine=known.quarantine,
+            model=known.model,
+            unread=known.unread,
+            cut=known.cut,
+        )
 
 
 async def _into(unread: dict[str, str], place: str, work: Awaitable[T], limit_s: float = _PLACE_S) -> T | None:
@@ -116,7 +122,7 @@ async def _read_state(legacy: LegacyConnector, settings: Settings, name: str, kn
 
 
 class _Kafka:
-    """The log, what is under way, and the dead letters of one document."""
+    """The log entries, the records in flight, and the dead letters of one document."""
 
     def __init__(self, settings: Settings, name: str, document_id: str, bounds: Bounds, known: _Known) -> None:
         self._settings, self._bounds, self._known = settings, bounds, known
@@ -186,9 +192,9 @@ class _Kafka:
         return tuple(found)
 
     async def _waiting(self, offsets: KafkaOffsets, search: Finder, ledger: LedgerRow) -> list[Waiting]:
-        """Return the records of the document that lie between what a role committed and the end of its topic.
+        """Return the document's records between the committed offset of each role and the end of its topic.
 
-        Roles commit every second: what the ledger says is done is left out.
+        Roles commit only every second, so records that the ledger shows as done are left out.
         """
         found: list[Waiting] = []
         for reads in self._reads:
@@ -208,7 +214,7 @@ class _Kafka:
         return found
 
     def _is_done(self, role: str, record: Received, ledger: LedgerRow) -> bool:
-        """Say whether the ledger has what a role does with a record."""
+        """Say whether the ledger shows that a role is done with a record."""
         try:
             if role == "intake":
                 at = (record.partition, self._known.epochs.producer, record.offset)
@@ -234,7 +240,7 @@ class _Kafka:
     def _newest(
         self, reads: RoleReads, pieces: Mapping[TopicPartition, tuple[int, int]]
     ) -> dict[TopicPartition, tuple[int, int]]:
-        """Return the pieces that may hold the document, each no longer than the bound: its oldest records count."""
+        """Return the ranges that may hold the document, each cut to the bound. Its oldest records are kept."""
         if reads.role not in {"intake", "capture"} and pieces:
             own = partition_of(self._key, len(pieces))
             pieces = {place: piece for place, piece in pieces.items() if place[1] == own}
@@ -266,7 +272,7 @@ class _Kafka:
         return self._is_ours(record) or (record.topic == self._captured + SUFFIX and self._is_ours_captured(record))
 
     def _is_ours_captured(self, record: Any) -> bool:
-        """Say whether a record of Debezium is of this document: its key is a JSON object of the key columns."""
+        """Say whether a Debezium record is about this document. Its key is a JSON object of the key columns."""
         if self._known.description is None or record.key is None:
             return False
         try:
@@ -280,7 +286,7 @@ def _points(found: Mapping[str, list[StoredChunk]] | None, document_id: str) -> 
 
 
 def _named(stores: Stores, epoch: int) -> set[int]:
-    """Return the offsets of the log that ledger, row and points name, of this partition epoch."""
+    """Return the log offsets of this partition epoch that the ledger, the row and the points name."""
     versions = {point.version for point in stores.points}
     if stores.row is not None and stores.row.version:
         versions.add(stores.row.version)

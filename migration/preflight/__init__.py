@@ -1,1 +1,1 @@
-"""What must hold before anything starts: checks, each with its remedy."""
+"""Checks of what must hold before anything starts, each with its remedy."""

@@ -1,6 +1,6 @@
 """The checks of `crossfade config check`: brokers, Connect, Qdrant and each database against the settings.
 
-Nothing is changed here; a finding names the statement or the setting that mends it.
+Only `apply_all` changes anything. A finding names the statement or the setting that fixes it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _BROKER_KEYS = ("message.max.bytes", "replica.fetch.max.bytes", "socket.request.
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One part that was looked at, and what was found in it."""
+    """One part that was checked, and what was found in it."""
 
     part: str
     findings: tuple[Diagnostic, ...]
 
 
 async def check_all(context: Installation) -> list[Checked]:
-    """Look at every part at the same time. An answer that does not come is a finding, not an error."""
+    """Check all parts concurrently. A missing answer is a finding, not an error."""
     collections = context.settings.collections
     looked = await asyncio.gather(*(check_model(name, collection) for name, collection in collections.items()))
     models = {name: facts for name, (facts, _) in zip(collections, looked, strict=True)}
@@ -64,7 +64,7 @@ async def check_all(context: Installation) -> list[Checked]:
 
 
 async def apply_all(context: Installation, checked: Sequence[Checked]) -> list[str]:
-    """Execute the SQL statements that mend findings of the databases; return them. Raises as the ports do."""
+    """Execute the SQL statements that fix findings of the databases; return them. Raises as the ports do."""
     done: list[str] = []
     for part in checked:
         if part.part in context.settings.collections:
@@ -131,7 +131,7 @@ async def _brokers(context: Installation) -> list[Diagnostic]:
             findings.append(Diagnostic("error", f"broker {number}", message, remedy))
         for key in ("message.max.bytes", "replica.fetch.max.bytes"):
             if int(values.get(key, needed)) < kafka.max_record_bytes:
-                # The topics' own limits are what counts; this one is what topics that others make will have.
+                # The limits of the topics are what counts. The broker's limit applies to topics that others create.
                 message = f"{key} is {values[key]}, below kafka.max_record_bytes {kafka.max_record_bytes}"
                 remedy = Setting(f"server.properties: {key}={kafka.max_record_bytes}")
                 findings.append(Diagnostic("warning", f"broker {number}", message, remedy))

@@ -1,4 +1,4 @@
-"""Finds collections whose addresses lead to one table, or to a server and its copy, whatever the addresses are."""
+"""Finds collections whose addresses lead to the same table, or to a server and its copy, even if addresses differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from topics.provisioning import captured_table
 
 
 async def check_databases(context: Installation) -> list[Diagnostic]:
-    """Compare where the addresses lead. One that leads nowhere is left to the check of its own collection."""
+    """Compare the databases behind the addresses. An unreachable one is left to the check of its own collection."""
     collections = context.settings.collections
     addresses = {name: (each.connector, each.dsn) for name, each in collections.items() if each.dsn is not None}
     asked = sorted(set(addresses.values()))
@@ -25,7 +25,7 @@ async def check_databases(context: Installation) -> list[Diagnostic]:
     for name, address in addresses.items():
         identity = found[address]
         if identity is not None and identity.space is not None and identity.key is not None:
-            with contextlib.suppress(ValueError):  # a table without a database is found in the configuration
+            with contextlib.suppress(ValueError):  # the configuration check reports a table without a database
                 tables[identity.space, captured_table(collections[name])][address[1]] = name
             servers[identity.key][identity.running] = name
     return _same_tables(tables) + _copies(servers)

@@ -1,6 +1,6 @@
-"""The checks of `crossfade config check` that need a collection's model: is it there, and does the rest fit it?
+"""The checks of `crossfade config check` that need a collection's model: does it exist, and do the settings fit it?
 
-No model is loaded; what its files do not say is not checked.
+Loads no model. What the files of the model do not state is not checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK_KEYS_BYTES = 32
 
 
 async def check_model(name: str, collection: Collection) -> tuple[ModelFacts, list[Diagnostic]]:
-    """Return what is known of a collection's model, and what is wrong with its name."""
+    """Return the facts of a collection's model, and what is wrong with its name."""
     remedy = Setting(
         f'crossfade.toml: [collections.{name}] model = "{next(iter(BUNDLED))}", a folder, or a name on the hub'
     )
@@ -39,7 +39,7 @@ async def check_model(name: str, collection: Collection) -> tuple[ModelFacts, li
 
 
 def check_chunking(name: str, collection: Collection, facts: ModelFacts) -> list[Diagnostic]:
-    """Return what is wrong with the chunking, given how much the model reads at once."""
+    """Return what is wrong with the chunking, given how many tokens the model reads at once."""
     findings: list[Diagnostic] = []
     section = f"crossfade.toml: [collections.{name}]"
     wanted, window = collection.chunk_tokens, facts.window
@@ -57,9 +57,10 @@ def check_chunking(name: str, collection: Collection, facts: ModelFacts) -> list
 
 
 def check_record(name: str, collection: Collection, facts: ModelFacts, kafka: Kafka) -> list[Diagnostic]:
-    """Return a warning where the longest text may not fit into one record together with its vectors.
+    """Return a warning if the longest text may not fit into one record together with its vectors.
 
-    Counts one token a character, the most that a tokenizer makes of a text, and no character that JSON escapes.
+    The estimate counts one token per character, the most that a tokenizer makes of a text. It assumes no character that
+    JSON escapes.
     """
     tokens = min(collection.chunk_tokens or facts.window or 0, facts.window or 0)
     step = tokens - collection.chunk_overlap

@@ -1,4 +1,4 @@
-"""What must be true before a worker starts: topics and table columns. Capture is prepared in `migration.capture`."""
+"""Checks and prepares topics and tables before a worker starts. `migration.capture` prepares capture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[str], None]
 
 
 async def prepare_topics(settings: Settings, progress: Progress) -> None:
-    """Create and widen what the catalogue says. Raises Misconfigured for a step that needs an operator's yes."""
+    """Create and widen the topics of the catalogue. Raises Misconfigured for a step that an operator must confirm."""
     bootstrap = brokers_of(settings.kafka)
     desired = desired_topics(settings, await topic_names(bootstrap))
     actions = plan(desired, await existing_topics(bootstrap, [topic.name for topic in desired]))
@@ -26,9 +26,9 @@ async def prepare_topics(settings: Settings, progress: Progress) -> None:
 
 
 async def check_tables(settings: Settings, progress: Progress, *, apply: bool) -> None:
-    """Check every collection's database and table; with `apply`, execute the statements that mend them.
+    """Check every collection's database and table. With `apply`, execute the statements that fix them.
 
-    Raises TableNotReady with what is wrong and the statement for it.
+    Raises TableNotReady with what is wrong and the statement that fixes it.
     """
     for name, said in (await table_mistakes(settings, progress, apply=apply)).items():
         raise TableNotReady(
@@ -38,7 +38,7 @@ async def check_tables(settings: Settings, progress: Progress, *, apply: bool) -
 
 
 async def table_mistakes(settings: Settings, progress: Progress, *, apply: bool) -> dict[str, str]:
-    """Return the collections whose database or table is not as it must be, with what is wrong; see `check_tables`."""
+    """Return what is wrong with the databases and tables, by collection; see `check_tables`."""
     found: dict[str, str] = {}
     for name, collection in settings.collections.items():
         dsn = dsn_of(name, collection)
@@ -55,7 +55,7 @@ async def table_mistakes(settings: Settings, progress: Progress, *, apply: bool)
 
 
 async def follow_advice(settings: Settings, name: str, progress: Progress) -> None:
-    """Execute what the check only warns of for a collection, where it names a statement: a full-text index, say."""
+    """Execute every statement that the check of a collection names, also for warnings, such as a full-text index."""
     collection = settings.collections[name]
     dsn = dsn_of(name, collection)
     advised = [finding for finding in await check_legacy(name, collection, dsn) if finding.remedy]

@@ -1,4 +1,4 @@
-"""Verification: proves that Qdrant holds what the legacy table holds, range by range, and tells what it does not.
+"""Verification: proves range by range that Qdrant holds what the legacy table holds, and reports the differences.
 
-`run.verify` is one round; everything else here serves it. Stores are read only, except for refresh entries in the log.
+`run.verify` is one round; everything else here serves it. Stores are only read, except for refresh entries in the log.
 """

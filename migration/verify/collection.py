@@ -1,4 +1,4 @@
-"""Runs of the verifier from settings to results: opens one collection, does one round or many, and closes it."""
+"""Verification runs, from settings to results: open one collection, do one round or many, and close it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from schemas.settings import Settings
 
 
 def _nothing(_: object) -> None:
-    """Leave progress untold."""
+    """Ignore the reported progress."""
 
 
 @asynccontextmanager
@@ -71,7 +71,7 @@ async def verify_collection(
     say: Callable[[str], None] = _nothing,
     progress: Progress = _nothing,
 ) -> Verification:
-    """Verify one collection once; `progress` gets the result as it grows. Raises as `open_stores` and `verify` do."""
+    """Verify one collection once; `progress` gets the result as it grows. Raises as `open_stores` and `verify`."""
     async with _opened(settings, home, name, wanted, say) as (stores, way, publisher):
         return await verify(stores, way, publisher, progress=progress)
 
@@ -79,9 +79,9 @@ async def verify_collection(
 async def verify_rounds(
     settings: Settings, home: Path, name: str, wanted: VerifyOptions, *, most: int | None, say: Callable[[str], None]
 ) -> AsyncIterator[Verification]:
-    """Verify one collection round after round, and yield the result of each; `most` None: without an end.
+    """Verify one collection round after round and yield each result. If `most` is None, the rounds never end.
 
-    A round that fails because a store does not answer is yielded as unknown, and the next one begins after a pause.
+    A round that fails because a store does not answer is yielded as unknown. The next one begins after a pause.
     """
     number = 0
     while most is None or number < most:
@@ -93,7 +93,7 @@ async def verify_rounds(
         except TransientError as error:
             if not number:
                 raise
-            # The columns changed, and the table or a store cannot be opened again now.
+            # The columns changed, and the table or a store cannot be reopened right now.
             number += 1
             yield Verification(name, number, now_ms(), now_ms(), unknown=1, errors=[str(error)])
             await asyncio.sleep(AFTER_FAILURE_S)

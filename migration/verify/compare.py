@@ -1,4 +1,4 @@
-"""One look at some documents: rows against points and ledger, every payload and every vector. No second look here."""
+"""One comparison of some documents: rows against points and ledger, every payload and every vector. No recheck here."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Points = Sequence[StoredChunk]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen of some documents: facts and points of each, and those that differ.
+    """The result of one comparison: facts and points of each document, and the documents that differ.
 
-    `unchecked` are equal as far as that can be told: their points carry no checksums.
+    `unchecked` documents are equal as far as can be determined: their points carry no checksums.
     """
 
     facts: Mapping[str, LegacyFacts | None]
@@ -46,7 +46,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A document that differed at first sight, and what was seen of it, without its text and vectors."""
+    """A document that differed in the first comparison, and what was seen of it, without its text and vectors."""
 
     id: str
     facts: LegacyFacts | None
@@ -55,19 +55,19 @@ class Candidate:
 
 
 def candidate(document_id: str, facts: LegacyFacts | None, points: Points) -> Candidate:
-    """Return what is kept of a document until its next look."""
+    """Return what is kept of a document until its recheck."""
     return Candidate(document_id, small(facts), points_digest(points), newest_version(points))
 
 
 def small(facts: LegacyFacts | None) -> LegacyFacts | None:
-    """Return facts whose embedding is replaced by its hash."""
+    """Return the facts with the embedding replaced by its hash."""
     if facts is None or facts.given is None:
         return facts
     return structs.replace(facts, given=blake2b(facts.given, digest_size=16).digest())
 
 
 async def look(stores: CollectionStores, ids: Sequence[str], rows: Mapping[str, LegacyRow]) -> Look:
-    """Compare documents, whose `rows` were read just now, with Qdrant. Raises StoreUnavailable, TransientError."""
+    """Compare documents, whose `rows` were just read, with Qdrant. Raises StoreUnavailable, TransientError."""
     stored = await stores.vectors.stored(stores.name, ids, content=True)
     ledger = await stores.ledger.read(ids)
     facts = {i: facts_of(rows.get(i), ledger.get(i), stores) for i in ids}
@@ -83,12 +83,12 @@ async def look(stores: CollectionStores, ids: Sequence[str], rows: Mapping[str, 
 
 
 async def look_locked(stores: CollectionStores, ids: Sequence[str]) -> Look:
-    """Look at documents with a lock that waits for transactions still ending."""
+    """Compare documents; read their rows with a lock that waits for transactions that are still ending."""
     return await look(stores, ids, await stores.table.rows(ids))
 
 
 def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: CollectionStores) -> LegacyFacts | None:
-    """Return what the legacy store says of a document, None where it has no row."""
+    """Return what the legacy store holds of a document, None if it has no row."""
     if row is None:
         return None
     content, given = row.content, row.content.embedding
@@ -105,7 +105,7 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Collection
 
 
 def _by_vector(stores: CollectionStores, seen: Look) -> dict[str, Difference]:
-    """Return the documents that differ by a vector, of those that do not differ otherwise."""
+    """Return the documents that differ by a vector and in no other way."""
     whose: list[str] = []
     points: list[StoredChunk] = []
     given: list[bytes | None] = []

@@ -1,7 +1,7 @@
-"""What the last proof of a range saw, in files under CROSSFADE_HOME/proofs/COLLECTION, one a range.
+"""What the last proof of each range saw, in files under CROSSFADE_HOME/proofs/COLLECTION, one per range.
 
-A range whose checksums in the database are still those of its record needs none of its rows: the digests of its
-documents' points are compared instead. A document that differed has a digest that no points have, so it is read again.
+If the database's checksums of a range still match those in its file, none of its rows are read: only the digests of
+its documents' points are compared. A document that differed has a digest that no points have, so it is read again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FORMAT = 1
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """Some hundred rows (`after`, `upto`]: their checksum before they were read, and a digest of each one's points.
+    """A few hundred rows (`after`, `upto`]: their checksum before they were read, and a digest of each row's points.
 
-    `digests` are 16 bytes each, in the order of `ids`.
+    `digests` holds 16 bytes per document, in the order of `ids`.
     """
 
     after: str | None
@@ -36,7 +36,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    """The record of one range. `columns` names what the checksums were made of."""
+    """The digests of one range. `columns` names what the checksums were made of."""
 
     format: int
     columns: str
@@ -47,18 +47,18 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The records of one collection. A file that is damaged or of another range counts as absent."""
+    """The digests of one collection. A file that is damaged or belongs to another range counts as absent."""
 
     folder: Path
     columns: str
 
     @classmethod
     def of(cls, home: Path, collection: str, columns: str) -> Records:
-        """Return the records of a collection whose checksums are made of those columns."""
+        """Return the digests of a collection whose checksums are made of the given columns."""
         return cls(home / "proofs" / collection, columns)
 
     def read(self, number: int, after: str | None, upto: str | None) -> Sequence[Part] | None:
-        """Return the parts of a range's record, None where there is none that fits."""
+        """Return the parts of a range's digests, None if there are none that fit."""
         try:
             record = msgspec.msgpack.decode(self._path(number).read_bytes(), type=Record)
         except (FileNotFoundError, msgspec.DecodeError):
@@ -70,7 +70,7 @@ class Records:
         return record.parts if same and whole else None
 
     def write(self, number: int, after: str | None, upto: str | None, parts: Sequence[Part]) -> None:
-        """Store the record of a range in one step: a kill leaves the old one or the new one."""
+        """Store the digests of a range in one step: a kill leaves either the old file or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(number)
         fresh = path.with_suffix(".new")
@@ -78,12 +78,12 @@ class Records:
         os.replace(fresh, path)
 
     def forget(self, number: int) -> None:
-        """Remove the record of a range that is not proved equal any more."""
+        """Remove the digests of a range that is no longer proved equal."""
         with contextlib.suppress(FileNotFoundError):
             self._path(number).unlink()
 
     def clear(self) -> None:
-        """Remove all records of the collection."""
+        """Remove all digests of the collection."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:

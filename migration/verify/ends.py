@@ -1,4 +1,4 @@
-"""Where the topics and the database's log end now: what a repair holds a ledger row against."""
+"""The current ends of the topics and of the database's log, against which a repair checks a ledger row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from topics.catalogue import LOG, SUBMITTED
 
 
 async def ends_of(settings: Settings, stores: CollectionStores, ids: Collection[str]) -> dict[str, Ends]:
-    """Return the ends for each document. Raises StoreUnavailable, Misconfigured where a topic is missing."""
+    """Return the ends for each document. Raises StoreUnavailable, Misconfigured if a topic is missing."""
     offsets = await end_offsets(brokers_of(settings.kafka), [LOG, SUBMITTED])
     log = offsets[LOG]
     epochs = await epochs_of([stores.ledger])
@@ -42,5 +42,5 @@ async def _position(settings: Settings, stores: CollectionStores) -> Position:
         return ()
     try:
         return await log_end(collection.connector, collection.dsn or "", capture)
-    except Misconfigured:  # the role may not ask, so positions are believed
+    except Misconfigured:  # the role is not permitted to read the end, so positions are trusted
         return ()

@@ -1,8 +1,8 @@
-"""The ledger's part of a repair: what cannot be is put back, and waits that nothing will end are ended.
+"""The ledger part of a repair: reset impossible values, and end waits that nothing else will end.
 
-The order of reading is the proof. Rows and points are read first and the ends of the topics and of the database's log
-after them: what lies beyond an end was not written by crossfade. A wait is seen before everything under way has passed
-and again after it: what it waits for is captured, or was lost.
+The order of reading is the proof. Rows and points are read first, then the ends of the topics and of the database's
+log: whatever lies beyond an end was not written by crossfade. A wait is seen before the barrier and again after it has
+drained: by then, what it waits for has been captured or was lost.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from migration.witnesses import forget_witnesses
 from schemas.documents import Evidence
 
 EndsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Ends]]]
-"""Returns for each document where the topics and the database's log end now. Raises StoreUnavailable, Misconfigured."""
+"""Returns, for each document, the current ends of the topics and of the log. Raises StoreUnavailable, Misconfigured."""
 Waits = Mapping[str, int]
-"""By document the producer's version that its ledger row waited for, when that was seen."""
+"""By document, the producer's version that its ledger row was waiting for when it was read."""
 _PAGE = 1000
 _MOST_CHUNKS = 100_000
-_CHUNKS = 8  # whose points are looked up by their ids, also where none names the document any more
+_CHUNKS = 8  # always looked up by their point ids, even if no point names the document any more
 
 
 async def waits(stores: CollectionStores, ids: Collection[str]) -> dict[str, int]:
-    """Return for which version the documents wait, of those that do."""
+    """Return, for each document that waits, the version that it waits for."""
     rows = await stores.ledger.read(list(ids))
     return {one: row.state.written for one, row in rows.items() if _waits(row.state)}
 
@@ -36,7 +36,7 @@ async def waits(stores: CollectionStores, ids: Collection[str]) -> dict[str, int
 async def put_back(
     stores: CollectionStores, ids: Sequence[str], ends_of: EndsOf, waited: Waits
 ) -> dict[str, Evidence | None]:
-    """Put back what no history brings about; return what the refresh of each document is to say of its ledger row."""
+    """Reset values that no history brings about; return what each document's refresh reports about its ledger row."""
     rows = await stores.ledger.read(ids)
     named = await stores.vectors.stored(stores.name, ids)
     own = {one: packed_ids(stores.name, one, rows.get(one), named.get(one, ())) for one in ids}
@@ -59,11 +59,11 @@ async def put_back(
 
 
 async def unsound(stores: CollectionStores, ends_of: EndsOf, passed: Callable[[], Awaitable[bool]]) -> dict[str, int]:
-    """Return the documents whose ledger rows or tombstones would lead a later change astray, and what they waited for.
+    """Return documents whose ledger rows or tombstones would misdirect a later change, and the versions waited for.
 
-    Rows that hold what cannot be, waits that are still there when everything under way has `passed`, and rows in the
-    table of documents that count as removed. Of documents without visible points, which no comparison looks at, also
-    tombstones of versions that cannot be.
+    These are documents whose ledger row holds impossible values or a wait that remains after the barrier has drained
+    (`passed`), and documents that count as removed but have a row in the table. Documents without visible points, which
+    no comparison covers, are also returned if they have tombstones of impossible versions.
     """
     found: dict[str, int] = {}
     waiting: dict[str, LedgerState] = {}
@@ -87,7 +87,7 @@ async def unsound(stores: CollectionStores, ends_of: EndsOf, passed: Callable[[]
 
 
 def packed_ids(collection: str, document_id: str, row: LedgerRow | None, named: Sequence[StoredChunk]) -> bytes:
-    """Return the ids of the points that a document may have, as far as its ledger row and its points tell."""
+    """Return the ids of the points that a document may have, judging by its ledger row and its points."""
     ended = max((*tombstones_for(0, named), row.chunk_count or 0 if row else 0))
     chunks = min(max(_CHUNKS, ended + 1), _MOST_CHUNKS)
     return b"".join(packed_id(point_id(collection, document_id, number)) for number in range(chunks))
@@ -96,7 +96,7 @@ def packed_ids(collection: str, document_id: str, row: LedgerRow | None, named: 
 def _strange(ids: Sequence[str], held: Mapping[str, Sequence[StoredChunk]], ends: Mapping[str, Ends]) -> Sequence[str]:
     """Return the documents with points of versions that crossfade cannot have written.
 
-    A point that names another document may be of any of them.
+    A point that names another document may belong to any of these documents.
     """
     known = dict.fromkeys(ids)
     newest = max((found.newest for found in ends.values()), default=0)

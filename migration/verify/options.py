@@ -1,4 +1,4 @@
-"""How a verification goes: what is asked of it, and what a round is done with. Values only."""
+"""Options of a verification: what is requested of it, and how a round is done. Values only."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from migration.verify.digests import Records
 from migration.verify.throttle import Throttle
 
 Barrier = Callable[[float], Awaitable[bool]]
-"""Returns True when all that was under way has passed, False where that took longer than the given seconds."""
+"""Returns True once everything in flight has drained, False if that took longer than the given seconds."""
 OpenEmbedder = Callable[[AsyncExitStack], Awaitable[Embedder]]
-"""Opens the model of the collection, closed by the given stack."""
+"""Opens the model of the collection; the given stack closes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How a verification goes: rows a range and ranges in flight, seconds before and of second looks, list lengths.
+    """Limits of a verification: rows per range, ranges in flight, recheck delay and timeout in seconds, list lengths.
 
-    `page` bounds the documents read at a time; pages of long documents are shorter by themselves.
+    `page` limits the documents read at a time; pages of long documents become shorter on their own.
     """
 
     page: int = 1000
@@ -35,7 +35,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """What is asked of a verification: see the options of `crossfade verify`. `cpu_share` is of one core."""
+    """What is requested of a verification: see the options of `crossfade verify`. `cpu_share` is of one core."""
 
     bounds: Bounds = field(default_factory=Bounds)
     repair: bool = False
@@ -46,10 +46,10 @@ class VerifyOptions:
 
 @dataclass(frozen=True, slots=True)
 class RoundOptions:
-    """How a round is done, beside its bounds.
+    """How a round is done, besides its bounds.
 
-    Without `records` every row is read and none is remembered, without `open_embedder` no vector is computed again.
-    `full` reads every row; `restart` forgets what an interrupted run had proved, and the ranges.
+    Without `records`, every row is read and no digests are kept. Without `open_embedder`, no vector is computed again.
+    `full` reads every row. `restart` discards what an interrupted run had proved, and the ranges.
     """
 
     bounds: Bounds

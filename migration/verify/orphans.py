@@ -1,4 +1,4 @@
-"""Documents that Qdrant shows and the table has not: all point ids are read once, and unknown points looked up."""
+"""Orphans: documents that Qdrant shows and the table lacks. All point ids are read once, unknown points looked up."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from migration.verify.throttle import Throttle
 
 _PAGE = 5000
 _MOST_SEEN = 32_000_000
-# The variant of a UUID takes the first two bits of its second half.
+# The variant of a UUID occupies the first two bits of its second half.
 _HASH_BITS = np.uint64(2**62 - 1)
 Hashes = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 
 class Seen:
-    """Which points are of documents that had a row when their range was read, in eight bytes each.
+    """Remembers the points of documents that had a row when their range was read, in eight bytes each.
 
-    Beyond `most` they are not remembered: for those the table is asked. Ids are told apart by 62 bits of their hash.
+    Points beyond `most` are not remembered: the table is queried for them. Ids are distinguished by 62 bits of their
+    hash.
     """
 
     def __init__(self, most: int = _MOST_SEEN) -> None:
@@ -37,7 +38,7 @@ class Seen:
         self._beginnings, self._others = _Known(), _Known()
 
     def add(self, beginnings: bytes, others: bytes) -> None:
-        """Remember points by their `point_hash`, those apart with which a visible document begins."""
+        """Remember points by their `point_hash`; a visible document begins with each of `beginnings`."""
         count = (len(beginnings) + len(others)) // 8
         if self._count + count <= self._most:
             self._count += count
@@ -45,7 +46,7 @@ class Seen:
             self._others.add(np.frombuffer(others, ">u8"))
 
     def unknown(self, ids: bytes) -> tuple[bytes, int]:
-        """Return those of the packed ids that are not remembered, and how many of the others begin a document."""
+        """Return the packed ids that are not remembered, and how many of the remembered ones begin a document."""
         hashes = np.frombuffer(ids, ">u8").reshape(-1, 2)[:, 1]
         begin = self._beginnings.has(hashes)
         known = begin | self._others.has(hashes)
@@ -53,7 +54,7 @@ class Seen:
 
 
 class _Known:
-    """A set of hashes, sorted when it is asked."""
+    """A set of hashes, sorted when it is queried."""
 
     def __init__(self) -> None:
         self._parts: list[Hashes] = [np.empty(0, np.uint64)]
@@ -73,7 +74,7 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a page of points is: how many documents begin on it, which are ghosts, and how many points name none."""
+    """The result for a page of points: how many documents begin on it, the orphans, and how many points name none."""
 
     begun: int
     ghosts: list[str]
@@ -81,9 +82,9 @@ class Judged:
 
 
 async def ghosts(stores: CollectionStores, seen: Seen, throttle: Throttle, retried: Retried) -> AsyncIterator[Judged]:
-    """Yield what each page of points is.
+    """Yield the result for each page of points.
 
-    A ghost with points on several pages is told for each of them. Raises StoreUnavailable, TransientError.
+    An orphan with points on several pages is reported for each of them. Raises StoreUnavailable, TransientError.
     """
 
     def read(after: str | None) -> asyncio.Task[IdPage]:
@@ -109,7 +110,7 @@ async def _judged(stores: CollectionStores, seen: Seen, page: IdPage) -> Judged:
     if not unknown:
         return Judged(begun, [], 0)
     documents = await stores.vectors.points(stores.name, unknown)
-    nameless = [point for point in documents.pop(NAMELESS, []) if not point.deleted]  # a tombstone shows nothing
+    nameless = [point for point in documents.pop(NAMELESS, []) if not point.deleted]  # a tombstone is never visible
     visible = [i for i, points in documents.items() if any(not p.deleted for p in points)]
     begun += sum(any(p.begins for p in documents[i]) for i in visible)
     existing = await stores.table.existing(visible) if visible else set()

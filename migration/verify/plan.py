@@ -1,4 +1,4 @@
-"""Which ranges a round looks at: those of the last proof, in the order of the key, and new ones to the table's end."""
+"""Which ranges a round covers: those of the last proof in key order, then new ones up to the table's end."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 
 
 class Retried(Protocol):
-    """Makes a call again where it may succeed later."""
+    """Repeats a call that may succeed later."""
 
     async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what the call returns, or raise what its last try raised."""
+        """Return what the call returns, or raise what its last attempt raised."""
         ...
 
 
 class Plan:
-    """Hands out ranges one by one; `cut` takes back what was cut off a range that had grown."""
+    """Hands out ranges one by one; `cut` adds back the part that was cut off a range that had grown."""
 
     def __init__(self, proof: Proof, bulk: BulkTable, range_rows: int, retried: Retried) -> None:
         self._bulk, self._range_rows, self._retried = bulk, range_rows, retried
@@ -34,7 +34,7 @@ class Plan:
         self._next_number = proof.highest + 1
 
     async def next(self) -> Range | None:
-        """Return the next range, None where there is none now. Raises StoreUnavailable."""
+        """Return the next range, None if there is none now. Raises StoreUnavailable."""
         if self._known:
             return self._known.popleft()
         if self._ended:
@@ -45,7 +45,7 @@ class Plan:
         return self._new(after, self._last)
 
     def cut(self, after: str, upto: str | None) -> None:
-        """Have the rest of a range looked at, too."""
+        """Add the rest of a range as a range of its own."""
         self._known.append(self._new(after, upto))
 
     def _new(self, after: str | None, upto: str | None) -> Range:
@@ -54,6 +54,6 @@ class Plan:
 
 
 def is_sparse(proof: Proof, range_rows: int) -> bool:
-    """Say whether the ranges of the last proof have become so empty that others are better."""
+    """Return whether the ranges of the last proof have become so empty that new ones are better."""
     rows = sum(one.rows for one in proof.ranges.values())
     return len(proof.ranges) > _FEW_RANGES and rows * _SPARSE < len(proof.ranges) * range_rows

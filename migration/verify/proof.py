@@ -1,6 +1,6 @@
-"""The proof as it is kept: each range's verdict and time in the task store, so that a killed run goes on where it was.
+"""The stored proof: each range's verdict and time in the task store, so that a killed run can be resumed.
 
-A range is kept under its number; ranges follow each other by their bounds, from the beginning of the table to its end.
+Each range is stored under its number. Ranges follow each other by their bounds, from the table's beginning to its end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Proof:
 
     @classmethod
     async def read(cls, tasks: TaskStore | None) -> Proof:
-        """Return what is stored; what cannot be read any more counts as absent."""
+        """Return the stored proof; one that can no longer be read counts as absent."""
         proof = cls(tasks)
         parts = await tasks.read(PROOF) if tasks is not None else {}
         try:
@@ -44,7 +44,7 @@ class Proof:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the last run did not come to its end."""
+        """Whether the last run did not reach its end."""
         return self.state is not None and self.state.state != "done"
 
     @property
@@ -53,17 +53,17 @@ class Proof:
         return max(self.ranges, default=HEADER)
 
     def chain(self) -> list[Range]:
-        """Return the ranges in the order of the key, from the beginning on, as far as they follow each other."""
+        """Return the ranges in key order from the beginning on, as far as they follow each other."""
         following = {proof.after: Range(n, proof.after, proof.upto) for n, proof in sorted(self.ranges.items())}
         return list(_followed(following))
 
     def proved_since(self, number: int, since_ms: int) -> RangeProof | None:
-        """Return a range that a run begun then has proved equal, None where it has not."""
+        """Return a range that a run begun at `since_ms` has proved equal, None if it has not."""
         proof = self.ranges.get(number)
         return proof if proof and proof.verdict == "equal" and proof.proved_at_ms >= since_ms else None
 
     async def prune(self) -> None:
-        """Forget ranges that do not follow from the beginning: a kill may come between the parts of a divided one."""
+        """Forget ranges that do not follow from the beginning: a kill may come between the parts of a divided range."""
         kept = {rng.number: self.ranges[rng.number] for rng in self.chain()}
         if len(kept) < len(self.ranges) and self.tasks is not None and self.state is not None:
             await self.tasks.clear(PROOF)
@@ -79,7 +79,7 @@ class Proof:
             await self.tasks.clear(PROOF)
 
     def keep(self, number: int, proof: RangeProof) -> None:
-        """Note a range; it is stored with the next `save`."""
+        """Note a range; the next `save` stores it."""
         self.ranges[number] = proof
         self._unsaved.add(number)
 
@@ -92,7 +92,7 @@ class Proof:
         error: str | None = None,
         kind: Mapping[str, bool | str] = ONE_ROUND,
     ) -> None:
-        """Store the ranges that changed, and the state of the whole; while it runs, once a second at most."""
+        """Store the changed ranges and the overall state; while the run lasts, at most once a second."""
         if state == "running" and now_ms - self._saved_at_ms < _SAVE_EVERY_MS:
             return
         self._saved_at_ms = now_ms

@@ -1,4 +1,4 @@
-"""What is done about confirmed differences: each is published, and on request repaired through a refresh entry."""
+"""What happens to rechecked differences: each is published, and on request repaired through a refresh entry."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NO_WAITS: Waits = MappingProxyType({})
 
 
 async def nothing_to_check() -> None:
-    """Stand for the check of the log where it cannot have changed."""
+    """Stand in for the check of the log when the log cannot have changed."""
 
 
 class DifferencePublisher:
-    """Publishes, and with `repair` appends refresh entries; `check_log` is asked once, before the first of those.
+    """Publishes differences. With `repair` it appends refresh entries; `check_log` runs once, before the first of them.
 
-    Without `ends_of` nothing can be proved of a ledger row, and it is left as it is.
+    Without `ends_of` nothing can be proved of a ledger row, and the row stays as it is.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DifferencePublisher:
         self._checked = False
 
     async def tell(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> int:
-        """Publish differences; return for how many a refresh was appended. Raises StoreUnavailable, Misconfigured."""
+        """Publish differences; return how many refreshes were appended. Raises StoreUnavailable, Misconfigured."""
         repaired = 0
         for start in range(0, len(differences), _PAGE):
             page = differences[start : start + _PAGE]
@@ -60,9 +60,9 @@ class DifferencePublisher:
         return repaired
 
     async def refresh(self, ids: Sequence[str], waited: Waits = NO_WAITS) -> int:
-        """Append a refresh for each document where repair is wanted; return how many.
+        """Append a refresh for each document if repair is requested; return how many.
 
-        `waited` are the producers' versions whose wait it ends, if they are still waited for.
+        `waited` holds the producers' versions whose wait the refresh ends, if they are still waited for.
         """
         if not self.repair:
             return 0

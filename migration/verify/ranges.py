@@ -1,7 +1,7 @@
-"""Verifies one key range of the table: by the checksums of its last proof where nothing changed, else row by row.
+"""Verification of one key range: by the checksums of its last proof if nothing changed, otherwise row by row.
 
-Checksums are taken before rows are read: a row that changes in between is read as it is then, and makes the next
-checksum another one. The other way round, a change could hide behind its own checksum.
+Checksums are taken before rows are read. A row that changes in between is read in its new state, and the next checksum
+differs. In the opposite order, a change could hide behind its own checksum.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNPROVED = bytes(16)
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The rows after the key `after`, up to and with `upto` (None: from the beginning, to the end)."""
+    """The rows after the key `after`, up to and including `upto` (None: from the beginning, to the end)."""
 
     number: int
     after: str | None
@@ -42,11 +42,11 @@ class Range:
 
 @dataclass(slots=True)
 class Walked:
-    """What one look at a range saw. `offered` are some equal documents with computed vectors, for the sample.
+    """The result of one pass over a range. `offered` are some equal documents with computed vectors, for the sample.
 
-    `unread` rows are in the range, but neither its pages nor their ids brought them.
+    `unread` counts rows that are in the range but were returned neither by its pages nor by their ids.
     `rest` is what was cut off because the range had grown. `beginnings` and `others` are the hashes of all points of
-    the rows, those apart with which a visible document begins.
+    the rows: a visible document begins with each point in `beginnings`.
     """
 
     range: Range
@@ -64,13 +64,13 @@ class Walked:
 
     @property
     def checksum(self) -> str | None:
-        """What stands for the checksums of its parts, None where one is not known."""
+        """A digest of the checksums of its parts, None if one of them is not known."""
         sums = [part.checksum for part in self.parts]
         return blake2b("".join(sums).encode(), digest_size=16).hexdigest() if sums and all(sums) else None
 
 
 class Walk:
-    """Looks at ranges of one collection. `full` reads every row, whatever its checksum is."""
+    """Compares ranges of one collection. `full` reads every row, whatever its checksum is."""
 
     def __init__(
         self, stores: CollectionStores, bounds: Bounds, records: Records | None, throttle: Throttle, *, full: bool
@@ -80,7 +80,7 @@ class Walk:
         self._first = Pages().limit
 
     async def look_at(self, rng: Range) -> Walked:
-        """Look at a range once. Raises StoreUnavailable, TransientError with nothing half counted."""
+        """Compare a range once. Raises StoreUnavailable, TransientError; then nothing is half counted."""
         seen = Walked(rng)
         known = self._records.read(rng.number, rng.after, rng.upto) if self._records else None
         for part in known or [Part(rng.after, rng.upto, "", [], b"")]:
@@ -94,8 +94,9 @@ class Walk:
         return seen
 
     async def _pieces(self, part: Part) -> AsyncIterator[tuple[tuple[str | None, str | None], str, bool]]:
-        """Yield a part whole, or in pieces of some hundred rows where it changed: bounds, checksum, whether it is the
-        same as at the last proof.
+        """Yield a part whole, or in pieces of a few hundred rows if it changed.
+
+        Each item is the bounds, the checksum, and whether the checksum is the same as at the last proof.
         """
         whole = (part.after, part.upto)
         if self._records is None or self._stores.checksums is None:
@@ -137,7 +138,7 @@ class Walk:
             if more and seen.rows - rows_before >= _CUT * self._bounds.range_rows:
                 seen.range = Range(seen.range.number, seen.range.after, after)
                 seen.rest = (after, upto)
-                end, checksum = after, ""  # of more rows than these
+                end, checksum = after, ""  # the checksum covers more rows than these
                 counted = await self._stores.bulk.count(begun, end)
                 break
         if len(ids) != counted and await self._missed((begun, end), ids, counted, seen):
@@ -147,10 +148,10 @@ class Walk:
     async def _missed(
         self, bounds: tuple[str | None, str | None], ids: Mapping[str, bytes], counted: int, seen: Walked
     ) -> bool:
-        """Look at rows of a range that its pages did not bring, by their ids; say whether there are any.
+        """Compare rows of a range that its pages did not return, by their ids; return whether there are any.
 
-        Rows that came in behind the reading are among them. Those that no way of reading brings are unread, and so are
-        those that an order which is not the one of the comparisons passes over.
+        These include rows inserted behind the reading position. Rows that no way of reading returns count as unread.
+        So do rows that are passed over because the order of the key is not that of the comparisons.
         """
         bulk = self._stores.bulk
         missed = [one for one in await bulk.ids(*bounds) if one not in ids]
@@ -167,7 +168,7 @@ class Walk:
         return bool(missed)
 
     async def _by_digest(self, part: Part, seen: Walked) -> None:
-        """Compare the points of a part whose rows are those of its last proof; look closely at what is not the same."""
+        """Compare the points of a part whose rows are those of its last proof; fully compare documents that differ."""
         pages = Pages(self._bounds.page, self._first)
         digests: list[bytes] = []
         for some in _paged(part.pairs(), pages):
@@ -186,7 +187,7 @@ class Walk:
         seen.parts.append(Part(part.after, part.upto, part.checksum, part.ids, b"".join(digests)))
 
     def _changed(self, some: Sequence[tuple[str, bytes]], stored: Mapping[str, Points]) -> list[str]:
-        """Return the documents whose points are not those of the last proof, or not what their checksums say."""
+        """Return the documents whose points differ from the last proof, or from their own checksums."""
         changed = {
             i
             for i, digest in some
@@ -218,7 +219,7 @@ class Walk:
 
 
 def _digest(found: Look, document_id: str) -> bytes:
-    """Return the digest of a document's points, one that no points have where they are not proved equal."""
+    """Return the digest of a document's points; if they are not proved equal, one that no points have."""
     proved = document_id not in found.differences
     return points_digest(found.points.get(document_id, ())) if proved else _UNPROVED
 

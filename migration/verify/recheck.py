@@ -1,8 +1,8 @@
-"""The second look: what differs is *pending* until all that was under way has passed, and *different* only after that.
+"""The recheck: a difference is *pending* until everything in flight has drained, and only then *different*.
 
-A document counts as different when it was seen in the same state, row and points, before and after everything under way
-had passed. One whose points follow its row (they show a state that the row had at an earlier look, or were written anew
-while the row moved on) is not different: its changes arrive.
+A document counts as different if its row and points were in the same state before and after the barrier had drained.
+A document whose points follow its row is not different, because its changes arrive: either the points show a state
+that the row had at an earlier comparison, or they were written again while the row changed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _PAUSE_S = 0.1
 
 
 async def at_rest(_: float) -> bool:
-    """Stand for a barrier where nothing is under way."""
+    """Stand in for a barrier when nothing is in flight."""
     return True
 
 
 @dataclass(slots=True)
 class Rechecked:
-    """What became of suspects. `pending` are those of which nothing can be said yet.
+    """The outcome for candidates. Nothing can be decided yet about the `pending` ones.
 
-    `waits` names the producer's versions that their ledger rows waited for before the barrier.
+    `waits` holds the producers' versions that their ledger rows waited for before the barrier.
     """
 
     different: list[Difference] = field(default_factory=list)
@@ -51,29 +51,29 @@ class _Followed:
     first_version: int
 
     def at_same(self, facts: LegacyFacts | None, points: Points) -> bool:
-        """Say whether row and points are as they were at the look before."""
+        """Return whether row and points are unchanged since the previous comparison."""
         return _row(self.states[-1]) == _row(facts) and self.digest == points_digest(points)
 
     def moved_with(self, facts: LegacyFacts | None, points: Points) -> bool:
-        """Say whether the row changed since the first look, and the points were written anew."""
+        """Return whether the row changed since the first comparison and the points were written again."""
         return _row(self.states[0]) != _row(facts) and newest_version(points) > self.first_version
 
 
 class Rechecker:
-    """Looks again at suspects of one collection."""
+    """Rechecks candidates of one collection."""
 
     def __init__(self, stores: CollectionStores, bounds: Bounds, barrier: Barrier) -> None:
         self._stores, self._bounds, self._barrier = stores, bounds, barrier
         self._blocked = False
 
     async def confirm(self, candidates: Sequence[Candidate]) -> Rechecked:
-        """Follow suspects until each is settled or different, for the patience at most.
+        """Follow candidates until each is settled or different, at most until the recheck timeout.
 
-        Raises StoreUnavailable, TransientError where they cannot be looked at.
+        Raises StoreUnavailable, TransientError if they cannot be compared.
         """
         done = Rechecked(waits=await waits(self._stores, [s.id for s in candidates]))
         waiting = {s.id: _Followed([s.facts], s.digest, s.version) for s in candidates}
-        # Where nothing passed the last time, the next suspects do not wait as long for it again.
+        # If the barrier did not drain the last time, the next candidates do not wait as long for it again.
         recheck_timeout_s = (
             min(_BLOCKED_S, self._bounds.recheck_timeout_s) if self._blocked else self._bounds.recheck_timeout_s
         )
@@ -102,7 +102,7 @@ class Rechecker:
     def _decide(
         self, document_id: str, followed: _Followed, seen: Look, passed: bool, last: bool, done: Rechecked
     ) -> bool:
-        """Say whether the document needs no further look, and note what became of it."""
+        """Return whether the document needs no further recheck, and note the outcome."""
         facts, points = small(seen.facts[document_id]), seen.points.get(document_id, ())
         difference = seen.differences.get(document_id)
         if difference is None or self._follows(difference, followed, points):
@@ -122,7 +122,7 @@ class Rechecker:
         return False
 
     def _follows(self, difference: Difference, followed: _Followed, points: Points) -> bool:
-        """Say whether the points show a state that the row had at an earlier look, and are not damaged."""
+        """Return whether the points show a state that the row had at an earlier comparison, and are not damaged."""
         written = newest_version(points) > followed.first_version
         if not written and (difference.reason.is_damage or len(set(map(_row, followed.states))) == 1):
             return False

@@ -1,6 +1,6 @@
-"""A sample of the computed vectors is computed again: the only way to see a wrong vector that carries its own checksum.
+"""Recomputes a sample of the computed vectors: the only way to find a wrong vector that carries its own checksum.
 
-The model is opened only here, and only where there is something to compute.
+The model is opened only here, and only if there is something to compute.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _PAGE = 32
 
 
 class Reservoir:
-    """Up to `size` documents of all that are offered, each with the same chance."""
+    """Up to `size` of all documents offered, each chosen with the same probability."""
 
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
-        self._random = random.Random(seed)  # noqa: S311  # which documents are looked at, no secret
+        self._random = random.Random(seed)  # noqa: S311  # picks the documents to check, no secret
         self._offered = 0
         self.chosen: list[str] = []
 
@@ -48,9 +48,9 @@ class Reservoir:
 async def sample(
     stores: CollectionStores, ids: Sequence[str], open_embedder: OpenEmbedder
 ) -> tuple[Sample, list[Difference]]:
-    """Cut and embed the rows' texts of documents again; return what was compared, and those with another vector.
+    """Cut and embed the texts of the documents' rows again; return what was compared, and the documents that differ.
 
-    Raises Misconfigured for a model that is not the collection's, StoreUnavailable, EmbeddingUnavailable.
+    Raises Misconfigured if the model is not the collection's, StoreUnavailable, EmbeddingUnavailable.
     """
     done = Sample()
     found: list[Difference] = []
@@ -96,7 +96,7 @@ async def _compare(
 
 
 def _same(seen: Look, document_id: str, hashed: str) -> bool:
-    """Say whether a document was equal, and its row has not changed since."""
+    """Return whether a document was equal and its row has not changed since."""
     facts = seen.facts[document_id]
     return document_id not in seen.differences and facts is not None and facts.content_hash == hashed
 

@@ -1,4 +1,4 @@
-"""What a verification found: counts, differences, ranges, and the verdict over all of them. Values only."""
+"""The result of a verification: counts, differences, ranges, and the verdict over all of them. Values only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from domain.tasks import RangeProof, Verdict
 
 @dataclass(slots=True)
 class Sample:
-    """Documents whose computed vectors were computed again. `lowest_cosine` None: there was none to compute."""
+    """Documents whose vectors were computed again. `lowest_cosine` is None if there was none to compute."""
 
     documents: int = 0
     wrong: int = 0
@@ -22,9 +22,9 @@ class Sample:
 class Verification:
     """What a run saw. A document is one difference however many points it has.
 
-    `settled` differed at the first look only. `pending` still differed when the patience ended, and what was under way
-    had not passed. `ledger_repaired` documents had a ledger row that would lead a later change astray. `unknown` are
-    parts that could not be read. `unchecked` documents have points without checksums.
+    `settled` documents differed only in the first comparison. `pending` documents still differed at the recheck
+    timeout, when changes in flight had not drained. `ledger_repaired` documents had a ledger row that would misdirect a
+    later change. `unknown` counts parts that could not be read. `unchecked` documents have points without checksums.
     """
 
     collection: str
@@ -53,12 +53,12 @@ class Verification:
 
     @property
     def found(self) -> int:
-        """Number of differences, those included that are not listed one by one."""
+        """Number of differences, including those that are not listed individually."""
         return len(self.differences) + self.more_differences
 
     @property
     def verdict(self) -> Verdict:
-        """What is proved: *equal* only where everything was read and everything agreed."""
+        """What is proved: *equal* only if everything was read and everything agreed."""
         if self.found:
             return "different"
         if self.unknown or self.unchecked:
@@ -67,7 +67,7 @@ class Verification:
 
     @property
     def oldest_at_ms(self) -> int | None:
-        """When the reading of the oldest range began: the age of the proof."""
+        """When reading of the oldest range began, which gives the age of the proof."""
         return min((one.proved_at_ms for one in self.ranges), default=None)
 
     def add(self, difference: Difference, listed: int) -> None:

@@ -1,6 +1,7 @@
-"""Verification without an end: one round after the other, each throttled, so that the proof is never much older.
+"""Continuous verification: one throttled round after another, so that the proof stays recent.
 
-A round that fails because a store does not answer leaves its proof as it is, which grows older; the next one goes on.
+A round that fails because a store does not answer leaves its proof unchanged, and the proof ages. The next round
+continues.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from migration.verify.publish import DifferencePublisher
 from migration.verify.result import Verification
 from migration.verify.run import verify
 
-# A round that is over at once is not begun again at once: little would have changed.
+# A round that ends at once is not followed by another at once: little would have changed.
 _PAUSE_S = 1.0
 AFTER_FAILURE_S = 5.0
 
@@ -31,10 +32,10 @@ async def rounds(
     number: int = 1,
     pause_s: float = _PAUSE_S,
 ) -> AsyncIterator[Verification]:
-    """Yield the result of each round, `most` of them at the most (None: without an end).
+    """Yield the result of each round, at most `most` of them (None: without end).
 
-    Ends, too, where the columns of the table changed: it is to be opened again. The first round has the `number`.
-    Raises Refused where another process verifies the collection, Misconfigured.
+    Also ends if the columns of the table changed, because the table must then be opened again. The first round has the
+    given `number`. Raises Refused if another process verifies the collection, Misconfigured.
     """
     number -= 1
     while most is None or number < most:

@@ -1,6 +1,6 @@
-"""One round of verification: several ranges at a time, second looks beside them, then ghosts, then the sample.
+"""One round of verification: several ranges at a time with concurrent rechecks, then orphans, then the sample.
 
-The database, Qdrant and this process work at the same time; at no time is more than a page of each range in memory.
+The database, Qdrant and this process work at the same time. At most one page of each range is in memory at any time.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _WAIT_MAX_S = 3.0
 _NAMELESS = "their payload has no text under document_id: crossfade did not write them, and searches leave them out"
 _GIVEN_UP = 3
 _WAITING = 16
-# So long, and for so many documents, second looks wait for each other.
+# Candidates are collected for at most this long, and up to this many documents, before they are rechecked together.
 _TOGETHER_S = 10.0
 _TOGETHER = 5000
-# An interrupted run is gone on with for so long after it ended; what it proved before would be too old.
+# An interrupted run can be resumed for this long after it ended; later, what it proved would be too old.
 _RESUMED_MS = 3_600_000
 
 
@@ -56,10 +56,10 @@ async def verify(
     number: int = 1,
     progress: Progress = lambda _: None,
 ) -> Verification:
-    """Compare both stores of a collection, both ways, and keep the proof; `number` is that of the round.
+    """Compare both stores of a collection in both directions and store the proof; `number` is that of the round.
 
-    Raises Refused where another process verifies the collection, StoreUnavailable where the table cannot be divided or
-    the proof not be kept, Misconfigured.
+    Raises Refused if another process verifies the collection, StoreUnavailable if the table cannot be divided or the
+    proof cannot be stored, Misconfigured.
     """
     async with _held(stores):
         proof = await Proof.read(stores.tasks)
@@ -82,7 +82,7 @@ def _held(stores: CollectionStores) -> AbstractAsyncContextManager[None]:
 
 
 class Round:
-    """The work of one round; what it counts is in its tally."""
+    """The work of one round; its tally holds the counts."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Round:
         self._failed_in_a_row = 0
 
     async def run(self) -> Verification:
-        """Do the round; whatever ends it, the next one goes on with what it had not proved."""
+        """Do the round; however it ends, the next one continues with what this one had not proved."""
         way, result = self._way, self._result
         await self._begin()
         try:
@@ -141,7 +141,7 @@ class Round:
     async def _failed(self, error: CrossfadeError) -> None:
         try:
             await self._proof.save(self._result, self._way.clock(), state="failed", error=str(error), kind=self._kind)
-        except CrossfadeError as second:  # the first is the one to tell
+        except CrossfadeError as second:  # the first error is the one to report
             log.debug("the proof could not be kept: %s", second)
 
     async def _read(self) -> None:
@@ -185,7 +185,7 @@ class Round:
             await self._candidates.put((rng.number, seen.candidates))
 
     async def _cover(self) -> None:
-        """Hold the ranges against the table's own number of rows, in one snapshot."""
+        """Compare the rows of the ranges with the table's own number of rows, in one snapshot."""
         if self._failed_in_a_row >= _GIVEN_UP:
             return
         begun, ranges = self._way.clock(), [(rng.after, rng.upto) for rng in self._proof.chain()]
@@ -224,7 +224,7 @@ class Round:
         return [candidate(one, None, points.get(one, ())) for one in ids]
 
     async def _confirm(self) -> None:
-        """Look again at suspects, those of several ranges together: each second look takes seconds."""
+        """Recheck candidates, those of several ranges together, because each recheck takes seconds."""
         ended = False
         while not ended:
             found = await self._collected()
@@ -234,7 +234,7 @@ class Round:
                 await self._decide(candidates)
 
     async def _collected(self) -> list[tuple[int | None, list[Candidate]] | None]:
-        """Return what waits for a second look, None last where nothing more comes."""
+        """Return what waits for a recheck; the last item is None if nothing more will come."""
         found = [await self._candidates.get()]
         ends = asyncio.get_running_loop().time() + _TOGETHER_S
         while found[-1] is not None and sum(len(some[1]) for some in found if some) < _TOGETHER:
@@ -256,7 +256,7 @@ class Round:
         await self._tally.decided(numbers, {i: number for i, (number, _) in candidates.items()}, done)
 
     async def _audit(self) -> None:
-        """Where repair is wanted, put ledger rows right that would lead a later change astray."""
+        """If repair is requested, fix ledger rows that would misdirect a later change."""
         publisher, way = self._publisher, self._way
         ends_of = publisher.ends_of
         if ends_of is None or not publisher.repair:
@@ -283,7 +283,7 @@ class Round:
 
 
 async def _retried(call: Callable[[], Awaitable[T]]) -> T:
-    """Call a few times where it may succeed later. Raises what the last call raised."""
+    """Make a call that may succeed later, up to a few times. Raises what the last call raised."""
     async for attempt in stamina.retry_context(
         on=TransientError, attempts=ATTEMPTS, timeout=None, wait_max=_WAIT_MAX_S
     ):
@@ -293,7 +293,7 @@ async def _retried(call: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines at the same time; the first error cancels the others and is raised as it is."""
+    """Run coroutines concurrently; the first error cancels the others and is raised unchanged."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         await asyncio.gather(*tasks)

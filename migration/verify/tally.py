@@ -1,4 +1,4 @@
-"""Keeps count of a round: what its looks saw goes into the result, the proof, the records, and to the teller."""
+"""The counts of a round: what its comparisons saw goes to the result, the proof, the digests and the publisher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from migration.verify.result import Verification
 
 
 class Tally:
-    """`seen` are the points of documents with a row, `reservoir` those that may be in the sample."""
+    """Counts a round. `seen` holds the points of documents with a row, `reservoir` candidates for the sample."""
 
     def __init__(
         self,
@@ -37,14 +37,14 @@ class Tally:
         self._unchecked: set[int] = set()
 
     def resumed(self, rng: Range, proof: RangeProof) -> None:
-        """Count a range that the interrupted run has proved equal."""
+        """Count a range that the interrupted run proved equal."""
         self.result.resumed += 1
         self.result.legacy_documents += proof.rows
         for part in (self._records.read(rng.number, rng.after, rng.upto) if self._records else None) or ():
             self.seen.add(b"".join([point_hash(self.result.collection, i, 0) for i in part.ids]), b"")
 
     async def walked(self, seen: Walked, begun_ms: int) -> None:
-        """Count a range that was looked at; one with suspects is pending until they are decided."""
+        """Count a range that was compared; one with candidates is pending until they are decided."""
         result, rng = self.result, seen.range
         result.legacy_documents += seen.rows
         result.rows_read += seen.rows_read
@@ -72,13 +72,13 @@ class Tally:
         self._remember(seen)
 
     def undecided(self, numbers: Collection[int], count: int, error: str) -> None:
-        """Count suspects that could not be looked at again."""
+        """Count candidates that could not be rechecked."""
         self.unknown(f"{count} documents that differed", None, 0, error)
         for number in numbers:
             self._decide(number, "unknown")
 
     def unknown(self, what: str, rng: Range | None, begun_ms: int, error: str) -> None:
-        """Count something that could not be read: it is not equal."""
+        """Count something that could not be read, so that it does not count as equal."""
         self.result.unknown += 1
         if len(self.result.errors) < self._listed:
             self.result.errors.append(f"{what}: {error}")
@@ -88,7 +88,7 @@ class Tally:
             self.proof.keep(rng.number, proof)
 
     async def decided(self, numbers: Collection[int], candidates: Mapping[str, int | None], done: Rechecked) -> None:
-        """Count what became of suspects, which belong to the ranges of these numbers (None: they have no row)."""
+        """Count the outcome for candidates, which belong to the ranges of these numbers (None: they have no row)."""
         self.result.settled += len(done.settled)
         self.result.pending += len(done.pending)
         room = max(0, self._listed - len(self.result.pending_ids))
@@ -101,11 +101,11 @@ class Tally:
             self._decide(number, "different" if number in different else "pending" if number in pending else otherwise)
 
     async def unsound(self, waited: Waits) -> None:
-        """Count documents whose ledger rows are put right."""
+        """Count documents whose ledger rows are fixed."""
         self.result.ledger_repaired += await self._publisher.refresh(list(waited), waited)
 
     async def different(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> None:
-        """Count differences and tell them."""
+        """Count differences and publish them."""
         for difference in differences:
             self.result.add(difference, self._listed)
         self.result.repaired += await self._publisher.tell(differences, waited)
@@ -114,7 +114,7 @@ class Tally:
         self.proof.keep(number, self.proof.ranges[number].model_copy(update={"verdict": verdict}))
 
     def _remember(self, seen: Walked) -> None:
-        """Write the record of a range; of a document that differed it has a digest that no points have."""
+        """Write the digests of a range; a document that differed gets a digest that no points have."""
         rng = seen.range
         if self._records is not None and seen.checksum is not None and not seen.unread:
             self._records.write(rng.number, rng.after, rng.upto, seen.parts)

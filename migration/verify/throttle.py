@@ -1,4 +1,4 @@
-"""How much is read at a time, and how fast: pages bounded in bytes, and a bound on this process's share of a core."""
+"""How much is read at a time, and how fast: pages limited in bytes, and a limit on this process's share of a core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_PAUSE_S = 5.0
 
 
 class Pages:
-    """Chooses the number of documents of the next page by the bytes of those before, so that long ones need no room."""
+    """Chooses the size of the next page by the bytes of earlier ones, so that long documents take little memory."""
 
     def __init__(self, most: int = _MOST, first: int = _FIRST) -> None:
         self._most = max(1, most)
@@ -22,7 +22,7 @@ class Pages:
 
     @property
     def next_first(self) -> int:
-        """The number to begin with where documents are expected to be like these."""
+        """The number to begin with if documents are expected to be like these."""
         return min(_FIRST, self.limit)
 
     def saw(self, documents: int, size: int) -> None:
@@ -33,7 +33,7 @@ class Pages:
 
 
 class Throttle:
-    """Holds this process to a share of a core: it measures its own processor time, and sleeps. None: at full speed."""
+    """Limits this process to a share of a core: it measures its own CPU time, and sleeps. `share` None: full speed."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class Throttle:
 
     @property
     def slow(self) -> bool:
-        """Whether there is a bound."""
+        """Whether there is a limit."""
         return self._share is not None
 
     def owed_s(self) -> float:
-        """Return how long to sleep until the share is kept."""
+        """Return how long to sleep to keep within the share."""
         if self._share is None:
             return 0.0
         used, now = self._used_s() - self._begun[0], self._now_s() - self._begun[1]
         return max(0.0, used / self._share - now)
 
     async def pause(self) -> None:
-        """Sleep for what is owed, a few seconds at most: the rest is owed at the next pause."""
+        """Sleep for the time owed, at most a few seconds: the rest is owed at the next pause."""
         owed = self.owed_s()
         if owed > 0:
             await asyncio.sleep(min(owed, _LONGEST_PAUSE_S))

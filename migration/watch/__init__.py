@@ -1,1 +1,1 @@
-"""What a running worker watches: databases, tables, topics, points, connectors. Each quarantines what is wrong."""
+"""Watches of a running worker: databases, tables, topics, points, connectors. Each quarantines what is wrong."""

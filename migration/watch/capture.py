@@ -1,6 +1,7 @@
 """Guards capture for as long as a worker runs: the connectors, the databases that they read, the log's partitions.
 
-What is wrong with one of them is nothing to the others, and passes with its cause; what was lost stops its collections.
+A problem with one of them does not affect the others, and passes with its cause. Lost changes quarantine the
+collections concerned.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ from topics.catalogue import LOG
 
 log = logging.getLogger("crossfade.capture")
 GUARD_S = 5.0
-# How long a connector may be away unnoticed.
+# How long a connector may be down before its collections are quarantined.
 AWAY_S = 15.0
-# A connector that failed and has read nothing since is in order when it ran for this long.
+# A connector that failed and has read nothing since counts as healthy after it has run for this long.
 WELL_S = 60.0
 _RESTART_MAX_S = 300.0
 _SKIP_S = 60.0
-# Characters of a statement that a message shows.
+# How many characters of a statement a message shows.
 _QUOTED = 300
 # How often Debezium's model of MariaDB's tables is compared with the tables.
 MODEL_S = 10.0
@@ -68,9 +69,9 @@ _ALTERED = re.compile(
 async def guard_capture(opened: Opened, quarantines: Quarantines, changed: Callable[[], None]) -> None:
     """Watch the connectors and the number of partitions of the log, for as long as the worker runs.
 
-    Lost places stop their collections. One whose connector does not run otherwise is quarantined until it does, and the
-    connector is started again, with growing pauses. Raises Misconfigured when the log has another number of partitions:
-    no version could be trusted.
+    A lost replication position quarantines its collections. If a connector is down for another reason, its collections
+    are quarantined until it runs, and it is started again with growing pauses. Raises Misconfigured if the log has
+    another number of partitions, because no version could be trusted.
     """
     kafka = opened.settings.kafka
     watched: dict[str, _Watched] = defaultdict(_Watched)
@@ -88,40 +89,40 @@ async def guard_capture(opened: Opened, quarantines: Quarantines, changed: Calla
                 await rounds.passed(GUARD_S)
                 if quarantines.now:
                     changed()
-                # At one pace, however long the slowest takes: what nobody looks at in between is not seen.
+                # At a steady pace, however long the slowest check takes: what happens between two checks is not seen.
                 await asyncio.sleep(max(0.0, begun_s + GUARD_S - time.monotonic()))
         finally:
             await rounds.end()
 
 
 class Rounds:
-    """What is looked at again and again, by name. One that takes long is not begun again before it ends."""
+    """Repeated checks, by name. A check that takes long is not started again before it ends."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Begin a look unless the one before it still goes on."""
+        """Start a check unless the previous one of that name is still running."""
         if name in self._tasks:
             work.close()
         else:
             self._tasks[name] = asyncio.create_task(work)
 
     async def passed(self, limit_s: float) -> None:
-        """Return when all have ended, or at the limit. Raises what ended one."""
+        """Wait until all checks have ended, or the limit is reached. Raises the error that ended a check."""
         await asyncio.wait(self._tasks.values(), timeout=limit_s)
         for name in [name for name, task in self._tasks.items() if task.done()]:
             self._tasks.pop(name).result()
 
     async def end(self) -> None:
-        """End what goes on."""
+        """Cancel the checks that are still running."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
 async def _prepare_left(opened: Opened, quarantines: Quarantines) -> None:
-    """Prepare capture of the collections whose databases were away when that was done."""
+    """Prepare capture of the collections whose databases were unreachable when capture was prepared."""
     if left := quarantines.noted_by(NAMES) & opened.collections.keys():
         try:
             await prepare_capture(opened, quarantines, log.info, only=left)
@@ -131,10 +132,10 @@ async def _prepare_left(opened: Opened, quarantines: Quarantines) -> None:
 
 @dataclass(slots=True)
 class _Watched:
-    """A connector's restarts in a row, when the next may be, and since when it does not run.
+    """A connector's restarts in a row, when the next restart is allowed, and since when the connector is down.
 
-    A connector that fails at a change runs for some seconds each time before it comes to that change: it is in order
-    again when it has read beyond `failed_at`, the place to which it had read when it failed, or has run for long.
+    A connector that fails at a change runs for some seconds after each restart before it reaches that change again. It
+    is healthy again once it has read beyond `failed_at`, its replication position at the failure, or has run for long.
     """
 
     count: int = 0
@@ -148,26 +149,26 @@ class _Watched:
     unlike: dict[str, tuple[list[str], tuple[int, ...]]] = field(default_factory=dict)
 
     def failed(self, place: tuple[int, ...]) -> None:
-        """Note that it failed, and how far it had read; a failure beyond the one before is a new one."""
+        """Note that it failed, and how far it had read. A failure at a later position is a new one."""
         if self.failed_at is not None and place > self.failed_at:
             self.well()
         self.failed_at = max(place, self.failed_at or ())
 
     def ran(self, now_s: float, place: tuple[int, ...]) -> bool:
-        """Note that it runs after a failure, and how far it has read; say whether it is in order again."""
+        """Note that it runs after a failure, and how far it has read; say whether it is healthy again."""
         self.running_since_s = now_s if self.running_since_s is None else self.running_since_s
         return place > (self.failed_at or ()) or now_s - self.running_since_s >= WELL_S
 
     def well(self) -> None:
-        """Forget restarts and failures."""
+        """Forget earlier restarts and failures."""
         self.count, self.failed_at, self.away_since_s = 0, None, None
 
     def passed_over(self, now_s: float) -> bool:
-        """Say whether statements that a connector does not understand are again to end it."""
+        """Say whether the connector must fail again at statements that it does not understand."""
         return now_s >= self.skips_until_s
 
     def due(self, now_s: float) -> bool:
-        """Say whether to start it again now; the pause until the next time grows."""
+        """Say whether to start it again now. The pause before the next restart grows."""
         if now_s < self.due_s:
             return False
         self.due_s = now_s + min(_RESTART_MAX_S, GUARD_S * 2**self.count)
@@ -175,7 +176,7 @@ class _Watched:
         return True
 
     def away(self, now_s: float) -> bool:
-        """Note that it does not run; say whether that lasts longer than a restart."""
+        """Note that it does not run; say whether it has been down for longer than a restart takes."""
         self.running_since_s = None
         self.away_since_s = now_s if self.away_since_s is None else self.away_since_s
         return now_s - self.away_since_s >= AWAY_S
@@ -184,7 +185,7 @@ class _Watched:
 async def _guard(
     client: ConnectClient, kafka: Kafka, group: Group, quarantines: Quarantines, watch: SourceWatch, watched: _Watched
 ) -> None:
-    """Watch one connector and its database; whatever is wrong with them is nothing to the others."""
+    """Watch one connector and its database. Their problems do not affect other connectors."""
     why: str | None = None
     try:
         if watches(group, quarantines):
@@ -207,7 +208,7 @@ async def _guard(
 async def _guard_connector(
     client: ConnectClient, kafka: Kafka, group: Group, quarantines: Quarantines, watched: _Watched
 ) -> str | None:
-    """Start a group's connector again where that is due; return why it does not run, None where nothing is wrong."""
+    """Start a group's connector again if that is due; return why it does not run, None if nothing is wrong."""
     status = await client.status(group.connector)
     if await quarantine_lost(group, status, quarantines):
         return None
@@ -236,12 +237,15 @@ async def _guard_connector(
 
 
 async def _in_order(client: ConnectClient, group: Group, watched: _Watched) -> bool:
-    """Say whether a connector that runs does not merely come to the change again at which it failed."""
+    """Say whether a running connector is healthy, not merely on its way back to the change at which it failed."""
     return watched.failed_at is None or watched.ran(time.monotonic(), await _place_of(client, group))
 
 
 async def _place_of(client: ConnectClient, group: Group) -> tuple[int, ...]:
-    """Return how far a connector has read: nowhere while it takes a snapshot, which begins anew at a later place."""
+    """Return how far a connector has read.
+
+    There is no position during a snapshot: a snapshot that begins again does so at a later position.
+    """
     offset = await client.committed(group.connector) or {}
     return () if in_snapshot(offset) else place_read(group.kind, offset)
 
@@ -254,9 +258,10 @@ async def _compare_models(
     watched: _Watched,
     status: ConnectorStatus,
 ) -> None:
-    """Stop and leave out the tables whose columns Debezium has in another order, or takes for others.
+    """Quarantine and leave out the tables whose columns Debezium has in another order, or takes for other columns.
 
-    Not before the connector has read what was in the binary log when that was first seen, or failed on its way there.
+    This happens only after the connector has read to where the binary log ended when the difference was first seen, or
+    has failed on its way there.
     """
     known = await known_columns(kafka, group.capture.schema_history)
     left_out = []
@@ -278,9 +283,10 @@ async def _compare_models(
 
 
 async def _pass_over(client: ConnectClient, group: Group, quarantines: Quarantines, status: ConnectorStatus) -> None:
-    """Have a connector pass, for a while, over what Debezium's parser does not know of MariaDB's language.
+    """Let a connector skip, for a while, the MariaDB statements that Debezium's parser does not understand.
 
-    A table that is named in it, or whose rows have other columns than the connector knows, is stopped and left out.
+    A table that such a statement names, or whose rows have other columns than the connector knows, is quarantined and
+    left out.
     """
     left_out = []
     for ports in group.members:
@@ -298,13 +304,13 @@ async def _pass_over(client: ConnectClient, group: Group, quarantines: Quarantin
 
 
 async def _leave_out(client: ConnectClient, group: Group, tables: Sequence[str], other: Mapping[str, str]) -> None:
-    """Take tables out of a connector, where there is one, and set what is `other`."""
+    """Remove tables from the configuration of a connector, if there is one, and apply the `other` settings."""
     if config := await client.config(group.connector):
         await client.put_config(group.connector, {**without_tables(config, tables), **other})
 
 
 def names_table(statement: str, database: str, table: str) -> bool:
-    """Say whether a statement is about a table: it alters that one, or is no ALTER TABLE and has its name as a word."""
+    """Say whether a statement alters a table, or is no ALTER TABLE but contains the name of the table as a word."""
     altered = _ALTERED.match(statement)
     if altered is None:
         return re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", statement, re.IGNORECASE) is not None
@@ -313,7 +319,7 @@ def names_table(statement: str, database: str, table: str) -> bool:
 
 
 async def _fail_at_unknown(client: ConnectClient, group: Group) -> None:
-    """Have a connector fail at statements that it does not understand, as it does by default."""
+    """Let a connector fail again at statements that it does not understand, as it does by default."""
     config = await client.config(group.connector) if group.kind == "mariadb" else {}
     if config.get(SKIP_UNKNOWN_DDL) == "true":
         await client.put_config(group.connector, {**config, SKIP_UNKNOWN_DDL: "false"})
@@ -326,24 +332,24 @@ def _release(group: Group, quarantines: Quarantines) -> None:
 
 
 async def _note_capturing(group: Group, watched: _Watched) -> None:
-    """Record, once, that a group's connector runs; in PostgreSQL only when its slot is there."""
+    """Record once that a group's connector runs. In PostgreSQL, do so only if its slot exists."""
     if watched.noted == len(group.members):
         return
     if group.kind == "postgres" and await slot_state(group.dsn, group.slot) != "there":
         return
     watched.noted = 0
     for ports in group.members:
-        with suppress(CrossfadeError):  # it is tried again at the next look
+        with suppress(CrossfadeError):  # the next check tries again
             await ports.ledger.set_meta(f"{CAPTURING}.{ports.name}", group.epoch)
             watched.noted += 1
 
 
 async def _same_partitions(opened: Opened) -> None:
-    """Raise Misconfigured where the log has another number of partitions; who does not answer is asked again later."""
+    """Raise Misconfigured if the log has another number of partitions. A store that does not answer is asked later."""
     counts: dict[str, int] = {}
     with suppress(CrossfadeError):
         counts = await partition_counts(brokers_of(opened.settings.kafka), [LOG])
-    # Together: one that is away takes its whole time limit.
+    # Concurrently: an unreachable database takes its whole time limit.
     for recorded in await asyncio.gather(*(_partitions(ports) for ports in list(opened.collections.values()))):
         if LOG in counts and recorded is not None and counts[LOG] != recorded:
             raise Misconfigured(f"{LOG} has {counts[LOG]} partitions and had {recorded}: no version can be trusted")

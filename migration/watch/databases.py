@@ -1,7 +1,7 @@
-"""Opens the collections that can be used, and each of the others by itself, as soon as it can be.
+"""Opens collections that could not be used at the start, each on its own, as soon as it can be used.
 
-One whose database is away, refuses the role, or lacks its table is stopped alone; nothing is asked of its operator but
-to fix the cause.
+A collection whose database is unreachable, refuses the role, or lacks the table is quarantined alone. Its operator only
+has to fix the cause.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from migration.state import CollectionState
 from schemas.settings import Settings
 
 Progress = Callable[[str], None]
-# Who says that a collection is away, where it could not be opened.
+# The `who` of `Quarantines.away` if a collection could not be opened.
 START = "start"
 PAUSE_S = 1.0
 PAUSE_MAX_S = 30.0
@@ -30,9 +30,9 @@ log = logging.getLogger("crossfade.worker")
 
 
 async def tables_found(settings: Settings, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the collections whose tables are not as they must be, and those whose databases cannot be used, with why.
+    """Return the collections with mistakes in their tables, and those whose databases cannot be used, with the reasons.
 
-    All are asked together: one that is away takes its whole time limit.
+    All are checked concurrently: an unreachable database takes its whole time limit.
     """
     names = list(settings.collections)
     found = await asyncio.gather(*(mistakes_of(settings, name, progress) for name in names), return_exceptions=True)
@@ -49,7 +49,7 @@ async def tables_found(settings: Settings, progress: Progress) -> tuple[dict[str
 
 
 async def mistakes_of(settings: Settings, name: str, progress: Progress) -> dict[str, str]:
-    """Return what is wrong with the table of one collection, by its name. Raises as `table_mistakes`."""
+    """Return what is wrong with the table of one collection, by the collection's name. Raises as `table_mistakes`."""
     alone = settings.model_copy(update={"collections": {name: settings.collections[name]}})
     return await table_mistakes(alone, progress, apply=False)
 
@@ -62,7 +62,7 @@ async def bring_back(
     changed: Callable[[], None],
     progress: Progress,
 ) -> None:
-    """Open each collection that could not be opened, when it can be; returns when none is left."""
+    """Open each collection that could not be opened, as soon as it can be. Returns when none is left."""
     left = [name for name in settings.collections if name not in opened.collections]
     await asyncio.gather(
         *(_bring_back(settings, opened, quarantines, name, captures, changed, progress) for name in left)
@@ -90,31 +90,32 @@ async def _bring_back(
             quarantines.known(Quarantine(name, Reason.TABLE, mistakes[name]))
         except CrossfadeError as error:
             log.warning("collection %s cannot be opened yet: %s", name, error)
-        except Exception:  # whatever it is, it must not end the task that alone opens the collection
+        except Exception:  # no error may end the only task that opens the collection
             log.exception("collection %s cannot be opened yet", name)
     changed()
 
 
 async def _open(opened: Opened, quarantines: Quarantines, name: str, captures: bool, progress: Progress) -> None:
-    """Open a collection and its capture; only then do the agents know it."""
+    """Open a collection and prepare its capture. Only then make it known to the agents."""
     if opened.opener is None:
         raise Misconfigured("these collections were opened without what opens another")
     legacy = await opened.opener.database(name)
     ports, quarantine = await opened.opener.collection(name, legacy)
     own = await epochs_of([ports.ledger])
-    # An adoption raised them since the worker started, in databases that it has, and may have in this one.
+    # Since the worker started, an adoption may have raised the epochs in its databases, and perhaps in this one too.
     epochs = await reachable_epochs(opened.collections, opened.epochs)
     if own.version > epochs.version or own.producer > epochs.producer:
         raise Misconfigured(f"its epochs are {own}, the worker's {epochs}: start the worker again")
     await share(epochs, {name: ports})
     with_it = replace(opened, collections={**opened.collections, name: ports})
     if (had := quarantines.of(name)) is not None and had.reason is Reason.TABLE:
-        quarantines.release(name)  # before capture is prepared: what is found then stays
+        quarantines.release(name)  # before capture is prepared, so that a quarantine found there is kept
     if captures and quarantine is None:
         await prepare_capture(with_it, quarantines, progress, only=(name,))
     quarantines.back(name, START)
     if (found := quarantines.of(name)) is not None and not found.passes:
-        # As every stop: recorded before it counts. `quarantines` could not, whose collection this was not yet.
+        # Like every quarantine, recorded before it takes effect. `quarantines` could not record it, because the
+        # collection was not among its collections yet.
         await CollectionState(ports.ledger, name).set_reason(found.reason)
     opened.collections[name] = with_it.collections[name]
     if quarantine is not None:
@@ -123,7 +124,7 @@ async def _open(opened: Opened, quarantines: Quarantines, name: str, captures: b
 
 
 def stop_those(quarantines: Quarantines, mistakes: dict[str, str], away: dict[str, str]) -> None:
-    """Note what keeps collections from being opened."""
+    """Quarantine the collections that cannot be opened, with the reasons."""
     for name, why in mistakes.items():
         quarantines.known(Quarantine(name, Reason.TABLE, why))
     for name, why in away.items():
@@ -131,5 +132,5 @@ def stop_those(quarantines: Quarantines, mistakes: dict[str, str], away: dict[st
 
 
 def usable(settings: Settings, *without: dict[str, str]) -> Sequence[str]:
-    """Return the collections that none of the findings names."""
+    """Return the collections that are in none of the findings."""
     return [name for name in settings.collections if not any(name in each for each in without)]

@@ -1,7 +1,7 @@
-"""Watches that the columns of each table are those that it was opened with, and opens it again where they are not.
+"""Watches the columns of each table, and opens the table again if they differ from those that it was opened with.
 
-A type or a collation may change under a running worker, and a label may come to an enumeration: statements and
-canonical forms are made of them.
+A type or a collation may change under a running worker, and an enumeration may get a new label. Statements and
+canonical forms are made from them.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ LAYOUT_S = 3.0
 
 
 async def watch_layouts(opened: Opened, quarantines: Quarantines, changed: Callable[[], None]) -> None:
-    """Watch for as long as the worker runs. Raises Misconfigured where nothing opens a collection again."""
+    """Watch for as long as the worker runs. Raises Misconfigured if there is no opener to open a collection again."""
     if opened.opener is None:
         raise Misconfigured("these collections were opened without what opens another")
     while True:
         await asyncio.sleep(LAYOUT_S)
         names = list(opened.collections)
-        # Together: one that is away takes its whole time limit.
+        # Concurrently: an unreachable database takes its whole time limit.
         if any(await asyncio.gather(*(_look(opened, opened.opener, quarantines, name) for name in names))):
             changed()
 
 
 async def _look(opened: Opened, opener: Opener, quarantines: Quarantines, name: str) -> bool:
-    """Open a collection again where its columns changed; say whether that, or why it cannot be, is news."""
+    """Open a collection again if its columns changed; say whether they did, even if it could not be opened."""
     try:
         altered = await opened.collections[name].table.altered()
     except CrossfadeError:
-        return False  # who uses it says so
+        return False  # the user of the table reports the error
     try:
         if altered is not None:
             await _open_again(opened, opener, name)
@@ -50,7 +50,7 @@ async def _look(opened: Opened, opener: Opener, quarantines: Quarantines, name: 
 
 
 async def _open_again(opened: Opened, opener: Opener, name: str) -> None:
-    """Put a collection as it is now in the place of the one that was opened before, whose users begin again."""
+    """Replace an open collection with one that has the current columns. Its users start again with the new one."""
     if mistakes := await mistakes_of(opened.settings, name, log.info):
         raise Misconfigured(mistakes[name])
     legacy = await opener.database(name)

@@ -1,7 +1,7 @@
-"""Watches whether the collections of Qdrant are those that were written: deleted, made again, restored, or swapped.
+"""Watches whether a Qdrant collection is the one that was written: not deleted, recreated, restored, or swapped.
 
-One that is not is quarantined, made again where it is missing, and goes on being written; the table answers until
-`crossfade recapture` has compared every document.
+If it is not, the collection is quarantined, created again if it is missing, and still written. The table answers
+queries until `crossfade recapture` has compared every document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SAMPLE_S = 30.0
 
 @dataclass(slots=True)
 class _Known:
-    """What a collection is known by, when its sample is due, and what was recorded last."""
+    """The witnesses of a collection, those recorded last, and when the next sample is due."""
 
     witnesses: tuple[Witness, ...]
     recorded: tuple[Witness, ...]
@@ -37,18 +37,18 @@ class _Known:
 
 @dataclass(slots=True)
 class PointWatch:
-    """Compares and records, for the collections that are not quarantined."""
+    """Compares and records the witnesses of the collections that are not quarantined."""
 
     quarantines: Quarantines
     written: Written
     known: dict[str, _Known] = field(default_factory=dict)
 
     async def look(self) -> bool:
-        """Look at every collection; say whether one was quarantined. A store that does not answer changes nothing."""
+        """Check every collection; say whether one was quarantined. A store that does not answer changes nothing."""
         found = False
         for name, ports in list(self.quarantines.collections.items()):
             if self.quarantines.of(name) is not None:
-                # Compared with the table before it is active again, and known by other points from then on.
+                # It is compared with the table before it is active again, and has other witnesses from then on.
                 self.known.pop(name, None)
                 self.written.last.pop(name, None)
             elif ports.rules.writes_qdrant:
@@ -63,7 +63,7 @@ class PointWatch:
         if known is None:
             witnesses = await recorded_witnesses(ports.ledger, ports.name)
             known = self.known[ports.name] = _Known(witnesses, witnesses)
-        # Taken before the look: what is written after it is not expected to be seen.
+        # Taken before the comparison, which is not expected to see points that are written later.
         recent = tuple(self.written.last.get(ports.name, ()))
         why = await self._wrong(ports, known)
         if why:
@@ -94,7 +94,7 @@ class PointWatch:
         await self.quarantines.quarantine(ports.name, Reason.POINTS_REPLACED, why)
         settings = ports.settings
         try:
-            # What is for it waits until it is there; the indexes are those that searches need.
+            # Writes to the collection wait until it exists. The indexes are those that searches need.
             storage = Storage(settings.quantization, settings.on_disk)
             metadata = ports.table.description.metadata
             await ports.vectors.prepare(ports.name, ports.embedder.dimension, metadata, storage)
@@ -114,7 +114,7 @@ class PointWatch:
 
 
 async def compare_points(quarantines: Quarantines) -> None:
-    """Compare before the first record is taken. A Qdrant that does not answer is compared when it does."""
+    """Compare before the first record is taken. If Qdrant does not answer, it is compared once it does."""
     await PointWatch(quarantines, Written()).look()
 
 

@@ -1,7 +1,7 @@
-"""Watches that a collection's database and table are those that were recorded, and records them when capture begins.
+"""Watches that a collection's database and table are the recorded ones, and records them when capture begins.
 
-What a change of them means is decided in `domain.sources`. The count that shows a restored backup is advanced in the
-database first and published to Kafka then, so that Kafka's is never ahead of the database that it came from.
+`domain.sources` decides what a change of them means. The count that reveals a restored backup is advanced in the
+database first and then published to Kafka, so Kafka's count is never ahead of the database that it came from.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from schemas.records import Outgoing
 from schemas.settings import Kafka
 from topics.provisioning import SOURCES_SEEN
 
-# Of each collection, as `NAME.collection`.
+# The names of the records of each collection, as `NAME.collection`.
 IDENTITY = "source"
 COUNT = "source_count"
-# A backup that is older is told from the database that it was taken of, whatever was written to its log since.
+# How often the count advances. It distinguishes a database from a backup of it that is older than this, whatever was
+# written to its log since.
 SEEN_EVERY_S = 4.0
-# A table that the publication does not contain, or a connector without a place, is looked at again after this: a
-# statement may be putting it back, Kafka Connect may be reading its offsets.
+# The delay before the recheck of a table that the publication does not contain, or of a connector without a replication
+# position: a statement may be putting the table back, or Kafka Connect may be reading its offsets.
 CONFIRM_S = 2.0
-# Who says that a collection is away, where its database or its records cannot be asked.
+# The `who` of `Quarantines.away` if the database of a collection, or its records, cannot be read.
 LOOK = "look"
 
 
 class CapturedTogether(Protocol):
-    """The collections of one connector, as `migration.capture.connectors.Group`."""
+    """The collections of one connector; see `migration.capture.connectors.Group`."""
 
     @property
     def kind(self) -> str:
-        """The database's kind: postgres or mariadb."""
+        """The kind of the database: postgres or mariadb."""
         ...
 
     @property
     def dsn(self) -> str:
-        """The database's address."""
+        """The address of the database."""
         ...
 
     @property
     def connector(self) -> str:
-        """The connector's name."""
+        """The name of the connector."""
         ...
 
     @property
@@ -69,15 +70,15 @@ class CapturedTogether(Protocol):
 
 
 class ReadsOffsets(Protocol):
-    """What is asked of Kafka Connect."""
+    """What this module needs of Kafka Connect."""
 
     async def committed(self, name: str) -> dict[str, Any] | None:
-        """Return how far a connector has read, None where there is no such connector."""
+        """Return how far a connector has read, None if there is no such connector."""
         ...
 
 
 async def published_counts(kafka: Kafka) -> dict[str, int]:
-    """Return, by collection, the highest count that was published. Raises StoreUnavailable."""
+    """Return the highest published count of each collection. Raises StoreUnavailable."""
     highest: dict[str, int] = {}
     try:
         async for record in read_topic(brokers_of(kafka), SOURCES_SEEN):
@@ -106,9 +107,9 @@ async def facts_of(
 
 
 async def record_source(group: CapturedTogether, ports: CollectionPorts, published: Mapping[str, int]) -> None:
-    """Record the database and the table as they are now for a capture that begins.
+    """Record the current database and table for a capture that begins.
 
-    Its count goes on above what was `published`, also where a backup took it back.
+    Its count continues above the `published` one, even if a restored backup set it back.
     """
     found = _identity(group.connector, await facts_of(group, ports))
     await ports.ledger.raise_to(f"{COUNT}.{ports.name}", published.get(ports.name, 0))
@@ -123,7 +124,7 @@ def _identity(capture: str, facts: SourceFacts) -> SourceIdentity:
 
 @dataclass(slots=True)
 class SourceWatch:
-    """What this process saw last of each collection's source. `published`: see `published_counts`."""
+    """What this process last saw of each collection's source. For `published`, see `published_counts`."""
 
     bus: Bus
     offsets: ReadsOffsets
@@ -132,10 +133,10 @@ class SourceWatch:
     due_s: dict[str, float] = field(default_factory=dict)
 
     async def look(self, group: CapturedTogether, quarantines: Quarantines) -> list[str]:
-        """Stop those of a group whose database or table is another one; note the others as they are.
+        """Quarantine the collections of a group whose database or table was replaced; record the others.
 
-        Each alone: one whose database or records cannot be asked is away for as long as that lasts, and is not among
-        those that are returned. Raises CommandError where Kafka Connect cannot be asked.
+        Each collection is checked on its own. One whose database or records cannot be read is noted as away for as long
+        as that lasts, and is not in the returned list. Raises ConnectError if Kafka Connect cannot be asked.
         """
         members = [
             p
@@ -144,7 +145,7 @@ class SourceWatch:
         ]
         if not members:
             return []
-        # Before the database's end, which is never behind it.
+        # Read before the end of the database's log, which is never behind it.
         read = _read(group.kind, await self.offsets.committed(group.connector))
         seen = []
         for ports in members:
@@ -169,7 +170,7 @@ class SourceWatch:
         count = await ports.ledger.get_meta(f"{COUNT}.{name}") or 0
         known = recorded or SourceIdentity(group.connector, {}, facts.table or "", ())
         if recorded is None:
-            facts = replace(facts, published=None)  # of a capture that begins; its connector is not made yet
+            facts = replace(facts, published=None)  # the capture is only beginning: its connector is not created yet
         begun = read.begun
         if known.begun and begun is False:
             await asyncio.sleep(CONFIRM_S)
@@ -186,7 +187,7 @@ class SourceWatch:
             await self._note(ports.ledger, self.seen[name], name)
 
     async def _recorded(self, capture: str, ports: CollectionPorts) -> SourceIdentity | None:
-        """Return what was seen or recorded of a collection for its capture, None where nothing was."""
+        """Return what was last seen or recorded of a collection for this capture, None if there is nothing."""
         seen = self.seen.get(ports.name)
         if seen is not None and seen.capture == capture:
             return seen
@@ -211,12 +212,12 @@ def _begun(offset: Mapping[str, Any] | None) -> bool | None:
 
 
 def _read(kind: str, offset: Mapping[str, Any] | None) -> Outside:
-    """Return how far a connector has read, by the offset that it committed."""
+    """Return how far a connector has read, according to the offset that it committed."""
     return replace(_place(kind, offset or {}), begun=_begun(offset))
 
 
 def place_read(kind: str, offset: Mapping[str, Any] | None) -> tuple[int, ...]:
-    """Return how far a connector has read in its database's log; later places are higher, no place is lowest."""
+    """Return a connector's replication position. Later positions compare higher, a missing position is the lowest."""
     return _place(kind, offset or {}).read
 
 

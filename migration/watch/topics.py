@@ -1,8 +1,8 @@
-"""Watches whether the topics are those that the ledgers know: their ids, their cluster, and how far they go.
+"""Watches whether the topics are those that the ledgers know, by their ids, their cluster and their end offsets.
 
-Where one was replaced, or lost what a role had not read, the collections are quarantined and no role takes a record
-from the topics (see `agents.worker`) until `crossfade topics adopt`. A replaced topic of capture concerns the
-collections of its table alone: what was lost in it is captured again.
+If a topic was replaced, or lost records that a role had not read, the collections are quarantined and no role takes a
+record from the topics (see `agents.worker`) until `crossfade topics adopt`. A replaced topic of capture concerns only
+the collections of its table: what was lost in it is captured again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from topics.roles import RoleName, working_topics
 log = logging.getLogger("crossfade.topics")
 WATCH_S = 2.0
 _CONFIRM_S = 1.0
-# The topics of all collections, and the roles that read them.
+# The topics that all collections share, and the roles that read them.
 READERS: Mapping[str, tuple[RoleName, ...]] = {
     topic: tuple(role.name for role in roles) for topic, roles in working_topics().items()
 }
@@ -34,9 +34,10 @@ READERS: Mapping[str, tuple[RoleName, ...]] = {
 
 @dataclass(slots=True)
 class TopicWatch:
-    """Compares and records. `known` are the marks of this process, by a database's first collection and topic.
+    """Compares topics with their records, and records them.
 
-    `wrong` are, by a database's first collection, the topics that were other ones for it at the last look.
+    `known` has the marks that this process knows, by a database's first collection and topic. `wrong` has, by a
+    database's first collection, the topics that differed from its record at the last comparison.
     """
 
     kafka: Kafka
@@ -53,11 +54,11 @@ class TopicWatch:
         await self.offsets.close()
 
     def captured(self, members: Iterable[Recorded]) -> dict[str, tuple[str, ...]]:
-        """Return the topics of capture of collections, with their readers."""
+        """Return the capture topics of the collections, with their readers."""
         return {one.capture.topic: ("capture",) for one in members if one.capture is not None}
 
     async def look(self, readers: Mapping[str, tuple[str, ...]]) -> dict[str, TopicLook]:
-        """Return those of the topics that exist. Raises StoreUnavailable."""
+        """Return the current state of the topics that exist. Raises StoreUnavailable."""
         identities = await self.offsets.identities(readers)
         roles = {role for topic in identities for role in readers[topic]}
         committed = {role: await self.offsets.committed(group_of(role)) for role in sorted(roles)}
@@ -74,9 +75,9 @@ class TopicWatch:
         return found
 
     async def compare(self, *, fresh: bool = False) -> dict[str, Replaced]:
-        """Return the topics that are not those recorded; record what is the same, or was never seen.
+        """Return the topics that differ from their record; record those that are the same or were never seen.
 
-        `fresh` reads every record again: another process may have adopted what is there.
+        `fresh` reads every record again: another process may have adopted the current topics.
         """
         if fresh:
             self.known.clear()
@@ -88,13 +89,13 @@ class TopicWatch:
             except CrossfadeError as error:
                 log.warning("the topics of %s are not compared now: %s", members[0].name, error)
                 continue
-            # Read first: offsets only rise, so that what is seen now is never below what was recorded before.
+            # The marks are read first: offsets only rise, so current offsets are never below recorded ones.
             looks = await self.look(readers)
             compared = [replaced(topic, mark, looks.get(topic)) for topic, mark in marks.items() if mark is not None]
             wrong = {one.topic: one for one in compared if one is not None}
             found |= wrong
             self.wrong[members[0].name] = frozenset(wrong)
-            # What is recorded of a topic that is not what it was stays: it is what that is known by.
+            # The record of a replaced topic is kept: it is what shows that the topic was replaced.
             await self._record(members[0], {t: look for t, look in looks.items() if t not in wrong})
         return found
 
@@ -116,7 +117,7 @@ class TopicWatch:
             self.known[ports.name, topic] = look.mark
 
     async def confirmed(self) -> dict[str, Replaced]:
-        """Return the topics that are not those recorded, also at a second look where the first may be wrong."""
+        """Return the topics that differ from their record. A recheck must repeat any difference that is not `sure`."""
         found = await self.compare()
         if not found:
             return {}
@@ -127,12 +128,12 @@ class TopicWatch:
 
 
 def captured_through(ports: Recorded) -> str:
-    """Return the topic of capture of a collection, nothing where it was never captured."""
+    """Return the capture topic of a collection, the empty string if it was never captured."""
     return ports.capture.topic if ports.capture is not None else ""
 
 
 async def quarantine_all(watch: TopicWatch, quarantines: Quarantines, found: Mapping[str, Replaced]) -> None:
-    """Quarantine, here and durably, what depends on replaced topics; a database that is away holds up no other."""
+    """Quarantine, here and durably, what depends on replaced topics. An unreachable database holds up no other."""
     working = {topic: one for topic, one in found.items() if topic in READERS}
     quarantines.replaced |= set(working)
     for members in databases(quarantines.collections):
@@ -150,7 +151,7 @@ async def quarantine_all(watch: TopicWatch, quarantines: Quarantines, found: Map
 
 
 async def compare_topics(kafka: Kafka, quarantines: Quarantines) -> None:
-    """Compare before the first record is taken, and take part in what was found before. Raises StoreUnavailable."""
+    """Compare before the first record is taken, and follow what was found earlier. Raises StoreUnavailable."""
     watch = TopicWatch(kafka, quarantines.collections)
     try:
         await quarantines.follow()
@@ -162,7 +163,7 @@ async def compare_topics(kafka: Kafka, quarantines: Quarantines) -> None:
 
 
 async def watch_topics(kafka: Kafka, quarantines: Quarantines, changed: Callable[[], None]) -> None:
-    """Watch for as long as the worker runs. What was found is not looked for again until it was adopted."""
+    """Watch for as long as the worker runs. After a finding, do not compare again until the topics are adopted."""
     watch = TopicWatch(kafka, quarantines.collections)
     try:
         while True:
@@ -181,7 +182,7 @@ async def watch_topics(kafka: Kafka, quarantines: Quarantines, changed: Callable
 
 
 def _news(watch: TopicWatch, quarantines: Quarantines, found: Mapping[str, Replaced]) -> dict[str, Replaced]:
-    """Leave out topics of capture whose collections are quarantined for something else that recapture fixes."""
+    """Leave out capture topics whose collections are already quarantined for another reason that recapture fixes."""
     captured: dict[str, bool] = {}
     for ports in quarantines.collections.values():
         own = captured_through(ports)

@@ -1,4 +1,4 @@
-"""A client of the query topics: publishes questions and waits for their answers. What an application would write."""
+"""A client of the query topics, as an application would write it: publishes questions and waits for their answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCE = "crossfade/ask"
 
 
 class Asker:
-    """Asks questions over Kafka; many may be under way at once. Use as an asynchronous context manager."""
+    """Asks questions over Kafka; many may be in flight at once. Use it as an asynchronous context manager."""
 
     def __init__(self, kafka: Kafka, bus: AiokafkaBus) -> None:
         self._kafka = kafka

@@ -1,4 +1,4 @@
-"""A file of documents as records of the submission topic: what a producer of one's own would publish."""
+"""Turns a file of documents into records of the submission topic, as any other producer would publish them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _USAGE_ERROR = 2
 
 
 def batches(file: Path) -> Iterator[list[Outgoing]]:
-    """Yield the documents of a file, one JSON object a line, as records, up to 500 or some megabytes at a time.
+    """Yield the documents of a file, one JSON object per line, as records: up to 500 or some megabytes at a time.
 
-    Raises CommandError, naming the line, at the first that is no document; the batches before it were yielded.
+    Raises CommandError, with the line's number, at the first line that is not a document. The batches before it were
+    yielded.
     """
     batch: list[Outgoing] = []
     size = 0
@@ -42,7 +43,7 @@ def batches(file: Path) -> Iterator[list[Outgoing]]:
 
 
 def submission_record(number: int, line: bytes) -> Outgoing:
-    """Return the record of a line; `{"collection": …, "id": …, "delete": true}` deletes. Raises CommandError."""
+    """Return the record of a line. `{"collection": …, "id": …, "delete": true}` is a deletion. Raises CommandError."""
     try:
         data = orjson.loads(line)
     except orjson.JSONDecodeError as error:

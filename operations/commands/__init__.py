@@ -1,1 +1,1 @@
-"""The commands of `crossfade`, one module a noun."""
+"""The commands of `crossfade`, one module per noun."""

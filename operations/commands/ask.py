@@ -1,4 +1,4 @@
-"""`crossfade ask`: one question over Kafka, and its answer. The client is `operations.clients.questions`."""
+"""`crossfade ask`: one question over Kafka, and its answer. The client is in `operations.clients.questions`."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def ask(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Ask a question, and print the answer and which backend gave it.
+    """Ask a question, and print the answer and the backend that gave it.
 
-    The route follows the collection's phase; exit code 1 when no backend could answer.
+    The route follows the collection's phase. Exit code 1: no backend could answer.
     """
     with told():
         if route not in (None, *get_args(Backend)):
@@ -96,7 +96,7 @@ def _question(**fields: Any) -> QueryAsked:
 
 
 def _filter(wanted: list[str]) -> dict[str, Scalar]:
-    """Return the filter of `column=value` arguments; a value that is JSON's null, without quotes, is NULL."""
+    """Return the filter given by `column=value` arguments. The value `null`, as in JSON without quotes, means NULL."""
     found: dict[str, Scalar] = {}
     for one in wanted:
         name, sign, value = one.partition("=")

@@ -1,4 +1,4 @@
-"""`crossfade backfill`: a live table into Qdrant by key ranges. The work is in `migration.backfill`."""
+"""`crossfade backfill`: brings a live table into Qdrant by key ranges. The work is in `migration.backfill`."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ def backfill(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring every row of a live table into Qdrant, beside the changes that the worker brings there.
+    """Bring every row of a live table into Qdrant, concurrently with the changes that the worker writes there.
 
-    Goes on where it was interrupted. `crossfade migrate pause` and `resume` hold it; verify when it is done.
+    Goes on where it was interrupted. `crossfade migrate pause` holds it and `crossfade migrate resume` lets it go on.
+    Run `crossfade verify` when it is done.
     """
-    # It opens what a worker opens, and that takes a second to import.
+    # It needs the same modules as a worker, and they take a second to import.
     from connectors.failpoints import arm  # noqa: PLC0415
     from domain.pacing import Limits  # noqa: PLC0415
     from migration.backfill.collection import backfill_collection  # noqa: PLC0415
@@ -87,7 +88,7 @@ def backfill(
 
 
 def summary(state: BackfillState) -> str:
-    """Return a finished backfill in a sentence."""
+    """Return a summary of a finished backfill."""
     filled_at_ms = state.filled_at_ms or state.updated_at_ms
     handed = f", {amount(state.handed_over, 'row')} handed over to the agents" if state.handed_over else ""
     took = _s(state.started_at_ms, filled_at_ms)
@@ -103,7 +104,7 @@ def _s(from_ms: int, to_ms: int) -> str:
 
 
 def line(state: BackfillState) -> str:
-    """Return where a backfill is, in one line."""
+    """Return how far a backfill is, as one line."""
     if state.state == "indexing":
         return f"{state.rows:,} rows done; building the index"
     share = f" of about {state.rows_estimated:,}" if state.rows_estimated else ""
@@ -114,7 +115,7 @@ def line(state: BackfillState) -> str:
 
 @contextmanager
 def progress_shown() -> Iterator[Callable[[BackfillState], None]]:
-    """Show a backfill's progress on stderr: in place on a terminal, a line every ten seconds elsewhere."""
+    """Show a backfill's progress on stderr: in place on a terminal, otherwise as a line every ten seconds."""
     if sys.stderr.isatty():
         with Console(stderr=True, highlight=False).status("backfill") as status:
             yield lambda state: status.update(line(state))

@@ -27,7 +27,7 @@ app = typer.Typer(no_args_is_help=True, help="The configuration, and what it nam
 
 @app.callback()
 def _group() -> None:
-    """Keep `check` a command of its own: a group of one command would otherwise take its place."""
+    """Keep `check` a subcommand: Typer would otherwise put its only command in place of the group."""
 
 
 @app.command("check")
@@ -39,9 +39,9 @@ def check(
         bool, typer.Option("--apply", help="Execute the SQL statements that mend, then check again.")
     ] = False,
 ) -> None:
-    """Check the file, the brokers, Connect, Qdrant and each collection's database; tell what mends each mistake.
+    """Check the file, the brokers, Connect, Qdrant and each collection's database; show the remedy for each mistake.
 
-    Exit code 3: there are errors (warnings alone are no error).
+    Exit code 3: there are errors. Warnings alone are not errors.
     """
     with told():
         context = load(config, home)

@@ -1,4 +1,4 @@
-"""`crossfade demo` on the command line. What it shows is in `operations.demo`."""
+"""`crossfade demo`: the demonstration on the command line. What it shows is in `operations.demo`."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def demo(
 ) -> None:
     """Show the main job on this machine: table to Qdrant, live writes from both sides, questions, and the proof.
 
-    Exit code 3: stores differ, counts do not balance, or a question had no answer.
+    Exit code 3: the stores differ, the counts do not balance, or a question got no answer.
     """
-    # It opens what a worker opens, and that takes a second to import.
+    # It needs the same modules as a worker, and they take a second to import.
     from migration.verify.collection import verify_collection  # noqa: PLC0415
     from operations.demo.run import run_demo  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`crossfade dlt`: dead letters, what became of them, their replay. The work is done in `migration.dead_letters`."""
+"""`crossfade dlt`: dead letters, what became of them, and their replay. The work is in `migration.dead_letters`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from schemas.records import size_of
 
 _PREVIEW_BYTES = 400
 _LISTED = 20
-# Of the newest letters of one topic, which are kept until they are printed; older ones are found by their offset.
+# The size limit of the newest letters of one topic, kept until they are printed. Older ones are found by offset.
 _SHOWN_BYTES = 64 * 1024 * 1024
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be used, with their errors.")
@@ -48,7 +48,7 @@ OffsetOption = Annotated[int | None, typer.Option("--offset", min=0, help="In th
 
 @dataclass(slots=True)
 class _Group:
-    """Dead letters of one topic, stage and kind of error."""
+    """The dead letters of one topic, stage and kind of error, counted."""
 
     count: int = 0
     replayed: int = 0
@@ -58,7 +58,7 @@ class _Group:
 
 @app.command("list")
 def list_letters(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Count dead letters by topic, stage and error, and how many of them were replayed."""
+    """Count dead letters by topic, stage and error, and show how many of them were replayed."""
     with told():
         context = load(config, home)
     groups = run(_grouped(context))
@@ -100,7 +100,7 @@ def show(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show dead letters: where each came from, why it is one, and the beginning of its value (whole with --json)."""
+    """Show dead letters: where each came from, its error, and the beginning of its value (the whole with --json)."""
     with told():
         context = load(config, home)
     found = run(_shown(context, topic, partition, offset, limit))
@@ -130,11 +130,11 @@ def replay_letters(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Publish dead letters again where they came from, each once.
+    """Publish dead letters again to the topics that they came from, each letter once.
 
-    What a store refused of a producer is submitted as a new change instead, because its version is old by now. A letter
-    is superseded, and left out, where something newer of its document was accepted since. Exit code 3: some were left
-    out.
+    A producer's change that a store refused is submitted as a new change instead, because its version is old by now.
+    A letter is superseded, and left out, if something newer was accepted for its document since.
+    Exit code 3: some letters were left out.
     """
     with told():
         if not everything and (topic is None or offset is None):

@@ -1,4 +1,4 @@
-"""`crossfade inspect`: one document in every place, side by side. What is read and concluded is in `operations`."""
+"""`crossfade inspect`: one document in every place, side by side. Reading and reasoning are in `migration.inspect`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def inspect(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a document in the table, the ledger, the log, Qdrant and the dead letters, what differs, and why.
+    """Show a document in the table, the ledger, the log, Qdrant and the dead letters, and what differs and why.
 
-    Exit code 3: table and Qdrant differ, and no change of it is under way; 1: one of the two could not be read.
+    Exit code 3: the table and Qdrant differ, and no change of the document is in flight.
+    Exit code 1: one of the two could not be read.
     """
     # The drivers of databases and brokers take a second to import.
     from migration.inspect.explain import explain  # noqa: PLC0415

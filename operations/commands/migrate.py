@@ -37,9 +37,9 @@ def plan(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the steps of a collection's move: what is done, what `migrate start` will do, and what must be mended first.
+    """Show the steps of a collection's move: what is done, what `migrate start` will do, and what must be fixed first.
 
-    Exit code 3: something must be mended first.
+    Exit code 3: something must be fixed first.
     """
     # The drivers of databases and brokers take a second to import.
     from migration.plan import blocked, document_of, steps  # noqa: PLC0415
@@ -74,11 +74,12 @@ def start(
 ) -> None:
     """Do what `migrate plan` shows: fill Qdrant from the live table, then prove that both hold the same.
 
-    Goes on where it was interrupted; its phase stays as configured. `crossfade backfill` and `verify` do the two alone,
-    with more options. Exit code 3: something must be mended first, or there were differences; 1: not everything could
-    be compared.
+    Goes on where it was interrupted. The collection's phase stays as configured.
+    `crossfade backfill` and `crossfade verify` run the two steps separately, with more options.
+    Exit code 3: something must be fixed first, or there were differences.
+    Exit code 1: not everything could be compared.
     """
-    # As above.
+    # Imported late, as in `plan`.
     from connectors.failpoints import arm  # noqa: PLC0415
     from migration.backfill.collection import backfill_collection  # noqa: PLC0415
     from migration.backfill.run import BackfillOptions  # noqa: PLC0415
@@ -128,11 +129,12 @@ def status(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show phase, backfill, proof, lag and capture of collections, and whether one is stopped.
+    """Show phase, backfill, proof, lag and capture of collections, and whether one is quarantined.
 
-    Exit code 3: a collection is stopped, its backfill failed, or its stores differ; 1: a part did not answer.
+    Exit code 3: a collection is quarantined or not captured, its backfill failed, or its stores differ.
+    Exit code 1: a part did not answer.
     """
-    # As above.
+    # Imported late, as in `plan`.
     from operations.render.live_status import show  # noqa: PLC0415
 
     with told():
@@ -154,7 +156,7 @@ def pause(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Have the backfill of a collection wait after the page that it is at; live changes go on."""
+    """Make the backfill of a collection wait after its current page. Live changes go on."""
     _set_paused(collection, config, home, json, paused=True)
 
 
@@ -170,7 +172,7 @@ def resume(
 
 
 def _set_paused(collection: str | None, config: Path | None, home: Path | None, json: bool, *, paused: bool) -> None:
-    # As above.
+    # Imported late, as in `plan`.
     from migration.backfill.pause import set_paused  # noqa: PLC0415
 
     with told():

@@ -1,4 +1,4 @@
-"""`crossfade recapture`: how a stopped collection gets back into service. What it does is in `operations`."""
+"""`crossfade recapture`: makes a quarantined collection active again. The work is in `migration.capture.recapture`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def recapture(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Capture collections anew with a fresh snapshot, repair what it cannot see, and prove both stores equal.
+    """Capture collections again with a fresh snapshot, repair what it cannot see, and prove both stores equal.
 
-    For a collection that was stopped: its slot was dropped, its binlog purged, or a captured change cannot be read. A
-    worker must run. Collections of one database that are named together share a connector.
+    For a quarantined collection: its slot was dropped, its binlog was purged, or a captured change cannot be read.
+    A worker must be running. Collections of one database that are named together share a connector.
     """
-    # It opens what a worker opens, and that takes a second to import.
+    # It needs the same modules as a worker, and they take a second to import.
     from migration.capture.recapture import recapture as capture_anew  # noqa: PLC0415
 
     with told():

@@ -1,4 +1,4 @@
-"""`crossfade schemas`: writes the schemas of the events and the AsyncAPI document for producers in any language."""
+"""`crossfade schemas`: writes the event schemas and the AsyncAPI document, for producers in any language."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="JSON Schema of every event, and th
 
 @app.callback()
 def _group() -> None:
-    """Keep `export` a command of its own: a group of one command would otherwise take its place."""
+    """Keep `export` a subcommand: Typer would otherwise put its only command in place of the group."""
 
 
 @app.command("export")

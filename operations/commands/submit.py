@@ -1,4 +1,4 @@
-"""`crossfade submit`: publishes documents of a file. Records are made in `operations.clients.submissions`."""
+"""`crossfade submit`: publishes the documents of a file. `operations.clients.submissions` makes the records."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def submit(
 ) -> None:
     """Publish documents as a producer would.
 
-    A line is {"collection": "…", "id": "…", "text": "…", "metadata": {…}}, where text may also be an object of the
-    text columns; {"collection": "…", "id": "…", "delete": true} deletes.
+    A line is {"collection": "…", "id": "…", "text": "…", "metadata": {…}}.
+    The text may also be an object of the text columns.
+    {"collection": "…", "id": "…", "delete": true} deletes a document.
     """
     with told():
         context = load(config, home)
@@ -53,7 +54,7 @@ def _submitted(context: Context, file: Path) -> int:
     count = 0
     with told(), asyncio.Runner() as runner, counting("submitted") as counted:
         try:
-            # Lines are read while the loop stands still, so that Ctrl-C also ends the wait for the next one.
+            # Lines are read while the event loop is not running, so that Ctrl-C also ends the wait for the next line.
             for batch in batches(file):
                 runner.run(bus.publish(batch))
                 count += len(batch)

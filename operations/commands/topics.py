@@ -1,4 +1,4 @@
-"""`crossfade topics`: what topics there are and must be. The plan is made in `topics.provisioning`."""
+"""`crossfade topics`: which topics exist, and which must exist. The plan is made in `topics.provisioning`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ app = typer.Typer(no_args_is_help=True, help="The topics: what there is, what th
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan and the topics that it was made for."""
+    """A plan, and the topics and brokers that it was made for."""
 
     actions: tuple[Action, ...]
     existing: dict[str, ExistingTopic]
@@ -40,12 +40,12 @@ class Planned:
 
     @property
     def reassignment(self) -> dict[str, object] | None:
-        """What `kafka-reassign-partitions` must be given: see `topics.provisioning.reassignment`."""
+        """The input for `kafka-reassign-partitions`: see `topics.provisioning.reassignment`."""
         return reassignment(self.actions, self.existing, self.brokers)
 
 
 async def make_plan(context: Context) -> Planned:
-    """Compare the topics of the brokers with those that catalogue and collections need."""
+    """Compare the topics on the brokers with the topics that the catalogue and the collections need."""
     desired = desired_topics(context.settings, await topic_names(context.bootstrap))
     existing = await existing_topics(context.bootstrap, [topic.name for topic in desired])
     return Planned(plan(desired, existing), existing, tuple(await broker_ids(context.bootstrap)))
@@ -53,7 +53,7 @@ async def make_plan(context: Context) -> Planned:
 
 @app.command("list")
 def list_topics(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show every topic: partitions, how long records are kept, and whether it is as it should be."""
+    """Show every topic: its partitions, how long its records are kept, and whether it is as it should be."""
     with told():
         context = load(config, home)
     planned = run(make_plan(context))
@@ -83,10 +83,11 @@ def apply_topics(
     yes: Annotated[bool, typer.Option("--yes", help="Also do what shortens or reorders; the plan says what.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
 ) -> None:
-    """Create what is missing, widen and alter what may be; never narrow, never break the order of a document's changes.
+    """Create missing topics, and widen or alter existing ones as far as that is allowed.
 
-    Replicas are given by Kafka's own kafka-reassign-partitions; the file that it needs is printed. Exit code 3: a step
-    was refused, waits for --yes, or for replicas; the other steps were done.
+    Never narrows a topic. Does what may break the order of a document's changes only with --yes.
+    Replicas are added by Kafka's own kafka-reassign-partitions; the file that it needs is printed.
+    Exit code 3: a step was refused, or waits for --yes or for replicas; the other steps were done.
     """
     with told():
         context = load(config, home)
@@ -135,9 +136,10 @@ def adopt_topics(
 ) -> None:
     """Go on with topics that were deleted and created again, moved to another cluster, or lost unread records.
 
-    Raises the epochs, so that every change takes effect again, and has the roles read again what may have been missed.
-    Workers may run: they take nothing until it is done. A collection that cannot be opened is left out: adopt again
-    when it is back. Exit code 3: it waits for --yes; 1: nothing was replaced.
+    Raises the epochs, so that every change takes effect again. Makes the roles read again what they may have missed.
+    Workers may run: they take no records until the adoption is done.
+    A collection that cannot be opened is left out; adopt again when it is back.
+    Exit code 3: the adoption waits for --yes. Exit code 1: nothing was replaced.
     """
     # It opens the databases, whose drivers take a while to import.
     from migration.topic_adoption import opened  # noqa: PLC0415
@@ -187,7 +189,7 @@ def _adoption_said(plan: Any, done: Any) -> list[str]:
 
 
 def _replicas_said(planned: Planned) -> list[str]:
-    """Say how to give partitions the replicas that they lack."""
+    """Return the lines that explain how to add the missing replicas."""
     few = [action.topic for action in planned.actions if action.kind == "reassign"]
     if not few:
         return []

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _CPU_SHARE = 0.05
-_SAMPLE_SHARE = 10  # of the sample, for one of many rounds
+_SAMPLE_SHARE = 10  # with --continuous, a round takes the sample divided by this
 _ROUNDS_KEPT = 500
 
 
@@ -89,12 +89,12 @@ def verify(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Prove that Qdrant holds what the legacy table holds, both ways, payloads and vectors included.
+    """Prove that Qdrant holds what the legacy table holds, in both directions, payloads and vectors included.
 
-    Exit code 3: there were differences (also when they were repaired; verify again to see them gone). 1: something
-    could not be read, or was still under way: not different, and not equal.
+    Exit code 3: there were differences, even if they were repaired; verify again to see that they are gone.
+    Exit code 1: something could not be read or was still in flight; it counts as neither different nor equal.
     """
-    # What a verification opens takes a second to import.
+    # The modules that a verification needs take a second to import.
     from connectors.failpoints import arm  # noqa: PLC0415
     from migration.verify.options import Bounds, VerifyOptions  # noqa: PLC0415
     from operations.render.verification import document_of  # noqa: PLC0415
@@ -125,7 +125,7 @@ def verify(
 
 
 def end_with(found: Verification) -> None:
-    """Raise the exit code of a verification that did not end with *equal*."""
+    """End the command with the exit code of a verification whose verdict is not *equal*."""
     if found.found:
         raise typer.Exit(DIFFERENCES)
     if found.verdict != "equal":
@@ -133,7 +133,7 @@ def end_with(found: Verification) -> None:
 
 
 async def once(context: Context, name: str, wanted: VerifyOptions, html: Path | None) -> Verification:
-    """Verify a collection once, with its progress on stderr and its page in `html`."""
+    """Verify a collection once. Show the progress on stderr, and write the page to `html`."""
     from migration.verify.collection import verify_collection  # noqa: PLC0415  # as above
 
     with counting("documents compared") as counted:
@@ -152,7 +152,7 @@ async def once(context: Context, name: str, wanted: VerifyOptions, html: Path | 
 async def _rounds(
     context: Context, name: str, wanted: VerifyOptions, most: int | None, html: Path | None, json: bool
 ) -> Verification | None:
-    """Tell each round on stderr until a signal or the last one; return that one, None where none was finished."""
+    """Report each round on stderr until a signal or the last round. Return the last finished one, None without one."""
     from migration.context import now_ms  # noqa: PLC0415
     from migration.verify.collection import verify_rounds  # noqa: PLC0415  # as above
     from operations.render.verification import document_of, line_of  # noqa: PLC0415
@@ -184,7 +184,7 @@ async def _write(html: Path | None, runs: list[Verification]) -> None:
 
 
 def show(found: Verification) -> None:
-    """Print what a verification found, for people."""
+    """Print the findings of a verification, for people."""
     from operations.render.verification import seconds_of  # noqa: PLC0415  # as above
 
     if found.differences:

@@ -1,4 +1,4 @@
-"""`crossfade worker`: a worker under a supervisor, or in this process. How both run is in `operations`."""
+"""`crossfade worker`: a worker under a supervisor (`stack.supervisor`), or in this process (`operations.worker`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stack.supervisor import Plan, replace_process
 from topics.roles import ROLE_NAMES, RoleName
 
 app = typer.Typer()
-# What a worker needs beyond its drain limit to close its stores.
+# The time that a worker needs, beyond its drain limit, to close its stores.
 _CLOSING_S = 10.0
 _ALL = ",".join(ROLE_NAMES)
 
@@ -34,15 +34,15 @@ def worker(
 ) -> None:
     """Run the agents until Ctrl-C or SIGTERM, then finish what is in flight.
 
-    Creates missing topics and starts capture first. A worker that crashes or stalls is started again; one that fails
-    too often in a row is given up (exit code 1). Several workers share the work, partition by partition.
+    Creates missing topics and starts capture first. Several workers share the work by partition.
+    A worker that crashes or stalls is restarted. One that fails too often in a row is given up (exit code 1).
     """
     with told():
         chosen = roles_of(roles)
         context = load(config, home)
     if not unsupervised:
         replace_process(_plan(context, chosen, config, ready_file))
-    # Faust and the embedding engine take a second to import, which no other command should wait for.
+    # Faust and the embedding engine take a second to import. No other command should wait for that.
     from operations.worker import run_worker  # noqa: PLC0415
 
     run(run_worker(context.settings, context.home, chosen, say, ready_file, supervisor), uvloop.new_event_loop)
@@ -63,7 +63,7 @@ def _plan(context: Context, roles: list[RoleName], config: Path | None, ready_fi
 
 
 def roles_of(text: str) -> list[RoleName]:
-    """Return the roles of a list with commas. Raises CommandError for a name that is none, and for no role at all."""
+    """Return the roles in a comma-separated list. Raises CommandError for an unknown role, and if there is no role."""
     chosen = list(dict.fromkeys(role.strip() for role in text.split(",") if role.strip()))
     unknown = [role for role in chosen if role not in get_args(RoleName)]
     if unknown or not chosen:

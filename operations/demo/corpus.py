@@ -1,7 +1,7 @@
 """Real text that every machine has: the documentation of the installed Python standard library.
 
-One document for each module, class and function that has a docstring, read from the source files without importing
-them. The order is the same on every run of one Python version.
+There is one document for each module, class and function that has a docstring. The docstrings are read from the source
+files without importing them. The order is the same on every run of one Python version.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Page:
 
 
 def pages(limit: int) -> list[Page]:
-    """Return up to `limit` pages, spread over the whole library, no two with the same name."""
+    """Return up to `limit` pages, spread over the whole library, with no two of the same name."""
     found: dict[str, Page] = {}
     for path in _sources():
         for page in _pages_of(path):

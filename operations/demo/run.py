@@ -1,6 +1,6 @@
-"""The demonstration: a filled table, backfill by snapshot, then producers, SQL and questions at once; then the proof.
+"""The demonstration: a filled table, a backfill by snapshot, producers, SQL and questions at once, then the proof.
 
-Everything is measured while it happens; nothing is printed that was not counted.
+Everything is measured while it happens. Only figures that were counted are printed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Report:
-    """What the demonstration counted and measured; times in milliseconds unless the name says seconds."""
+    """What the demonstration counted and measured. `_ms` fields are in milliseconds, `_s` fields in seconds."""
 
     documents: int = 0
     submitted: int = 0
@@ -75,7 +75,7 @@ class Report:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """Return p50, p95 and p99 of values, zeros for none."""
+    """Return p50, p95 and p99 of the values, or zeros if there are none."""
     ordered = sorted(values)
     at = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
     if not ordered:
@@ -84,7 +84,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def demo_settings() -> Settings:
-    """Return the configuration of the demonstration, the same as the file that it writes into the home."""
+    """Return the configuration of the demonstration, the same as in the file that `run_demo` writes to `home`."""
     collection = Collection(table=TABLE, key=("id",), text=("title", "body"), metadata=("kind", "module", "line"))
     return Settings(collections={COLLECTION: collection})
 
@@ -109,7 +109,7 @@ async def run_demo(
     *,
     keep: bool,
 ) -> Report:
-    """Run it. Raises CommandError where a part does not come up. Leaves nothing running unless `keep`."""
+    """Run the demonstration. Leave nothing running unless `keep`. Raises TaskFailed if a part does not come up."""
     started = time.monotonic()
     report = Report()
     stack = LocalStack(home, frozenset({"kafka", "connect", "postgres", "qdrant"}))
@@ -161,7 +161,7 @@ async def _fill(dsn: str, documents: int, progress: Progress) -> int:
 
 
 async def _backfilled(settings: Settings, home: Path, dsn: str, progress: Progress) -> float:
-    """Wait until every row has its chunk in Qdrant; return the seconds it took."""
+    """Wait until every row has its chunks in Qdrant. Return the seconds that this took."""
     started = time.monotonic()
     vectors = await open_vector_store(settings.qdrant, home)
     sql = await asyncpg.connect(dsn)
@@ -195,12 +195,12 @@ async def _backfilled(settings: Settings, home: Path, dsn: str, progress: Progre
 async def _live(
     settings: Settings, dsn: str, changes: int, begin: dict[int, int], report: Report, progress: Progress
 ) -> None:
-    """Publish, write by SQL and ask at the same time; then wait until every published event has its outcomes."""
+    """Publish, write by SQL and ask at the same time. Then wait until every published event has its outcomes."""
     bus = AiokafkaBus(settings.kafka)
     sql = await asyncpg.connect(dsn)
     try:
         ids = [row["id"] for row in await sql.fetch(f"SELECT id FROM {TABLE} ORDER BY id")]  # noqa: S608
-        rng = random.Random(7)  # noqa: S311  # which documents change, the same every time
+        rng = random.Random(7)  # noqa: S311  # the same documents change in every run
         chosen = rng.sample(ids, min(len(ids), 2 * changes))
         causes: set[str] = set()
         async with Asker(settings.kafka, bus) as asker:
@@ -251,7 +251,7 @@ async def _publish(bus: AiokafkaBus, ids: Sequence[str], causes: set[str]) -> No
 
 
 async def _write_sql(sql: asyncpg.Connection[asyncpg.Record], ids: Sequence[str]) -> None:
-    """Change and delete rows as an application would, which knows nothing of crossfade."""
+    """Change and delete rows, as an application that knows nothing of crossfade would."""
     for number, document_id in enumerate(ids):
         if number % 5 == 4:
             await sql.execute(f"DELETE FROM {TABLE} WHERE id = $1", document_id)  # noqa: S608  # a constant name
@@ -284,7 +284,7 @@ async def _ask(asker: Asker, report: Report) -> None:
 async def _outcomes(
     settings: Settings, causes: set[str], begin: dict[int, int], report: Report, progress: Progress
 ) -> None:
-    """Read what became of every published event in both stores, until all are there."""
+    """Read the outcomes of every published event in both stores, until all are there."""
     outcomes: dict[tuple[str, str | None], DocumentWritten] = {}
     deadline = time.monotonic() + DRAIN_BOUND_S
     while time.monotonic() < deadline:

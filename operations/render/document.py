@@ -1,4 +1,4 @@
-"""One document in every place, as a page for a terminal and as a JSON document. Text is shortened unless asked for."""
+"""One document in every place, as a page for a terminal and as a JSON document. Text is shortened unless `whole`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLOURS = {"equal": "green", "absent": "green", "pending": "yellow", "unknown":
 
 
 def page(document: Document, explanation: Explanation, *, whole: bool) -> RenderableType:
-    """Return the verdict and its reasons, then a table for each place."""
+    """Return the verdict and its reasons, followed by a table for each place."""
     colour = _COLOURS.get(explanation.verdict, "red")
     title = Text(f"{document.collection}/{document.id}", "bold").append("  ")
     title.append(explanation.verdict, f"not bold {colour}")
@@ -31,7 +31,7 @@ def page(document: Document, explanation: Explanation, *, whole: bool) -> Render
 
 
 def document_of(document: Document, explanation: Explanation, *, whole: bool) -> dict[str, Any]:
-    """Return everything as one JSON document; vectors are told by length and norm."""
+    """Return everything as one JSON document. A vector is represented by its length or norm."""
     row, ledger, log = document.stores.row, document.stores.ledger, document.log
     return {
         "collection": document.collection,

@@ -1,4 +1,4 @@
-"""Looks at collections once or again and again, and shows each look: a page for people, JSON for programs."""
+"""Polls collections, once or repeatedly, and shows the result of each poll: a page for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Show = Callable[[list[Progress]], None]
 
 
 async def show(settings: Settings, names: Sequence[str], *, watch: bool, json: bool) -> list[Progress]:
-    """Show what is known of the collections and return it; with `watch` every 2 s, until this is cancelled."""
+    """Show what is known of the collections and return it. With `watch`, show it every 2 s until cancelled."""
     observer = Observer(settings)
     try:
         with (_lines if watch else _document)() if json else _pages(live=watch) as shown:
@@ -57,7 +57,7 @@ def _lines() -> Iterator[Show]:
 
 @contextmanager
 def _pages(*, live: bool) -> Iterator[Show]:
-    """Show pages one below the other, or on a terminal in one place."""
+    """Show pages one below the other, or in one place if `live` and on a terminal."""
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     if not (live and console.is_terminal):
         yield lambda found: console.print(page(found))

@@ -1,6 +1,6 @@
-"""Pages of docs/ that are made from code, so that they cannot tell something else than it does.
+"""Makes the pages of docs/ that describe the code from the code itself, so that the two cannot disagree.
 
-`python -m operations.render.reference DIR` writes them; a test compares those in docs/ with what is made here.
+`python -m operations.render.reference DIR` writes them. A test compares the files in docs/ with what it writes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ one of its partitions. *working*: `kafka.partitions`, may be widened at any time
 
 
 def flow_page() -> str:
-    """Return docs/flow.md: the diagram of agents, topics and stores, and a table of each."""
+    """Return docs/flow.md: the diagram of agents, topics and stores, and the tables of agents and topics."""
     return _FLOW.format(
         diagram="\n".join(f"    {line}" for line in _diagram()),
         roles="\n".join(_agent_row(agent) for agent in AGENTS),
@@ -81,7 +81,7 @@ def _edges(role: Role) -> Iterable[str]:
 
 
 def _node(name: str) -> str:
-    # `end` and the like are words of Mermaid; a topic's name with its dots is none of them.
+    # Mermaid reserves words such as `end`. The name of a topic has dots, so it is never one of them.
     return _short(name).lower().replace(".", "_").replace(" ", "_").replace("-", "_")
 
 

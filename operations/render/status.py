@@ -1,4 +1,4 @@
-"""What is known of collections as a page for a terminal. Nothing is read here, and nothing decided."""
+"""What is known of collections, as a page for a terminal. Nothing is read or decided here."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Line = tuple[str, Text]
 
 
 def page(found: Sequence[Progress]) -> RenderableType:
-    """Return one table a collection, under its name, phase and state."""
+    """Return one table per collection, under its name, phase and state."""
     return Group(*(part for progress in found for part in (_heading(progress), _table(progress), Text())))
 
 
 def span(seconds: float) -> str:
-    """Return a length of time in the two units that matter: 4.2 s, 3 min 10 s, 2 h 5 min, 3 d 4 h."""
+    """Return a duration in the one or two units that matter: 4.2 s, 3 min 10 s, 2 h 5 min, 3 d 4 h."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     for name, unit, lower, size in (("min", 60, "s", 1), ("h", 3600, "min", 60), ("d", 86_400, "h", 3600)):

@@ -1,10 +1,11 @@
-"""A verification as one JSON document, and as one line. The page for people is `verification_page`."""
+"""A verification as one JSON document, and as one line. The page for people is in `verification_page`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
+from domain.comparison import Difference
 from migration.verify.result import Verification
 
 
@@ -35,20 +36,31 @@ def document_of(run: Verification, *, ranges: bool = True) -> dict[str, Any]:
         "ledger_repaired": run.ledger_repaired,
         "resumed": run.resumed,
         "sample": asdict(run.sample),
-        "listed": [asdict(difference) for difference in run.differences],
+        "listed": [_difference(difference) for difference in run.differences],
     }
     if ranges:
         document["ranges"] = [one.model_dump() for one in run.ranges]
     return document
 
 
+def _difference(found: Difference) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "kind": found.kind,
+        "detail": found.detail,
+        "legacy_version": found.legacy_version,
+        "vector_version": found.vector_version,
+        "repairable": found.repairable,
+    }
+
+
 def seconds_of(run: Verification) -> float:
-    """Return how long a run took."""
+    """Return how many seconds a run took."""
     return round(max(0, run.ended_at_ms - run.started_at_ms) / 1000, 3)
 
 
 def line_of(run: Verification, now_ms: int) -> str:
-    """Return a round in one line."""
+    """Return a round as one line."""
     age = "-" if run.oldest_at_ms is None else f"{(now_ms - run.oldest_at_ms) / 1000:.0f} s"
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(run.kinds.items()))
     return (

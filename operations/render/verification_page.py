@@ -1,5 +1,6 @@
-"""The report as one page that needs nothing else: no script, no font, no picture from elsewhere. Words and tables here,
-pictures in `operations.render.verification_svg`.
+"""The report as one self-contained page: no script, no font and no picture from elsewhere.
+
+The words and tables are made here, the pictures in `operations.render.verification_svg`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ $documents
 
 
 def page_of(runs: Sequence[Verification]) -> str:
-    """Return the page of the last run; those before it are its history."""
+    """Return the page of the last run. The earlier runs are its history."""
     run = runs[-1]
     return _PAGE.substitute(
         collection=escape(run.collection),

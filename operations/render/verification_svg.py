@@ -9,7 +9,7 @@ from html import escape
 from domain.tasks import RangeProof
 from migration.verify.result import Verification
 
-# Told apart also by people who do not see red and green alike.
+# People with red-green colour blindness can distinguish these, too.
 COLOURS = {"equal": "#2a8f6d", "different": "#c8423b", "pending": "#d9922e", "unknown": "#7a8496"}
 _BAR = "#4a6fb5"
 _WIDTH = 1000
@@ -19,7 +19,7 @@ _BAR_HEIGHT = 26
 
 
 def bars(counts: Mapping[str, int]) -> str:
-    """Return a bar for each count, the longest first; nothing where there is none."""
+    """Return a bar for each count, the longest first; return an empty string if there are no counts."""
     if not counts:
         return ""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -34,7 +34,7 @@ def bars(counts: Mapping[str, int]) -> str:
 
 
 def strip(ranges: Sequence[RangeProof]) -> str:
-    """Return the ranges in the order of the key, coloured by verdict; where many share a cell, the worst wins."""
+    """Return the ranges in key order, coloured by verdict. If several ranges share a cell, the worst verdict wins."""
     if not ranges:
         return '<p class="note">There are none.</p>'
     cells = min(_CELLS, len(ranges))
@@ -54,7 +54,7 @@ def strip(ranges: Sequence[RangeProof]) -> str:
 
 
 def rounds_picture(runs: Sequence[Verification]) -> str:
-    """Return differences, pending and unknown of each round over time, and under it what the round came to."""
+    """Return the counts of different, pending and unknown for each round over time, with the round's verdict below."""
     height, left, top = 170, 50, 12
     most = max(1, *(_open(run) for run in runs))
     step = (_WIDTH - left - 10) / len(runs)

@@ -1,7 +1,8 @@
 """The port `VectorStore` over the socket of the engine's host. No engine is opened here.
 
-The connection is made at the first call and made again after it was lost; a call under way when it is lost fails with
-StoreUnavailable, and may have been applied (every write is guarded, so it can be made again).
+The client connects at the first call, and connects again after the connection was lost. A call in flight when the
+connection is lost fails with StoreUnavailable, and may have been applied. Every write is guarded, so the caller can
+repeat it.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ HEALTH_TIMEOUT_S = 2.0
 OPTIMISE_TIMEOUT_S = 3600.0
 PREPARE_TIMEOUT_S = 300.0  # enough to index several columns of ten million points
 CALLS_IN_FLIGHT = 64
-WRITE_BYTES = 1024 * 1024  # the host works on one while the next is on its way
+WRITE_BYTES = 1024 * 1024  # the host works on one request while the next is being sent
 CONTENT_IDS = 128
 
 
 class HostedVectorStore:
-    """Qdrant's engine in another process. `timeout_s` bounds each call but `prepare` and `optimise`."""
+    """Qdrant's engine in another process.
+
+    `timeout_s` limits each call except `prepare`, `resume_indexing` and `optimise`, which have their own limits.
+    """
 
     def __init__(self, socket: Path, timeout_s: float = 10.0) -> None:
         self._socket = socket
@@ -50,7 +54,7 @@ class HostedVectorStore:
         metadata: Mapping[str, Kind] = NO_METADATA,
         storage: Storage = IN_MEMORY,
     ) -> None:
-        """Create what is absent: the collection, and the indexes of its payload and metadata."""
+        """Create what is missing: the collection, and the indexes of its payload and metadata."""
         await self._call(wire.Prepare(collection, dimension, dict(metadata), storage), PREPARE_TIMEOUT_S)
 
     async def stored(
@@ -70,30 +74,30 @@ class HostedVectorStore:
         except Refused:
             if len(ids) == 1:
                 raise
-            # Too much for one frame: half of it may not be.
+            # The answer may be too large for one frame, and half of it may fit.
             middle = len(ids) // 2
             answer = await self._stored(collection, ids[:middle], content)
             answer |= await self._stored(collection, ids[middle:], content)
         return answer
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Write each document in one guarded operation, a few megabytes a request."""
+        """Write each document in one guarded operation, in requests of about one megabyte."""
         for part in _parts(documents):
             await self._call(wire.Write(collection, part))
 
     async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Insert the points that are not there yet, a few megabytes a request."""
+        """Insert the points that do not exist yet, in requests of about one megabyte."""
         for part in _parts(documents):
             for document in part:
                 check_metadata(document)
             await self._call(wire.Insert(collection, batch_of(collection, part)))
 
     async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
-        """Remove points of a version above `above`, and others of the document."""
+        """Remove those of the given points whose version is above `above`, and all other points of the document."""
         await self._call(wire.Forget(collection, document_id, ids, above))
 
     async def suspend_indexing(self, collection: str) -> int | None:
-        """Do nothing: the host builds no index while points are inserted, nor for half a minute after."""
+        """Do nothing. The host builds no index while points are inserted, nor in the half minute after."""
         return None
 
     async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
@@ -106,16 +110,16 @@ class HostedVectorStore:
         return ids
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
-        """Return the nearest live chunks of the tenant, at most one for each document."""
+        """Return the nearest live chunks of the tenant, at most one per document."""
         return [Hit.model_validate(fields) for fields in await self._call(wire.Search(collection, request))]
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
-        """Return a page of point ids in their order."""
+        """Return a page of point ids, in the order of the ids."""
         page: IdPage = await self._call(wire.ScanIds(collection, after, limit))
         return page
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
-        """Return the points of packed ids."""
+        """Return the points that have the packed ids, by document."""
         found: dict[str, list[StoredChunk]] = await self._call(wire.Points(collection, ids))
         return found
 
@@ -125,17 +129,17 @@ class HostedVectorStore:
         return number
 
     async def optimise(self, collection: str) -> bool:
-        """Build the vector index now; see `EmbeddedVectorStore.optimise`."""
+        """Build the vector index now. See `EmbeddedVectorStore.optimise`."""
         done: bool = await self._call(wire.Optimise(collection), OPTIMISE_TIMEOUT_S)
         return done
 
     async def ping(self) -> int:
-        """Return the host's process number. Raises StoreUnavailable where it does not answer."""
+        """Return the host's process id. Raises StoreUnavailable if the host does not answer."""
         number: int = await self._call(wire.Ping())
         return number
 
     async def close(self) -> None:
-        """Close the connection; calls under way fail with StoreUnavailable. What was written, the host keeps."""
+        """Close the connection. Calls in flight fail with StoreUnavailable. The host keeps what was written."""
         self._closed = True
         if self._connection is not None:
             await self._connection.close()
@@ -165,7 +169,7 @@ class HostedVectorStore:
 
 
 class _Connection:
-    """One connection: sends calls, and hands each reply to whoever waits for its number."""
+    """One connection. It sends calls, and hands each reply to the caller that waits for its number."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -205,7 +209,7 @@ class _Connection:
         finally:
             self._waiting.pop(number, None)
             if waiting.done() and not waiting.cancelled():
-                waiting.exception()  # nobody else will ask for it
+                waiting.exception()  # mark it as retrieved: nobody else will
 
     async def _read(self) -> None:
         reason = "the connection to Qdrant's engine was lost"
@@ -237,7 +241,7 @@ def _parts(documents: Sequence[DocumentPoints]) -> list[list[DocumentPoints]]:
 
 
 async def healthy(socket: Path) -> bool:
-    """Say whether the engine's host answers on the socket, within 2 s."""
+    """Return whether the engine's host answers on the socket within 2 s."""
     store = HostedVectorStore(socket, HEALTH_TIMEOUT_S)
     try:
         await store.ping()

@@ -1,4 +1,7 @@
-"""How errors of Qdrant's embedded engine become errors of the ports; it raises plain exceptions, told by their text."""
+"""The mapping from errors of Qdrant's embedded engine to errors of the ports.
+
+The engine raises plain exceptions. Only their text tells the kinds apart.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ _BY_TEXT: tuple[tuple[str, type[CrossfadeError]], ...] = (
 
 
 def engine_error(error: BaseException, doing: str) -> CrossfadeError:
-    """Return the port's error for one of the engine's: of the content, of the configuration, or of the moment."""
+    """Return the port's error for an engine error, whose cause is the content, the configuration or a passing state."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     message = f"Qdrant's engine, {doing}: {text}"
-    if isinstance(error, TypeError | ValueError | OverflowError):  # a value that cannot become one of the engine's
+    if isinstance(error, TypeError | ValueError | OverflowError):  # a value that the engine cannot take
         return Refused(message)
     if isinstance(error, OSError):
         return StoreUnavailable(message)
@@ -41,7 +44,10 @@ def engine_error(error: BaseException, doing: str) -> CrossfadeError:
 
 @contextmanager
 def mapped(doing: str) -> Iterator[None]:
-    """Let no error of the engine out; a panic of its Rust code, which is not an Exception, included."""
+    """Raise every error of the engine as an error of the ports.
+
+    This includes a panic of its Rust code, which is not an Exception.
+    """
     try:
         yield
     except CrossfadeError:

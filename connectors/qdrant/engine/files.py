@@ -1,4 +1,4 @@
-"""Where the embedded engine keeps its files, who may open them, and where its host listens. Nothing of the engine."""
+"""Paths of the embedded engine's files and of its host's socket, and the lock of its folder. No engine is opened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def engine_folder(home: Path) -> Path:
 
 
 def socket_path(home: Path) -> Path:
-    """Return where the engine's host listens: in `home`, or in the temp folder where that path is too long.
+    """Return the socket path of the engine's host: in `home`, or in the temporary folder if that path is too long.
 
     A Unix socket's path holds at most 107 bytes on Linux (unix(7)).
     """
@@ -34,14 +34,14 @@ def socket_path(home: Path) -> Path:
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What a collection's `collection.json` says: length of its vectors, and which generation of its files counts."""
+    """The content of a collection's `collection.json`: the length of its vectors, and its current generation."""
 
     dimension: int
     generation: int
 
 
 def description_of(folder: Path) -> Description | None:
-    """Return what a collection's folder says of it, None where there is none. Raises Misconfigured for damage."""
+    """Return the description in a collection's folder, or None if there is none. Raises Misconfigured for damage."""
     path = folder / "collection.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Description)
@@ -52,7 +52,7 @@ def description_of(folder: Path) -> Description | None:
 
 
 def describe(folder: Path, description: Description) -> None:
-    """Write `collection.json` in one step that survives a power cut."""
+    """Write `collection.json` in one atomic step that survives a power cut."""
     fresh = folder / "collection.json.new"
     with fresh.open("wb") as file:
         file.write(msgspec.json.encode(description))
@@ -67,12 +67,12 @@ def describe(folder: Path, description: Description) -> None:
 
 
 def generation_folder(folder: Path, generation: int) -> Path:
-    """Return the folder of a generation of a collection."""
+    """Return the folder of one generation of a collection."""
     return folder / f"g{generation}"
 
 
 def folder_inode(folder: Path) -> int | None:
-    """Return the number of a folder in its file system, None where it is not there: another of its name has another."""
+    """Return a folder's inode number, or None if it does not exist. A replacement of the same name has another one."""
     try:
         return folder.stat().st_ino
     except OSError:
@@ -80,20 +80,23 @@ def folder_inode(folder: Path) -> int | None:
 
 
 def described_dimension(home: Path, collection: str) -> int | None:
-    """Return the length of a collection's vectors, None where there is none. Raises Misconfigured for damaged files."""
+    """Return the length of a collection's vectors, or None if it does not exist.
+
+    Raises Misconfigured for damaged files.
+    """
     description = description_of(engine_folder(home) / collection)
     return None if description is None else description.dimension
 
 
 class FolderLock:
-    """An advisory lock on a folder, with the owner's process number in it; the system frees it when the owner dies."""
+    """An advisory lock on a folder. It holds the owner's process id; the system frees it when the owner dies."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lock"
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises StoreUnavailable, naming the owner, where another process has it."""
+        """Take the lock. Raises StoreUnavailable, naming the owner, if another process has it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a+", encoding="ascii")
         try:
@@ -111,14 +114,14 @@ class FolderLock:
         self._file = file
 
     def release(self) -> None:
-        """Give the lock back; nothing where it is not held."""
+        """Release the lock. Does nothing if it is not held."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder, leaving holes of sparse files as holes: the engine's log files are mostly holes."""
+    """Copy a folder and keep the holes of sparse files: the engine's log files are mostly holes."""
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_dir():

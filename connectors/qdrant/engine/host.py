@@ -1,7 +1,7 @@
-"""The process that owns the embedded engine and serves the port on a Unix socket. What a call does is not decided here.
+"""The process that owns the embedded engine and serves `VectorStore` on a Unix socket. The store implements the calls.
 
 `python -m connectors.qdrant.engine.host --home DIR --socket PATH` runs until SIGTERM or SIGINT, then flushes and
-ends with 0; it ends with 1 where another host has the files or the socket.
+exits with 0. It exits with 1 if another host has the files or the socket.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["EngineHost", "healthy", "main"]
 
 
 class EngineHost:
-    """Serves one embedded store on a socket that only this user may open."""
+    """A server of one embedded store, on a socket that only this user may open."""
 
     def __init__(self, home: Path, socket: Path) -> None:
         self._socket = socket
@@ -46,7 +46,7 @@ class EngineHost:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Open the files and listen. Raises StoreUnavailable where another process has them or answers there."""
+        """Open the files and listen. Raises StoreUnavailable if another process has the files or the socket."""
         await self._store.start()
         try:
             if self._socket.exists() or self._socket.is_symlink():
@@ -60,7 +60,7 @@ class EngineHost:
             raise
 
     async def stop(self) -> None:
-        """Take no more calls, finish those under way within 5 s, flush, and remove the socket."""
+        """Accept no more calls, finish those in flight within 5 s, flush, and remove the socket."""
         if self._server is not None:
             self._server.close()
         if self._calls:
@@ -86,7 +86,7 @@ class EngineHost:
                 self._calls.add(answering)
                 answering.add_done_callback(self._calls.discard)
         except (EOFError, OSError):
-            pass  # the client went away
+            pass  # the client disconnected
         except msgspec.DecodeError as error:
             log.warning("a client sent something that is no call: %s", error)
         finally:
@@ -150,7 +150,7 @@ class EngineHost:
 
 
 def _listen(path: Path) -> sockets.socket:
-    """Return a listening socket with mode 0600 from the first moment."""
+    """Return a bound socket, which has mode 0600 from its creation."""
     path.parent.mkdir(parents=True, exist_ok=True)
     listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     before = os.umask(0o177)
@@ -179,7 +179,7 @@ async def _serve(home: Path, socket: Path) -> None:
 
 
 def main() -> int:
-    """Run the host until a signal; return the exit code."""
+    """Run the host until a signal arrives. Return the exit code."""
     parser = argparse.ArgumentParser(
         prog="connectors.qdrant.engine.host", description="Hosts Qdrant's engine on a socket."
     )

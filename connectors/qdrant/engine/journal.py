@@ -1,9 +1,9 @@
-"""The journal of a collection of the embedded engine: what was written since its last flush, to be written once more.
+"""The journal of a collection of the embedded engine: the writes since the last flush, repeated when opened.
 
-The engine keeps what a flush brought to disk. What it acknowledged after that, and even told on, it did not always
-have after a kill, with its own log and without (seen with qdrant-edge-py 0.9). So each write stands here first; it is
-guarded by versions, so doing it again changes nothing where it was kept. The end of the process loses nothing that was
-appended; a power cut may lose what was appended since the last flush.
+The engine keeps what a flush brought to disk. After a kill it did not always have the later writes, although it had
+acknowledged them and even returned them to readers, with its own log and without (seen with qdrant-edge-py 0.9). So
+each write is appended here first. It is guarded by versions, so repeating a write that was kept changes nothing. The
+end of the process loses nothing that was appended. A power cut may lose what was appended since the last flush.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Written(msgspec.Struct, frozen=True, tag="write"):
 
 
 class Inserted(msgspec.Struct, frozen=True, tag="insert"):
-    """Points inserted where there were none of their ids."""
+    """Points to insert unless a point of the same id exists."""
 
     points: PointBatch
 
@@ -41,14 +41,14 @@ _HEAD_BYTES = 8
 
 
 class Journal:
-    """An append-only file of entries: their length and CRC-32 (4 bytes each, little-endian), then MessagePack."""
+    """An append-only file of entries: length and CRC-32 of each (4 bytes each, little-endian), then its MessagePack."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
     def append(self, entry: Entry) -> None:
-        """Add an entry, which outlives this process. Raises OSError for a full disk, with nothing added."""
+        """Append an entry, which survives the end of this process. Raises OSError for a full disk and adds nothing."""
         body = _encode(entry)
         data = len(body).to_bytes(4, "little") + crc32(body).to_bytes(4, "little") + body
         before = os.fstat(self._file).st_size
@@ -57,7 +57,7 @@ class Journal:
             raise OSError(f"{self._path}: no space left for a journal entry")
 
     def entries(self) -> Iterator[Entry]:
-        """Return what was appended since the last cut, up to an entry that a power cut left unfinished."""
+        """Yield the entries since the last cut, up to an entry that a power cut left unfinished."""
         data = self._path.read_bytes()
         at = 0
         while at + _HEAD_BYTES <= len(data):
@@ -70,9 +70,9 @@ class Journal:
             at += _HEAD_BYTES + length
 
     def cut(self) -> None:
-        """Forget every entry: the engine has them on disk."""
+        """Remove every entry: the engine has them on disk."""
         os.ftruncate(self._file, 0)
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file and keep it."""
         os.close(self._file)

@@ -1,7 +1,7 @@
-"""Optimising a collection of the embedded engine beside its use: copy, build in a child process, catch up, replace.
+"""Optimisation of an embedded collection while it is in use: copy, build in a child process, catch up, replace.
 
-The engine holds Python's global lock while it optimises (14 s for 20,000 points of 384 floats on two cores), and a
-process that serves questions cannot stand still so long. So a child process optimises a copy as the next generation.
+The engine holds Python's global lock while it optimises (14 s for 20,000 points of 384 floats on two cores). A process
+that answers questions cannot stall for so long. So a child process optimises a copy, which becomes the next generation.
 Run as a module, this file is that child process: `python -m connectors.qdrant.engine.optimiser FOLDER`.
 """
 
@@ -29,9 +29,9 @@ _NICENESS = 10
 
 
 class Optimisation:
-    """One run over one collection. `writing` is held while files are copied: searches go on, writes wait.
+    """One optimisation of one collection. While files are copied, `writing` is held: searches continue, writes wait.
 
-    `put` is called with the new generation, in the same turn in which the old one is closed.
+    `put` is called with the new generation, in the same turn of the event loop in which the old one is closed.
     """
 
     def __init__(self, shard: Shard, writing: asyncio.Lock, put: Callable[[Shard], None]) -> None:
@@ -44,7 +44,10 @@ class Optimisation:
         self._replaced = False
 
     async def run(self) -> bool:
-        """Put a new generation, with every point of the old one, in its place; False, and all as it was, on failure."""
+        """Replace the old generation with a new one that has all of its points.
+
+        Returns False on failure, and leaves the old generation as it was.
+        """
         started = time.monotonic()
         new: Shard | None = None
         try:
@@ -104,7 +107,7 @@ class Optimisation:
         return child.returncode == 0
 
     async def _catch_up(self, new: Shard) -> set[str]:
-        """Take over what was written since the copy, round by round; return the few that are left, or too many."""
+        """Take over the points written since the copy, in rounds. Return the ids that are left: few, or too many."""
         pending: set[str] = set()
         for _ in range(CATCH_UP_ROUNDS):
             pending |= self._old.touched or set()
@@ -120,7 +123,7 @@ class Optimisation:
         return pending
 
     def _replace(self, new: Shard, pending: set[str]) -> None:
-        """Take over the last points and change places, without a turn for anyone else in between."""
+        """Take over the last points and switch generations, all in one turn of the event loop."""
         new.adopt(self._old, sorted(pending | (self._old.touched or set())))
         new.index_as(self._old)
         new.flush()
@@ -132,7 +135,7 @@ class Optimisation:
 
 
 def main(folder: Path) -> None:
-    """Optimise one generation that nobody else has open."""
+    """Optimise one generation that no other process has open."""
     os.nice(_NICENESS)
     engine = load(folder.parent.name, folder)
     engine.optimize()

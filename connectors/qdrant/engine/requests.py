@@ -1,4 +1,4 @@
-"""What the embedded engine is asked with: filters, quantization, index types. The engine is not called from here."""
+"""Arguments of calls to the embedded engine: filters, quantization, index types. The engine is not called from here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ INDEX_TYPES: dict[IndexKind, edge.PayloadSchemaType] = {
 
 
 def quantization_of(storage: Storage) -> Quantization | None:
-    """Return the configuration: what is compared first stays in memory; the originals, wherever they are, decide."""
+    """Return the quantization configuration.
+
+    The quantized vectors, which a search compares first, stay in memory. The originals decide, wherever they are kept.
+    """
     match storage.quantization:
         case "scalar":
             return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, always_ram=True)
@@ -38,9 +41,9 @@ def quantization_of(storage: Storage) -> Quantization | None:
 def filter_of(tenant: str, wanted: Mapping[str, Scalar]) -> edge.Filter:
     """Return the filter of a search: the tenant, and equality with metadata (null: null or absent).
 
-    A number only narrows to those next to it, as Qdrant may read it otherwise: the caller compares. A boolean
-    only narrows to what is there and is no number, as the binding turns one to match into a number (qdrant-edge-py
-    0.9.0): the caller compares, too.
+    For a number, the filter only narrows the points to those with close values, because Qdrant may read the number
+    differently. For a boolean, it only narrows them to those whose value is present and not a number, because the
+    binding turns a boolean to match into a number (qdrant-edge-py 0.9.0). In both cases the caller compares the values.
     """
     must: list[edge.ConditionType] = [edge.FieldCondition("tenant", match=edge.MatchValue(tenant))]
     must_not: list[edge.ConditionType] = []

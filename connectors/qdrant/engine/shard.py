@@ -1,8 +1,8 @@
 """One collection in Qdrant's embedded engine: its files, and the calls to the engine. Every call blocks its thread.
 
-The engine holds Python's global lock during every call, so a call in another thread would block the loop just the same:
-callers keep each call short instead. A folder `g<n>` is one generation of the collection; `collection.json` names the
-one that counts, so that an optimised copy takes its place in one step.
+The engine holds Python's global lock during every call, so a call in another thread would block the event loop, too.
+Callers keep each call short instead. A folder `g<n>` is one generation of the collection. `collection.json` names the
+current generation, so that an optimised copy can replace it in one step.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _INDEXES = (
     ("document_id", edge.PayloadSchemaType.Keyword),
     ("tenant", edge.PayloadSchemaType.Keyword),
 )
-# Nearly all points are in one segment: to hand a call over to another thread costs more than it gains.
+# Nearly all points are in one segment, so handing a call to another thread costs more than it gains.
 _SEARCH_THREADS = 1
 
 
 class Shard:
     """One generation of a collection. `touched` collects the ids of written points while it is a set.
 
-    The generation that counts has the collection's `journal`; one that is being made has none.
+    The current generation has the collection's `journal`; one that is being built has none.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Shard:
     @classmethod
     def create(cls, collection: str, folder: Path, dimension: int, storage: Storage = IN_MEMORY) -> Shard:
         """Create the collection and the indexes of its payload."""
-        shutil.rmtree(folder, ignore_errors=True)  # left by a creation that did not end
+        shutil.rmtree(folder, ignore_errors=True)  # left by a creation that did not finish
         description = Description(dimension, 1)
         path = generation_folder(folder, 1)
         path.mkdir(parents=True)
@@ -105,7 +105,7 @@ class Shard:
 
     @classmethod
     def open(cls, collection: str, folder: Path) -> Shard:
-        """Open the collection. Raises CollectionMissing where it does not exist."""
+        """Open the collection. Raises CollectionMissing if it does not exist."""
         description = description_of(folder)
         if description is None:
             raise CollectionMissing(f"collection {collection} does not exist in the vector store")
@@ -118,7 +118,7 @@ class Shard:
         return shard
 
     def _recover(self) -> None:
-        """Write what stands in the journal once more: what the engine has not kept, or has kept in part."""
+        """Repeat the writes of the journal: the engine may have lost them, or kept only a part."""
         if self.journal is None:
             return
         number = 0
@@ -139,11 +139,11 @@ class Shard:
         return generation_folder(self.folder, self.description.generation)
 
     def replaced(self) -> bool:
-        """Say whether its files were deleted, or others put in their place, while it is open."""
+        """Return whether the files were deleted or replaced while this generation is open."""
         return folder_inode(self._generation) != self._inode
 
     def abandon(self) -> None:
-        """Give up files that were replaced: whatever is there now is left as it is."""
+        """Give up files that were replaced, and leave the new ones as they are."""
         journal, self.journal = self.journal, None
         try:
             if journal is not None:
@@ -154,13 +154,13 @@ class Shard:
             log.warning("%s: its files were replaced, and what it had open does not close: %s", self.collection, error)
 
     def index(self, path: str, kind: IndexKind) -> None:
-        """Build the index of a payload field, 7 µs a point; nothing where there is one of that kind already."""
+        """Build the index of a payload field, 7 µs a point. Does nothing if there is one of that kind already."""
         with mapped(f"indexing {path} of {self.collection}"):
             self._engine.update(edge.UpdateOperation.create_field_index(path, INDEX_TYPES[kind]))
         self.unflushed += 1
 
     def index_as(self, other: Shard) -> None:
-        """Build what another generation has an index for and this one has not."""
+        """Build the payload indexes that another generation has and this one has not."""
         with mapped(f"indexing {self.collection}"):
             own = {path: info.data_type for path, info in self._engine.info().payload_schema.items()}
             for path, info in other._engine.info().payload_schema.items():
@@ -170,15 +170,15 @@ class Shard:
     def write(self, document: DocumentPoints) -> None:
         """Write the points of a document that have a lower stored version, or none, in one operation.
 
-        The versions are compared here and not by a condition of the operation: the engine reads an operation from its
-        log again after a kill, and then compares with something else. Nobody writes in between: one process has the
-        files, and this does not await.
+        The versions are compared here, not by a condition of the operation: after a kill, the engine reads an
+        operation from its log again, and then compares with other versions. No other write comes in between: only
+        one process has the files, and this method does not await.
         """
         self._note(Written(document))
         self._write(document, document.version - 1)
 
     def _write(self, document: DocumentPoints, highest: int) -> None:
-        """Write the points of a document whose stored version is `highest` at most."""
+        """Write the points of a document whose stored version is at most `highest`."""
         numbers = (*range(len(document.chunks)), *document.tombstones)
         names = [point_id(self.collection, document.id, number) for number in numbers]
         if not names:
@@ -187,7 +187,7 @@ class Shard:
             held = {
                 str(record.id): record.payload or {} for record in self._engine.retrieve([*names], ["version"], False)
             }
-            # A point that has no version at all does not block.
+            # A point without a version does not block the write.
             due = [
                 (name, number)
                 for name, number in zip(names, numbers, strict=True)
@@ -206,7 +206,7 @@ class Shard:
         self._count(names)
 
     def insert(self, batch: PointBatch) -> None:
-        """Write the points whose ids are not there yet, in one operation. As in `write`, it is not its condition."""
+        """Write the points whose ids do not exist yet, in one operation. As in `write`, the ids are compared here."""
         self._note(Inserted(batch))
         self._insert(batch)
 
@@ -223,7 +223,7 @@ class Shard:
         self._count(batch.names)
 
     def forget(self, document_id: str, ids: bytes, above: int) -> None:
-        """Remove those points of packed ids whose version is above `above`, and others that name the document."""
+        """Remove those points of packed ids whose version is above `above`, and all others that name the document."""
         own = unpacked_ids(ids)
         names = edge.Filter(must=[edge.FieldCondition("document_id", match=edge.MatchAny([document_id]))])
         gone: list[edge.PointId] = []
@@ -243,7 +243,7 @@ class Shard:
         self._count([str(one) for one in gone])
 
     def adopt(self, source: Shard, names: Sequence[str]) -> None:
-        """Take points over from another generation as they are there, whatever is here."""
+        """Copy points from another generation unchanged, whatever this one holds."""
         with mapped(f"taking over points of {self.collection}"):
             points = [
                 edge.Point(record.id, record.vector or {}, _exact(record.payload))
@@ -267,7 +267,7 @@ class Shard:
 
     def stored(self, ids: Sequence[str], *, content: bool) -> dict[str, list[StoredChunk]]:
         """Return all points of the documents."""
-        fields = True if content else MARK_FIELDS  # to name them all costs more
+        fields = True if content else MARK_FIELDS  # naming all fields costs more
         ids = list(dict.fromkeys(ids))
         points: list[tuple[str, StoredChunk]] = []
         with mapped(f"reading points of {self.collection}"):
@@ -285,7 +285,7 @@ class Shard:
         return by_document(points, ids)
 
     def nearest(self, request: SearchRequest, limit: int) -> list[Found]:
-        """Return the `limit` nearest points of the tenant; the filter's booleans are left to the caller."""
+        """Return the `limit` nearest points of the tenant. The caller compares numbers and booleans of the filter."""
         with mapped(f"searching {self.collection}"):
             points = self._engine.query(
                 edge.QueryRequest(
@@ -308,7 +308,7 @@ class Shard:
             return [str(point.id) for point in self._engine.query(request)]
 
     def scan_ids(self, after: str | None, limit: int) -> IdPage:
-        """Return a page of point ids in their order."""
+        """Return a page of point ids, in the order of the ids."""
         offset = None if after is None else parse_point_id(after)
         with mapped(f"scanning {self.collection}"):
             page, following = self._engine.scroll(
@@ -318,14 +318,14 @@ class Shard:
         return IdPage(ids, None if following is None else str(following))
 
     def points(self, ids: bytes) -> dict[str, list[StoredChunk]]:
-        """Return the points of packed ids."""
+        """Return the points that have the packed ids, by document."""
         with mapped(f"reading points of {self.collection}"):
             found = self._engine.retrieve([*unpacked_ids(ids)], MARK_FIELDS, False)
         return by_document(chunks_in(found))
 
     def count(self) -> int:
-        """Return the number of live points: those that have a vector."""
-        # Not by `deleted`: the engine's binding turns a boolean to match into a number (qdrant-edge-py 0.9.0).
+        """Return the number of live points, which are those that have a vector."""
+        # Not a filter by `deleted`: the binding turns a boolean to match into a number (qdrant-edge-py 0.9.0).
         with mapped(f"counting {self.collection}"):
             return self._engine.count(edge.CountRequest(True, edge.Filter(must=[edge.HasVectorCondition(VECTOR)])))
 
@@ -341,7 +341,7 @@ class Shard:
         return max(0, info.points_count - info.indexed_vectors_count)
 
     def flush(self) -> None:
-        """Bring everything to disk; until then a power cut may lose it, the end of the process does not."""
+        """Bring everything to disk. Until then a power cut may lose it; the end of the process does not."""
         with mapped(f"flushing {self.collection}"):
             self._engine.flush()
         if self.journal is not None:
@@ -365,16 +365,16 @@ def load(collection: str, folder: Path) -> edge.EdgeShard:
 
 
 def _number(payload: dict[str, object]) -> float:
-    """Return a version that may be no integer, as a server's condition would see it."""
+    """Return a version, which may not be an integer, as a server's condition would see it."""
     version = payload.get("version")
     return version if isinstance(version, int | float) else -1
 
 
 def _exact(payload: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a payload as it was written: what is read of its floats would move once more."""
+    """Return a payload as it was written: its floats, as read, would move again when written."""
     return {**payload, "metadata": exact_metadata(payload)} if payload and EXACT in payload else payload
 
 
 def _floats(vector: bytes) -> list[float]:
-    """Return a vector as something the engine reads floats from, one at a time: half the time of a list of them."""
+    """Return a vector as an array, from which the engine reads one float at a time: half the time of a list."""
     return cast("list[float]", array("f", vector))

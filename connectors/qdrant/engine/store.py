@@ -1,6 +1,6 @@
-"""The port `VectorStore` over Qdrant's engine in this process: which collections are open, turns, flushing, optimising.
+"""The port `VectorStore` over Qdrant's engine in this process: open collections, turns, flushing, optimising.
 
-One process at a time may own a home; the others reach it through `connectors.qdrant.engine.host`.
+One process at a time may own a home. The others reach it through `connectors.qdrant.engine.host`.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from schemas.queries import Hit
 
 log = logging.getLogger(__name__)
 
-FLUSH_INTERVAL_S = 5.0  # as long as a Qdrant server waits by default
+FLUSH_INTERVAL_S = 5.0  # the default interval of a Qdrant server
 FLUSH_POINTS = 2_000  # a flush takes about 0.02 ms a point, and nothing else runs meanwhile
 TURN_S = 0.004
 IDS_A_TURN = 64
 FEW_IDS = 32
 POINTS_A_TURN = 64
 POINT_IDS_A_TURN = 1_000
-OPTIMISE_POINTS = 20_000  # comparing a question with fewer takes 2 ms without an index
+OPTIMISE_POINTS = 20_000  # without an index, comparing a question with fewer points takes 2 ms
 OPTIMISE_SHARE = 0.25
 BULK_PAUSE_S = 30.0
 
 
 class EmbeddedVectorStore:
-    """Collections under `<home>/qdrant`. Writes are in the engine's log, kept when the process dies, on return.
+    """Collections under `<home>/qdrant`. When a write returns, it is in the journal and survives the process's death.
 
-    A power cut may take the last `FLUSH_INTERVAL_S`. With `optimise` False the vector index is only built on demand.
+    A power cut may lose the last `FLUSH_INTERVAL_S`. With `optimise` False, the vector index is built only on demand.
     """
 
     def __init__(self, home: Path, *, optimise: bool = True) -> None:
@@ -65,7 +65,7 @@ class EmbeddedVectorStore:
         self._closed = False
 
     async def start(self) -> None:
-        """Take the folder. Raises StoreUnavailable, naming the process, where another one has it."""
+        """Lock the folder. Raises StoreUnavailable, naming the process, if another one has it."""
         self._lock.acquire()
         self._upkeep = asyncio.create_task(self._keep_up(), name="qdrant upkeep")
 
@@ -76,7 +76,7 @@ class EmbeddedVectorStore:
         metadata: Mapping[str, Kind] = NO_METADATA,
         storage: Storage = IN_MEMORY,
     ) -> None:
-        """Create what is absent: the collection, and the indexes of its payload and metadata."""
+        """Create what is missing: the collection, and the indexes of its payload and metadata."""
         indexes = metadata_indexes(metadata)
         self._check_open()
         self._give_up_replaced(collection)
@@ -88,14 +88,14 @@ class EmbeddedVectorStore:
         for path, kind in indexes.items():
             self._of(collection).index(path, kind)
             await asyncio.sleep(0)
-        self._of(collection).flush()  # the journal does not know of indexes
+        self._of(collection).flush()  # the journal does not record indexes
 
     async def stored(
         self, collection: str, ids: Sequence[str], *, content: bool = False
     ) -> dict[str, list[StoredChunk]]:
         """Return all points, tombstones included, of the documents that have any."""
         found: dict[str, list[StoredChunk]] = {}
-        # Many at a time take turns among themselves, so that a question waits for one of them and not for all.
+        # Large reads run one at a time, so that a question waits for one of them and not for all.
         async with self._reading if len(ids) > FEW_IDS else nullcontext():
             for start in range(0, len(ids), IDS_A_TURN):
                 if start:
@@ -104,14 +104,14 @@ class EmbeddedVectorStore:
         return found
 
     async def write(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Write each document in one guarded operation; searches get their turn in between."""
+        """Write each document in one guarded operation. Searches get their turn in between."""
         dimension = self._of(collection).description.dimension
         for document in documents:
             check_document(document, dimension)
         async with self._writing:
             turn_ends = time.monotonic() + TURN_S
             for document in documents:
-                # Looked up for each document: an optimised generation may have taken the place of the last one.
+                # Looked up for each document, because an optimised generation may have replaced the last one.
                 self._of(collection).write(document)
                 if time.monotonic() >= turn_ends:
                     await asyncio.sleep(0)
@@ -121,13 +121,13 @@ class EmbeddedVectorStore:
             shard.flush()
 
     async def insert(self, collection: str, documents: Sequence[DocumentPoints]) -> None:
-        """Insert the points that are not there yet."""
+        """Insert the points that do not exist yet."""
         for document in documents:
             check_metadata(document)
         await self.insert_points(collection, batch_of(collection, documents))
 
     async def insert_points(self, collection: str, batch: PointBatch) -> None:
-        """Insert the points that are not there yet; searches get their turn in between."""
+        """Insert the points that do not exist yet. Searches get their turn in between."""
         check_batch(batch, self._of(collection).description.dimension)
         async with self._writing:
             for start in range(0, len(batch.names), POINTS_A_TURN):
@@ -139,17 +139,20 @@ class EmbeddedVectorStore:
             shard.flush()
 
     async def forget(self, collection: str, document_id: str, ids: bytes, above: int) -> None:
-        """Remove points of a version above `above`, and others of the document; keep that on disk at once."""
+        """Remove those of the given points whose version is above `above`, and all other points of the document.
+
+        The removal is on disk when this call returns.
+        """
         async with self._writing:
             self._of(collection).forget(document_id, ids, above)
-            self._of(collection).flush()  # the journal does not know of removals
+            self._of(collection).flush()  # the journal does not record removals
 
     async def suspend_indexing(self, collection: str) -> int | None:
-        """Do nothing: no index is built while points are inserted, nor for half a minute after."""
+        """Do nothing: no index is built while points are inserted, nor in the half minute after."""
         return None
 
     async def resume_indexing(self, collection: str, previous_threshold: int | None) -> None:
-        """Build the vector index. Raises TransientError where that failed, with everything as it was."""
+        """Build the vector index. Raises TransientError if that fails, and leaves everything as it was."""
         if self._of(collection).unindexed() and not await self.optimise(collection):
             raise TransientError(f"the index of {collection} could not be built; the log of Qdrant's engine says why")
 
@@ -159,7 +162,7 @@ class EmbeddedVectorStore:
         return self._of(collection).neighbours(vector, limit, exact=exact)
 
     async def search(self, collection: str, request: SearchRequest) -> list[Hit]:
-        """Return the nearest live chunks of the tenant, at most one for each document."""
+        """Return the nearest live chunks of the tenant, at most one per document."""
         check_vector(request.vector or b"", self._of(collection).description.dimension, "the question")
 
         async def ask(points: int) -> Sequence[Found]:
@@ -168,7 +171,7 @@ class EmbeddedVectorStore:
         return await search_documents(ask, request.limit, request.filter)
 
     async def scan_ids(self, collection: str, after: str | None, limit: int) -> IdPage:
-        """Return a page of point ids in their order; searches get their turn in between."""
+        """Return a page of point ids, in the order of the ids. Searches get their turn in between."""
         pages: list[bytes] = []
         while True:
             page = self._of(collection).scan_ids(after, min(limit, POINT_IDS_A_TURN))
@@ -180,7 +183,7 @@ class EmbeddedVectorStore:
             await asyncio.sleep(0)
 
     async def points(self, collection: str, ids: bytes) -> dict[str, list[StoredChunk]]:
-        """Return the points of packed ids; searches get their turn in between."""
+        """Return the points that have the packed ids, by document. Searches get their turn in between."""
         found: dict[str, list[StoredChunk]] = {}
         turn = POINT_ID_BYTES * POINTS_A_TURN
         for start in range(0, len(ids), turn):
@@ -195,10 +198,10 @@ class EmbeddedVectorStore:
         return self._of(collection).count()
 
     async def optimise(self, collection: str) -> bool:
-        """Build the vector index in a process of its own, and put it in place; reads and writes go on meanwhile.
+        """Build the vector index in a separate process, and put it in place. Reads and writes continue meanwhile.
 
-        Returns False, with everything as it was, where that process failed or the points written meanwhile could not
-        be caught up with.
+        Returns False, and leaves everything as it was, if that process failed or if writes came faster than the new
+        index could take them over.
         """
         async with self._optimising:
 
@@ -233,7 +236,7 @@ class EmbeddedVectorStore:
             raise StoreUnavailable("Qdrant's engine is closed")
 
     def _give_up_replaced(self, collection: str) -> None:
-        """Forget files that are no longer those of the collection, so that the next call opens what is there."""
+        """Give up files that no longer belong to the collection, so that the next call opens the current ones."""
         shard = self._shards.get(collection)
         if shard is not None and shard.replaced():
             log.error("%s: the files of the collection were deleted or replaced", collection)
@@ -253,16 +256,16 @@ class EmbeddedVectorStore:
             await asyncio.sleep(FLUSH_INTERVAL_S)
             try:
                 await self.flush()
-                for collection, shard in list(self._shards.items()):  # those that flushing has not given up
+                for collection, shard in list(self._shards.items()):  # without those that flushing gave up
                     if time.monotonic() - shard.inserted_at_s < BULK_PAUSE_S:
-                        continue  # a backfill is under way: it asks for the index when it ends
+                        continue  # a backfill is running; it asks for the index when it ends
                     if self._optimise and optimising_is_due(shard.unoptimised, shard.size()):
-                        shard.unoptimised = 0  # a run that fails is made again after as many writes, not at once
+                        shard.unoptimised = 0  # a failed run is repeated after as many writes, not at once
                         await self.optimise(collection)
             except CrossfadeError:
                 log.exception("upkeep of Qdrant's engine failed; tried again in %s s", FLUSH_INTERVAL_S)
 
 
 def optimising_is_due(unoptimised: int, size: int) -> bool:
-    """Say whether so many points were written since the last index, out of `size`, that another is worth its time."""
+    """Return whether so many points, out of `size`, were written since the last index that another is worthwhile."""
     return unoptimised >= max(OPTIMISE_POINTS, OPTIMISE_SHARE * size)

@@ -1,7 +1,7 @@
-"""What travels on the engine host's socket: typed requests and answers, and their frames. No sockets are opened here.
+"""Messages on the engine host's socket: typed requests and answers, and their frames. No sockets are opened here.
 
 A frame is its length (4 bytes, little-endian) and one MessagePack value: a `Call` to the host, a `Reply` back. Many
-calls may be under way on one connection; the number of a reply is its call's.
+calls may be in flight on one connection. A reply has the number of its call.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Optimise(msgspec.Struct, frozen=True, tag="optimise"):
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):
-    """Asks whether the host answers."""
+    """Call that checks whether the host answers."""
 
 
 Read = Search | Stored | ScanIds | Points | Count | Neighbours
@@ -131,7 +131,7 @@ ANSWERS: Final[dict[type[Any], Any]] = {
     EndBulk: None,
     Neighbours: list[str],
     Optimise: bool,
-    Ping: int,  # the host's process number
+    Ping: int,  # the host's process id
 }
 
 
@@ -162,7 +162,7 @@ _ERRORS: Final = {
 
 
 def frame(value: Call | Reply) -> bytes:
-    """Return the bytes of a frame. Raises Refused where it is over 64 MiB."""
+    """Return the bytes of a frame. Raises Refused if it is larger than 64 MiB or cannot be encoded."""
     try:
         body = encode(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -181,7 +181,7 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes:
 
 
 def failure(number: int, error: BaseException) -> Reply:
-    """Return the reply for an error; one that is none of the tree's is a TransientError that names it."""
+    """Return the reply for an error. An error outside the tree becomes a TransientError that names it."""
     if isinstance(error, CrossfadeError) and type(error).__name__ in _ERRORS:
         return Reply(number, NOTHING, type(error).__name__, str(error))
     return Reply(number, NOTHING, TransientError.__name__, f"the engine's host failed: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The binary log of a MariaDB server: its files and its end. Nothing is read from it here."""
+"""The binary log of a MariaDB server: its files and its end. No events are read here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from connectors.sql.mariadb.pool import Pool
 
 @dataclass(frozen=True, slots=True)
 class Binlog:
-    """Sizes of the files that are kept, in their order, and the place where the next event is written."""
+    """The sizes of the kept files, in their order, and the position at which the next event is written."""
 
     sizes: Mapping[str, int]
     file: str
@@ -19,11 +19,11 @@ class Binlog:
 
     @property
     def kept_bytes(self) -> int:
-        """The size of all files."""
+        """The total size of all files."""
         return sum(self.sizes.values())
 
     def behind_bytes(self, file: str, position: int) -> int | None:
-        """Return how many bytes were written after a place, None where its file is no longer kept."""
+        """Return how many bytes were written after a position, None if its file is no longer kept."""
         if file not in self.sizes:
             return None
         later = sum(size for name, size in self.sizes.items() if file < name < self.file)
@@ -33,7 +33,7 @@ class Binlog:
 
 
 async def binlog(dsn: str) -> Binlog:
-    """Return the server's binary log. Raises Misconfigured where it has none or the role may not ask."""
+    """Return the server's binary log. Raises Misconfigured if it has none or the role may not query it."""
     pool = Pool(dsn, maximum=1)
     try:
         async with pool.session() as session:

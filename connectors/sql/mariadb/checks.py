@@ -1,4 +1,4 @@
-"""What `config check` finds wrong with a collection in MariaDB, and the statements that mend it. Reads only."""
+"""What `config check` finds wrong with a collection in MariaDB, and the statements that fix it. Reads only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ SELECT @@log_bin AS log_bin, @@global.binlog_format AS binlog_format, @@global.b
 """
 _FILTERS = {"Binlog_Do_DB": "binlog_do_db", "Binlog_Ignore_DB": "binlog_ignore_db"}
 
-# What may be lost otherwise with the machine, or with the server alone: rows and ledger that were reported as applied.
+# Without these settings, a crash of the machine, or of the server alone, may lose rows and ledger entries that were
+# reported as applied.
 _DURABLE = ("innodb_flush_log_at_trx_commit", "sync_binlog")
 _PREPARED = "SHOW GLOBAL STATUS LIKE 'Com_xa_prepare'"
 _XA = (
@@ -53,7 +54,7 @@ SELECT INDEX_NAME AS name, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARA
 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s GROUP BY INDEX_NAME
 """
 
-# What capture needs, each by the names under which SHOW GRANTS may have it.
+# The privileges that capture needs, each with the names that SHOW GRANTS may use for it.
 _CAPTURE = {
     "REPLICATION SLAVE": ("REPLICATION SLAVE", "REPLICATION REPLICA"),
     "REPLICATION CLIENT": ("REPLICATION CLIENT", "BINLOG MONITOR"),
@@ -62,9 +63,9 @@ _CAPTURE = {
 
 
 async def check_mariadb(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Diagnostic]:
-    """Return what is wrong for a collection, whether or not its table is there; embeddings where `dimension` is known.
+    """Return what is wrong for a collection, whether or not its table exists.
 
-    Raises Misconfigured, StoreUnavailable.
+    Embeddings are checked if `dimension` is known. Raises Misconfigured, StoreUnavailable.
     """
     pool = Pool(dsn, maximum=1)
     try:
@@ -77,7 +78,7 @@ async def check_mariadb(name: str, collection: Collection, dsn: str, dimension: 
 async def check_layout(
     session: Session, name: str, collection: Collection, database: str | None, dimension: int | None = None
 ) -> list[Diagnostic]:
-    """Return what is wrong, over a connection that is already there."""
+    """Return what is wrong for a collection, over a connection that is already open."""
     findings = await _server(session)
     schema, table = table_name(collection.table, database)
     findings += await _filtered(session, schema)
@@ -109,7 +110,10 @@ async def check_layout(
 
 
 def _key_remedy(table: str, column: Column) -> Remedy:
-    """A text keeps what the column holds; that the application can do with it is for the operator to know."""
+    """Return the remedy for a column that cannot be a key.
+
+    A text type keeps what the column holds. Only the operator knows whether the application can work with it.
+    """
     if column.kind is Kind.TEXT:
         changed = f"ALTER TABLE {table} MODIFY {quoted(column.name)} VARCHAR(190) COLLATE utf8mb4_nopad_bin NOT NULL"
         return Setting(f"{changed}, where the application can do with a text")
@@ -164,7 +168,7 @@ async def _server(session: Session) -> list[Diagnostic]:
 
 
 async def _filtered(session: Session, schema: str) -> list[Diagnostic]:
-    """Find a binary log that leaves out what is written to the database; where the user may not ask, nothing."""
+    """Report a binary log that leaves out writes to the database. Return nothing if the user may not query it."""
     try:
         status = await session.fetch("SHOW MASTER STATUS")
     except pymysql.err.MySQLError as refused:
@@ -179,7 +183,7 @@ async def _filtered(session: Session, schema: str) -> list[Diagnostic]:
 
 
 def leaves_out(status: Sequence[Mapping[str, Any]], schema: str) -> str | None:
-    """Return the variable by which a server's binary log leaves a database out, by `SHOW MASTER STATUS`."""
+    """Return the variable by which a server's binary log leaves a database out, from `SHOW MASTER STATUS`."""
     named = {variable: str(row[field] or "").split(",") for row in status for field, variable in _FILTERS.items()}
     only, never = ([one for one in named.get(variable, []) if one] for variable in _FILTERS.values())
     if schema in never:
@@ -228,7 +232,7 @@ def _key(
 
 
 def _details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Diagnostic]:
-    """Columns that cannot be written, that may keep another value than they are given, or that new rows would need."""
+    """Return columns that cannot be written, that may store another value than the given one, or that new rows need."""
     findings = []
     optional = [collection.tenant] if collection.tenant else []
     used = [*collection.key, *collection.text, *collection.metadata, *optional]
@@ -262,7 +266,7 @@ async def _vectors(
         return []
     column = quoted(collection.embedding.column)
     if _base(column_of(raw[collection.embedding.column])) not in EMBEDDING_TYPES[collection.embedding.format]:
-        return []  # told already, as a column of another type
+        return []  # already reported, as a column of another type
     rows = await session.fetch(
         f"SELECT {column} AS vector FROM {table} WHERE {column} IS NOT NULL LIMIT {VECTORS_LOOKED_AT}"  # noqa: S608  # quoted names
     )

@@ -1,5 +1,6 @@
-"""Checksums over key ranges in MariaDB: nothing of a row leaves the database. The sessions of
-`connectors.sql.mariadb.pool` are all in UTC, so that the text of a timestamp is the same in each.
+"""Checksums over key ranges in MariaDB. No column value of a row leaves the database.
+
+All sessions of `connectors.sql.mariadb.pool` are in UTC, so that the text of a timestamp is the same in every session.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class MariadbChecksums:
 
 
 def _hashed(column: Column) -> str:
-    """Return what of a column goes into a row's hash: its bytes behind their number, so that none run into the next.
+    """Return the expression for a column in a row's hash: its length, then its bytes, so that none run into the next.
 
-    A float of 32 bits is taken as a double: as text it would lose digits.
+    A 32-bit float is cast to a double: as text it would lose digits.
     """
     name = f"t.{quoted(column.name)}"
     value = f"CAST({f'CAST({name} AS DOUBLE)' if column.kind is Kind.FLOAT32 else name} AS BINARY)"

@@ -1,4 +1,7 @@
-"""SQL that more than one statement needs: how a column is read, how a value is given, how keys are looked for."""
+"""SQL expressions that several statements need: column reads, parameter values and key conditions.
+
+No statement is executed here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Given = str | bytes | int | None
 
 
 def read_list(layout: Layout) -> str:
-    """Return the select list of everything that makes a document, and its version."""
+    """Return the select list of all columns that make up a document, and of its version."""
     return ", ".join([*(_read(layout.columns[name]) for name in layout.read_columns), "t.crossfade_version"])
 
 
@@ -24,14 +27,15 @@ def key_list(layout: Layout) -> str:
 
 
 def key_order(layout: Layout) -> str:
-    """Return the columns of the key as they are, which is how they are ordered."""
+    """Return the columns of the key without conversion, because rows are ordered by the stored values."""
     return ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
 
 
 def _read(column: Column) -> str:
-    """An integer without what a column adds for show: the zeros of ZEROFILL, the four digits of a YEAR.
+    """Return the expression that reads a column.
 
-    A float of 32 bits is read as a double: as text it would lose digits.
+    An integer is read without display formatting: the zeros of ZEROFILL, the four digits of a YEAR. A 32-bit float is
+    read as a double: as text it would lose digits.
     """
     name = f"t.{quoted(column.name)}"
     shown = "zerofill" in column.sql_type or column.sql_type.startswith("year")
@@ -41,7 +45,7 @@ def _read(column: Column) -> str:
 
 
 def usable_key(layout: Layout) -> str | None:
-    """Return the condition that the key of a row makes an id, None where that of every row does."""
+    """Return the condition that the key of a row makes an id, None if every row's key does."""
     text = [f"t.{quoted(column.name)}" for column in layout.key_columns if column.kind is Kind.TEXT]
     if not text:
         return None
@@ -55,7 +59,7 @@ def usable_key(layout: Layout) -> str | None:
         encoded = [f"3 * LENGTH({one})" for one in stored]
         kept = [f"2 * LENGTH(REGEXP_REPLACE({one}, '[^A-Za-z0-9_.~-]', ''))" for one in stored]
         longest = " + ".join([*encoded, *others, str(len(layout.key_columns) - 1)])
-        # The exact length of an id that is percent-encoded takes longer to compute; few rows need it.
+        # The exact length of a percent-encoded id takes longer to compute; few rows need it.
         parts.append(f"({longest} <= {ID_CHARACTERS} OR {longest} - {' - '.join(kept)} <= {ID_CHARACTERS})")
     return " AND ".join(parts)
 
@@ -65,9 +69,9 @@ def _bare(column: Column) -> str:
 
 
 def given(kind: Kind | None, value: Given) -> Given:
-    """Return a value of `Layout.row_values` as MariaDB takes it: no `true`, no time zone, integers unquoted.
+    """Return a value of `Layout.row_values` in MariaDB's form: no `true`, no time zone, integers unquoted.
 
-    Bytes are given in hex, to UNHEX, because the driver fails on bytes.
+    Bytes are passed as hex to UNHEX, because the driver fails on bytes.
     """
     if isinstance(value, bytes):
         return value.hex()
@@ -81,7 +85,7 @@ def given(kind: Kind | None, value: Given) -> Given:
 
 
 def kinds_written(layout: Layout) -> list[Kind | None]:
-    """Return the kind of each of the columns that an upsert sets; None for embedding and version."""
+    """Return the kind of each column that an upsert sets, None for the embedding and the version."""
     plain = len(layout.write_columns) - 1 - (layout.collection.embedding is not None)
     return [layout.columns[name].kind if n < plain else None for n, name in enumerate(layout.write_columns)]
 
@@ -89,7 +93,7 @@ def kinds_written(layout: Layout) -> list[Kind | None]:
 def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str, list[Given]]:
     """Return the condition that a row has one of the keys, and its values.
 
-    A condition on several columns is spelled out, because only so a range of the index is read.
+    A condition on several columns is spelled out, because only then does MariaDB read a range of the index.
     """
     kinds = layout.key_kinds
     names = [f"t.{quoted(name)}" for name in layout.collection.key]
@@ -102,9 +106,9 @@ def key_condition(layout: Layout, keys: Sequence[tuple[str, ...]]) -> tuple[str,
 
 
 def compared(column: Column) -> str:
-    """Return the place of a value that is compared with a column: in the column's own character set and collation.
+    """Return the placeholder of a value that is compared with a column, in the column's character set and collation.
 
-    MariaDB refuses to compare a column with a text that its character set does not have.
+    MariaDB refuses to compare a column with text that its character set cannot represent.
     """
     if column.collation is None:
         return "%s"
@@ -113,10 +117,10 @@ def compared(column: Column) -> str:
 
 
 def range_condition(layout: Layout, after: str | None, upto: str | None, values: list[Given]) -> str:
-    """Return the WHERE clause of the key range (`after`, `upto`], whose keys are added to the statement's values.
+    """Return the WHERE clause of the key range (`after`, `upto`]. The keys of the bounds are appended to `values`.
 
-    Rows whose key makes no id are in no range. Raises Refused where a bound is not the id of a row that this table
-    could have.
+    Rows whose key makes no id are in no range. Raises Refused if a bound is not the id of a row that this table could
+    have.
     """
     usable = usable_key(layout)
     parts = [] if usable is None else [usable]
@@ -138,7 +142,7 @@ def after_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Giv
 
 
 def _upto_condition(layout: Layout, key: tuple[str, ...]) -> tuple[str, list[Given]]:
-    """Return the condition that a row comes before a key in the key's own order or has that key, and its values."""
+    """Return the condition that a row comes before a key in the key's own order, or has that key, and its values."""
     return _beyond(layout, key, "<", last="<=")
 
 

@@ -1,4 +1,4 @@
-"""Reads a table's columns from MariaDB's information schema and gives each type its kind. No rows are read here."""
+"""Reads a table's columns from MariaDB's information schema and maps each type to its kind. No rows are read here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
     "uuid": Kind.UUID,
 }
 
-# Literals are of this character set; a column of another one is compared in its own.
+# The character set of literals. A column with another character set is compared in its own.
 _OF_SESSIONS = "utf8mb4"
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
 _ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
@@ -59,8 +59,8 @@ SELECT c.COLUMN_NAME AS name, c.DATA_TYPE AS base, c.COLUMN_TYPE AS sql_type, c.
        @@global.sql_mode LIKE '%%NO_ZERO_IN_DATE%%' AND @@global.sql_mode LIKE '%%NO_ZERO_DATE%%' AS no_zero_dates
 FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = %s AND c.TABLE_NAME = %s ORDER BY c.ORDINAL_POSITION
 """
-# The type alone does not tell JSON from long text: the check constraint that MariaDB gives a JSON column does. Asked by
-# itself, it takes a millisecond; joined with the columns, a second.
+# The type alone does not distinguish JSON from long text. The check constraint that MariaDB gives a JSON column does. A
+# separate query for it takes a millisecond; a join with the columns takes a second.
 _CHECKS = """
 SELECT CHECK_CLAUSE AS clause FROM information_schema.CHECK_CONSTRAINTS
 WHERE CONSTRAINT_SCHEMA = %s AND TABLE_NAME = %s
@@ -68,7 +68,10 @@ WHERE CONSTRAINT_SCHEMA = %s AND TABLE_NAME = %s
 
 
 def table_name(table: str, database: str | None) -> tuple[str, str]:
-    """Return (database, table) of a configured table. Raises Misconfigured where neither names a database."""
+    """Return (database, table) of a configured table.
+
+    Raises Misconfigured if neither the configured name nor the address names a database.
+    """
     schema, dot, name = table.rpartition(".")
     if dot:
         return schema, name
@@ -78,14 +81,17 @@ def table_name(table: str, database: str | None) -> tuple[str, str]:
 
 
 async def raw_columns(session: Session, schema: str, table: str) -> dict[str, dict[str, Any]]:
-    """Return what the information schema says of each column; none where there is no such table."""
+    """Return the information schema's description of each column, nothing if there is no such table."""
     rows = await session.fetch(_COLUMNS, (schema, table))
     clauses = {str(row["clause"]) for row in await session.fetch(_CHECKS, (schema, table))} if rows else set()
     return {row["name"]: {**row, "is_json": f"json_valid({quoted(row['name'])})" in clauses} for row in rows}
 
 
 def column_of(raw: Mapping[str, Any]) -> Column:
-    """Return a row of the information schema as a column. `bit(1)` is a boolean, `tinyint(1)` one with more values."""
+    """Return a row of the information schema as a column.
+
+    `bit(1)` is a boolean. `tinyint(1)` is a boolean with more values.
+    """
     sql_type, base = str(raw["sql_type"]), str(raw["base"]).lower()
     kind = KINDS.get(base)
     if int(raw["is_json"]):
@@ -122,10 +128,10 @@ def _not_key(base: str, raw: Mapping[str, Any]) -> str | None:
 
 
 def _details(raw: Mapping[str, Any], base: str, kind: Kind | None) -> ColumnDetails | None:
-    """Return the labels of an enumeration, and how capture tells of what it cannot carry.
+    """Return the labels of an enumeration, and the values that capture delivers in place of what it cannot carry.
 
-    A date that has a zero month or day comes as NULL, as 1970 where the column is NOT NULL, or as the column's default;
-    year 0 as 1900 or 2000. A snapshot reads a float with six digits.
+    Capture delivers a date with a zero month or day as NULL, as 1970 if the column is NOT NULL, or as the column's
+    default. It delivers year 0 as 1900 or 2000. A snapshot reads a float with six digits.
     """
     if base == "enum":
         return ColumnDetails(labels=enum_labels(str(raw["sql_type"])))
@@ -136,13 +142,13 @@ def _details(raw: Mapping[str, Any], base: str, kind: Kind | None) -> ColumnDeta
     if kind not in _ZERO_FORMS or int(raw["no_zero_dates"] or 0):
         return None
     inexact: set[Scalar] = {None, _ZERO_FORMS[kind]}
-    with suppress(ValueError):  # no default, or an expression: then it comes as 1970
+    with suppress(ValueError):  # no default, or an expression: then capture delivers 1970
         inexact.add(canonical(kind, str(raw["preset"] or "").strip("'")))
     return ColumnDetails(inexact=frozenset(inexact))
 
 
 def enum_labels(sql_type: str) -> tuple[str, ...]:
-    """Return the labels of `enum('a','b''c')`, and the empty one, which stands for a value that was none of them."""
+    """Return the labels of `enum('a','b''c')`, and the empty label, which stands for a value that was none of them."""
     return (*(_ESCAPED.sub(_unescaped, label) for label in _LABEL.findall(sql_type)), "")
 
 
@@ -151,7 +157,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 async def read_layout(session: Session, name: str, collection: Collection, database: str | None) -> Layout:
-    """Return the layout of a collection's table. Raises Misconfigured where table or columns are not there."""
+    """Return the layout of a collection's table. Raises Misconfigured if the table or columns are missing."""
     schema, table = table_name(collection.table, database)
     columns = {column: column_of(raw) for column, raw in (await raw_columns(session, schema, table)).items()}
     if not columns:

@@ -1,6 +1,6 @@
 """The ledger of one collection in MariaDB: `crossfade_ledger`, `crossfade_meta` and `crossfade_identities`.
 
-They are in the database of its table.
+They are in the database of the collection's table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from connectors.sql.ledger import LEDGER_COLUMNS, VERSION_COLUMNS, ledger_row, p
 from connectors.sql.mariadb.pool import Pool, places, quoted
 from domain.ledger import LedgerRow, VectorMark
 
-# Ids are compared character by character: neither case nor trailing blanks are the same.
+# Ids are compared character by character: case and trailing blanks matter.
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS {ledger} (
     collection VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -53,7 +53,7 @@ _VECTOR = ("vector_version", "content_hash", "chunk_count", "embedding_model")
 
 
 class MariadbLedger:
-    """`Ledger` of one collection. Statements take their documents in the order of their ids, so none deadlocks."""
+    """`Ledger` of one collection. Statements lock documents in the order of their ids, so they never deadlock."""
 
     def __init__(self, pool: Pool, layout: Layout) -> None:
         self._pool = pool
@@ -63,7 +63,7 @@ class MariadbLedger:
         self._identities = quoted(layout.schema, IDENTITY_TABLE)
 
     async def prepare(self) -> None:
-        """Create the tables where they are absent; the user's table is never altered."""
+        """Create the tables that are missing. The user's table is never altered."""
         async with self._pool.session() as session:
             await session.execute(_LEDGER.format(ledger=self._ledger))
             await session.execute(_META.format(meta=self._meta))
@@ -82,7 +82,7 @@ class MariadbLedger:
         return {record["document_id"]: ledger_row([record[name] for name in LEDGER_COLUMNS]) for record in records}
 
     async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
-        """See `Ledger.folded`."""
+        """See `Ledger.save_fold`."""
         values: list[list[Any]] = []
         for one in sorted(rows):
             state = rows[one].state
@@ -100,9 +100,9 @@ class MariadbLedger:
         )
 
     async def _raise(self, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
-        """Store rows of (id, *columns) where the first column, a version, is higher than the stored one.
+        """Store rows of (id, *columns) if the first column, a version, is higher than the stored one.
 
-        That column is assigned last: MariaDB evaluates assignments in order, and each looks at the stored version.
+        The version is assigned last: MariaDB evaluates assignments in order, and each one reads the stored version.
         """
         if not rows:
             return
@@ -161,12 +161,12 @@ class MariadbLedger:
         return int(found[0]["number"])
 
     async def get_meta(self, name: str) -> int | None:
-        """See `Ledger.recorded`."""
+        """See `Ledger.get_meta`."""
         value = await self._value(self._meta, name)
         return None if value is None else int(value)
 
     async def set_meta(self, name: str, value: int) -> None:
-        """See `Ledger.record`."""
+        """See `Ledger.set_meta`."""
         await self._set_value(self._meta, name, value)
 
     async def advance(self, name: str) -> int:
@@ -212,7 +212,7 @@ class MariadbLedger:
         return value
 
     async def _set_value(self, table: str, name: str, value: str | int, instead: str = "VALUES(value)") -> None:
-        """Record a value; where there is one already, set it to `instead`, an expression."""
+        """Record a value. If there is one already, set it to `instead`, an expression."""
         statement = (
             f"INSERT INTO {table} (name, value) VALUES (%s, %s) "  # noqa: S608 - a quoted identifier
             f"ON DUPLICATE KEY UPDATE value = {instead}"

@@ -1,6 +1,6 @@
-"""A bounded pool of aiomysql connections; every error is one of `connectors.errors`. No SQL of a collection here.
+"""A bounded pool of aiomysql connections. Every error is one of `connectors.errors`. No SQL of a collection is here.
 
-Every value comes back as text (or bytes): `domain.values` gives it its form, as for captured changes.
+Every value is returned as text (or bytes). `domain.values` converts it, as it does for captured changes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from connectors.sql.mariadb.texts import ENCODING
 
 CONNECT_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 15.0
-# On a connection that is half-open this alone tells; nothing that a role asks for takes as long.
+# Only this timeout detects a half-open connection. No statement that a worker role runs takes this long.
 COMMAND_TIMEOUT_S = 25.0
-STATEMENT_TIMEOUT_S = 20  # at the server: the caller has not given up by then
+STATEMENT_TIMEOUT_S = 20  # at the server, before the caller gives up
 # An operator's statement may build an index.
 MEND_TIMEOUT_S = 3600.0
-IDLE_S = 5.0  # a connection that rested longer is asked whether it is still there
+IDLE_S = 5.0  # a connection that was idle longer is pinged before use
 MAX_CONNECTIONS = 4
-_COMMAND_BYTES = 16  # what a packet has beside the statement, and some to spare
+_COMMAND_BYTES = 16  # what a packet has besides the statement, and some to spare
 
-# Strict, so that a wrong value is refused and not changed; a key of 0 stays 0; lock waits end before the caller gives
-# up; rows are sorted by all of a key, not by its first 1,024 bytes; READ COMMITTED, because gap locks would make
-# batches of new documents wait for each other; a worker that vanished without a word leaves no locks behind for longer
-# than 20 s.
+# The mode is strict, so that a wrong value is refused and not changed. A key of 0 stays 0. Lock waits end before the
+# caller gives up. Rows are sorted by all of a key, not by its first 1,024 bytes. The isolation level is READ COMMITTED,
+# because gap locks would make batches of new documents wait for each other. A worker that died silently leaves no locks
+# behind for longer than 20 s.
 _SESSION = (
     "SET SESSION sql_mode = "
     "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION',"
@@ -45,7 +45,7 @@ _SESSION = (
     " idle_transaction_timeout = 20, max_sort_length = 65536, sql_notes = 0"
 )
 
-# Numbers of MariaDB's errors; what is not here is refused: only what is known to pass is waited for.
+# Numbers of MariaDB's errors. An error that is not listed is refused: only errors known to pass are waited for.
 # Source: MariaDB, "MariaDB Error Codes".
 _UNAVAILABLE = {
     *range(1, 34),  # files of the server
@@ -59,23 +59,23 @@ _TRANSIENT = {
 _LOGIN = {1044, 1045, 1049, 1130, 1524, 1698, 1820, 1862}
 _MISCONFIGURED = {1046, 1054, 1142, 1143, 1146, 1191, 1227, 1305, 1370, *_LOGIN}
 _SIGNALLED = 1644
-# The event loop itself refuses to write on a connection that the server reset: uvloop with a RuntimeError.
+# If the server reset a connection, the event loop itself refuses to write to it: uvloop raises a RuntimeError.
 _DRIVER_ERRORS = (pymysql.err.MySQLError, OSError, TimeoutError, asyncio.IncompleteReadError, RuntimeError)
 _QUOTED = (re.compile(r"(entry) '.*' (for key)", re.DOTALL), re.compile(r"(value: )'.*'( for column|$)", re.DOTALL))
-# What is left in quotes is a name only where it is called one. An apostrophe (can't) opens no quote.
+# Text that is still in quotes is a name only after a word that announces a name. An apostrophe (can't) opens no quote.
 _LITERAL = re.compile(
     r"(?<!\w)(?<!@)(?<!column )(?<!key )(?<!field )(?<!table )(?<!database )(?<!user )(?<!server on )(?<!trigger )"
     r"(?<!function )'[^']*'",
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"\berror 28\b")
-# The numbers of the server's own messages; a trigger may signal under any other.
+# The numbers of the server's own messages. A trigger may signal with any other number.
 _OWN = {*range(1, 34), *range(1000, 2000), *range(3000, 3100), *range(4000, 4300)}
 _CLIENT = {number for number in vars(CR).values() if isinstance(number, int)}
 
 
 def mapped(error: BaseException) -> CrossfadeError:
-    """Return the port error of a driver error; its message carries no value of a document."""
+    """Return the port error for a driver error. Its message contains no value of a document."""
     if isinstance(error, pymysql.err.MySQLError):
         number = _number(error)
         return _kind(number, error)(reason(number, str(error.args[-1]) if error.args else type(error).__name__))
@@ -110,7 +110,7 @@ def _kind(number: int, error: Exception) -> type[CrossfadeError]:
 def reason(number: int, message: str) -> str:
     """Return a database's message without the values that it may quote.
 
-    What a trigger signals, under a number of its own or not, may hold anything.
+    The message that a trigger signals, with a number of its own or not, may contain anything.
     """
     if number == _SIGNALLED or number not in {0, *_OWN, *_CLIENT}:
         return f"{number}: raised by a trigger or procedure"
@@ -140,13 +140,13 @@ def arguments(dsn: str) -> dict[str, Any]:
 
 
 class TooLong(Refused):
-    """A statement does not fit into one packet, which the server answers by closing the connection."""
+    """A statement does not fit into one packet. The server would answer it by closing the connection."""
 
 
 class Session:
-    """One connection, lent: statements with `%s` parameters, answers as rows of text.
+    """A connection on loan: statements have `%s` parameters, and rows are returned as text.
 
-    Raises TooLong for a statement of more bytes than `packet_bytes`, which is not sent.
+    Raises TooLong for a statement of more than `packet_bytes` bytes, without sending it.
     """
 
     def __init__(self, connection: Any, timeout_s: float, packet_bytes: int) -> None:
@@ -155,17 +155,17 @@ class Session:
         self._packet_bytes = packet_bytes
 
     def patient(self, timeout_s: float) -> Session:
-        """Return the same connection, whose statements may take so long."""
+        """Return the same connection, with `timeout_s` as the limit of each statement."""
         return Session(self._connection, timeout_s, self._packet_bytes)
 
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Return all rows by column name."""
+        """Return all rows, each as values by column name."""
         async with asyncio.timeout(self._timeout_s), self._connection.cursor(aiomysql.DictCursor) as cursor:
             await cursor.execute(self._whole(cursor, statement, values))
             return list(await cursor.fetchall())
 
     async def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Execute a statement; return how many rows it changed."""
+        """Execute a statement. Return how many rows it changed."""
         async with asyncio.timeout(self._timeout_s), self._connection.cursor() as cursor:
             return int(await cursor.execute(self._whole(cursor, statement, values)))
 
@@ -181,16 +181,19 @@ class Session:
         await self._connection.begin()
 
     async def commit(self) -> None:
-        """End it, with everything done."""
+        """Commit the transaction."""
         await self._connection.commit()
 
     async def rollback(self) -> None:
-        """End it, with nothing done."""
+        """Roll the transaction back."""
         await self._connection.rollback()
 
 
 class Pool:
-    """At most four connections, opened when needed. One whose statement was cancelled or failed is closed."""
+    """At most four connections, opened when needed.
+
+    A connection that a cancelled or failed statement left unusable is closed.
+    """
 
     def __init__(
         self, dsn: str, maximum: int = MAX_CONNECTIONS, *, command_timeout_s: float = COMMAND_TIMEOUT_S
@@ -201,17 +204,17 @@ class Pool:
         self._free: list[tuple[Any, float]] = []
         self._closed = False
         self._connected = False
-        self._packet_bytes = 0  # of the last connection that was made
+        self._packet_bytes = 0  # of the newest connection
 
     @property
     def database(self) -> str | None:
-        """The database of the address."""
+        """The database that the address names, None if it names none."""
         name: str | None = self._arguments["db"]
         return name
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """Lend a connection; a driver's error inside leaves as a port error, without the driver's own text."""
+        """Lend a connection. A driver error inside is raised as a port error, without the driver's own text."""
         try:
             async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
                 await self._places.acquire()
@@ -224,14 +227,14 @@ class Pool:
             yield Session(connection, self._command_timeout_s, self._packet_bytes)
             sound = True
         except CrossfadeError as error:
-            # A limit that was raised since is that of new connections.
+            # If the server's limit was raised since, only new connections have the new limit.
             sound = not isinstance(error, TooLong)
             raise
         except (*_DRIVER_ERRORS, UnicodeError) as error:
             port_error = mapped(error)
             if connection is None and self._connected and _number(error) in _LOGIN:
                 port_error = StoreUnavailable(f"the login is refused: {port_error}")
-            # Behind what could not be decoded the rest of the answer is still to come.
+            # After data that could not be decoded, the rest of the answer is still unread.
             left = isinstance(error, (TimeoutError, UnicodeDecodeError))
             sound = not left and not isinstance(port_error, StoreUnavailable)
             raise port_error from None
@@ -241,7 +244,7 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
-        """Lend a connection in a transaction that ends with the block: done, or on any error rolled back."""
+        """Lend a connection in a transaction that ends with the block: committed, or rolled back on any error."""
         async with self.session() as session:
             await session.begin()
             try:
@@ -253,7 +256,7 @@ class Pool:
 
     @asynccontextmanager
     async def snapshot(self, timeout_s: float) -> AsyncIterator[Session]:
-        """Lend a connection that sees one state of the database, for reading; each statement may take that long."""
+        """Lend a connection for reading one state of the database. Each statement may take `timeout_s`."""
         async with self.session() as session:
             await session.execute(f"SET SESSION max_statement_time = {timeout_s:.0f}")
             await session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -298,7 +301,7 @@ class Pool:
             self._free.append((connection, asyncio.get_running_loop().time()))
 
     async def close(self) -> None:
-        """Close the connections; those in use are closed when they come back."""
+        """Close the connections. Connections in use are closed when they are returned."""
         self._closed = True
         while self._free:
             connection, _ = self._free.pop()
@@ -309,9 +312,9 @@ class Pool:
 
 
 async def _packet_bytes(connection: Any) -> int:
-    """Return how many bytes the server takes at a time.
+    """Return the most bytes that the server accepts in one packet.
 
-    Raises Misconfigured where a proxy did not let the session's mode pass: values would be clipped and rounded.
+    Raises Misconfigured if a proxy did not pass on the session's mode: values would be clipped and rounded.
     """
     async with connection.cursor() as cursor:
         await cursor.execute("SELECT @@session.sql_mode, @@session.max_allowed_packet")

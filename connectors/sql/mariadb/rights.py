@@ -1,4 +1,4 @@
-"""What the user of a collection may not do in MariaDB: with its table, and with crossfade's own. Reads only."""
+"""Checks which privileges a user lacks in MariaDB: on a collection's table, and on crossfade's own. Reads only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from connectors.sql.mariadb.pool import Session, quoted
 from domain.legacy import Diagnostic, Sql
 
 _NAMES = "SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"
-# Denied: to a user in a database, a command on a table or a column, a privilege.
+# Errors for a denied access: to a database, for a command on a table, for a command on a column, for a privilege.
 DENIED = (1044, 1142, 1143, 1227)
 _GRANT = re.compile(r"GRANT (.+?) ON (\*|`(?:[^`]|``)*`)\.\* TO ")
 
 
 async def rights_findings(session: Session, name: str, schema: str, table: str) -> list[Diagnostic]:
-    """What the user may not do with the table and with crossfade's own; what is explained is not executed."""
+    """Return what the user may not do with the table and with crossfade's own tables.
+
+    EXPLAIN checks the privileges: no statement is executed.
+    """
     present = {row["name"] for row in await session.fetch(_NAMES, (schema,))}
     findings: list[Diagnostic] = []
     for one in (table, *OWN_TABLES):
@@ -68,12 +71,12 @@ async def _may_create(session: Session, schema: str) -> bool:
 
 
 def _like(pattern: str) -> re.Pattern[str]:
-    """Return a pattern of a GRANT (`%`, `_`, escaped by a backslash) as a regular expression."""
+    """Return the pattern of a GRANT (`%`, `_`, escaped by a backslash) as a regular expression."""
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
     return re.compile("".join({"%": ".*", "_": "."}.get(p, re.escape(p[-1])) for p in parts), re.DOTALL)
 
 
 async def account_of(session: Session) -> str:
-    """Return the account of the session as a GRANT names it."""
+    """Return the account of the session in the form that a GRANT needs."""
     user = (await session.fetch("SELECT CURRENT_USER() AS name"))[0]["name"]
     return "@".join(f"'{part}'" for part in str(user).rsplit("@", 1))

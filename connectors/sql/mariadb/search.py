@@ -1,4 +1,4 @@
-"""Full-text search over one collection's table in MariaDB. Reads only."""
+"""Full-text search in one collection's table in MariaDB. Reads only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 
-SEARCH_TIMEOUT_S = 10  # the server's own bound: a question that was given up must not go on there
+SEARCH_TIMEOUT_S = 10  # the server's own limit: a search that the caller gave up must not go on there
 _NEVER_INFINITE = frozenset(
     {Kind.FLOAT, Kind.FLOAT32, Kind.DECIMAL, Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.TIME}
 )
@@ -23,7 +23,7 @@ _INFINITE = frozenset({"NaN", "Infinity", "-Infinity", "infinity", "-infinity"})
 
 
 class MariadbTextSearch:
-    """`SearchBackend`: natural language mode of the FULLTEXT index over all text columns."""
+    """`SearchBackend`: the natural language mode of the FULLTEXT index over all text columns."""
 
     needs_vector = False
 
@@ -36,7 +36,7 @@ class MariadbTextSearch:
         self._key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
 
     async def search(self, request: SearchRequest) -> list[Hit]:
-        """See `SearchBackend.search`. Raises Misconfigured where the table has no such FULLTEXT index."""
+        """See `SearchBackend.search`. Raises Misconfigured if the table has no such FULLTEXT index."""
         wanted = wanted_of(self._layout, request.filter)
         if not tenant_exists(self._layout, request.tenant):
             return []
@@ -55,7 +55,7 @@ class MariadbTextSearch:
 def conditions(layout: Layout, tenant: str, wanted: Mapping[str, Scalar]) -> tuple[str, list[Any]]:
     """Return the conditions on tenant and metadata (in canonical form), with leading AND, and their values.
 
-    Those on metadata may let more rows through than are equal, never fewer.
+    The conditions on metadata may also let unequal rows through. They never leave out an equal row.
     """
     parts: list[str] = []
     values: list[Any] = []
@@ -72,7 +72,10 @@ def conditions(layout: Layout, tenant: str, wanted: Mapping[str, Scalar]) -> tup
 
 
 def _tenant(layout: Layout, name: str, tenant: str, parts: list[str], values: list[Any]) -> None:
-    """The default tenant's rows are also those without a tenant. Blanks are none: most collations ignore them."""
+    """Add the condition on the tenant. Rows without a tenant also belong to the default tenant.
+
+    A tenant of blanks is not an empty one, although most collations ignore blanks.
+    """
     column = f"t.{quoted(name)}"
     if tenant != "default":
         _equal(layout, name, tenant, parts, values)
@@ -85,10 +88,13 @@ def _tenant(layout: Layout, name: str, tenant: str, parts: list[str], values: li
 
 
 def _equal(layout: Layout, name: str, text: str, parts: list[str], values: list[Any]) -> None:
-    """Text must be equal character by character, whatever the collation; the plain comparison is for an index."""
+    """Add the condition that a column equals a value.
+
+    Text must be equal character by character, whatever the collation. The plain comparison uses an index.
+    """
     column, kind = f"t.{quoted(name)}", layout.columns[name].kind
     if kind in _NEVER_INFINITE and (text in _INFINITE or text.endswith(" BC")):
-        parts.append("FALSE")  # MariaDB would take it for 0
+        parts.append("FALSE")  # MariaDB would read it as 0
         return
     value = given(kind, text)
     if kind is Kind.TEXT:
@@ -96,7 +102,7 @@ def _equal(layout: Layout, name: str, text: str, parts: list[str], values: list[
         parts.append(f"{column} = {place} AND CONVERT({column} USING utf8mb4) COLLATE utf8mb4_nopad_bin = %s")
         values += [value, value]
     elif kind is Kind.JSON:
-        # It takes an escape for another character than the one that it stands for.
+        # JSON_EQUALS takes an escape for another character than the one that it stands for.
         parts.append(f"(JSON_EQUALS({column}, %s) OR LOCATE(CHAR(92), {column}) > 0)")
         values.append(value)
     elif kind is Kind.FLOAT32:

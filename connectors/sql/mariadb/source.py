@@ -1,7 +1,7 @@
-"""What identifies a MariaDB server and a table in it, and which statements of its binary log concern the table.
+"""The facts that identify a MariaDB server and a table in it, and the statements in its binary log about the table.
 
-A table is known by InnoDB's numbers where the role may read them (PROCESS), else by its time of creation. Both change,
-too, when a table is only altered or rebuilt; which it was is read from the binary log.
+A table is identified by InnoDB's table ids if the role may read them (PROCESS), otherwise by its creation time. Both
+also change when a table is only altered or rebuilt. The binary log shows whether it was replaced instead.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEPT_IDS = 200
 
 
 async def mariadb_facts(dsn: str, table: str) -> SourceFacts:
-    """Return the facts of a table, `database.table`. Raises Misconfigured where the server writes no binary log."""
+    """Return the facts of a table, `database.table`. Raises Misconfigured if the server writes no binary log."""
     pool = Pool(dsn, maximum=1)
     try:
         async with pool.session() as session:
@@ -59,7 +59,7 @@ async def mariadb_facts(dsn: str, table: str) -> SourceFacts:
 
 
 def _blind(server: Mapping[str, Any]) -> str | None:
-    """Return by which setting, changed since it was checked, changes are missing in what Debezium reads."""
+    """Return which setting, changed since it was checked, makes Debezium miss changes, None if there is none."""
     if int(server["compressed"]):
         return "log_bin_compress is on, and Debezium passes over compressed rows"
     if str(server["format"]).upper() != "ROW":
@@ -68,7 +68,7 @@ def _blind(server: Mapping[str, Any]) -> str | None:
 
 
 async def _numbers(pool: Pool, database: str, table: str) -> str | None:
-    """Return InnoDB's numbers of a table and its partitions, None where the role may not read them."""
+    """Return InnoDB's ids of a table and its partitions, None if the role may not read them."""
     like = f"{database}/{table}#P#".replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     try:
         async with pool.session() as session:
@@ -79,7 +79,7 @@ async def _numbers(pool: Pool, database: str, table: str) -> str | None:
 
 
 async def column_order(dsn: str, table: str) -> tuple[list[str], tuple[int, ...]]:
-    """Return the columns of a table in their order, in lower case, and the end of the binary log after that."""
+    """Return the columns of a table in their order, in lower case, and the end of the binary log, read afterwards."""
     pool = Pool(dsn, maximum=1)
     try:
         async with pool.session() as session:
@@ -91,9 +91,9 @@ async def column_order(dsn: str, table: str) -> tuple[list[str], tuple[int, ...]
 
 
 async def statements_since(dsn: str, place: str, table: str) -> list[str] | None:
-    """Return the statements that name a table in the binary log since a place (`file:position`).
+    """Return the statements in the binary log since a position (`file:position`) that contain a table's name.
 
-    None where they cannot be known: the file is gone, the role may not ask, or there is too much to read.
+    None if they cannot be known: the file is gone, the role may not read it, or there is too much to read.
     """
     pool = Pool(dsn, maximum=1)
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""The table of one collection in MariaDB: guarded set-based writes, locked reads. No search here."""
+"""The table of one collection in MariaDB: guarded set-based writes and locked reads. No search is here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from connectors.sql.mariadb.pool import Pool, Session, places, quoted
 from connectors.sql.values import content_bytes, row_content, row_key
 from domain.legacy import Diagnostic, LegacyChange, LegacyOutcome, LegacyRow, LegacyVerdict, TableDescription
 
-# Half of the server's default limit of 16 MiB for a statement, whose text may double by escaping.
+# Less than half of the server's default limit of 16 MiB for a statement: escaping may double its text.
 STATEMENT_BYTES = 6 * 1024 * 1024
 
 
@@ -54,7 +54,7 @@ class MariadbTable:
         return await apply_changes(self, self._layout, changes)
 
     async def write(self, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
-        """Write changes, sorted by id, behind the ledger guard in one transaction. Raises Refused with nothing done."""
+        """Write changes, sorted by id, behind the ledger guard in one transaction. On Refused, nothing is written."""
         async with self._pool.transaction() as session:
             outcomes = await self._guard(session, changes)
             moved = [change for change in changes if outcomes[change.id] is APPLIED and change.written is not None]
@@ -65,7 +65,7 @@ class MariadbTable:
         return outcomes
 
     async def usable(self) -> None:
-        """Write no row. Raises Misconfigured where no document could be written."""
+        """Run write statements that match no row. Raises Misconfigured if no document could be written."""
         async with self._pool.transaction() as session:
             for statement in self._nothing:
                 await session.execute(statement)
@@ -77,7 +77,7 @@ class MariadbTable:
         return altered_columns(self._layout, {name: column_of(each) for name, each in raw.items()})
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
-        """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
+        """Advance the ledger past a refused change and record it in `refused_version`, in one transaction."""
         async with self._pool.transaction() as session:
             outcome = (await self._guard(session, [change]))[change.id]
             if outcome is not APPLIED:
@@ -87,7 +87,7 @@ class MariadbTable:
             return LegacyOutcome(LegacyVerdict.REFUSED, reason)
 
     async def _guard(self, session: Session, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
-        """Lock the ledger rows in the order of their ids, and move up those that are lower."""
+        """Lock the ledger rows in the order of their ids, and raise the lower versions to those of the changes."""
         name, ids = self._layout.name, [change.id for change in changes]
         insert = f"INSERT INTO {self._ledger} (collection, document_id) VALUES "  # noqa: S608 - a quoted identifier
         insert += ", ".join(["(%s, %s)"] * len(ids)) + " ON DUPLICATE KEY UPDATE document_id = document_id"
@@ -114,13 +114,13 @@ class MariadbTable:
     async def _upsert(
         self, session: Session, shape: Shape, changes: Sequence[LegacyChange]
     ) -> dict[str, LegacyOutcome]:
-        """Write, and read back what the rows hold now. Raises Refused where one is not there as it was written.
+        """Write rows, and read them back. Raises Refused if one is not there as it was written.
 
-        An upsert follows every unique index there is, so it may have written to the row of another key.
+        An upsert matches on every unique index, so it may have written to the row of another key.
         """
         ids, missing = [change.id for change in changes], list(changes)
         if shape.partial:
-            # Of an existing row only the named columns are set; an insertion would want those without a default, too.
+            # Set only the named columns of an existing row. An INSERT would also require the columns without a default.
             there = await self._exact(session, ids)
             missing = [change for change in changes if change.id not in there]
             for change in changes:
@@ -155,8 +155,8 @@ class MariadbTable:
     def _sets(self, shape: Shape, new: Mapping[str, tuple[str, tuple[Given, ...]]]) -> tuple[str, list[Given]]:
         """Return the assignments of new values, and their parameters.
 
-        An embedding that was left out stays while the text does. It comes first: MariaDB assigns in this order, and
-        what was assigned is what a later expression sees.
+        An omitted embedding stays as long as the text is unchanged. It comes first: MariaDB assigns in this order, and
+        a later expression sees the values that are already assigned.
         """
         embedding, key = self.description.embedding, self._layout.collection.key
         assigned: list[tuple[str, str, tuple[Given, ...]]] = []
@@ -171,18 +171,18 @@ class MariadbTable:
         return sets, [value for _, _, parameters in assigned for value in parameters]
 
     async def _delete(self, session: Session, ids: Sequence[str]) -> None:
-        """Delete rows of exactly these ids. Raises Refused where one is still there."""
+        """Delete rows of exactly these ids. Raises Refused if one is still there."""
         exact = await self._exact(session, ids)
         keys = [key for key in map(self._layout.key_values, sorted(exact)) if key is not None]
         if keys:
             condition, values = key_condition(self._layout, keys)
             if await session.execute(f"DELETE t FROM {self._table} t WHERE {condition}", values) > len(keys):
-                raise Refused(OTHERS_TOO)  # a number equals every text that begins with it
+                raise Refused(OTHERS_TOO)  # a number equals every text that starts with it
             if await self._exact(session, ids):
                 raise Refused(NOT_GONE)
 
     async def _exact(self, session: Session, ids: Sequence[str]) -> set[str]:
-        """Lock the rows of exactly these ids and return which there are: to most collations other keys are equal."""
+        """Lock the rows of exactly these ids, and return the ids that exist. Most collations also match other keys."""
         rows = await self._at(session, ids, self._key, " FOR UPDATE")
         return {row_key(self.description, row) for row in rows} & set(ids)
 

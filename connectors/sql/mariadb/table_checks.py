@@ -1,4 +1,7 @@
-"""What kind of table `config check` was given in MariaDB, and what of it the binary log does not have. Reads only."""
+"""Checks of a MariaDB table as a whole for `config check`: its kind, and what capture misses or misreads. Reads only.
+
+Key, indexes and defaults are checked in `connectors.sql.mariadb.checks`.
+"""
 
 from __future__ import annotations
 
@@ -53,28 +56,28 @@ SELECT COLUMN_NAME AS name, COLUMN_TYPE LIKE '%%/*M!100301 COMPRESSED*/%%' AS co
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
 """
 
-# Java knows them by other names than Debezium asks for, or not at all; seen with Debezium 3.5 on Java 21.
+# Java has these sets under other names than Debezium asks for, or not at all. Observed with Debezium 3.5 on Java 21.
 _UNKNOWN_SETS = frozenset({"macce", "macroman", "cp1256"})
-# Each of their characters was seen to come from capture as SQL reads it. Others do not: Java's table of the set is
-# another one, or Debezium decodes it as something else.
+# Capture was observed to deliver every character of these sets as SQL reads it. Other sets differ: Java's table of the
+# set is a different one, or Debezium decodes it as something else.
 SAME_SETS = frozenset(
     {"ascii", "latin1", "latin2", "latin5", "latin7", "cp1250", "cp1251", "cp1257", "cp850", "cp852", "koi8r"}
     | {"gb2312", "ucs2", "utf16", "utf16le", "utf32", "utf8", "utf8mb3", "utf8mb4"}
 )
-# Types that Debezium's parser does not know, and what the application can have instead.
+# Types that Debezium's parser does not know, and the types that the application can use instead.
 _UNKNOWN_TYPES = {"inet4": "varchar(15) CHARACTER SET ascii", "inet6": "varchar(45) CHARACTER SET ascii"}
 
 OTHER_TEXT = "capture reads another text than the table holds"
 _UNREADABLE = "capture cannot read its rows in the binary log"
 _UNKNOWN_TYPE = "Debezium cannot parse the table's definition, and captures no row"
-# A name in backticks, a text or a comment; with a quote inside doubled, in texts also behind a backslash.
+# A name in backticks, or a text or comment in quotes. A quote inside is doubled; in texts, a backslash may escape it.
 _QUOTED = re.compile(r"`(?:[^`]|``)*`|'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 
 _CHANGING = {"CASCADE", "SET NULL", "SET DEFAULT"}
 
 
 def kind_findings(name: str, table: str, reference: str, engine: str | None, kind: str) -> list[Diagnostic]:
-    """Return what is wrong with something of that name; whether there is more to look at is for its kind to say."""
+    """Return what is wrong with the kind and engine of a relation. `is_table` says whether more can be checked."""
     if kind in _NO_TABLE:
         return [error(name, f"{table} is {_NO_TABLE[kind]}", NAME_A_TABLE)]
     findings = []
@@ -85,14 +88,14 @@ def kind_findings(name: str, table: str, reference: str, engine: str | None, kin
 
 
 def is_table(kind: str) -> bool:
-    """Say whether what has that TABLE_TYPE has rows of its own."""
+    """Return whether a relation of that TABLE_TYPE has rows of its own."""
     return kind not in _NO_TABLE
 
 
 async def unlogged_findings(
     session: Session, name: str, collection: Collection, schema: str, table: str
 ) -> list[Diagnostic]:
-    """Return in which ways rows of the table change without an entry in the binary log."""
+    """Return the ways in which rows of the table change without an entry in the binary log."""
     optional = [collection.tenant] if collection.tenant else []
     used = {*collection.key, *collection.text, *collection.metadata, *optional}
     findings = []
@@ -120,9 +123,9 @@ async def unlogged_findings(
 
 
 async def uncapturable(session: Session, schema: str, table: str, collection: Collection) -> list[tuple[str, Setting]]:
-    """Return why capture cannot read rows of the table, or reads another value than they hold, and what helps.
+    """Return why capture cannot read rows of the table, or reads other values than they hold, each with its remedy.
 
-    The connector of a table ends at what it cannot read, and with it the capture of every other table that it reads.
+    A connector fails at data that it cannot read, and with it the capture of every other table that it reads.
     """
     reference, found = quoted(schema, table), []
     kind = (await session.fetch(_KIND, (schema, table)))[0]["type"]
@@ -146,7 +149,10 @@ async def uncapturable(session: Session, schema: str, table: str, collection: Co
 
 
 async def _definition(session: Session, reference: str) -> str:
-    """Return what SHOW CREATE TABLE answers, nothing where the user may not read the table, which is told elsewhere."""
+    """Return the answer of SHOW CREATE TABLE.
+
+    It is empty if the user may not read the table, which is reported elsewhere.
+    """
     try:
         return str((await session.fetch(f"SHOW CREATE TABLE {reference}"))[0]["Create Table"])
     except pymysql.err.MySQLError as refused:
@@ -156,12 +162,12 @@ async def _definition(session: Session, reference: str) -> str:
 
 
 def without_overlaps(created: str) -> bool:
-    """Say whether what SHOW CREATE TABLE answered has a key WITHOUT OVERLAPS, names, texts and comments apart."""
+    """Return whether an answer of SHOW CREATE TABLE has a key WITHOUT OVERLAPS. Ignore names, texts and comments."""
     return "WITHOUT OVERLAPS" in _QUOTED.sub("", created)
 
 
 def _unreadable_columns(reference: str, columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, Setting]]:
-    """Those that end the connector, whether or not the configuration names them."""
+    """Return the columns that make the connector fail, whether or not the configuration names them."""
     found = []
     compressed = [row["name"] for row in columns if int(row["compressed"] or 0)]
     if compressed:
@@ -180,7 +186,10 @@ def _unreadable_columns(reference: str, columns: Sequence[Mapping[str, Any]]) ->
 def _misread_columns(
     reference: str, columns: Sequence[Mapping[str, Any]], collection: Collection
 ) -> list[tuple[str, Setting]]:
-    """Those of a document that capture reads as something else. The key is not among them: its types are its own."""
+    """Return the columns of a document that capture reads as something else.
+
+    Columns of the key are not among them: their types are checked separately.
+    """
     optional = [collection.tenant] if collection.tenant else []
     used = {*collection.text, *collection.metadata, *optional} - {*collection.key}
     found = []

@@ -34,7 +34,7 @@ class MariadbTasks:
         self._tasks = quoted(layout.schema, TASKS_TABLE)
 
     async def prepare(self) -> None:
-        """Create the table where it is absent."""
+        """Create the table if it is missing."""
         async with self._pool.session() as session:
             await session.execute(_PREPARE.format(tasks=self._tasks))
 
@@ -72,7 +72,7 @@ class MariadbTasks:
 
     @asynccontextmanager
     async def _take(self, task: str) -> AsyncIterator[Alive]:
-        """Take the named lock: the server gives it back when the connection ends, however that is."""
+        """Take the named lock. The server releases it when the connection ends, for whatever reason."""
         name = f"crossfade:{lock_number(self._schema, self._collection, task):x}"
         pool = Pool(self._dsn, maximum=1)
         try:

@@ -1,7 +1,7 @@
-"""The codec of a connection: UTF-8 that reads what Java reads, and so what capture carries.
+"""The codec of a connection: UTF-8 that decodes bytes as Java does, and therefore as capture delivers them.
 
-MariaDB keeps halves of surrogate pairs (CESU-8) in `utf8mb4`. Each is U+FFFD here, so that one such text keeps no other
-row from being read, and hashes agree with those of capture.
+MariaDB stores halves of surrogate pairs (CESU-8) in `utf8mb4`. The codec decodes each as U+FFFD. So one such text does
+not keep other rows from being read, and hashes agree with the hashes of capture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def decoded(data: Any, errors: str = "strict") -> tuple[str, int]:
-    """Return the text of a buffer of bytes, and how many those were; no bytes are refused, whatever `errors` says."""
+    """Return the text of a buffer of bytes, and the number of bytes. Any bytes are accepted, whatever `errors` is."""
     try:
         return codecs.utf_8_decode(data, "strict", True)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""PostgreSQL as the legacy store."""
+"""PostgreSQL as the legacy store: opens the ports of a collection. No SQL is here."""
 
 from __future__ import annotations
 

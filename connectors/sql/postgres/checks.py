@@ -1,4 +1,4 @@
-"""What `config check` finds wrong with a collection in PostgreSQL, and the statements that mend it. Reads only."""
+"""What `config check` finds wrong with a collection in PostgreSQL, and the statements that fix it. Reads only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SELECT current_setting('wal_level') AS wal_level,
                   AND pg_has_role(current_user, oid, 'member')) AS replication
 """
 
-# A column that an index only includes is no part of its key.
+# A column in the INCLUDE list of an index is not part of the index's key.
 _UNIQUE = """
 SELECT array(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(number, place)
              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number ORDER BY k.place) AS columns,
@@ -63,9 +63,9 @@ _TABLES = (
 
 
 async def check_postgres(name: str, collection: Collection, dsn: str, dimension: int | None = None) -> list[Diagnostic]:
-    """Return what is wrong for a collection, whether or not its table is there; embeddings where `dimension` is known.
+    """Return what is wrong for a collection, whether or not its table exists.
 
-    Raises Misconfigured, StoreUnavailable.
+    Embeddings are checked if `dimension` is known. Raises Misconfigured, StoreUnavailable.
     """
     pool = await Pool.open(dsn, maximum=1)
     try:
@@ -78,7 +78,7 @@ async def check_postgres(name: str, collection: Collection, dsn: str, dimension:
 async def check_layout(
     session: Session, name: str, collection: Collection, dimension: int | None = None
 ) -> list[Diagnostic]:
-    """Return what is wrong, over a connection that is already there."""
+    """Return what is wrong for a collection, over a connection that is already open."""
     findings = [*await _server(session), *await type_findings(session)]
     found = await find_table(session, collection.table)
     if found is None:
@@ -175,7 +175,10 @@ async def _key(
 
 
 def _key_remedy(table: str, column: Column) -> Remedy:
-    """Text keeps what the column holds; what an application does with an ENUM is for the operator to know."""
+    """Return the remedy for a column that cannot be a key.
+
+    The type text keeps what the column holds. Only the operator knows what the application does with an ENUM.
+    """
     if column.kind is not Kind.TEXT:
         return OTHER_KEY
     name = quoted(column.name)
@@ -200,7 +203,7 @@ async def _vectors(
         return []
     row, column = raw[collection.embedding.column], quoted(collection.embedding.column)
     if row["base"] not in EMBEDDING_TYPES[collection.embedding.format]:
-        return []  # told already, as a column of another type
+        return []  # already reported, as a column of another type
     shown = column if collection.embedding.format == "float32" else f"{column}::text"
     values = await session.fetch(
         f"SELECT {shown} FROM {table} WHERE {column} IS NOT NULL LIMIT {VECTORS_LOOKED_AT}"  # noqa: S608  # quoted names
@@ -210,7 +213,7 @@ async def _vectors(
 
 
 def _column_details(name: str, collection: Collection, raw: Mapping[str, dict[str, Any]]) -> list[Diagnostic]:
-    """Columns that cannot be written, and those that may keep another value than the one they are given."""
+    """Return the columns that cannot be written, and the columns that may store another value than the given one."""
     findings = []
     optional = [collection.tenant] if collection.tenant else []
     for column in (*collection.key, *collection.text, *collection.metadata, *optional):
@@ -246,7 +249,7 @@ async def _full_text(session: Session, name: str, table: str, collection: Collec
     if not await session.fetchval("SELECT EXISTS (SELECT 1 FROM pg_ts_config WHERE cfgname = $1)", config):
         known = [str(row[0]) for row in await session.fetch("SELECT cfgname::text FROM pg_ts_config")]
         return [error(name, f"there is no text search configuration {config}{near(config, known)}")]
-    # The catalogue prints the expression in its own words; the columns must be there in their order.
+    # The catalogue prints the expression in its own form. The columns must appear in their order.
     pattern = "%".join(["", literal(config), "left", *collection.text, str(SEARCHED_CHARS)])
     if await session.fetchval(_TEXT_INDEX, table, pattern):
         return []

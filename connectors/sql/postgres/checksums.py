@@ -1,5 +1,6 @@
-"""Checksums over key ranges in PostgreSQL: nothing of a row leaves the database. The sessions' settings of
-`connectors.sql.postgres.pool` make the text of floats and times the same in each.
+"""Checksums over key ranges in PostgreSQL. No column value of a row leaves the database.
+
+The session settings of `connectors.sql.postgres.pool` make the text of floats and times the same in every session.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from connectors.sql.layout import VERSION_COLUMN, Column, Layout
 from connectors.sql.postgres.expressions import range_condition
 from connectors.sql.postgres.pool import Pool, quoted
 
-# `ROW(…)::text` quotes what it must: NULL and the empty text differ, and no value runs into the next.
-# OFFSET 0 keeps the hash from being computed once for each of its halves.
+# `ROW(…)::text` quotes values as needed: NULL and the empty text differ, and no value runs into the next.
+# OFFSET 0 prevents PostgreSQL from computing the hash once for each of its halves.
 _RANGE = """
 SELECT {number}::int AS number, count(*) AS rows, sum(('x' || left(h, 16))::bit(64)::bigint) AS high,
        sum(('x' || right(h, 16))::bit(64)::bigint) AS low
@@ -50,7 +51,7 @@ class PostgresChecksums:
 
 
 def _hashed(column: Column) -> str:
-    """Return what of a column goes into a row's hash: bytes by a hash of their own, shorter than their text."""
+    """Return the expression for a column in a row's hash. Binary values get their own hash, shorter than their text."""
     name = f"t.{quoted(column.name)}"
     if column.sql_type == "bytea":
         return f"md5({name})"

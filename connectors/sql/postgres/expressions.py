@@ -1,4 +1,7 @@
-"""SQL expressions that more than one statement needs word for word: how a column is read, what full text is made of."""
+"""SQL expressions that several statements need word for word: column reads, key ranges and the full-text vector.
+
+No statement is executed here.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from domain.keys import ID_CHARACTERS
 from domain.values import Kind
 from schemas.settings import Collection
 
-# Keys are compared in a wide type, so that a number beyond the column's range is no row instead of an error.
+# Keys are compared in a wide type, so that a number outside the column's range matches no row instead of failing.
 KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
-# A tsvector holds 2^20 bytes. The most that a character of text takes in one is about eight: of words of characters
-# outside the basic plane that are joined by hyphens, which are kept whole and in their parts, with their positions.
+# A tsvector holds at most 2^20 bytes. A character of text takes at most about eight bytes in it. In this worst case,
+# hyphens join words of characters outside the basic plane: they are kept whole and in parts, with their positions.
 SEARCHED_CHARS = 130_000
 _AS_THEY_ARE = frozenset({"text", "character varying", "bpchar", "bytea"})
 
 
 def selected(column: Column, alias: str = "t") -> str:
-    """Return the expression that reads a column as text for `domain.values`; bytes and plain text as they are."""
+    """Return the expression that reads a column as text for `domain.values`. Bytes and plain text are not cast."""
     name = f"{alias}.{quoted(column.name)}"
     return name if column.sql_type in _AS_THEY_ARE else f"{name}::text AS {quoted(column.name)}"
 
 
 def read_list(layout: Layout, *, binary: bool = False) -> str:
-    """Return the select list of everything that makes a document, and its version.
+    """Return the select list of all columns that make up a document, and of its version.
 
-    With `binary` a pgvector embedding is read in the form of its type's send function, which costs a tenth of text.
+    With `binary`, a pgvector embedding is read in the form of its type's send function, at a tenth of the cost of text.
     """
     embedding = layout.description.embedding if binary else None
     columns = [
@@ -45,7 +48,7 @@ def _sent(column: Column) -> str:
 
 
 def usable_key(layout: Layout) -> str | None:
-    """Return the condition that the key of a row makes an id, None where that of every row does."""
+    """Return the condition that the key of a row makes an id, None if every row's key does."""
     text = [f"t.{quoted(column.name)}" for column in layout.key_columns if column.kind is Kind.TEXT]
     limited = layout.longest_id is not None and layout.longest_id <= ID_CHARACTERS
     if len(layout.key_columns) == 1:
@@ -59,15 +62,15 @@ def usable_key(layout: Layout) -> str | None:
     encoded = [f"3 * octet_length(convert_to({name}, 'UTF8'))" for name in text]
     kept = [f"2 * char_length(regexp_replace({name}, '[^A-Za-z0-9_.~-]', '', 'g'))" for name in text]
     longest = f"{' + '.join(encoded)} + {rest}"
-    # The exact length of an id that is percent-encoded takes longer to compute; few rows need it.
+    # The exact length of a percent-encoded id takes longer to compute; few rows need it.
     return f"({longest} <= {ID_CHARACTERS} OR {longest} - {' - '.join(kept)} <= {ID_CHARACTERS})"
 
 
 def range_condition(layout: Layout, after: str | None, upto: str | None, values: list[str]) -> str:
-    """Return the WHERE clause of the key range (`after`, `upto`], whose keys are added to the statement's values.
+    """Return the WHERE clause of the key range (`after`, `upto`]. The keys of the bounds are appended to `values`.
 
-    Rows whose key makes no id are in no range. Raises Refused where a bound is not the id of a row that this table
-    could have.
+    Rows whose key makes no id are in no range. Raises Refused if a bound is not the id of a row that this table could
+    have.
     """
     key = ", ".join(f"t.{quoted(name)}" for name in layout.collection.key)
     usable = usable_key(layout)
@@ -90,9 +93,10 @@ def literal(text: str) -> str:
 
 
 def document_vector(collection: Collection, alias: str | None = None) -> str:
-    """Return the tsvector of a row; an index is used only where it was made of this same expression.
+    """Return the expression of a row's tsvector. An index is used only if it was built on this same expression.
 
-    Of a long text only the beginning: an index over all of it would have the table refuse rows of larger vectors.
+    The vector covers only the beginning of a long text. With an index over all of it, the table would refuse rows whose
+    vector is too large.
     """
     prefix = f"{alias}." if alias else ""
     parts = " || ' ' || ".join(f"coalesce({prefix}{quoted(name)}::text, '')" for name in collection.text)

@@ -1,4 +1,4 @@
-"""Reads a table's columns from PostgreSQL's catalogue and gives each type its kind. No rows are read here."""
+"""Reads a table's columns from PostgreSQL's catalogue and maps each type to its kind. No rows are read here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domain.legacy import ColumnDetails
 from domain.values import Kind
 from schemas.settings import Collection
 
-# pg_type.typname of the type under a domain.
+# By pg_type.typname. For a domain, this is the name of its base type.
 KINDS: dict[str, Kind] = {
     "text": Kind.TEXT,
     "varchar": Kind.TEXT,
@@ -37,11 +37,11 @@ KINDS: dict[str, Kind] = {
 # A snapshot loses the era of a date.
 _DETAILS = {"date": ColumnDetails(inexact_snapshot=True)}
 
-# The type modifier of a varchar is its length and this. Source: PostgreSQL, VARHDRSZ.
+# The type modifier of a varchar is its length plus this. Source: PostgreSQL, VARHDRSZ.
 _HEADER = 4
 
-# A domain counts as what is under it, however deep. The cast type is asked for with typmod -1: an explicit cast to
-# varchar(10) would cut the value without an error.
+# A domain counts as its base type, at any depth. The cast type is read with typmod -1: an explicit cast to varchar(10)
+# would cut the value without an error.
 _COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, -1) AS sql_type, b.typname AS base, b.typtype::text AS typtype,
        a.attnotnull AS not_null, a.attgenerated::text AS generated, u.typmod AS typmod,
@@ -70,29 +70,29 @@ WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')
 
 
 async def other_encoding(session: Session) -> str | None:
-    """Return the encoding of the database, None where it is the one that has every character."""
+    """Return the encoding of the database, None if it is UTF8, the one that has every character."""
     encoding = str(await session.fetchval("SELECT current_setting('server_encoding')"))
     return None if encoding == "UTF8" else encoding
 
 
 def table_reference(table: str) -> str:
-    """Return a table of the configuration, `articles` or `public.articles`, as a quoted name."""
+    """Return a configured table name, `articles` or `public.articles`, as a quoted name."""
     return quoted(*table.split("."))
 
 
 async def find_table(session: Session, table: str) -> tuple[str, str] | None:
-    """Return (schema, name) of a table, looked up along the search path where no schema is given."""
+    """Return (schema, name) of a table. Without a schema, the table is looked up along the search path."""
     found = await session.fetchrow(_TABLE, table_reference(table))
     return (found["schema"], found["name"]) if found else None
 
 
 async def raw_columns(session: Session, table: str) -> dict[str, dict[str, Any]]:
-    """Return what the catalogue says of each column."""
+    """Return the catalogue's description of each column."""
     return {row["name"]: dict(row) for row in await session.fetch(_COLUMNS, table_reference(table))}
 
 
 def column_of(raw: Mapping[str, Any]) -> Column:
-    """Return a catalogue row as a column; an enum is text."""
+    """Return a catalogue row as a column. An enum counts as text."""
     labels = tuple(raw["labels"]) or None
     kind = Kind.TEXT if labels else KINDS.get(raw["base"])
     binary = bool(raw["deterministic"]) and raw["base"] != "citext"
@@ -110,7 +110,7 @@ def _not_key(raw: Mapping[str, Any], binary: bool) -> str | None:
 
 
 async def read_layout(session: Session, name: str, collection: Collection) -> Layout:
-    """Return the layout of a collection's table. Raises Misconfigured where table or columns are not there."""
+    """Return the layout of a collection's table. Raises Misconfigured if the table or columns are missing."""
     found = await find_table(session, collection.table)
     if found is None:
         raise Misconfigured(f"{name}: there is no table {collection.table}")

@@ -1,6 +1,6 @@
 """The ledger of one collection in PostgreSQL: `crossfade_ledger`, `crossfade_meta` and `crossfade_identities`.
 
-They are in the schema of its table.
+They are in the schema of the collection's table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from connectors.sql.ledger import LEDGER_COLUMNS, VERSION_COLUMNS, ledger_row, p
 from connectors.sql.postgres.pool import Pool, quoted
 from domain.ledger import LedgerRow, VectorMark
 
-# A quarter of each page stays free, so that the many updates of a row need no new index entries.
+# A quarter of each page stays free, so that the frequent updates of a row need no new index entries.
 _PREPARE = """
 SELECT pg_advisory_xact_lock(hashtext('crossfade prepare'));
 CREATE TABLE IF NOT EXISTS {ledger} (
@@ -87,7 +87,7 @@ SELECT count(*) FROM undelivered
 
 
 class PostgresLedger:
-    """`Ledger` of one collection. Statements take their documents in the order of their ids, so none deadlocks."""
+    """`Ledger` of one collection. Statements lock documents in the order of their ids, so they never deadlock."""
 
     def __init__(self, pool: Pool, layout: Layout) -> None:
         self._pool = pool
@@ -104,7 +104,7 @@ class PostgresLedger:
         )
 
     async def prepare(self) -> None:
-        """Create the tables where they are absent; the user's table is never altered."""
+        """Create the tables that are missing. The user's table is never altered."""
         async with self._pool.transaction() as session:
             await session.execute(self._prepare)
 
@@ -117,7 +117,7 @@ class PostgresLedger:
         return {record["document_id"]: ledger_row(tuple(record)) for record in records}
 
     async def save_fold(self, rows: Mapping[str, LedgerRow]) -> None:
-        """See `Ledger.folded`."""
+        """See `Ledger.save_fold`."""
         if not rows:
             return
         ids = sorted(rows)
@@ -140,7 +140,7 @@ class PostgresLedger:
         """See `Ledger.vectors_written`."""
         if not marks:
             return
-        # One row a document: a statement may not touch a row twice.
+        # One row per document: a statement may not touch a row twice.
         newest: dict[str, VectorMark] = {}
         for mark in sorted(marks, key=lambda one: (one.id, one.version)):
             newest[mark.id] = mark
@@ -179,12 +179,12 @@ class PostgresLedger:
             return int(await session.fetchval(self._forget, self._collection) or 0)
 
     async def get_meta(self, name: str) -> int | None:
-        """See `Ledger.recorded`."""
+        """See `Ledger.get_meta`."""
         value = await self._value(self._meta, name)
         return None if value is None else int(value)
 
     async def set_meta(self, name: str, value: int) -> None:
-        """See `Ledger.record`."""
+        """See `Ledger.set_meta`."""
         await self._set_value(self._meta, name, value)
 
     async def advance(self, name: str) -> int:
@@ -228,7 +228,7 @@ class PostgresLedger:
             "ON CONFLICT (name) DO NOTHING"
         )
         async with self._pool.session() as session:
-            # It waits for one that is still ending, which the next statement then sees.
+            # The insert waits for a concurrent one that has not ended yet. The next statement then sees its row.
             await session.execute(statement, name, value)
         found = await self._value(table, name)
         return value if found is None else found

@@ -1,4 +1,4 @@
-"""A bounded pool of asyncpg connections; every error is one of `connectors.errors`. No SQL of a collection here."""
+"""A bounded pool of asyncpg connections. Every error is one of `connectors.errors`. No SQL of a collection is here."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ Session: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # generic in the stu
 
 CONNECT_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 15.0
-# On a connection that is half-open this alone tells; nothing that a role asks for takes as long.
+# Only this timeout detects a half-open connection. No statement that a worker role runs takes this long.
 COMMAND_TIMEOUT_S = 25.0
 # An operator's statement may build an index.
 MEND_TIMEOUT_S = 3600.0
-# Text forms that `domain.values` reads; lock waits end before the caller gives up; no compiling of small queries.
+# The text forms are those that `domain.values` reads. Lock waits end before the caller gives up. Small queries are not
+# compiled.
 SERVER_SETTINGS = {
     "application_name": "crossfade",
     "timezone": "UTC",
     "datestyle": "ISO, YMD",
     "extra_float_digits": "1",
     "lock_timeout": "10000",
-    # A worker that vanished without a word leaves no locks behind for longer than this.
+    # A worker that died silently leaves no locks behind for longer than this.
     "idle_in_transaction_session_timeout": "20000",
     "jit": "off",
-    # Backslashes in our statements are backslashes, whatever the database is set to.
+    # Backslashes in our statements are literal, whatever the database's setting is.
     "standard_conforming_strings": "on",
-    # Rows that a policy would hide are an error: as absent rows they would be deleted from Qdrant.
+    # Rows that a policy would hide cause an error: taken as absent, they would be deleted from Qdrant.
     "row_security": "off",
 }
 
-# What was reported as applied must survive a crash of the server. A stronger setting than this one is kept.
+# Changes that were reported as applied must survive a crash of the server. A stronger setting than this one is kept.
 _DURABLE = {"synchronous_commit": "on"}
 
-# SQLSTATE, whole or its class of two characters, to error; the whole code wins, and what is not here is refused: only
-# what is known to pass is waited for. Source: PostgreSQL, Appendix A.
+# Maps a SQLSTATE, whole or its class of two characters, to an error. The whole code takes precedence. A state that is
+# not listed is refused: only errors that are known to pass are waited for. Source: PostgreSQL, Appendix A.
 _STATES: dict[str, type[CrossfadeError]] = {
     "08": StoreUnavailable,
     "53": StoreUnavailable,
@@ -72,7 +73,7 @@ _STATES: dict[str, type[CrossfadeError]] = {
     "57P04": Misconfigured,
     "0A": Misconfigured,
 }
-# Internal errors that the end of a concurrent change of the table's definition or of a row takes away.
+# Internal errors that disappear when a concurrent change of the table's definition or of a row ends.
 _PASSING = re.compile("tuple concurrently (updated|deleted)|cache lookup failed|could not open relation with OID")
 _LOGIN = ("28", "3D", "57P04")
 
@@ -81,7 +82,7 @@ _FUNCTION = re.compile(r"PL/\w+ function ([\w.]+)\(.*?\) line (\d+)")
 
 
 def mapped(error: BaseException) -> CrossfadeError:
-    """Return the port error of a driver error; its message carries no value of a document."""
+    """Return the port error for a driver error. Its message contains no value of a document."""
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return TransientError("the table changed while a statement was prepared")
     if isinstance(error, asyncpg.PostgresError):
@@ -100,7 +101,7 @@ def _of_server(error: asyncpg.PostgresError) -> CrossfadeError:
         kind = TransientError
     raised = getattr(error, "server_source_function", None) == "exec_stmt_raise" or state not in _KNOWN
     if raised or state.startswith("P0"):
-        # Whatever state it chose: the database is there, and the configuration is right.
+        # Whatever state the function chose, the database is available and the configuration is right.
         kind = Raised if issubclass(kind, TransientError) else Refused
         return kind(f"{state}: raised by {_function(error)}; its message is in the database's log")
     return kind(reason(state, str(error)))
@@ -115,27 +116,30 @@ _KNOWN = _known(asyncpg.PostgresError)
 
 
 def _function(error: asyncpg.PostgresError) -> str:
-    """Name the function that raised an error. What it says may hold any value, so that is not repeated."""
+    """Return the name of the function that raised an error. Its message may contain any value, so it is left out."""
     found = _FUNCTION.search(str(getattr(error, "context", None) or ""))
     return f"{found[1]}, line {found[2]}" if found else "a trigger or function"
 
 
 def reason(state: str, message: str) -> str:
-    """Return a message of the database itself without the values that it may quote, as data exceptions do."""
+    """Return a message of the database itself, without the values that data exceptions may quote."""
     if state.startswith("22"):
         return f"{state}: {_QUOTED.sub('(value)', message).partition(chr(10))[0]}"
     return f"{state}: {message.partition(chr(10))[0]}"
 
 
 def _while_running(error: BaseException) -> CrossfadeError:
-    """Return the port error of a connection that was there before: a login that is refused now is waited for."""
+    """Return the port error for a pool that was connected before: a login that is refused now is waited for."""
     state = str(getattr(error, "sqlstate", None) or "")
     found = mapped(error)
     return StoreUnavailable(f"the login is refused: {found}") if state.startswith(_LOGIN) else found
 
 
 async def _connect(*arguments: Any, **named: Any) -> asyncpg.Connection[asyncpg.Record]:
-    """Connect; where the server, the database or the role says that commits do not wait for the disk, again."""
+    """Connect. If commits do not wait for the disk, connect again with a setting that makes them wait.
+
+    A setting of the server, the database or the role can turn the wait off.
+    """
     connection: asyncpg.Connection[asyncpg.Record]
     connection = await asyncpg.connect(*arguments, **named, server_settings=SERVER_SETTINGS)
     try:
@@ -151,7 +155,7 @@ async def _connect(*arguments: Any, **named: Any) -> asyncpg.Connection[asyncpg.
 
 
 class Pool:
-    """At most four connections, opened when needed and given back on `close`."""
+    """At most four connections, opened when needed and closed by `close`."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
@@ -172,7 +176,7 @@ class Pool:
                 command_timeout=command_timeout_s,
             )
         except (ValueError, asyncpg.ClientConfigurationError):
-            # What the driver says may quote any part of the address.
+            # The driver's message may quote any part of the address.
             raise Misconfigured(
                 "not a PostgreSQL address, or a parameter in it that the driver does not know"
             ) from None
@@ -182,14 +186,14 @@ class Pool:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """Lend a connection; a driver's error inside leaves as a port error, without the driver's own text."""
+        """Lend a connection. A driver error inside is raised as a port error, without the driver's own text."""
         try:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 yield connection
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise _while_running(error) from None
         except (OSError, TimeoutError, UnicodeError, RuntimeError) as error:
-            # RuntimeError: uvloop refuses to write on a connection that the server reset.
+            # RuntimeError: uvloop refuses to write to a connection that the server reset.
             raise mapped(error) from None
 
     @asynccontextmanager
@@ -199,7 +203,7 @@ class Pool:
             yield connection
 
     async def close(self) -> None:
-        """Close the connections; those in use get five seconds to end."""
+        """Close the connections. Connections in use get five seconds to finish."""
         try:
             await asyncio.wait_for(self._pool.close(), timeout=5.0)
         except (TimeoutError, asyncpg.InterfaceError, OSError):
@@ -207,7 +211,7 @@ class Pool:
 
 
 async def execute_all(dsn: str, statements: Sequence[str]) -> None:
-    """Execute statements one after the other, each in a transaction of its own. Raises as `Pool.open`, Refused."""
+    """Execute statements one after the other, each in its own transaction. Raises as `Pool.open` does, and Refused."""
     pool = await Pool.open(dsn, maximum=1, command_timeout_s=MEND_TIMEOUT_S)
     try:
         for statement in statements:

@@ -1,4 +1,4 @@
-"""Searches over one collection's table in PostgreSQL: full text, and cosine over a pgvector column. Reads only."""
+"""Searches in one collection's table in PostgreSQL: full text, and cosine over a pgvector column. Reads only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 
-# Ranking reads a row's text again; more than this many matches are not ranked but cut, in the table's own order.
+# Ranking reads a row's text again. Only this many matches, in the table's own order, are ranked; the rest is left out.
 RANKED = 400
-# What JSON may hold and jsonb does not, or may not: NUL, halves of characters, very large numbers. Rows with one are
-# compared when they are read.
+# JSON content that jsonb cannot hold, or may not hold: NUL, halves of surrogate pairs, very large numbers. Rows with
+# such content are compared after they are read.
 _NO_JSONB = r"\\u(0000|[dD][89a-fA-F])|[eE][+]?[0-9]{3}|[0-9]{255}"
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 MAX_LEXEMES = 24
@@ -32,8 +32,8 @@ FROM q, (SELECT t.* FROM {table} t, q WHERE {vector} @@ q.query{where} LIMIT {ra
 ORDER BY {score} DESC, {key} LIMIT $2
 """
 
-# Documents that hold some of the words, by the sum of the words' rarity (inverse document frequency): every word is
-# looked up in the index by itself, and no text is read until the best rows are known.
+# Documents that contain some of the words, ordered by the sum of the words' rarity (inverse document frequency). Every
+# word is looked up in the index by itself. No text is read until the best rows are known.
 _LENIENT = """
 WITH words AS MATERIALIZED (
     SELECT ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS word
@@ -54,7 +54,7 @@ WHERE t.{column} IS NOT NULL{where} ORDER BY t.{column} {cosine} $1::text::{type
 
 
 class PostgresTextSearch:
-    """`SearchBackend`: all words as a web search takes them, then those with the most and rarest of them."""
+    """`SearchBackend`: first the documents with all words (web search syntax), then those with the most and rarest."""
 
     needs_vector = False
 
@@ -64,7 +64,10 @@ class PostgresTextSearch:
         self._names = _names(layout)
 
     async def search(self, request: SearchRequest) -> list[Hit]:
-        """See `SearchBackend.search`. A score is a rank; of those that do not hold all words, a share of the lowest."""
+        """See `SearchBackend.search`.
+
+        The score is the rank of full-text search. For documents without all words it is a share of the lowest rank.
+        """
         wanted = wanted_of(self._layout, request.filter)
         if not tenant_exists(self._layout, request.tenant):
             return []
@@ -98,7 +101,7 @@ class PostgresVectorSearch:
 
     @staticmethod
     async def available(session: Session, layout: Layout) -> str | None:
-        """Return the schema of the pgvector extension where the collection's embedding column is of its type."""
+        """Return the schema of the pgvector extension if the collection's embedding column has its type."""
         embedding = layout.collection.embedding
         if embedding is None or embedding.format != "pgvector":
             return None
@@ -107,7 +110,7 @@ class PostgresVectorSearch:
         return None if found is None else str(found).strip('"')
 
     async def search(self, request: SearchRequest) -> list[Hit]:
-        """See `SearchBackend.search`. Raises Refused without a vector, or with one of another dimension."""
+        """See `SearchBackend.search`. Raises Refused without a vector, or for a vector of another dimension."""
         if request.vector is None:
             raise Refused("a vector search needs a vector")
         wanted = wanted_of(self._layout, request.filter)
@@ -121,7 +124,7 @@ class PostgresVectorSearch:
 
 
 def filled(first: list[Hit], second: list[Hit]) -> list[Hit]:
-    """Return the first hits and those of the second that are not among them, with scores below the first's lowest."""
+    """Return the first hits, then the second hits that are not among them, with scores below the lowest first one."""
     known = {hit.document_id for hit in first}
     more = [hit for hit in second if hit.document_id not in known]
     if not first or not more:
@@ -133,7 +136,7 @@ def filled(first: list[Hit], second: list[Hit]) -> list[Hit]:
 def conditions(layout: Layout, tenant: str, wanted: Mapping[str, Scalar]) -> tuple[str, list[Any]]:
     """Return the conditions on tenant and metadata (in canonical form), with leading AND, and their values.
 
-    The values are parameters from number 3 on. A value that the column cannot hold equals none of its rows.
+    The values are the parameters from number 3 on. A value that the column cannot hold matches no row.
     """
     parts: list[str] = []
     values: list[Any] = []
@@ -149,7 +152,7 @@ def conditions(layout: Layout, tenant: str, wanted: Mapping[str, Scalar]) -> tup
 
 
 def _tenant(layout: Layout, name: str, tenant: str, values: list[Any]) -> str:
-    """The default tenant's rows are also those without a tenant."""
+    """Return the condition on the tenant. Rows without a tenant also belong to the default tenant."""
     column = f"t.{quoted(name)}"
     if tenant == "default" and not tenant_is_text(layout):
         return f"{column} IS NULL"
@@ -158,7 +161,10 @@ def _tenant(layout: Layout, name: str, tenant: str, values: list[Any]) -> str:
 
 
 def _same(column: Column, text: str, values: list[Any]) -> str:
-    """Text is compared character by character, whatever the collation; the comparison before is for an index."""
+    """Return the condition that a column equals a value.
+
+    Text is compared character by character, whatever the collation. The plain comparison before that uses an index.
+    """
     name = f"t.{quoted(column.name)}"
     if not can_hold(column, text):
         return f"{name}::text ~ {literal(_NO_JSONB)}" if column.sql_type == "json" else "FALSE"
@@ -166,7 +172,7 @@ def _same(column: Column, text: str, values: list[Any]) -> str:
     given = f"${len(values) + 2}::text"
     if column.details is not None and column.details.labels is not None:
         return f"{name}::text = {given}"
-    if column.kind is Kind.INTEGER:  # in a wide type: the column's own would refuse a number beyond it
+    if column.kind is Kind.INTEGER:  # in a wide type: the column's own type would refuse a larger number
         return f"{name} = {given}::bigint"
     if column.kind is Kind.TEXT and not column.binary:
         return f'{name} = {given}::{column.sql_type} AND {name}::text COLLATE "C" = {given}'
@@ -176,7 +182,7 @@ def _same(column: Column, text: str, values: list[Any]) -> str:
 
 
 def can_hold(column: Column, text: str) -> bool:
-    """Say whether a canonical value is within the bounds of PostgreSQL's type, so that it may be cast to it."""
+    """Return whether a canonical value is within the bounds of PostgreSQL's type, so that it can be cast to it."""
     if column.kind is Kind.INTEGER:
         return int(text) <= HIGHEST_SIGNED
     if column.kind is Kind.TIME:

@@ -1,4 +1,4 @@
-"""Replication slots of capture's connectors: whether one is there, how far it is, its removal. Debezium makes them."""
+"""Replication slots of capture's connectors: their state, position and removal. Debezium creates them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _DROP = (
 
 @dataclass(frozen=True, slots=True)
 class SlotPlace:
-    """How far the reader of a slot confirmed, and the server's log; `kept_bytes` of it are there because of the slot.
+    """The position that the reader of a slot confirmed, and the end of the server's log.
 
-    Positions are log sequence numbers as the server writes them. What is None the server no longer knows.
+    The slot makes the server keep `kept_bytes` of the log. Positions are log sequence numbers as the server writes
+    them. A field is None if the server no longer knows it.
     """
 
     active: bool
@@ -40,7 +41,7 @@ class SlotPlace:
 
 
 async def slot_place(dsn: str, slot: str) -> SlotPlace | None:
-    """Return the place of a slot, None where there is none. Raises as `Pool.open`, TransientError on a standby."""
+    """Return the position of a slot, None if there is none. Raises as `Pool.open`, TransientError on a standby."""
     pool = await Pool.open(dsn, maximum=1)
     try:
         async with pool.session() as session:
@@ -51,7 +52,7 @@ async def slot_place(dsn: str, slot: str) -> SlotPlace | None:
 
 
 async def slot_state(dsn: str, slot: str) -> Literal["there", "missing", "lost"]:
-    """Return whether a slot is there; `lost`: the server took away the log that it stood for. Raises as `Pool.open`."""
+    """Return whether a slot exists. `lost`: the server removed the log that the slot needs. Raises as `Pool.open`."""
     pool = await Pool.open(dsn, maximum=1)
     try:
         async with pool.session() as session:
@@ -64,9 +65,9 @@ async def slot_state(dsn: str, slot: str) -> Literal["there", "missing", "lost"]
 
 
 async def drop_slot(dsn: str, slot: str, publication: str) -> None:
-    """Remove a slot that nobody reads any more, and its publication; nothing happens where they are not there.
+    """Remove a slot that has no reader any more, and its publication. Do nothing if they do not exist.
 
-    Raises StoreUnavailable when somebody still reads it after 30 s.
+    Raises StoreUnavailable if the slot still has a reader after 30 s.
     """
     pool = await Pool.open(dsn, maximum=1)
     try:

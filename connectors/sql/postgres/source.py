@@ -1,4 +1,7 @@
-"""What identifies a PostgreSQL database and a table in it, and whether capture's publication contains the table."""
+"""The facts that identify a PostgreSQL database and a table in it, and what capture's publication contains.
+
+Nothing is recorded or compared here.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from connectors.errors import StoreUnavailable
 from connectors.sql.postgres.pool import Pool
 from domain.sources import SourceFacts, lsn_number
 
-# A table is known by its oid: a rewrite (VACUUM FULL) keeps it, a swap by rename does not.
+# A table is identified by its oid: a rewrite (VACUUM FULL) keeps it, a swap by rename does not.
 _FACTS = """
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system,
        (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS database,
        (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relname = $2) AS tabled
 """
-# Of a standby the end of the log cannot be asked.
+# A standby cannot report the end of the log.
 _LOG = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), pg_current_wal_insert_lsn()::text"
 _PUBLISHED = """
 SELECT p.puballtables
@@ -24,7 +27,7 @@ SELECT p.puballtables
                WHERE s.pnpubid = p.oid AND c.oid = $2)
 FROM pg_publication p WHERE p.pubname = $1
 """
-# Releases before 15 know no rows and columns that a publication leaves out.
+# Before release 15, a publication cannot leave out rows or columns.
 _PARTLY = """
 SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AS all_kinds,
        to_jsonb(r) ->> 'prqual' AS rows, to_jsonb(r) ->> 'prattrs' AS columns
@@ -62,7 +65,7 @@ async def postgres_facts(dsn: str, table: str, publication: str) -> SourceFacts:
 
 
 def _blind(publication: Any) -> str | None:
-    """Return what the publication leaves out, changed since capture made it."""
+    """Return what the publication leaves out since it was changed after capture created it, None if nothing."""
     if publication is None:
         return None
     if not publication["all_kinds"]:
@@ -73,7 +76,7 @@ def _blind(publication: Any) -> str | None:
 
 
 async def failover_slots(dsn: str) -> bool:
-    """Say whether the server keeps a slot over a failover where it is asked to: PostgreSQL 17 and later, no standby."""
+    """Return whether the server keeps a slot over a failover on request: PostgreSQL 17 and later, and not a standby."""
     pool = await Pool.open(dsn, maximum=1)
     try:
         async with pool.session() as session:

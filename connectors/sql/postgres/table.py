@@ -1,4 +1,4 @@
-"""The table of one collection in PostgreSQL: guarded set-based writes, locked reads. No search here."""
+"""The table of one collection in PostgreSQL: guarded set-based writes and locked reads. No search is here."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class PostgresTable:
         return await apply_changes(self, self._layout, changes)
 
     async def write(self, changes: Sequence[LegacyChange]) -> dict[str, LegacyOutcome]:
-        """Write changes, sorted by id, behind the ledger guard in one transaction. Raises Refused with nothing done."""
+        """Write changes, sorted by id, behind the ledger guard in one transaction. On Refused, nothing is written."""
         ids = [change.id for change in changes]
         async with self._pool.transaction() as session:
             guarded = await session.fetch(self._guard, self._layout.name, ids, [c.version for c in changes])
@@ -83,11 +83,11 @@ class PostgresTable:
     async def _upsert(
         self, session: Session, shape: Shape, changes: Sequence[LegacyChange]
     ) -> dict[str, LegacyOutcome]:
-        """Write, and read back what the rows hold now. Raises Refused where one is not there as it was written."""
+        """Write rows, and read them back. Raises Refused if one is not there as it was written."""
         values = {change.id: self._layout.row_values(change, shape.columns) for change in changes}
         missing = list(values)
         if shape.partial:
-            # Of an existing row only the named columns are set; an insertion would want those without a default, too.
+            # Set only the named columns of an existing row. An INSERT would also require the columns without a default.
             found = await session.fetch(self._sql.update(shape), *_arrays(list(values.values())))
             there = {row_key(self.description, record) for record in found}
             missing = [one for one in values if one not in there]
@@ -98,7 +98,7 @@ class PostgresTable:
         return seen(self.description, changes, {row.id: row for row in rows})
 
     async def _delete(self, session: Session, ids: Sequence[str]) -> None:
-        """Delete rows. Raises Refused where one is still there."""
+        """Delete rows. Raises Refused if one is still there."""
         keys = self._keys(ids)
         if not keys:
             return
@@ -108,7 +108,7 @@ class PostgresTable:
             raise Refused(NOT_GONE)
 
     async def usable(self) -> None:
-        """Write no row. Raises Misconfigured where no document could be written."""
+        """Run write statements that match no row. Raises Misconfigured if no document could be written."""
         async with self._pool.transaction() as session:
             for statement in self._nothing:
                 await session.execute(statement)
@@ -120,7 +120,7 @@ class PostgresTable:
         return altered_columns(self._layout, {name: column_of(each) for name, each in raw.items()})
 
     async def refuse(self, change: LegacyChange, reason: str) -> LegacyOutcome:
-        """Move the ledger over a refused change and note it in `refused_version`, in one transaction."""
+        """Advance the ledger past a refused change and record it in `refused_version`, in one transaction."""
         async with self._pool.transaction() as session:
             if await session.fetchval(self._refuse, self._layout.name, change.id, change.version) is not None:
                 return LegacyOutcome(LegacyVerdict.REFUSED, reason)
@@ -209,7 +209,10 @@ class Statements:
         self._upserts: dict[Shape, str] = {}
 
     def upsert(self, shape: Shape) -> str:
-        """An identity column that is always generated is overridden: the producer's key is the row's key."""
+        """Return the upsert of a shape.
+
+        It overrides an identity column that is always generated: the producer's key is the row's key.
+        """
         known = self._upserts.get(shape)
         if known is None:
             names = [quoted(name) for name in shape.columns]
@@ -222,13 +225,13 @@ class Statements:
         return known
 
     def update(self, shape: Shape) -> str:
-        """Of rows that are there only the given columns are set; their keys come back."""
+        """Return the update of existing rows. It sets only the given columns, and returns the keys of the rows."""
         values, source = self._given(shape)
         sets = self._sets(shape, dict(zip(shape.columns, values, strict=True)))
         return f"UPDATE {self._table} t SET {sets} FROM {source} WHERE {self._same} RETURNING {self._keys}"  # noqa: S608
 
     def _sets(self, shape: Shape, new: Mapping[str, str]) -> str:
-        """Return the assignments of the new values. An embedding that was left out stays while the text does."""
+        """Return the assignments of the new values. An omitted embedding stays as long as the text is unchanged."""
         description, embedding = self._layout.description, self._layout.description.embedding
         if shape.keeps_embedding and embedding is not None and embedding in new:
             same = " AND ".join(

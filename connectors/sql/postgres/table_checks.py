@@ -1,4 +1,7 @@
-"""What kind of table `config check` was given in PostgreSQL, and what of it capture or the role cannot see."""
+"""Checks of a PostgreSQL table as a whole for `config check`: its kind, and what capture or the role cannot see of it.
+
+Columns, key and indexes are checked in `connectors.sql.postgres.checks`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from connectors.sql.checks import OWN_TABLES, error, warning
 from connectors.sql.postgres.pool import Session, quoted
 from domain.legacy import Diagnostic, Setting, Sql
 
-# pg_class.relkind of what is no table.
+# pg_class.relkind of relations that are not tables.
 NO_TABLE = {
     "v": "a view: it has no key and no log of its own",
     "m": "a materialized view: its refresh is in no log",
@@ -48,7 +51,7 @@ FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.isleaf AND p.relid <> to_regclass($1) ORDER BY 1, 2
 """
 
-# A domain over a domain has the category of what is under both.
+# A domain over a domain has the category of the base type under both.
 _ENUM_DOMAINS = """
 SELECT format('%I.%I', n.nspname, t.typname) AS domain, format_type(t.typbasetype, NULL) AS base
 FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'd' AND t.typcategory = 'E' ORDER BY 1
@@ -58,7 +61,7 @@ _KIND = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)"
 
 
 async def type_findings(session: Session) -> list[Diagnostic]:
-    """Return which types of the database end Debezium's connector at its start, whether or not a table uses them."""
+    """Return the types of the database that make Debezium's connector fail at its start, even if no table has them."""
     findings = []
     for row in await session.fetch(_ENUM_DOMAINS):
         text = (
@@ -72,12 +75,12 @@ async def type_findings(session: Session) -> list[Diagnostic]:
 
 
 async def other_kind(session: Session, reference: str) -> str | None:
-    """Return what a name stands for that is no table, None where there is nothing of that name."""
+    """Return what a name stands for if it is not a table, None if nothing has that name."""
     return NO_TABLE.get(str(await session.fetchval(_KIND, reference)))
 
 
 async def table_findings(session: Session, name: str, table: str, schema: str) -> list[Diagnostic]:
-    """Return what is wrong with the table as a whole, its columns and key apart."""
+    """Return what is wrong with the table as a whole, apart from its columns and key."""
     found = await session.fetchrow(_TABLE, table)
     if found is None:
         return []
@@ -89,7 +92,7 @@ async def table_findings(session: Session, name: str, table: str, schema: str) -
         remedy = Sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO CURRENT_USER")
         findings.append(error(name, "the role may not read and write the table", remedy))
     if not row["may_create"]:
-        # Also where they are there: PostgreSQL asks for the right before it looks.
+        # Also needed if the tables exist: PostgreSQL checks the privilege before it looks for them.
         remedy = Sql(f"GRANT CREATE ON SCHEMA {quoted(schema)} TO CURRENT_USER")
         findings.append(error(name, f"the role may not create {', '.join(OWN_TABLES)} in schema {schema}", remedy))
     if not row["published"]:
@@ -102,7 +105,7 @@ async def table_findings(session: Session, name: str, table: str, schema: str) -
 
 
 def _publication(name: str, row: Mapping[str, Any]) -> list[Diagnostic]:
-    """Find what the role lacks for a publication with the table."""
+    """Return what the role lacks for a publication that contains the table."""
     findings = []
     if not row["may_publish"]:
         remedy = Sql(f"GRANT CREATE ON DATABASE {quoted(row['database'])} TO CURRENT_USER")

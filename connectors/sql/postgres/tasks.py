@@ -39,7 +39,7 @@ class PostgresTasks:
         self._tasks = quoted(layout.schema, TASKS_TABLE)
 
     async def prepare(self) -> None:
-        """Create the table where it is absent."""
+        """Create the table if it is missing."""
         async with self._pool.transaction() as session:
             await session.execute(_PREPARE.format(tasks=self._tasks))
 
@@ -72,7 +72,7 @@ class PostgresTasks:
 
     @asynccontextmanager
     async def _take(self, task: str) -> AsyncIterator[Alive]:
-        """Take the advisory lock: the server gives it back when the connection ends, however that is."""
+        """Take the advisory lock. The server releases it when the connection ends, for whatever reason."""
         number = lock_number(self._schema, self._collection, task)
         pool = await Pool.open(self._dsn, maximum=1)
         try:

@@ -11,7 +11,7 @@ from domain.legacy import Diagnostic
 from domain.quarantine import Quarantine, Reason
 from domain.tasks import BackfillState, ProofState
 from migration.capture.positions import ReplicationPosition
-from migration.plan import Facts, StepName, blocked, is_due, steps
+from migration.plan import Facts, StepName, blocked, document_of, is_due, steps
 from migration.status import Backfill, Progress, Proof
 
 FILLED = Backfill(
@@ -91,3 +91,10 @@ def test_a_phase_that_writes_nothing_to_qdrant_blocks_and_a_warning_does_not() -
     assert stop is not None
     assert 'phase = "dual_write"' in stop.remedy
     assert blocked(steps(replace(NEW, findings=[Diagnostic("warning", "topics", "not yet")]))) is None
+
+
+def test_a_step_names_its_remedy_also_as_it_was_called_before() -> None:
+    document = document_of("docs", steps(replace(NEW, captured=False)))
+    assert [(step["remedy"], step["mend"]) for step in document["steps"] if step["state"] == "blocked"] == [
+        ("crossfade worker", "crossfade worker")
+    ]

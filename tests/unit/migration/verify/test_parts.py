@@ -171,3 +171,15 @@ def test_a_record_with_a_hole_is_none(tmp_path: Path) -> None:
     for parts, read in ((whole, True), (whole[:1], False), (whole[1:], False), ([whole[0], whole[0]], False)):
         records.write(1, None, "m", parts)
         assert (records.read(1, None, "m") is not None) == read
+
+
+def test_a_listed_difference_has_the_keys_that_programs_read() -> None:
+    (listed, _) = document_of(a_run(differences=2), ranges=False)["listed"]
+    assert listed == {
+        "id": "<script>0",
+        "kind": "stale",
+        "detail": "wrong version: 3, the ledger says 5",
+        "legacy_version": None,
+        "vector_version": 3,
+        "repairable": True,
+    }
