@@ -1,4 +1,4 @@
-"""The values that a handler receives and returns: messages with their traces, and failures. No behaviour."""
+"""What a handler receives and returns: messages with their traces, and failures. Values only."""
 
 from __future__ import annotations
 

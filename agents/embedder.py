@@ -1,9 +1,8 @@
 """Embedder: documents.resolved → documents.embedded. Chunks and embeds the newest version of each document.
 
 A chunk with the same text and model as a stored point reuses that point's vector instead of computing a new one.
-Embedded documents are published slice by slice, so that no document waits for the whole of a large batch. A text or a
-tenant over its limit, which only the table can bring, is refused: its document leaves Qdrant, and a dead letter reports
-it.
+Embedded documents are published slice by slice, so that none waits for the whole of a large batch. A text or a tenant
+over its limit, which only the table can bring, is refused: its document leaves Qdrant, and a dead letter reports that.
 """
 
 from __future__ import annotations

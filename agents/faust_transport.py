@@ -26,7 +26,7 @@ class CommittedThread(AIOKafkaConsumerThread):
     """The thread of a consumer that never sees a record of an aborted transaction."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        # Faust reads this way only if it is exactly-once itself, and leaves the fetch size at the client's default.
+        # Faust sets the isolation only if it is exactly-once itself, and leaves the fetch size at the client's default.
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = READ_COMMITTED
         consumer._fetch_max_bytes = FETCH_BYTES

@@ -4,8 +4,7 @@ A batch is split by collection, and each part runs by itself. A part that does n
 collection is *parked*. For each partition, the first record of the collection that was not handled is remembered in
 Kafka, before the role's own offset moves on. All later records of the collection are passed over. When the part has
 ended, the lane reads the topic again from the remembered offsets. It takes only its own collection's records, in their
-order, and rejoins the others when it has caught up. Nothing is copied, so offsets, and with them versions, do not
-change.
+order, and rejoins the others when it has caught up. Nothing is copied, so offsets, and thus versions, do not change.
 """
 
 from __future__ import annotations
@@ -212,7 +211,7 @@ class Lanes:
         lane.task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """End the role as when an agent raises; the resume offsets of parked collections stay stored."""
+        """End the role as if an agent had raised; the resume offsets of parked collections stay stored."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s ended by an error of a lane", self._health.role, exc_info=error)
             self._health.ended_by = f"{type(error).__name__}: {error}"

@@ -66,7 +66,7 @@ async def _write(
         if outcome.verdict is LegacyVerdict.APPLIED:
             outcomes.append(written(message, event, "legacy", "applied", ctx))
         elif outcome.verdict is LegacyVerdict.REFUSED or outcome.unconfirmed:
-            reason = outcome.reason or "refused before; told again after a restart"
+            reason = outcome.reason or "refused before; published again after a restart"
             refusals[_at(event)] = ((message, event), reason)
         else:
             outcomes.append(written(message, event, "legacy", "superseded", ctx))
@@ -188,8 +188,8 @@ def lost_write(message: Message, error: Exception, *, collections: Collections, 
 
     They are published with the dead letter and read from no store: what caused the dead letter may also keep rows from
     being read. The resolver reads the row as soon as that is possible. A version that the table refused already has its
-    refresh entry. A version that is not a producer's has no outcome here, as when it is written: the row of an event
-    carries the event's id.
+    refresh entry. Nothing is published here for a version that is not a producer's, as when it is written: the row of
+    an event carries the event's id.
     """
     try:
         event, _ = decode(message.record, DocumentResolved)

@@ -19,7 +19,7 @@ def written(
     ctx: HandlerContext,
     error: str | None = None,
 ) -> Outgoing:
-    """Return the record of one version's outcome in one store, and count it; `store` is None before any store."""
+    """Return the record of one version's outcome in one store, and count it; `store` is None if it reached none."""
     now = ctx.clock()
     latency_ms = max(0, now - event.occurred_at_ms)
     if store is not None:

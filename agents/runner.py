@@ -42,7 +42,7 @@ async def _nothing_to_note(_: Failure) -> None:
 
 
 def _again(error: Exception, waited_for: tuple[type[CrossfadeError], ...] = (TransientError,)) -> bool | float:
-    """Return whether to retry, or the seconds to wait before it if the store names them, at most a minute."""
+    """Return whether to retry, or after how many seconds if the store says so, at most a minute."""
     if isinstance(error, StoreUnavailable) and error.retry_after_s > 0:
         return min(error.retry_after_s, RETRY_AFTER_MAX_S)
     return isinstance(error, waited_for)
@@ -213,4 +213,4 @@ class Runner:
         try:
             await self._try(told)
         except CrossfadeError as error:
-            log.warning("%s: a second delivery would tell this dead letter again: %s", self.role, error)
+            log.warning("%s: a second delivery would publish this dead letter again: %s", self.role, error)

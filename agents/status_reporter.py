@@ -84,7 +84,7 @@ class StatusReporter:
         try:
             await self.bus.publish(records)
         except CrossfadeError as error:
-            log.warning("changes of state are not told now: %s", error)
+            log.warning("changes of state are not published now: %s", error)
             return
         for record in records:
             if self.waiting and self.waiting[0] is record:

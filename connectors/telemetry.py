@@ -153,7 +153,7 @@ class Telemetry:
         self._dead = meter.create_counter("crossfade.dead_letters", "{message}", "Records sent to a dead-letter topic")
         self._told: Counter[tuple[str, str, str]] = Counter()
         self._stopped = meter.create_gauge(
-            "crossfade.collection.stopped", "{collection}", "1 for a collection that is stopped until it is mended"
+            "crossfade.collection.stopped", "{collection}", "1 for a quarantined collection"
         )
         self._circuit = meter.create_gauge(
             "crossfade.circuit.state", "{state}", "Of a backend, a role or a collection: 0 closed, 1 half open, 2 open"

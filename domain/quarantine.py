@@ -28,11 +28,11 @@ class Reason(IntEnum):
 
 
 _SAID = {
-    Reason.CAPTURE_LOST: "capture lost its place in the database's log, so changes may be missing",
+    Reason.CAPTURE_LOST: "capture lost its position in the database's log, so changes may be missing",
     Reason.UNREADABLE: "a captured change cannot be read",
     Reason.MODEL: "its points in Qdrant were made by another model",
     Reason.TABLE: "its table is not as the configuration says",
-    Reason.RECAPTURING: "it is being captured anew, or that was interrupted",
+    Reason.RECAPTURING: "it is being captured again, or that was interrupted",
     Reason.SERVER: "its database server is not the one that was recorded",
     Reason.TABLE_REPLACED: "its table was dropped, renamed or created again",
     Reason.TOPIC_REPLACED: "a topic that its changes go through is not the one that it was, or lost unread records",

@@ -66,7 +66,7 @@ def _configuration(facts: Facts) -> Step:
 def _capture(facts: Facts) -> Step:
     progress, name = facts.progress, facts.progress.collection
     if progress.quarantine is not None:
-        return Step("capture", "blocked", f"stopped: {progress.quarantine.said}", progress.quarantine.remedy)
+        return Step("capture", "blocked", f"quarantined: {progress.quarantine.said}", progress.quarantine.remedy)
     if not PHASES[progress.phase].writes_qdrant:
         remedy = f'crossfade.toml: [collections.{name}] phase = "dual_write", and start the worker again'
         return Step("capture", "blocked", f"in phase {progress.phase} no change is written to Qdrant", remedy)

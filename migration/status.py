@@ -50,7 +50,14 @@ class Proof:
 
 # A connector that Kafka Connect moves or restarts will run again in a moment.
 _CAPTURED = frozenset({"RUNNING", "UNASSIGNED", "RESTARTING"})
-CollectionState = Literal["stopped", "unknown", "not captured", "in service"]
+CollectionState = Literal["quarantined", "unknown", "not captured", "active"]
+# As JSON documents call them until the next major version.
+_STATES_BEFORE = {"quarantined": "stopped", "active": "in service"}
+
+
+def state_before(state: CollectionState) -> str:
+    """Return a state as JSON documents call it until the next major version."""
+    return _STATES_BEFORE.get(state, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,11 @@ class Progress:
         It is not if a quarantine is recorded, or if its changes are not captured now.
         """
         if self.quarantine is not None:
-            return "stopped"
+            return "quarantined"
         if "database" in self.unanswered:
             return "unknown"
         runs = self.capture is None or self.capture.state in _CAPTURED
-        return "in service" if runs else "not captured"
+        return "active" if runs else "not captured"
 
     @property
     def wrong(self) -> bool:
@@ -90,7 +97,7 @@ class Progress:
         """
         failed = self.backfill is not None and self.backfill.state.state == "failed"
         differs = self.proof is not None and (self.proof.state.verdict == "different" or self.proof.state.differences)
-        return self.state in {"stopped", "not captured"} or failed or bool(differs)
+        return self.state in {"quarantined", "not captured"} or failed or bool(differs)
 
 
 def backfill_of(parts: Mapping[int, bytes], now_ms: int) -> Backfill | None:
@@ -126,7 +133,7 @@ def document_of(progress: Progress) -> dict[str, Any]:
     return {
         "collection": progress.collection,
         "phase": progress.phase,
-        "state": progress.state,
+        "state": state_before(progress.state),
         "stopped": quarantine
         and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
         "backfill": backfill

@@ -45,7 +45,7 @@ def command_tree(wanted: str | None = None) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done, but differences or mistakes were found.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage error, 3 done, but differences or mistakes were found.",
     )
     app.callback()(crossfade)
     known = wanted in GROUPS or any(wanted in names for names in COMMANDS.values())

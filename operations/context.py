@@ -121,7 +121,7 @@ def explained(error: Exception) -> tuple[str, str, int]:
         code = error.exit_code if isinstance(error, CommandError) else FAILED
         return error.message, error.hint, USAGE_ERROR if isinstance(error, TableNotReady) else code
     if isinstance(error, StoreUnavailable):
-        return str(error), "`crossfade status` tells what runs; `crossfade up` starts the local stack.", FAILED
+        return str(error), "`crossfade status` shows what runs; `crossfade up` starts the local stack.", FAILED
     if isinstance(error, Misconfigured):
         return str(error), "`crossfade config check` looks at everything that is configured.", FAILED
     if isinstance(error, CrossfadeError | OSError):

@@ -1,4 +1,4 @@
-"""Kafka Connect with Debezium: one worker in distributed mode. Connectors are created by `connectors_api`, not here."""
+"""Kafka Connect with Debezium: one worker in distributed mode. Connectors are created by `connectors.kafka.connect`, not here."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def read_state(home: Path) -> StackState | None:
     except ValidationError as error:
         raise TaskFailed(
             f"{path} is damaged or was written by another version: {error.error_count()} fields are wrong.",
-            f"Move {home} away and start again: the file holds the ports and passwords of the data beside it.",
+            f"Move {home} away and start again: the file holds the ports and passwords of the data next to it.",
         ) from error
 
 

@@ -195,7 +195,7 @@ class Supervisor:
         last = b"\n".join(self._last)[-_KEPT_BYTES:].decode("utf-8", "replace")
         _say(
             f"the worker {_ended(code)}, {self._failures} times in a row; it is not started again."
-            f" Its last lines:\n{last}\nMend the cause, then start it again: crossfade worker"
+            f" Its last lines:\n{last}\nFix the cause, then start it again: crossfade worker"
         )
         return FAILED
 

@@ -1,8 +1,7 @@
 """The record batches of a fetch as bytes, and the records of a batch that aiokafka cannot read. Pure, no broker.
 
 Source: Kafka's message format, version 2 (https://kafka.apache.org/documentation/#recordbatch). Brokers from 4.0 on
-keep versions 0 and 1 but no longer accept them. Both begin with the same bytes as version 2, and only aiokafka reads
-them.
+keep versions 0 and 1 but no longer accept them. Both begin with the same bytes; aiokafka alone reads them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Unpacks compressed record batches of any codec, with a bound on the unpacked size. No connection is opened here.
 
-aiokafka unpacks whatever a batch holds into memory: 16 MiB of zstd may be gigabytes. These functions replace
-its codecs.
+aiokafka unpacks whatever a batch holds into memory: 16 MiB of zstd may be gigabytes.
+These functions replace its codecs.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ class ConnectClient:
         return bool(offsets) and not any(map(in_snapshot, offsets))
 
     async def restart(self, name: str) -> None:
-        """Restart a connector and the tasks of it that failed."""
+        """Restart a connector and its failed tasks."""
         await self._request("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
 
     async def delete(self, name: str) -> None:

@@ -103,7 +103,7 @@ class CompleteRecords(fetcher.PartitionRecords):  # type: ignore[misc]
                 yield self._consumer_record(self._tp, record)
 
     def _salvaged(self, raw: memoryview, extent: Extent, error: Exception) -> Iterator[Any]:
-        """Deliver the records of a batch one by one, and what cannot be found as one record at its last offset."""
+        """Deliver the records of a batch one by one, and what cannot be split as one record at the last offset."""
         try:
             for piece in [] if isinstance(error, WrongChecksum | UnpackedTooLarge) else pieces_of(raw):
                 if piece.offset >= self.next_fetch_offset:

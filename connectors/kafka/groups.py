@@ -1,4 +1,7 @@
-"""Consumer groups from outside: whether they have members, and where they resume. Offsets are set without members."""
+"""Consumer groups from outside: whether they have members, and where they resume.
+
+A group must have no members while its offsets are set.
+"""
 
 from __future__ import annotations
 

@@ -133,6 +133,6 @@ async def topic_identities(admin: AIOKafkaAdminClient, names: Iterable[str]) -> 
         error = for_code(code)
         if error is NoError:
             found[name] = TopicIdentity(answer.cluster_id or "", str(topic_id) if topic_id.int else "")
-        elif error is not UnknownTopicOrPartitionError:  # it may exist: no right to see it, no leader now
-            raise error(f"the brokers do not tell of {name}")
+        elif error is not UnknownTopicOrPartitionError:  # it may exist, but a right is missing or it has no leader
+            raise error(f"the brokers do not describe {name}")
     return found

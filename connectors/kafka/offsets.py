@@ -133,7 +133,7 @@ class KafkaOffsets:
         return lags
 
     async def identities(self, topics: Iterable[str]) -> dict[str, TopicIdentity]:
-        """Return the identities of the topics that exist. Creates none."""
+        """Return the identities of the topics that exist. Creates no topic."""
         async with self._clients() as (admin, _):
             return await topic_identities(admin, topics)
 

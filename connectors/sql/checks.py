@@ -131,6 +131,6 @@ def vector_findings(
     unusable = sum(vector is None for vector in vectors)
     if unusable:
         text = f"{unusable} of {len(values)} embeddings looked at in column {column} are not {embedding.format}"
-        remedy = Setting("they are computed anew; set them to NULL, or mend the format in crossfade.toml")
+        remedy = Setting("they are computed again; set them to NULL, or fix the format in crossfade.toml")
         findings.append(warning(subject, text, remedy))
     return findings

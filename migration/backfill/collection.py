@@ -69,7 +69,7 @@ async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capt
     if not PHASES[collection.phase].writes_qdrant:
         raise Misconfigured(f"{name} is in phase {collection.phase!r}: its changes are not written to Qdrant")
     if await CollectionState(legacy.ledger, name).reason():
-        raise Misconfigured(f"{name} is stopped; `crossfade migrate status {name}` says why and how to go on")
+        raise Misconfigured(f"{name} is quarantined; `crossfade migrate status {name}` says why and how to go on")
     capture = await CollectionState(legacy.ledger, name).capture(settings.kafka, collection)
     if capture is None or await captured_epoch(legacy.ledger, name) is None:
         raise Misconfigured(

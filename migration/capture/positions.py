@@ -35,7 +35,7 @@ class ReplicationPosition:
 
 
 async def replication_position(client: ConnectClient, kind: str, dsn: str, capture: Capture) -> ReplicationPosition:
-    """Return the replication position of a database's connector. Raises CommandError, and as `slot_place`."""
+    """Return the replication position of a database's connector. Raises ConnectError, and as `slot_place`."""
     status = await client.status(capture.connector)
     if kind == "postgres":
         return _of_slot(status, await slot_place(dsn, capture.slot))

@@ -78,7 +78,7 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
                 raise TaskFailed(f"{name}: {opened.away[name]}", "Bring its database back, then recapture.")
             quarantine = opened.quarantines.get(name)
             if quarantine is not None and quarantine.reason is Reason.MODEL and quarantine.detail:
-                raise TaskFailed(f"{name}: {quarantine.said}.", f"To mend it: {quarantine.remedy}")
+                raise TaskFailed(f"{name}: {quarantine.said}.", f"Remedy: {quarantine.remedy}")
         async with connect_client(settings.kafka) as client:
             await _check_neighbours(client, opened, names)
             databases, away = await databases_of(opened.collections)
@@ -180,7 +180,7 @@ async def _snapshot_read(client: ConnectClient, group: Group, progress: Progress
     while not await client.has_snapshot(group.connector):
         status = await client.status(group.connector)
         if status.failed:
-            raise TaskFailed(f"The connector {group.connector} failed: {status.failure}", "Mend the cause first.")
+            raise TaskFailed(f"The connector {group.connector} failed: {status.failure}", "Fix the cause first.")
         if time.monotonic() - told > _TELL_S:
             progress(f"{names}: the snapshot is being read")
             told = time.monotonic()
@@ -199,16 +199,16 @@ async def _proved(opened: Opened, home: Path, name: str, progress: Progress) -> 
         repaired += run.repaired
         if run.verdict == "equal":
             break
-        progress(f"{name}: {run.found} differences, their repair is under way; {run.unknown} parts were not read")
+        progress(f"{name}: {run.found} differences, their repair is in flight; {run.unknown} parts were not read")
     else:
         raise TaskFailed(
-            f"{name}: the stores are not equal after {_ROUNDS} repairs; the collection stays stopped.",
+            f"{name}: the stores are not equal after {_ROUNDS} repairs; the collection stays quarantined.",
             f"See what differs: crossfade verify {name}",
         )
     # At once: a worker that is stopped before its first check would not recognise the points.
     await record_witnesses(ports.ledger, name, await sample(ports.vectors, name))
     await CollectionState(ports.ledger, name).set_reason(None)
-    progress(f"{name}: {run.legacy_documents} documents, both stores equal; it is in service again")
+    progress(f"{name}: {run.legacy_documents} documents, both stores equal; it is active again")
     return Recaptured(name, ports.source_epoch, run.legacy_documents, repaired, time.monotonic() - started)
 
 

@@ -59,7 +59,7 @@ class CapturedLetters:
             errors.append(f"{name}: {error}")
         if not found:
             why = "; ".join(errors) or "there is no collection"
-            raise NotReady("Whether anything newer was accepted cannot be told without a database.", why)
+            raise NotReady("Without a database nobody knows whether anything newer was accepted.", why)
         return Epochs(max(one.version for one in found), max(one.producer for one in found))
 
     async def close(self) -> None:

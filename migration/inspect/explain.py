@@ -129,12 +129,12 @@ def _waiting(document: Document) -> Iterator[str]:
     for each in document.waiting:
         age_s = max(0, document.now_ms - each.written_at_ms) / 1000
         where = f"{each.topic} {each.partition}:{each.offset}"
-        yield f"A change is under way: {each.role} has not finished {where}, written {age_s:.1f} s ago."
+        yield f"A change is in flight: {each.role} has not finished {where}, written {age_s:.1f} s ago."
 
 
 def _status(document: Document, differs: bool) -> Iterator[str]:
     if document.quarantine is not None:
-        yield f"The collection is stopped: {document.quarantine.said}. To mend it: {document.quarantine.remedy}"
+        yield f"The collection is quarantined: {document.quarantine.said}. Remedy: {document.quarantine.remedy}"
     if differs and not PHASES[document.phase].writes_qdrant:
         yield f"The phase {document.phase} leaves Qdrant as it is."
     ledger = document.stores.ledger
@@ -179,9 +179,9 @@ def _damage(document: Document) -> Iterator[str]:
     for point in document.stores.points:
         checks = checks_of(document.id, point)
         if checks.payload is False:
-            yield f"Chunk {point.chunk}: its payload is not the one that was written; it was changed beside crossfade."
+            yield f"Chunk {point.chunk}: its payload is not the one that crossfade wrote."
         if checks.vector is False:
-            yield f"Chunk {point.chunk}: its vector is not the one that was written; it was changed beside crossfade."
+            yield f"Chunk {point.chunk}: its vector is not the one that crossfade wrote."
 
 
 def _unread(document: Document) -> Iterator[str]:

@@ -49,13 +49,13 @@ async def check_all(context: Installation) -> list[Checked]:
     models = {name: facts for name, (facts, _) in zip(collections, looked, strict=True)}
     parts: list[tuple[str, Setting, Coroutine[Any, Any, list[Diagnostic]]]] = [
         ("configuration", Setting(""), _configuration(context, models, [one for _, found in looked for one in found])),
-        ("kafka", Setting("crossfade up, or mend kafka.bootstrap"), _brokers(context)),
-        ("topics", Setting("crossfade up, or mend kafka.bootstrap"), _topics(context)),
-        ("connect", Setting("crossfade up, or mend kafka.connect"), _connect(context)),
-        ("qdrant", Setting("crossfade up, or mend qdrant.url"), _qdrant(context, models)),
-        ("databases", Setting("crossfade.toml: mend the dsn of each collection"), _databases(context)),
+        ("kafka", Setting("crossfade up, or fix kafka.bootstrap"), _brokers(context)),
+        ("topics", Setting("crossfade up, or fix kafka.bootstrap"), _topics(context)),
+        ("connect", Setting("crossfade up, or fix kafka.connect"), _connect(context)),
+        ("qdrant", Setting("crossfade up, or fix qdrant.url"), _qdrant(context, models)),
+        ("databases", Setting("crossfade.toml: fix the dsn of each collection"), _databases(context)),
         *(
-            (name, Setting(f"crossfade up, or mend collections.{name}.dsn"), _database(context, name, models[name]))
+            (name, Setting(f"crossfade up, or fix collections.{name}.dsn"), _database(context, name, models[name]))
             for name in collections
         ),
     ]

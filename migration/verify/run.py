@@ -73,7 +73,7 @@ async def verify(
         except Refused as error:
             if not kept:
                 raise
-            log.warning("%s: the ranges of the last proof are of no use and are made again: %s", stores.name, error)
+            log.warning("%s: the ranges of the last proof cannot be used and are made again: %s", stores.name, error)
             return await one_round(replace(way, restart=True)).run()
 
 

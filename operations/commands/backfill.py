@@ -51,7 +51,7 @@ def backfill(
     running: Annotated[
         int, typer.Option("--max-running", min=1, help="Slow down while the database runs more statements than this.")
     ] = 32,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, also where a try was interrupted.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin again, even if a run was interrupted.")] = False,
     index: Annotated[
         bool, typer.Option("--index/--no-index", help="Build the index at the end, and measure its recall.")
     ] = True,

@@ -36,7 +36,7 @@ def check(
     home: HomeOption = None,
     json: JsonOption = False,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Execute the SQL statements that mend, then check again.")
+        bool, typer.Option("--apply", help="Execute the remedies that are SQL, then check again.")
     ] = False,
 ) -> None:
     """Check the file, the brokers, Connect, Qdrant and each collection's database; show the remedy for each mistake.

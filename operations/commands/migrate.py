@@ -52,9 +52,7 @@ def plan(
     if json:
         print_json(document_of(name, found))
     else:
-        print_table(
-            ("step", "state", "", "what mends it"), [(s.name, s.state, s.said, s.remedy) for s in found], title=name
-        )
+        print_table(("step", "state", "", "remedy"), [(s.name, s.state, s.said, s.remedy) for s in found], title=name)
     if blocked(found):
         raise typer.Exit(DIFFERENCES)
 
@@ -95,7 +93,7 @@ def start(
     due = steps(run(facts_of(context, name)))
     with told():
         if (stop := blocked(due)) is not None:
-            raise CommandError(f"{name}: {stop.said}.", f"What mends it: {stop.remedy}", DIFFERENCES)
+            raise CommandError(f"{name}: {stop.said}.", f"Remedy: {stop.remedy}", DIFFERENCES)
     collect_rarely()
     document: dict[str, Any] = {"collection": name, "backfill": None}
     if is_due(due, "backfill"):

@@ -36,7 +36,7 @@ from stack.layout import PART_NAMES, PartName, StackAddresses
 from stack.stack import ALL_PARTS, NEVER_STARTED, LocalStack, PartStatus
 
 if TYPE_CHECKING:
-    from migration.status import Progress
+    from migration.status import Progress, state_before
     from schemas.settings import Settings
 
 app = typer.Typer()
@@ -90,7 +90,7 @@ def status(config: ConfigOption = None, home: HomeOption = None, json: JsonOptio
     started = [part for part in parts if part.detail != NEVER_STARTED]
     if not started or any(part.state != "running" for part in started) or any(c.unanswered for c in collections):
         raise typer.Exit(FAILED)
-    if any(progress.state in {"stopped", "not captured"} for progress in collections):
+    if any(progress.state in {"quarantined", "not captured"} for progress in collections):
         raise typer.Exit(DIFFERENCES)
 
 
@@ -106,7 +106,7 @@ def _told(progress: Progress) -> dict[str, object]:
     return {
         "collection": progress.collection,
         "phase": progress.phase,
-        "state": progress.state,
+        "state": state_before(progress.state),
         "stopped": quarantine
         and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
         "capture_failure": progress.capture.failure if progress.capture else None,
@@ -121,7 +121,7 @@ def _print_collections(collections: list[Progress]) -> None:
     rows = []
     for progress in collections:
         quarantine, missing = progress.quarantine, progress.unanswered.get("database")
-        detail = f"{quarantine.said}. To mend it: {quarantine.remedy}" if quarantine else missing or ""
+        detail = f"{quarantine.said}. Remedy: {quarantine.remedy}" if quarantine else missing or ""
         if progress.state == "not captured" and progress.capture is not None:
             detail = progress.capture.failure or f"its connector is {progress.capture.state.lower()}"
         rows.append((progress.collection, progress.state, progress.phase, detail))

@@ -52,7 +52,7 @@ def verify(
         bool, typer.Option("--full", help="Read every row, also where the table's checksums did not change.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew, also where the last run did not come to its end.")
+        bool, typer.Option("--restart", help="Begin again, even if the last run was interrupted.")
     ] = False,
     sample: Annotated[
         int,
@@ -197,15 +197,15 @@ def show(found: Verification) -> None:
     for error in found.errors[:20]:
         print(f"not read: {error}")
     if found.unchecked:
-        print(f"{amount(found.unchecked, 'document')} with points that carry no checksums: --repair writes them anew.")
+        print(f"{amount(found.unchecked, 'document')} with points that carry no checksums: --repair writes them again.")
     if found.sample.documents:
         lowest = "-" if found.sample.lowest_cosine is None else f"{found.sample.lowest_cosine:.6f}"
         print(f"{amount(found.sample.documents, 'document')} embedded again, lowest cosine {lowest}.")
     print(
         f"{found.verdict}: {amount(found.legacy_documents, 'document')} in the table ({found.rows_read} read), "
         f"{found.vector_documents} in Qdrant: {amount(found.found, 'difference')}, "
-        f"{found.settled} settled at the second look, {found.pending} pending, {found.unknown} unknown, "
-        f"{amount(found.repaired, 'repair')} under way ({seconds_of(found):.1f} s)."
+        f"{found.settled} settled at the recheck, {found.pending} pending, {found.unknown} unknown, "
+        f"{amount(found.repaired, 'repair')} in flight ({seconds_of(found):.1f} s)."
     )
 
 

@@ -47,7 +47,7 @@ def size(number: int) -> str:
 def _heading(progress: Progress) -> Text:
     heading = Text(progress.collection, style="bold").append(f"  {progress.phase}  ", style="not bold")
     state = progress.state
-    colour = {"in service": _GOOD, "unknown": _DOUBTFUL}.get(state, _BAD)
+    colour = {"active": _GOOD, "unknown": _DOUBTFUL}.get(state, _BAD)
     return heading.append("its state is unknown" if state == "unknown" else state, style=f"not bold {colour}")
 
 
@@ -57,7 +57,7 @@ def _table(progress: Progress) -> Table:
     table.add_column(overflow="fold")
     lines: list[Line] = []
     if progress.quarantine is not None:
-        lines.append(("stopped", Text(f"{progress.quarantine.said}. To mend it: {progress.quarantine.remedy}", _BAD)))
+        lines.append(("quarantine", Text(f"{progress.quarantine.said}. Remedy: {progress.quarantine.remedy}", _BAD)))
     if "database" not in progress.unanswered:
         lines += _backfill(progress.backfill) if progress.backfill else [("backfill", Text("none", _QUIET))]
         lines += _proof(progress.proof) if progress.proof else [("proof", Text("none: crossfade verify", _DOUBTFUL))]

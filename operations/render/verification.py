@@ -66,5 +66,5 @@ def line_of(run: Verification, now_ms: int) -> str:
     return (
         f"round {run.round}: {run.verdict}; {run.legacy_documents} documents, {run.rows_read} rows read, "
         f"{run.found} differences{f' ({kinds})' if kinds else ''}, {run.settled} settled, {run.pending} pending, "
-        f"{run.unknown} unknown, {run.repaired} repairs under way; {seconds_of(run):.1f} s, the proof is {age} old"
+        f"{run.unknown} unknown, {run.repaired} repairs in flight; {seconds_of(run):.1f} s, the proof is {age} old"
     )

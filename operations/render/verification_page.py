@@ -19,7 +19,7 @@ _ROWS = 500
 _SAID = {
     "equal": "Qdrant holds what the table holds",
     "different": "Qdrant does not hold what the table holds",
-    "pending": "some changes were still under way",
+    "pending": "some changes were still in flight",
     "unknown": "something could not be read",
 }
 _PAGE = Template("""<!doctype html>
@@ -110,8 +110,8 @@ def _cards(run: Verification) -> Iterable[str]:
         (_number(run.found), "differences"),
         (_number(run.pending), "pending"),
         (_number(run.unknown + run.unchecked), "unknown"),
-        (_number(run.settled), "settled at a second look"),
-        (_number(run.repaired), "repairs under way"),
+        (_number(run.settled), "settled at the recheck"),
+        (_number(run.repaired), "repairs in flight"),
         (_number(sample.documents), f"embedded again, {cosine}"),
         ("-" if age is None else _span(age), "age of the oldest range at the end"),
     )

@@ -102,7 +102,7 @@ async def test_a_change_under_way_is_pending_and_says_where_it_is(store: Store) 
 
         await becomes(store, "pending", "row-3")
         found, _, said = await seen(store, "row-3")
-        assert "A change is under way: resolver has not finished crossfade.documents.log.v1" in said
+        assert "A change is in flight: resolver has not finished crossfade.documents.log.v1" in said
         assert "resolver" in {each.role for each in found.waiting}
         assert found.log is not None
         assert found.log.entries[-1].comes_to == "takes effect"

@@ -60,7 +60,7 @@ async def test_the_command_tells_it_as_json_and_as_a_page(plain: Store) -> None:
     assert told["capture"]["state"] == "RUNNING"
     code, said = await plain.command("migrate", "status", plain.name)
     assert code == 0
-    assert f"{plain.name}  dual_write  in service" in said
+    assert f"{plain.name}  dual_write  active" in said
     assert "running  at " in said
 
 

@@ -269,7 +269,7 @@ async def test_a_refusal_that_was_not_told_is_told_by_the_second_delivery(step: 
         await write_legacy(batch, **world.handled)
     (failure,) = await write_legacy(batch, **world.handled)
     assert failure.message is batch[0]
-    assert "told again" in str(failure.error)
+    assert "published again" in str(failure.error)
     refreshes = world.bus.events(LOG, DocumentChanged)
     assert refreshes
     assert {(refresh.id, refresh.rejects) for refresh in refreshes} == {("1", 5)}
