@@ -1,4 +1,4 @@
-"""Kafka Connect with Debezium: one worker in distributed mode. Connectors are created by `connectors.kafka.connect`, not here."""
+"""Kafka Connect with Debezium: one worker in distributed mode. `connectors.kafka.connect` creates the connectors."""
 
 from __future__ import annotations
 
