@@ -1,7 +1,10 @@
-"""`python -m tests`: types and all tests, in three processes side by side; what two of them print comes at the end.
+"""`python -m tests`: type checks and all tests, in three concurrent processes.
 
-Those that need the local stack mostly wait, the others mostly compute; each has a stack of its own. Not by a shell: its
-background processes ignore Ctrl-C, and hand that on, as this one must not where it is one.
+Tests that need the local stack mostly wait, and the others mostly compute. Each process has a stack of its own. The
+output of two of them is printed at the end.
+
+They are not started by a shell: a shell's background processes ignore Ctrl-C, and their children inherit that. This
+process may itself be such a background process, but its children must obey Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import IO
 
 PYTEST = (sys.executable, "-m", "pytest", "-m")
 STACK = (*PYTEST, "stack and not long")
-# Contracts that the second process has time for, and faults that the third one has.
+# Contract tests that the second process has time for, and fault tests that the third one has time for.
 SECOND = tuple(
     f"tests/contract/test_{name}.py"
     for name in ("batches_in_bytes", "foreign_records_fuzzed", "key_types", "legacy_agreement")
@@ -32,7 +35,7 @@ OTHERS: tuple[list[tuple[str, ...]], ...] = (
 
 
 class Beside(threading.Thread):
-    """Runs commands one after the other, whatever they end with, and keeps what they print."""
+    """Runs commands one after the other, whatever their exit codes, and keeps their output."""
 
     def __init__(self, commands: Sequence[tuple[str, ...]], printed: IO[bytes]) -> None:
         super().__init__()
@@ -52,7 +55,7 @@ class Beside(threading.Thread):
             self.codes.append(self._running.wait())
 
     def stop(self) -> None:
-        """End the command that runs, and begin no other."""
+        """End the running command, and start no other."""
         with self._turn:
             self._stopped = True
             if self._running is not None:
@@ -60,7 +63,7 @@ class Beside(threading.Thread):
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # children get the default where there is a handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # with a handler here, children get the default
     with ExitStack() as resources:
         os.environ["CROSSFADE_TEST_MODELS"] = resources.enter_context(tempfile.TemporaryDirectory())
         printed = [resources.enter_context(tempfile.TemporaryFile()) for _ in OTHERS]

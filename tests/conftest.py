@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite. The local stack is started once, by the first test that needs it."""
+"""Hooks and fixtures of the whole suite. The first test that needs the local stack starts it, once for all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ pytest_plugins = ["tests.stack_fixture"]
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the stack, so that `make test` can run the others in a process beside it."""
+    """Mark the tests that need the stack, so that `make test` can run the others in a concurrent process."""
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)
 
 
 def pytest_collection_finish() -> None:
-    """Spare what makes many values: the collector would go through thousands of modules and tests again and again."""
+    """Collect garbage rarely: each collection would traverse thousands of modules and tests again."""
     collect_rarely()

@@ -1,4 +1,4 @@
-"""The local stack for tests, as a pytest plugin: one for the whole session, ended with it. No tests live here."""
+"""The local stack for tests, as a pytest plugin: one stack for the session, ended with it. It contains no tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _progress(text: str) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in a thread of its own: an asynchronous fixture may ask for the stack from inside a loop."""
+    """Run a coroutine in a separate thread: an asynchronous fixture may request the stack from inside an event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
@@ -43,14 +43,15 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def stack_home() -> Iterator[Path]:
     """The home of the session's stack.
 
-    CROSSFADE_TEST_HOME names a stack to use and to leave running; else a temporary one is ended and removed.
+    `CROSSFADE_TEST_HOME` names a stack to use and to leave running. Without it, the stack is temporary: it is ended and
+    removed.
     """
     given = os.environ.get("CROSSFADE_TEST_HOME")
     if given:
         yield Path(given).absolute()
         return
     home = Path(tempfile.mkdtemp(prefix="crossfade-test-"))
-    if models := os.environ.get("CROSSFADE_TEST_MODELS"):  # what processes side by side share: one exports the model
+    if models := os.environ.get("CROSSFADE_TEST_MODELS"):  # shared: only one process exports the model
         (home / "models").symlink_to(models, target_is_directory=True)
     try:
         yield home
@@ -61,7 +62,7 @@ def stack_home() -> Iterator[Path]:
 
 @contextmanager
 def _model_in(home: Path) -> Iterator[None]:
-    """Export the model meanwhile, which takes a minute, so that the first worker need not."""
+    """Export the model in the background, so that the first worker need not do it. It takes a minute."""
     process = subprocess.Popen(
         (sys.executable, "-c", _MODEL, str(home)), stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -77,7 +78,7 @@ def _model_in(home: Path) -> Iterator[None]:
 def stack(stack_home: Path) -> Iterator[StackAddresses]:
     """The addresses of a running stack with every part, MariaDB included.
 
-    Without MariaDB the tests are skipped on a developer's machine and fail in CI.
+    Without MariaDB, the tests are skipped on a developer's machine and fail in CI.
     """
     addresses = _run(LocalStack(stack_home, ALL_PARTS, install_mariadb=True).up(_progress))
     if addresses.mariadb is None:

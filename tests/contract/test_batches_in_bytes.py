@@ -1,4 +1,4 @@
-"""What a role has in hand is bounded in bytes, not in records alone: documents at the limit fill no memory."""
+"""A role's records in memory are bounded in bytes, not only in number: documents at the limit do not fill memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def topic(stack: StackAddresses) -> AsyncIterator[str]:
 async def test_256_documents_of_a_mebibyte_are_handled_within_a_few_batches_of_memory(
     stack: StackAddresses, topic: str, tmp_path: Path
 ) -> None:
-    """With their vectors they are 800 MB; the handler decodes a whole batch of them, as the vector writer does."""
+    """With their vectors they take 800 MB. Like the vector writer, the handler decodes a whole batch of them."""
     kafka = Kafka(bootstrap=stack.kafka)
     await fill(AiokafkaBus(kafka), topic)
     process, held, seen = psutil.Process(os.getpid()), [0], [0]

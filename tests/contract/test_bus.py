@@ -1,4 +1,4 @@
-"""What every bus must do: the in-memory one and the one over aiokafka on a real broker."""
+"""The contract of `Bus`, for the in-memory bus and for the aiokafka bus on a real broker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_RECORD_BYTES = 1024 * 1024
 
 @dataclass
 class Rig:
-    """A bus, one topic of its own, and a way to read it."""
+    """A bus, a topic of the test's own, and a way to read the topic."""
 
     bus: Bus
     topic: str
@@ -235,14 +235,14 @@ async def test_a_server_that_never_answers_makes_the_store_unavailable() -> None
 
 
 def stands(pid: int) -> bool:
-    """Whether every thread of a process has come to a stop: on a busy machine one may still answer for a moment."""
+    """Say whether every thread of a process is stopped: on a busy machine one may still answer for a moment."""
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
     return all(thread.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T" for thread in threads)
 
 
 @contextlib.contextmanager
 def stopped_broker(addresses: StackAddresses) -> Iterator[None]:
-    """Freeze the broker: it accepts what the kernel buffers and answers nothing."""
+    """Freeze the broker: it accepts only what the kernel buffers, and answers nothing."""
     port = int(addresses.kafka.rpartition(":")[2])
     listening = [
         process.pid
@@ -280,7 +280,7 @@ async def test_a_broker_that_stops_answering_delivers_nothing_late_behind_a_retr
     await bus.close()
     await again.publish([Outgoing(topic, b"a", b"4")])
     values = [record.value async for record in reader.read_topic(stack.kafka, topic)]
-    # What was on the wire when the broker stopped may be there once; what waited in the client never is.
+    # Records on the wire when the broker froze may be there once. Records that waited in the client never are.
     assert values in ([b"1", b"4"], [b"1", b"2", b"3", b"4"])
     await again.close()
     await delete_topics(stack.kafka, [topic])

@@ -1,4 +1,4 @@
-"""Columns that are used otherwise or changed their type: no other row is deleted, and nothing counts as proved."""
+"""A column's use or type changes: no other row is deleted, and nothing that was proved before counts as proved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database part of `config check`: each mistake is found, and what mends it does mend it."""
+"""The database part of `config check`: each mistake is found, and its remedy fixes it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tables of every shape, verified over the real databases: checksums see each change, and equal stores are equal.
+"""Tables of every shape, verified on the real databases: checksums show each change, and equal stores are found equal.
 
-The points are in memory; what is under test is what the databases tell.
+The points are in memory. The tests are about what the databases report.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """A table: how it is made, one of its rows by number, how it is configured, and changes that each must be seen."""
+    """A table: how to create it, a row for a given number, its configuration, and changes that must all be detected."""
 
     create: dict[Connector, str]
     row: str
@@ -135,7 +135,7 @@ CASES = [(name, connector) for name, shapes in SHAPES.items() for connector in s
 
 @dataclass
 class Verified:
-    """A table of a shape, and points in memory that are made of its rows as a backfill makes them."""
+    """A table of a shape, and points in memory, made from its rows as a backfill makes them."""
 
     place: Place
     shape: Shape

@@ -1,4 +1,4 @@
-"""`crossfade config check` against real parts: it tells each mistake with what mends it, and mends what SQL can."""
+"""`crossfade config check` against real services: it reports each mistake with a remedy, and fixes what SQL can fix."""
 
 from __future__ import annotations
 

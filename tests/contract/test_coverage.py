@@ -1,5 +1,6 @@
-"""What is read is held against the table's own count: an order that lies, and rows that make no document, are never
-`equal` and never `done`, whatever the type of the key is.
+"""The rows that are read are compared with the table's own count.
+
+A wrong order, and rows that make no document, are never `equal` and never `done`, whatever the type of the key is.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ TEXT_KEY = {
 
 
 class Wrapped:
-    """A real table that is read wrongly."""
+    """A wrapper around a real table. Its subclasses read the table wrongly."""
 
     def __init__(self, real: BulkTable) -> None:
         self.real = real
@@ -73,7 +74,7 @@ class Wrapped:
 
 
 class OtherOrder(Wrapped):
-    """Pages come in another order than the one by which ranges are cut."""
+    """Returns pages in a different order from the one that divides the table into ranges."""
 
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
         rows = await self.real.scan_range(after, upto, ROWS)
@@ -81,7 +82,7 @@ class OtherOrder(Wrapped):
 
 
 class Skipping(Wrapped):
-    """The first row of each page but the first is left out."""
+    """Leaves out the first row of each page except the first."""
 
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
         rows = await self.real.scan_range(after, upto, limit + 1)
@@ -89,7 +90,7 @@ class Skipping(Wrapped):
 
 
 class Lost(Wrapped):
-    """Some rows are in no range at all: the comparisons themselves lie."""
+    """Leaves some rows out of every range: the comparisons themselves are wrong."""
 
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
         return [row for row in await self.real.scan_range(after, upto, limit) if not row.id.endswith("7")]
@@ -110,7 +111,7 @@ LIES: dict[str, type[Wrapped]] = {"order": OtherOrder, "pages": Skipping, "compa
 
 @dataclass
 class Both:
-    """A real table, its points in memory, and what reads it."""
+    """A real table, its points in memory, and the backfill and verification that read the table."""
 
     place: Place
     legacy: LegacyConnector

@@ -1,4 +1,7 @@
-"""Whatever a broker takes is used or kept as a dead letter, and its offset is committed: no record ends a role."""
+"""Every record that a broker accepts is used or kept as a dead letter, and its offset is committed.
+
+No record ends a role.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ async def test_records_of_every_codec_are_used(kafka: Kafka, topic: str, tmp_pat
 async def test_aborted_transactions_are_never_used_and_their_offsets_are_committed(
     kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
-    """The last offset is a marker's, that no consumer is shown: a group that waited for it would be behind for ever."""
+    """The last offset is that of a marker, which no consumer sees: a group that waited for it would lag for ever."""
     foreign = producer(kafka, **{"transactional.id": topic})
     foreign.init_transactions(20)
     for number in range(6):
@@ -81,7 +84,7 @@ async def test_aborted_transactions_are_never_used_and_their_offsets_are_committ
 
 
 async def read_again(kafka: Kafka, topic: str) -> list[bytes | None]:
-    """Return the keys that the lane of a parked collection is shown, up to the end."""
+    """Return the keys that the lane of a parked collection reads, up to the end of the topic."""
     place, bootstrap = (topic, 0), kafka.bootstrap or ""
     end = (await offsets.end_offsets(bootstrap, [topic]))[topic][0]
     keys: list[bytes | None] = []
@@ -128,7 +131,7 @@ async def test_a_bomb_becomes_a_dead_letter_and_the_records_behind_it_are_used(
 
 
 def with_offset(batch: bytes, letter: object) -> bytes:
-    """Return a batch as the broker keeps it: it writes the partition leader's epoch into it."""
+    """Return a batch as the broker stores it, with the partition leader's epoch."""
     return batch[:12] + b"\0\0\0\0" + batch[16:]
 
 
@@ -156,7 +159,7 @@ async def test_names_of_headers_need_not_be_text_and_keys_values_and_headers_may
 
 
 async def test_a_broker_refuses_what_no_consumer_could_read(kafka: Kafka, topic: str) -> None:
-    """Unknown codecs, wrong checksums, and the formats 0 and 1: these can only be found on a broker's disk."""
+    """Unknown codecs, wrong checksums, and the formats 0 and 1 can occur only on a broker's disk."""
     good = batch_of([(b"k", b"{}", ())])
     unknown = with_checksum(good[:22] + bytes([7]) + good[23:])
     old = good[:16] + b"\1" + good[17:]

@@ -1,4 +1,7 @@
-"""Records of every kind that a broker takes, through intake: each is used, a dead letter, or aborted, by its place."""
+"""Records of every kind that a broker accepts, sent through intake.
+
+Each record, identified by partition and offset, is used, becomes a dead letter, or is aborted.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def structured(chance: random.Random, **changes: Any) -> bytes:
 
 
 def record(chance: random.Random) -> tuple[Record, str]:
-    """Return a record and what must become of it."""
+    """Return a record and its expected outcome."""
     odd: list[tuple[str, bytes | None]] = chance.choice(
         [[], [("ce_id", b"e1")], [("twice", b"1"), ("twice", None)], [(f"h{n}", bytes(9)) for n in range(300)]]
     )
@@ -86,7 +89,7 @@ def record(chance: random.Random) -> tuple[Record, str]:
 
 @dataclass
 class Foreign:
-    """Producers of every codec, and what each of their records must become, by its place."""
+    """Producers of every codec, and the expected outcome of each of their records, by partition and offset."""
 
     bootstrap: str
     topic: str
@@ -133,14 +136,14 @@ class Foreign:
             producer.abort_transaction(30) if aborted else producer.commit_transaction(30)
 
     async def bombs(self) -> None:
-        """Send batches that unpack to more than is taken, and records that fit and that no topic would take."""
+        """Send batches that unpack to more than is accepted, and smaller ones with a record that no topic takes."""
         huge = b"a" * (2 * LIMIT)
         for codec in CODECS:
             if codec == "none":
                 continue
             end = (await offsets.end_offsets(self.bootstrap, [self.topic]))[self.topic][0]
             some = batch_of([(b"docs/1", event(self.chance), ()), (b"docs/1", huge, ())], codec)
-            # Snappy packs to a twentieth only.
+            # Snappy compresses only to a twentieth.
             many = 0 if codec == "snappy" else 40
             bomb = [batch_of([(b"docs/1", huge, ())] * many, codec)] if many else []
             assert set(await send(self.bootstrap, self.topic, *bomb, some)) == {0}
@@ -149,7 +152,7 @@ class Foreign:
 
 
 class Elsewhere:
-    """A bus that puts what intake writes into topics of the test's own."""
+    """A bus that publishes the output of intake to topics of the test's own."""
 
     def __init__(self, bus: AiokafkaBus, topic: str) -> None:
         self._bus, self._topics = bus, {LOG: f"{topic}.log", WRITTEN: f"{topic}.written"}
@@ -202,5 +205,5 @@ async def test_each_record_is_used_or_a_dead_letter_or_aborted(
 
 
 def answer(topic: str, ctx: HandlerContext, message: Any, error: Exception) -> list[Outgoing]:
-    """Answer a producer as intake does, in the test's own topic."""
+    """Answer a producer as intake does, on a topic of the test's own."""
     return [one._replace(topic=f"{topic}.written") for one in refused_submission(message, error, ctx)]

@@ -1,4 +1,4 @@
-"""Lag and barrier on a real broker: groups of the tests' own commit what the tests say."""
+"""Lag and barrier on a real broker. The tests commit the offsets of groups of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROLES = {"intake": "in", "capture": "in", "resolver": "log", "legacy": "mid", "e
 
 @dataclass
 class Rig:
-    """Four topics of two partitions, groups that read them, and the look at them."""
+    """Four topics of two partitions, the groups that read them, and the port that reads their offsets."""
 
     bootstrap: str
     run: str
@@ -58,7 +58,7 @@ class Rig:
 
     async def commit(self, role: str, *offsets: int) -> None:
         """Commit offsets of a role, one for each partition."""
-        # By itself it would commit once more when it stops: where it stands, which may be an earlier place.
+        # With auto-commit it would commit its own position when it stops, which may be an earlier offset.
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap, group_id=group(self.run, role), enable_auto_commit=False
         )
@@ -188,14 +188,14 @@ async def test_only_a_topic_that_the_brokers_do_not_know_counts_as_absent(rig: R
     assert set(found) == {there}
     assert found[there].topic
     assert absent not in await existing_topics(rig.bootstrap, [absent])
-    with pytest.raises(Misconfigured):  # what they do not tell of might be there
+    with pytest.raises(Misconfigured):  # a topic that they do not report on might exist
         await rig.offsets.identities([there, "no/topic"])
     assert set(await rig.offsets.identities([there])) == {there}
 
 
 @pytest.mark.parametrize("code", [5, 17, 29, 31, -1, 9999], ids=str)
 async def test_an_error_of_the_brokers_metadata_is_never_an_absence(code: int) -> None:
-    """A broker alone gives few of these codes: what it would answer is given in its place."""
+    """A real broker returns few of these codes, so the test supplies the broker's answer."""
 
     class Admin:
         async def _send_request(self, _: object) -> object:

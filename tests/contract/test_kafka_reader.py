@@ -1,4 +1,4 @@
-"""Records are found in the given pieces of partitions of a real broker, and what was not reached is counted."""
+"""The finder searches given offset ranges on a real broker, and counts the records that it did not reach."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MINE = partition_of(KEY, PARTITIONS)
 
 @dataclass
 class Rig:
-    """A topic with every hundredth record of one key; `ends` are those of its partitions."""
+    """A topic in which every hundredth record has the same key. `ends` has the end offset of each partition."""
 
     bootstrap: str
     topic: str

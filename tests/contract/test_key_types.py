@@ -1,5 +1,7 @@
-"""Every type of a key, alone and in a key of several columns: it is refused with a reason, or each row is read exactly
-once by every division of the table, found by its id, written, and counted in checksums.
+"""Every type of a key column, alone and in a key of several columns.
+
+A type is refused with a reason, or each row is read exactly once however the table is divided, found by its id,
+written, and counted in checksums.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def collection(place: Place, key: tuple[str, ...]) -> Collection:
 
 
 async def made(place: Place, kind: KeyType, key: tuple[str, ...]) -> int:
-    """Make a table with the key, and rows at the edges and by chance; return their number."""
+    """Create a table with the key, and rows of edge values and random values. Return the number of rows."""
     declared = kind.declared.replace("{s}", place.schema)
     null = "" if "GENERATED ALWAYS AS (" in declared or " AS (" in declared else " NOT NULL"
     await place.execute("DROP TABLE IF EXISTS {t}", *(each.replace("{s}", place.schema) for each in kind.before))
@@ -47,13 +49,13 @@ async def made(place: Place, kind: KeyType, key: tuple[str, ...]) -> int:
         await place.execute("ALTER TABLE {t} REPLICA IDENTITY FULL")
     chance = random.Random(kind.name)
     values = [*kind.edges, *(kind.draw(chance) for _ in range(DRAWN))]
-    # A few values of the key's other columns, so that ranges end between equal ones, too.
+    # The key's other columns have only a few values, so that some ranges end between equal ones.
     words = ("''", "'w/1 %'", "'W'")
     rows = [f"({value}, {n % 2}, {words[n % 3]}, 'body')" for n, value in enumerate(values)]
     conflict = "ON CONFLICT DO NOTHING" if place.connector == "postgres" else "ON DUPLICATE KEY UPDATE n = n"
     await place.execute(f"INSERT INTO {{t}} (k, n, w, body) VALUES {', '.join(rows)} {conflict}")
     if len(key) == 1:
-        # Blanks alone are the empty text in some types, which makes no id.
+        # In some types a text of blanks is the empty text, which makes no id.
         empty = "k::text = ''" if place.connector == "postgres" else "LENGTH(k) = 0"
         await place.execute(f"DELETE FROM {{t}} WHERE {empty}")
     ((number,),) = await place.fetch("SELECT count(*) FROM {t}")

@@ -1,4 +1,4 @@
-"""`Ledger`: what every adapter must hold."""
+"""The contract of `Ledger`, for every adapter."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_a_count_is_raised_in_one_step_by_each_of_those_who_raise_it_toget
 
 @asynccontextmanager
 async def another_session(ports: Ports) -> AsyncIterator[Ledger]:
-    """Give the same ledger as another worker has it: over connections of its own."""
+    """Open the same ledger over other connections, as another worker does."""
     if ports.place is None:
         yield ports.ledger
         return

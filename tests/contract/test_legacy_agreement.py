@@ -1,4 +1,4 @@
-"""On random histories the legacy side in memory and the databases agree; a seed that finds a difference is kept."""
+"""The in-memory legacy side and the databases agree on random histories. A seed that finds a difference is kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ async def step(rng: random.Random, ports: Ports) -> object:
     some = rng.sample(IDS, rng.randrange(1, 4))
     choice = rng.randrange(7)
     if choice <= 2:
-        # One document at a time: which of two that want one unique value gets it is the order of ids in both anyway.
+        # Of two documents that want the same unique value, the first one that is written gets it. The databases write
+        # in the order of the ids, so give the changes in that order.
         outcomes = await ports.table.apply(sorted((any_change(rng, one) for one in some), key=lambda c: c.id))
         return [(outcome.verdict, outcome.unconfirmed) for outcome in outcomes]
     if choice == 3:

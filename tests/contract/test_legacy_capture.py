@@ -1,6 +1,6 @@
-"""A row has one content hash, whether SQL reads it or Debezium captured it, for every supported column type.
+"""A row has the same content hash whether SQL reads it or Debezium captured it, for every supported column type.
 
-The captured rows are what the real connectors sent for a table of these columns and values.
+The captured rows are what the real connectors sent for a table with these columns and values.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ async def test_a_row_read_by_sql_has_the_hash_of_the_captured_row(connector: Con
         )
         legacy = await open_legacy("documents", collection, place.dsn)
         await legacy.prepare()
-        # What these rows hold is told exactly, whatever else capture might mean by it.
+        # The values of these rows are exact, even if capture also produces their forms for other values.
         description = replace(legacy.table.description, details={})
 
         def told(record: Received) -> DocumentChanged:
@@ -154,7 +154,7 @@ async def test_a_row_read_by_sql_has_the_hash_of_the_captured_row(connector: Con
         assert full.content.metadata == snapshot.content.metadata
         assert content_hash(full.content) == snapshot.content_hash == first.content_hash
         assert content_hash(empty.content) == second.content_hash
-        # A producer's canonical metadata is written, and read back the same.
+        # A producer's canonical metadata is written and read back unchanged.
         given = Content(text={"body": "body ü"}, metadata=full.content.metadata)
         (outcome,) = await legacy.table.apply([upsert("9", 1, given)])
         assert (outcome.verdict, outcome.reason) == (LegacyVerdict.APPLIED, None)

@@ -1,4 +1,4 @@
-"""What only a database can do to the legacy side: locks, collations, other unique keys, an end of service."""
+"""What only a database can do to the legacy side: locks, collations, other unique keys, outages."""
 
 from __future__ import annotations
 
@@ -239,13 +239,13 @@ async def test_the_victim_of_a_deadlock_is_a_transient_error_and_has_done_nothin
     assert ports.place is not None
     place = ports.place
     await ports.table.apply([upsert("a", 1), upsert("b", 1)])
-    # The application holds row b and wants the ledger row of a, which our transaction holds while it wants row b.
+    # The application holds row b and waits for the ledger row of a. Our transaction holds that row and waits for row b.
     async with place.connection() as other:
         await other.execute("BEGIN")
         if place.connector == "postgres":
-            await other.execute("SET LOCAL deadlock_timeout = '1min'")  # ours looks first, and is the victim
+            await other.execute("SET LOCAL deadlock_timeout = '1min'")  # ours checks first, and is the victim
         else:
-            # InnoDB takes the transaction that changed the fewest rows.
+            # InnoDB ends the transaction that changed the fewest rows.
             await other.execute(f"CREATE TABLE {place.schema}.many (n bigint)")
             await other.execute("BEGIN")
             await other.execute(f"INSERT INTO {place.schema}.many SELECT seq FROM seq_1_to_1000")
@@ -352,7 +352,7 @@ async def test_what_is_written_survives_a_crash_of_the_server_whatever_is_config
         pool = await Pool.open(urlunsplit(parts._replace(netloc=f"{role}:p@{parts.hostname}:{parts.port}")))
         async with pool.session() as session:
             assert await session.fetchval("select current_setting('synchronous_commit')") == used
-            # Also on a connection that is made later, when something else is configured.
+            # This also holds for a connection that is opened later, when another value is configured.
             await administrator.execute(f"alter role {role} set synchronous_commit = off")
             async with pool.session() as later:
                 assert await later.fetchval("select current_setting('synchronous_commit')") == "on"

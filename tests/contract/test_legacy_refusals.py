@@ -1,4 +1,4 @@
-"""What a database says of one document is that document's refusal; a login that is refused later is waited for."""
+"""A database error about one document refuses that document. A login that is refused later is a transient error."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_a_document_that_no_packet_holds_is_refused_and_the_others_are_wri
     async with legacy_ports("mariadb", stack, wider) as ports:
         assert ports.place is not None
         ((packet_bytes,),) = await ports.place.fetch("SELECT @@global.max_allowed_packet")
-        # Each of its characters takes two bytes in a statement.
+        # Each of these characters takes two bytes in a statement.
         long = "'" * (int(packet_bytes) // 2)
         given = content(body=long) if column == "body" else content(slug=long)
         first, second, third = await ports.table.apply([upsert("a", 1), upsert("b", 1, given), upsert("c", 1)])

@@ -1,4 +1,4 @@
-"""`SearchBackend` of the legacy side: full text in both databases, and cosine over a pgvector column."""
+"""`SearchBackend` of the legacy side: full-text search in both databases, and cosine search over a pgvector column."""
 
 from __future__ import annotations
 
@@ -229,8 +229,8 @@ async def test_a_text_that_the_columns_character_set_lacks_equals_none_of_its_va
 async def test_the_index_has_no_row_refused_that_an_application_writes(
     legacy: LegacyConnector, place: Place, joined: str
 ) -> None:
-    """As one over whole texts does in PostgreSQL, above 2^20 bytes of a row's words."""
-    # Distinct words of characters that take four bytes.
+    """In PostgreSQL an index over whole texts refuses a row with more than 2^20 bytes of words."""
+    # Distinct words of four-byte characters.
     word = "chr(66560 + i / 4096) || chr(66560 + i / 64 % 64) || chr(66560 + i % 64)"
     words = f"(SELECT string_agg({word}, '{joined}') FROM generate_series(0, 200000) i)"
     if place.connector == "mariadb":

@@ -1,4 +1,7 @@
-"""A write is applied when its row was seen: what the database made of it is refused or followed. Partial writes."""
+"""A write counts as applied only if its row was seen afterwards. Partial writes are tested here, too.
+
+If the database stored something other than what was written, the write is refused or the stored row is followed.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ async def test_an_id_with_trailing_blanks_never_overwrites_the_row_without_them(
     await legacy.close()
 
 
-# What is done to the row of `b`, of which the write is refused; that of `a` is written.
+# What is done to the row of `b`, whose write is refused. The row of `a` is written.
 SWALLOWS = {
     "a trigger drops it": ("BEFORE INSERT OR UPDATE", "IF NEW.id = 'b' THEN RETURN NULL; END IF; RETURN NEW;"),
     "a trigger changes the key": ("BEFORE INSERT", "IF NEW.id = 'b' THEN NEW.id = 'c'; END IF; RETURN NEW;"),
@@ -183,7 +186,7 @@ async def test_a_new_row_gets_the_defaults_of_what_was_left_out_and_a_column_wit
     assert [outcome.verdict for outcome in outcomes] == [APPLIED, APPLIED, REFUSED]
     rows = await legacy.table.rows(["a", "b"])
     assert rows["a"].content == Content(text={"title": "untitled", "body": "b"}, metadata={"year": 1970, "deleted": 0})
-    # Over a row that is there the column without a default need not be named, and a soft deletion stays.
+    # If the row exists, the column without a default need not be named, and a soft deletion stays.
     await place.execute("UPDATE {t} SET deleted = 1 WHERE id = 'a'")
     (outcome,) = await legacy.table.apply(
         [part("a", 2, Content(text={}, metadata={"year": 5}), "title", "body", "deleted")]

@@ -1,4 +1,4 @@
-"""`LegacyTable`: what every adapter must hold. What only a database has is in `test_legacy_databases.py`."""
+"""The contract of `LegacyTable`, for every adapter. What only a database does is in `test_legacy_databases.py`."""
 
 from __future__ import annotations
 

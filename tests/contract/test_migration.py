@@ -1,4 +1,4 @@
-"""What `migrate status` and `status` read of collections in real databases, also while parts do not answer."""
+"""What `migrate status` and `status` read about collections in real databases, also while some parts do not answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOBODY = "127.0.0.1:1"
 
 @dataclass
 class Rig:
-    """One collection in a database of its own, whose table is there."""
+    """A collection in a database of its own. Its table exists."""
 
     place: Place
     settings: Settings
@@ -93,7 +93,7 @@ async def test_states_of_tasks_and_stops_are_read(rig: Rig) -> None:
         )
         assert found.wrong
         (stopped,) = await stops(rig.settings)
-        assert (stopped.quarantine, stopped.state) == (found.quarantine, "stopped")
+        assert (stopped.quarantine, stopped.state) == (found.quarantine, "quarantined")
 
 
 async def test_a_part_that_does_not_answer_is_named_and_the_others_are_shown(rig: Rig) -> None:

@@ -1,4 +1,7 @@
-"""Where parked collections go on is kept by the broker, holds the barrier of that collection, and is read again."""
+"""The offsets at which parked collections continue.
+
+The broker keeps them. They hold the barrier of their collection, and records are read again from them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A collection of points that is not the one that was written is found, over every adapter of `VectorStore`."""
+"""The point watch finds a collection that is not the one that was written, over every adapter of `VectorStore`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FourNumbers(CountingEmbedder):
 
 
 class Ground:
-    """A collection over the store, and watches of as many processes as a test wants."""
+    """A collection over the store, and watches for as many processes as a test needs."""
 
     def __init__(self, store: VectorStore) -> None:
         self.store, self.world = store, World()
@@ -103,7 +103,7 @@ async def test_an_older_state_and_another_collection_in_its_place_are_found(stor
     assert not await watch.look()
     await ground.write(watch, document("d0", 90))
     assert not await watch.look()
-    # As a snapshot from before the last change, or a copy of it behind an alias.
+    # This is how a snapshot from before the last change looks, or a copy of it behind an alias.
     await delete(store, NAME)
     await store.prepare(NAME, DIMENSION)
     await store.write(NAME, old)
@@ -118,7 +118,7 @@ async def test_what_was_proved_equal_again_is_known_by_other_points(store: Vecto
     assert not await watch.look()
     await delete(store, NAME)
     assert await watch.look()
-    # What a recapture does at its end; the documents are gone from the table meanwhile.
+    # This is what a recapture does at its end. The documents are gone from the table by then.
     await record_witnesses(ground.ports.ledger, NAME, ())
     await ground.ports.ledger.set_meta(f"halted.{NAME}", 0)
     assert not await watch.look()

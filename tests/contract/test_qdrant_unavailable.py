@@ -1,4 +1,4 @@
-"""What a Qdrant server says when it cannot serve now is waited for; what it says of one request is that request's."""
+"""Errors of a Qdrant server: if it cannot serve now, the caller waits. An error about one request affects only that."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.contract.vector_stores import document
 
 S = grpc.StatusCode
 NO_REPLICA = "Service internal error: The replica set for shard 0 on peer 6358 does not have enough active replicas"
-# gRPC status, HTTP status, what the server says, the seconds it asks for, and what the pipeline makes of it.
+# gRPC status, HTTP status, the server's message, the seconds it asks to wait, and the error that crossfade raises.
 CASES: list[tuple[Any, int, str, int, type[CrossfadeError]]] = [
     (S.INTERNAL, 500, NO_REPLICA, 0, StoreUnavailable),
     (S.INTERNAL, 500, "Service internal error: No active replica found for shard 2", 0, StoreUnavailable),

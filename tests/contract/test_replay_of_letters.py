@@ -1,4 +1,4 @@
-"""A replay never overwrites what came since, nor brings back what was deleted: for the letters of every role."""
+"""A replay never overwrites newer content, nor brings back a deleted document, for the dead letters of every role."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLLECTION = Collection(table="docs", key=("id",), text=("body",), metadata=("ye
 
 @dataclass
 class Place:
-    """Topics of its own, in the place of the real ones, and what a test puts into them."""
+    """Topics of the test's own in place of the real ones, and methods that write to them."""
 
     bootstrap: str
     prefix: str
@@ -48,7 +48,7 @@ class Place:
         return f"{self.prefix}.{name}"
 
     async def change(self, origin: Origin = "producer", source: str = "", **fields: Any) -> int:
-        """Append an entry to the log; return its offset. `source` is the place of the record that it was made of."""
+        """Append an entry to the log; return its offset. `source` is the position of the record it was made from."""
         entry = DocumentChanged(collection="docs", id="1", origin=origin, **{"content": NEW, **fields})
         await self.bus.publish([self.record("log", entry, source)])
         return (await offsets.end_offsets(self.bootstrap, [self.topic("log")]))[self.topic("log")][0] - 1
@@ -57,7 +57,7 @@ class Place:
         return encode(event, topic=self.topic(topic), key="docs/1", event_id=event_id, source="s", time_ms=0)
 
     async def letter(self, role: str, offset: int = 5, *, log_offset: int = 0, deleted: bool = False) -> None:
-        """Keep a record of the old content as a dead letter."""
+        """Publish a dead letter of a record with the old content."""
         content = None if deleted else OLD
         fields: dict[str, Any] = {"collection": "docs", "id": "1"}
         version = {"version": (1 << 40) | log_offset, "origin": "producer", "deleted": deleted}
@@ -72,7 +72,7 @@ class Place:
         await self.keep(sent, log_offset if role == "log" else offset)
 
     async def keep(self, sent: Outgoing, offset: int, time_ms: int = 0) -> None:
-        """Keep a record as a dead letter."""
+        """Publish a dead letter of a record."""
         at_ms = time_ms or time.time_ns() // 1_000_000
         received = Received(sent.topic, 0, offset, sent.key, sent.value, sent.headers, at_ms)
         await self.bus.publish([dead_letter(received, stage="x", error=ValueError("no"), attempt=1)])
@@ -128,13 +128,13 @@ async def place(stack: StackAddresses, monkeypatch: pytest.MonkeyPatch) -> Async
 
 
 def source_of(place: Place, role: str, offset: int) -> str:
-    """Return where the record of a later change came from: of the letter's own topic, where changes come from it."""
+    """Return the source of a later change: a record of the letter's own topic if changes come from that topic."""
     return f"{place.topic(role)}/0/{offset}" if role in {"submitted", "captured"} else "elsewhere/0/1"
 
 
 @pytest.mark.parametrize("role", ROLES)
 async def test_a_letter_is_published_again_where_nothing_newer_was_accepted(place: Place, role: str) -> None:
-    """Nor counts what is older, an echo of crossfade's own write, and the row that was read again after a refusal."""
+    """Older changes, echoes of crossfade's own writes, and rows that were read again after a refusal do not count."""
     await place.change(source=source_of(place, role, 4))
     at = await place.change(source=source_of(place, role, 5)) if role not in {"submitted", "captured"} else 0
     await place.letter(role, log_offset=at)
@@ -154,7 +154,7 @@ async def test_a_superseded_letter_is_left_out_and_forced_becomes_a_new_change(
     await place.letter(role, log_offset=at)
     newer = await place.change(source=source_of(place, role, 6), deleted=deleted, content=None if deleted else NEW)
     before = len(await place.records(role))
-    for _ in range(2):  # what was left out is not marked as replayed
+    for _ in range(2):  # a letter that was left out is not marked as replayed
         (step,) = await place.replay(role)
         assert (step.state, step.published_to) == ("superseded", "")
         assert step.newer is not None
@@ -227,7 +227,7 @@ async def test_of_several_letters_of_a_document_the_newest_is_published(place: P
 async def test_a_letter_is_published_where_no_newer_one_names_all_of_its_columns_and_before_those(
     place: Place,
 ) -> None:
-    """Also where the older one is in a topic that is read later."""
+    """This also holds if the older letter is in a topic that is read later."""
     now_ms = time.time_ns() // 1_000_000
     year = DocumentResolved(
         collection="docs",

@@ -1,4 +1,4 @@
-"""What a role lacks on crossfade's own tables is found before it is missed, and the GRANT that is named is enough."""
+"""Missing rights on crossfade's own tables are found before a role needs them, and the named GRANT is enough."""
 
 from __future__ import annotations
 

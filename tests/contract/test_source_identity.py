@@ -1,4 +1,4 @@
-"""A database and a table are known by more than their names, on the real databases."""
+"""On the real databases, a database and a table are identified by more than their names."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def place(request: pytest.FixtureRequest, stack: StackAddresses) -> AsyncI
 
 
 class Watched:
-    """The place's table as it was recorded, and the role that looks at it."""
+    """The recorded identity of the place's table, and the database role that checks it."""
 
     def __init__(self, place: Place, dsn: str | None = None) -> None:
         self.place, self.dsn = place, dsn or place.dsn
         self.recorded: SourceIdentity | None = None
 
     async def change(self) -> tuple[Reason, str] | None:
-        """Return what changed since the last look; the first one records."""
+        """Return what changed since the last check. The first check records the identity."""
         named = (self.place.connector, self.dsn, f"{self.place.schema}.documents", f"{self.place.schema}_p")
         facts = await source_facts(*named, self.recorded)
         found = source_change(self.recorded, facts, Outside()) if self.recorded else None
@@ -119,7 +119,7 @@ async def test_mariadb_tables_are_told_apart_by_a_role_that_may_only_what_debezi
             assert watched.recorded.table.startswith("created ")
             await place.execute("ALTER TABLE {t} ADD COLUMN extra int", "ALTER TABLE {t} FORCE")
             assert await watched.change() is None
-            await asyncio.sleep(1.1)  # without PROCESS it is a time in seconds that shows it
+            await asyncio.sleep(1.1)  # without PROCESS only a time in seconds shows the change
             await run(place, DOCUMENTS["mariadb"].replace("{t}", f"{place.schema}.documents_new"))
             await run(place, *SWAPS["mariadb"])
             found = await watched.change()

@@ -1,4 +1,4 @@
-"""What is no plain table: each kind works, is refused by `config check` with the reason, or is warned of."""
+"""Objects that are not plain tables: each kind works, is refused by `config check` with the reason, or is warned of."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_a_partitioned_table_needs_the_whole_old_row_of_each_partition(sta
             assert [outcome.reason for outcome in outcomes] == [None] * 4
             assert [row.id for row in await legacy.bulk.scan_range("1", None, 10)] == ["99", "100", "500"]
             assert (await legacy.bulk.coverage([(None, "99"), ("99", None)])).outside == 0
-            # One that comes later has not inherited it.
+            # A partition that is added later has not inherited the replica identity.
             await place.execute(f"ALTER TABLE {{t}} DETACH PARTITION {schema}.low")
             await place.execute(f"CREATE TABLE {schema}.again PARTITION OF {{t}} FOR VALUES FROM (0) TO (100)")
             assert "partition again is not FULL" in told(await check(place), "error")
@@ -133,7 +133,7 @@ async def test_rows_that_a_policy_hides_are_an_error_and_never_absent(stack: Sta
             await place.execute("CREATE POLICY few ON {t} USING (id < 5)", "ALTER TABLE {t} ENABLE ROW LEVEL SECURITY")
             findings = await check_legacy("documents", place.collection(**PLAIN), dsn)
             assert "row level security hides rows" in told(findings, "error")
-            # Under a running worker, too: no row is taken for a deleted one.
+            # This also holds under a running worker: no row is taken for a deleted one.
             for reading in (
                 legacy.table.rows(["1", "9"]),
                 legacy.table.existing(["9"]),
@@ -238,7 +238,7 @@ async def test_what_a_foreign_key_does_without_the_binary_log_is_warned_of(
         found = told(await check(place, metadata=("author",)), "warning")
         assert ("is not in the binary log" in found) == (warned is not None)
         assert (warned or "") in found
-        # A column that is not in Qdrant may change as it likes; a row that goes takes its document with it.
+        # A column that is not in Qdrant may change freely. A row that is deleted takes its document with it.
         assert ("is not in the binary log" in told(await check(place), "warning")) == (action == "ON DELETE CASCADE")
 
 

@@ -1,4 +1,4 @@
-"""`TaskStore`: what every adapter must hold, and what only databases can do to a lock."""
+"""The contract of `TaskStore`, for every adapter, and what only a database can do to a lock."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_what_a_killed_process_held_is_free(place: Place) -> None:
 
 
 async def until_free(tasks: TaskStore) -> None:
-    """Return when a task can be held: the server needs a moment to see the end of a connection (at most 20 s)."""
+    """Wait at most 20 s until the task can be held: the server needs a moment to notice the end of a connection."""
     async with asyncio.timeout(20):
         while True:
             try:
@@ -174,7 +174,7 @@ async def until_cancelled(tasks: TaskStore) -> None:
 
 
 async def holder(place: Place) -> object:
-    """Return the server's number of the connection that holds the lock of the task, None where it is free."""
+    """Return the server's number of the connection that holds the lock of the task, None if the lock is free."""
     number = sql_tasks.lock_number(place.schema, "documents", "backfill")
     if place.connector == "mariadb":
         return (await place.fetch(f"SELECT IS_USED_LOCK('crossfade:{number:x}')"))[0][0]
@@ -185,9 +185,9 @@ async def holder(place: Place) -> object:
 
 
 async def holder_but(place: Place, *others: object) -> object:
-    """Return the holder of the lock when it is none of the others (at most 20 s)."""
+    """Wait at most 20 s until the holder of the lock is none of the others; return the holder."""
     async with asyncio.timeout(20):
-        # Another process is asked, which tells nobody.
+        # Poll: the database server does not report this by itself.
         while (found := await holder(place)) in others:  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.02)
     return found

@@ -1,4 +1,4 @@
-"""No tenant sees another one's documents, however alike their names are to the table's collation."""
+"""No tenant sees another tenant's documents, however similar their names are in the table's collation."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_question_finds_the_documents_of_exactly_its_tenant(
 
 
 def test_a_collation_that_takes_names_for_the_same_is_not_trusted_in_postgresql() -> None:
-    """No build of PostgreSQL here has a collation that is not deterministic; the statement must not rely on it."""
+    """No PostgreSQL build here has a nondeterministic collation, but the statement must not rely on determinism."""
     column = Column("tenant", "text", Kind.TEXT, binary=False)
     settings = Collection(table="t", key=("id",), text=("body",), tenant="tenant")
     layout = Layout("documents", settings, "public", "t", {"tenant": column})

@@ -1,4 +1,4 @@
-"""An adoption that was cut short goes on with what it found at first, and leaves no collection parked behind it."""
+"""An adoption that was cut short continues with what it found at first, and leaves no collection parked."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ RECORDS = 4
 
 
 class Interrupted(Exception):
-    """What ends an adoption at a failpoint."""
+    """Raised at a failpoint to end an adoption."""
 
 
 @dataclass
 class Place:
-    """Working topics of its own, each with some records, a collection that knows them, and what adopts them."""
+    """Working topics of the test's own, each with some records, a collection that knows them, and their adopter."""
 
     bootstrap: str
     topics: dict[str, str]
@@ -50,7 +50,7 @@ class Place:
     adopter: Adopter
 
     async def known_otherwise(self, topic: str, *, cluster: str = "", topic_id: str = "") -> None:
-        """Record every topic as it is, but for one that is recorded with another identity."""
+        """Record every topic with its real identity, except one, which gets another identity."""
         for name, look in (await self.adopter.watch.look(topic_watch.READERS)).items():
             mark = look.mark
             if name == self.topics[topic]:
@@ -61,7 +61,7 @@ class Place:
         await self.adopter.carry_out(await self.adopter.plan(), lambda _: None)
 
     async def begins(self, role: str, topic: str) -> int | None:
-        """Return where a role goes on."""
+        """Return the offset at which a role continues."""
         return (await committed_offsets(self.bootstrap, group_of(role))).get((self.topics[topic], 0))
 
 
@@ -93,7 +93,7 @@ async def place(stack: StackAddresses, monkeypatch: pytest.MonkeyPatch) -> Async
 
 
 async def cut_short(place: Place, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adopt as far as a failpoint."""
+    """Run an adoption up to a failpoint."""
 
     def passing(name: str) -> None:
         if name == at:
@@ -109,7 +109,7 @@ async def cut_short(place: Place, at: str, monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_copied_topic_is_not_read_again_by_an_adoption_that_goes_on(
     place: Place, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    """With the identities recorded, nothing but what was noted at first tells that it is a copy."""
+    """Once the identities are recorded, only what was noted at first shows that it is a copy."""
     await set_offsets(place.bootstrap, group_of("intake"), {(place.topics[SUBMITTED], 0): 3})
     await place.known_otherwise(SUBMITTED, cluster="another")
     await cut_short(place, at, monkeypatch)
@@ -124,7 +124,7 @@ async def test_a_copied_topic_is_not_read_again_by_an_adoption_that_goes_on(
 async def test_a_topic_made_again_is_read_from_its_beginning_and_nothing_stays_parked_in_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a lane would go on is an offset of the topic that was there before."""
+    """The offset at which a lane would continue belongs to the topic that was there before."""
     at = (place.topics[LOG], 0)
     await set_offsets(place.bootstrap, group_of("resolver"), {at: RECORDS})
     cursors = KafkaCursors(place.bootstrap, "resolver")
@@ -175,7 +175,7 @@ async def test_collections_that_cannot_be_opened_hold_up_no_adoption(place: Plac
 
 @pytest.mark.parametrize("lost", [False, True])
 async def test_a_database_that_was_left_out_joins_and_nothing_is_taken_again(place: Place, lost: bool) -> None:
-    """Unless the topic is another one again for those that were adopted before."""
+    """This does not hold if the topic was replaced again for the databases that were adopted before."""
     (book,) = place.adopter.books.values()
     late = f"late{uuid4().hex[:8]}"
     ledger = MemoryLedger(MemoryLegacy(late, TableDescription(("id",), ("body",), {}, None, None)))

@@ -1,4 +1,4 @@
-"""The commands over topics and dead letters, against a real broker."""
+"""The commands for topics and dead letters, against a real broker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.stack
 
 
 class Shop:
-    """Settings of an installation of its own on the shared broker: its captured table has a name of its own."""
+    """Settings of a separate installation on the shared broker. Its captured table has a name of its own."""
 
     def __init__(self, folder: Path, bootstrap: str) -> None:
         self.bootstrap = bootstrap
@@ -76,7 +76,7 @@ def shop(tmp_path: Path, stack: StackAddresses, monkeypatch: pytest.MonkeyPatch)
 
 
 async def _provision_own(shop: Shop) -> None:
-    """Make its own topics and the one of replayed letters; the others of the catalogue belong to the whole broker."""
+    """Create its own topics and the topic of replayed letters. Other catalogue topics belong to the whole broker."""
     own = [*shop.own(), *(topic for topic in desired_topics(shop.settings()) if topic.name == REPLAYED)]
     await provision(shop.bootstrap, plan(own, await existing_topics(shop.bootstrap, [topic.name for topic in own])))
 
@@ -115,7 +115,7 @@ def test_replicas_that_no_broker_can_hold_change_nothing_and_writes_go_on(shop: 
 
 
 async def _provision_wider(shop: Shop) -> None:
-    """Do what a worker does at its start, with three replicas wanted."""
+    """Do what a worker does at its start, if three replicas are wanted."""
     wanted = shop.settings()
     wanted = wanted.model_copy(update={"kafka": wanted.kafka.model_copy(update={"replication": 3})})
     own = [topic for topic in desired_topics(wanted) if topic.name in shop.own_topics()]

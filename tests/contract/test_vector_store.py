@@ -1,4 +1,4 @@
-"""What every adapter of the port `VectorStore` must do. Nothing here knows which one it is."""
+"""The contract of the port `VectorStore`, for every adapter. No test here knows which adapter it uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.contract.vector_stores import DIMENSION, KINDS, SERVERS, document, op
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[VectorStore]:
-    if request.param not in SERVERS:  # which begins to index some time after it was told to
+    if request.param not in SERVERS:  # a server starts to index some time after the call
         monkeypatch.setattr(server, "INDEXING_POLL_S", 0.01)
     async with opened(request.param) as opened_store:
         yield opened_store
@@ -88,14 +88,14 @@ async def test_a_bulk_ends_with_an_index_whatever_the_vectors_are_kept_as(
     await store.insert(name, [document(f"d{n}", 0, [each]) for n, each in enumerate(values)])
     await store.write(name, [document("gone", 1, [], [0])])
     assert previous_threshold is None or previous_threshold > 1
-    await store.resume_indexing(name, 1)  # kB: a server indexes even so few
+    await store.resume_indexing(name, 1)  # in kB: a server indexes even so few points
     assert await store.count(name) == 300
     for number in (0, 150, 299):
         asked = vector(*values[number])
         true = await store.neighbours(name, asked, 5, exact=True)
         found = await store.neighbours(name, asked, 5, exact=False)
         assert true[0] == found[0] == point_id(name, f"d{number}", 0)
-        # One bit for each of 64 random components says little of the others.
+        # One bit for each of 64 random components says little about the other neighbours.
         assert len({*true} & {*found}) >= (1 if quantization == "binary" else 4)
     seventh = question(*values[7], limit=1)
     assert (await store.search(name, seventh))[0].document_id == "d7"
@@ -410,7 +410,7 @@ async def test_versions_that_cannot_be_and_points_out_of_place_are_forgotten(sto
     await store.write(name, [document("a", 2**50, [(1, 0, 0, 0), (0, 1, 0, 0)])])
     first, second = (packed_id(point_id(name, "a", number)) for number in (0, 1))
     b = packed_id(point_id(name, "b", 0))
-    # The third point of a is none of its own here: nothing that a's writes would reach.
+    # The third point of a is not among the given ids, so it counts as a point that a's writes would not reach.
     await store.forget(name, "a", first + second, 8)
     await store.forget(name, "b", b, 9)
     assert [(p.chunk, p.version) for p in (await store.stored(name, ["a"])).get("a", [])] == []

@@ -1,4 +1,4 @@
-"""On random input the in-memory store and Qdrant's engine must agree: a seed that finds a difference is kept."""
+"""The in-memory store and Qdrant's engine agree on random input. A seed that finds a difference is kept."""
 
 from __future__ import annotations
 

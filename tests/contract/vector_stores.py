@@ -1,4 +1,4 @@
-"""How the contract suite opens each adapter of `VectorStore`, and the documents it writes."""
+"""Opens each adapter of `VectorStore` for the contract suite, and makes the documents that it writes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def question(
 
 
 async def start_host(home: Path) -> asyncio.subprocess.Process:
-    """Start the engine's host and return when it answers."""
+    """Start the engine's host and wait until it answers."""
     host = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "connectors.qdrant.engine.host", "--home", str(home), stderr=asyncio.subprocess.DEVNULL
     )
@@ -78,7 +78,7 @@ async def end(host: asyncio.subprocess.Process, number: signal.Signals = signal.
 
 @cache
 def shared_host() -> Path:
-    """Start a host for the tests of this process, which have collections of their own; return its home."""
+    """Start a host for the tests of this process, each of which has its own collection; return its home."""
     home = Path(tempfile.mkdtemp(prefix="crossfade-"))
     command = (sys.executable, "-m", "connectors.qdrant.engine.host", "--home", str(home))
     host = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -94,7 +94,7 @@ def shared_host() -> Path:
 
 @asynccontextmanager
 async def opened(kind: str) -> AsyncIterator[VectorStore]:
-    """Open an empty store of a kind."""
+    """Open an empty store of the given kind."""
     home = Path(tempfile.mkdtemp(prefix="crossfade-"))
     gateway = AsyncExitStack()
     store: VectorStore

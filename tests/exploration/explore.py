@@ -1,4 +1,4 @@
-"""Visits every state that the world around one document can come to, and says what is wrong in one."""
+"""A visit to every state that the world around one document can reach, and the checks of these states."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tests.exploration.model import World, is_fault
 from tests.exploration.state import GONE, HIGH, OFFSETS, Point, Row, State
 
 End = tuple[Row, Point | None, int, int]
-"""What is left where nothing is to be done: the row, the point, the ledger, and the version that came to the row."""
+"""What is left when there is nothing to do: the row, the point, the ledger, and the legacy version."""
 
 
 def explore(world: World, first: State, ends: set[End] | None = None) -> tuple[int, list[str] | None]:
-    """Visit every state; return how many there are, and the history of a violation if there is one.
+    """Visit every state; return the number of states, and the history of a violation if there is one.
 
-    Where nothing is left to do, what is there is added to `ends`.
+    Add to `ends` what is left in each state with nothing to do.
     """
     seen: dict[State, tuple[State, str] | None] = {first: None}
     queue = deque([first])
@@ -43,21 +43,21 @@ def explore(world: World, first: State, ends: set[End] | None = None) -> tuple[i
 
 
 def goes_down(s: State, after: State) -> str:
-    """Say what is wrong where the version of the point goes down."""
+    """Return what is wrong if the version of the point goes down, else an empty string."""
     down = s.point is not None and (after.point is None or after.point.version < s.point.version)
     return "the stored version went down" if down and s.point is not None and s.point.version != HIGH else ""
 
 
 def writes_older(s: State, after: State) -> str:
-    """Say what is wrong where the legacy writer brings a version to the row that is older than what came to it."""
+    """Return what is wrong if the legacy writer gives the row a version below the legacy version."""
     older = after.row != s.row and after.row.version is not None and after.row.version < s.legacy_version
     return "an older version was written over a newer one" if older else ""
 
 
 def taken_twice(s: State) -> str:
-    """Say what is wrong where the newest decision is of a change that another version brought before.
+    """Return what is wrong if the newest decision is about a change that another version already brought.
 
-    Its place in its topic tells. Where the ledger was damaged or a slot lost, it may be.
+    The position of a change identifies it. After damage to the ledger or the loss of a slot, this is allowed.
     """
     newest = s.resolved[-1]
     if newest.origin == "refresh":
@@ -69,13 +69,13 @@ def taken_twice(s: State) -> str:
 
 
 def is_undisturbed(first: State) -> bool:
-    """Say whether every write of a producer is applied as it was sent, and only its echo ends the wait for it."""
+    """Return whether every write of a producer is applied as it was sent, and only its echo ends the wait for it."""
     plain = all(content == GONE or content.isalpha() for content in first.submits_left)
     return plain and not (first.damages_left or first.repairs_left or first.archive.version)
 
 
 def brings_back_older(s: State) -> str:
-    """Say what is wrong where the newest decision is of a captured change from before a producer's last upsert."""
+    """Return what is wrong if the newest decision is about a captured change from before a producer's last upsert."""
     newest = s.resolved[-1]
     upserts = [one for one in s.resolved if one.origin == "producer" and one.version < newest.version]
     if newest.origin != "legacy" or not upserts or upserts[-1].content == GONE:

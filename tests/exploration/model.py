@@ -1,10 +1,10 @@
 """The world around one document as a state machine, decided by the production functions of `domain/`.
 
-Producers, an application that writes straight to the table, archives the row and inserts it again, a trigger, a capture
-that may deliver twice or lose its place, a backfill, a verifier that repairs, and three agents that may crash, deliver
-twice or go on after they were replaced. `explore` visits every interleaving breadth first. Where nothing is left to do,
-the row and the point must hold the same content: by themselves, or after a repair where something was lost or
-damaged, and so must what the application writes behind it.
+The world has producers, an application that writes directly to the table, archives the row and inserts it again, a
+trigger, a capture that may deliver twice or lose its replication position, a backfill, a verifier that repairs, and
+three agents that may crash, deliver twice or continue after they were replaced. `explore` visits every interleaving
+breadth first. When nothing is left to do, the row and the point must hold the same content: by themselves, or after a
+repair if something was lost or damaged. The same applies to what the application writes after the repair.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from tests.exploration.state import (
 
 Step = tuple[str, State]
 DONE = ("", "")
-"""A backfill that is done: what it read is nothing to anybody now."""
+"""A finished backfill. What it read no longer matters."""
 
 
 @dataclass
 class World:
-    """Caches over the pure functions, and the order in which the resolver publishes and remembers.
+    """Caches of the pure functions, and the order in which the resolver publishes and moves the ledger.
 
-    With `reduced`, a step that no other can disturb or be disturbed by is taken at once, instead of before and after
-    each of them: the states where nothing is left to do are the same.
+    With `reduced`, a step that is independent of every other step is taken at once, instead of before and after each
+    of them. The states in which nothing is left to do are the same.
     """
 
     emit_first: bool = True
@@ -91,10 +91,10 @@ class World:
             yield "a repair at rest", self.repaired(s)
 
     def alone(self, s: State) -> Step | None:
-        """Return a step that concerns nobody else, where nothing may befall who takes it.
+        """Return a step that affects no other step, and during which nothing can go wrong. None if there is none.
 
-        That is what a backfill does where a point is; a commit of the resolver; and what the vector writer does, once
-        nobody else will write the point.
+        Such steps are a backfill that finds a point, a commit of the resolver, and a step of the vector writer once
+        nothing else will write the point.
         """
         if s.point is not None and len(s.backfill) < 2 and not guards.backfill_inserts(_stored(s.point)):
             return "backfill finds a point", s._replace(backfill=DONE)
@@ -168,7 +168,7 @@ class World:
         ledger = self.of(s)
         seen = Reading(ledger.legacy_position, s.legacy_version)
         if s.repairs_left and s.reading is None:
-            # The verifier may see a difference at any time: what it repairs need not be one any more.
+            # The verifier may see a difference at any time: it may be gone when it is repaired.
             left = s._replace(repairs_left=s.repairs_left - 1)
             yield "the ledger is read for a repair", left._replace(reading=seen)
             if ledger.pending or ledger.removed:
@@ -182,7 +182,7 @@ class World:
             yield "a refresh is appended", s._replace(unsent=s.unsent[:i] + s.unsent[i + 1 :], log=(*s.log, entry))
 
     def repaired(self, s: State) -> State:
-        """Repair as `crossfade verify --repair` does: what cannot be is put back, then the row is read again."""
+        """Repair as `crossfade verify --repair` does: reset impossible values, then read the row again."""
         newest = version_of(EPOCH, len(s.log)) - 1
         row = LedgerRow(self.of(s), s.legacy_version, vector_version=s.point.version if s.point else 0)
         ends = Ends(newest, (s.source_epoch, 1, len(s.captured), 0), {0: len(s.submitted)})
@@ -194,7 +194,7 @@ class World:
         evidence = evidence_of(replace(row, state=state), ends, waited)
         reading = Reading(state.legacy_position, legacy_version, evidence)
         fixed = s._replace(ledger=self.known(state), legacy_version=legacy_version, point=point)
-        # What comes next must not need another repair: the last one leaves nothing behind.
+        # The application's next write must not need another repair: the last repair leaves nothing to fix.
         late = ("z",) if s.rounds_left == 1 else ()
         log = (*s.log, _refresh(s, reading))
         return fixed._replace(rounds_left=s.rounds_left - 1, log=log, direct_left=(*s.direct_left, *late))
@@ -288,7 +288,7 @@ class World:
 
 
 def _captured(s: State, after: Row) -> tuple[tuple[Row, Row, bool], ...]:
-    """Return what capture will see once the row is `after`; of no row before and after it sees nothing."""
+    """Return what capture will see once the row is `after`. If there was and is no row, it sees nothing."""
     return s.captured if s.row == after == NO_ROW else (*s.captured, (s.row, after, False))
 
 
@@ -312,5 +312,5 @@ FAULTS = ("rewinds", "not committed", "pauses with it", "crashes", "for a repair
 
 
 def is_fault(name: str) -> bool:
-    """Say whether a step need not happen."""
+    """Return whether a step need not happen."""
     return name.endswith(FAULTS) or name.startswith("damage")

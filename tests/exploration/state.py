@@ -1,4 +1,4 @@
-"""The state of the world around one document, and what may befall it: contents, entries of the log, damages."""
+"""The state of the world around one document, and its parts: contents, entries of the log, damages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from schemas.documents import DocumentChanged, Evidence, Origin, Position
 GONE = "-"
 REFUSED = "!"
 UNUSABLE = "?"
-"""A producer's change that goes to the dead-letter topic before it came to the table."""
+"""A producer's change that goes to the dead-letter topic before it reaches the table."""
 SWALLOWED, STRIPPED, CHANGED = "~", "%", "^"
 """A producer's changes that a trigger swallows, keeps without its version, or changes."""
 ARCHIVE, RESTORE = "<", ">"
-"""The application deletes the row and keeps a copy, version and all; or puts the copy back."""
+"""The application deletes the row and keeps a copy, including its version; or puts the copy back."""
 OTHERWISE = "*"
-"""Behind a producer's content: the row that is read back is without this sign, so that the writer follows it."""
+"""A suffix of a producer's content. The row that is read back lacks it, so the legacy writer appends a refresh."""
 EPOCH = 1
 OFFSETS = (1 << 40) - 1
 HIGH = version_of(EPOCH, 1 << 20)
@@ -78,7 +78,7 @@ class Point(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a refresh read of the ledger, before it reads the row."""
+    """What a refresh read from the ledger before it reads the row."""
 
     position: Position
     done: int
@@ -98,7 +98,7 @@ class State(NamedTuple):
     submitted_read: int
     log: tuple[Entry, ...]
     resolver_at: int
-    resolver_step: int  # 0 idle, 1 after the first of publish and ledger, 2 after both, not committed
+    resolver_step: int  # 0: idle; 1: after the first of publish and ledger; 2: after both, not committed
     resolved: tuple[Resolved, ...]
     ledger: int  # an index into World.ledgers
     legacy_version: int
@@ -112,7 +112,7 @@ class State(NamedTuple):
     damages_left: tuple[str, ...] = ()
     archive: Row = NO_ROW
     source_epoch: int = 1
-    rounds_left: int = 0  # repairs at rest, once something was lost or damaged
+    rounds_left: int = 0  # repairs at rest, after something was lost or damaged
 
 
 def start(
@@ -126,7 +126,7 @@ def start(
     damages: tuple[str, ...] = (),
     archive: Row = NO_ROW,
 ) -> State:
-    """Return the state before anything happened."""
+    """Return the state before anything happens."""
     nothing = State(
         submits, direct, rewinds, crashes, repairs, (), row, (), 0, 0, (), 0, 0, (), 0, 0, 0, 0, None, (), None, (), ()
     )
@@ -143,4 +143,4 @@ DAMAGES: dict[str, Callable[[LedgerState], LedgerState]] = {
     "position": lambda ledger: replace(ledger, legacy_position=(9, 9)),
     "producer positions": lambda ledger: replace(ledger, producer_positions=((0, 9, 9),)),
 }
-"""Damages of one column of the ledger, by name. Others: "slot", "legacy version", "point version"."""
+"""Damages of one column of the ledger, by name. The other damages: "slot", "legacy version", "point version"."""

@@ -1,8 +1,8 @@
-"""The exhaustive exploration of the write protocol over the production functions, and that each rule is needed.
+"""The exhaustive exploration of the write protocol over the production functions, and a test that each rule is needed.
 
-`make test` leaves out what is longest: two changes of a producer beside two of the application, or beside one of them
-and a fault. `make long` explores them too, and `CROSSFADE_EXPLORE=full` adds a crash and a second delivery in the same
-history (hours).
+`make test` leaves out the longest explorations: two changes of a producer concurrently with two of the application, or
+with one of the application and a fault. `make long` explores them too. `CROSSFADE_EXPLORE=full` adds a crash and a
+second delivery in the same history (hours).
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def beginnings() -> Iterator[State]:
         faults = [(1, 1)]
     for s, d, row, (crashes, rewinds) in product(submits, direct, (NO_ROW, Row("o", None)), faults):
         yield start(s, d, row, crashes, rewinds)
-    # A repair may come at any time; and a refusal after a write that was not seen in the captured stream yet.
+    # A repair at any time, and a refusal after a write that capture has not delivered yet.
     for s, d, repairs in product([(), ("A",), ("A", REFUSED)], direct[:3], (0, 1)):
         if FULL or len(s) + len(d) + repairs < 5:
             yield start(s, d, NO_ROW, 0, 0, repairs)
-    # A row that is not as it was sent, because of a trigger or of columns that the producer left out.
+    # A row that differs from what was sent, because of a trigger or of columns that the producer left out.
     other = "A" + OTHERWISE
     more: list[tuple[str, ...]] = [(other, "B"), ("B", other)] if FULL else []
     for s, d in [((other,), direct[1]), ((other, GONE), ()), *product(more, direct[:2])]:
@@ -64,9 +64,9 @@ def beginnings() -> Iterator[State]:
 
 
 def beyond_the_protocol() -> Iterator[State]:
-    """What databases and operators do: lost slots, rows that come back from an archive, triggers, damage."""
+    """Yield starts with what databases and operators do: lost slots, rows from an archive, triggers, damage."""
     foreign = Row("z", 7 << 40)
-    # A row that was archived, its own or another's, is inserted again or put over the row that is there.
+    # An archived row, the document's own or another's, is inserted again or overwrites the existing row.
     for row in (NO_ROW, Row("o", None)):
         yield start(("A",), (RESTORE,), row, 0, 0, archive=foreign)
         for s, damages in product([(), ("A",), ("A", GONE)], [(), ("slot",)]):
@@ -78,7 +78,7 @@ def beyond_the_protocol() -> Iterator[State]:
             ("A", GONE), (*d, *(["y"] if FULL else [])), NO_ROW, 0, 0, damages=("slot",) if FULL or not d else ()
         )
     yield start(("A",), (GONE,), NO_ROW, 0, 0, 1, damages=("slot",) if FULL else ())
-    # A change that a trigger swallows, strips or changes, or that never came to the table.
+    # A change that a trigger swallows, strips or changes, or that never reaches the table.
     for last in (SWALLOWED, STRIPPED, CHANGED, UNUSABLE):
         yield start((last,), ("x",), Row("o", None), 0, 0)
         yield start((last,), (GONE,), Row("o", None), 1 if FULL else 0, 0)
@@ -96,7 +96,7 @@ def visit(first: State) -> tuple[int, list[str] | None]:
 
 
 def is_long(first: State) -> bool:
-    """Say whether a start takes minutes: its states are millions."""
+    """Return whether a start takes minutes, because it has millions of states."""
     producer, application = len(first.submits_left), len(first.direct_left)
     faults = first.crashes_left + first.rewinds_left
     return producer + application + first.repairs_left > 3 or (producer > 1 and application > 0 and faults > 0)
@@ -105,7 +105,7 @@ def is_long(first: State) -> bool:
 @pytest.mark.timeout(36_000 if FULL else 1800)
 @pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.long)], ids=["usual", "long"])
 def test_every_interleaving_ends_with_both_stores_holding_the_same(long: bool) -> None:
-    # The longest first, so that both processes end at about the same time.
+    # Start with the longest, so that both processes end at about the same time.
     order = sorted(beginnings(), key=lambda s: -len(s.submits_left) - len(s.direct_left))
     order = [first for first in order if is_long(first) is long]
     states = 0
@@ -177,7 +177,7 @@ BROKEN: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
 
 
 BEYOND = {"unawaited", "ends", "disproved", "impossible versions"}
-"""Rules that only lost slots, archives, triggers or damage need."""
+"""Rules that are needed only for lost slots, archives, triggers or damage."""
 
 
 @pytest.mark.parametrize("rule", BROKEN)
@@ -185,7 +185,7 @@ def test_without_a_rule_some_interleaving_diverges(rule: str, monkeypatch: pytes
     for module, name, replacement in BROKEN[rule]:
         monkeypatch.setattr(module, name, replacement)
     world = World(emit_first=rule != "emit-first")
-    # The smallest first: a violation is found where few things happen.
+    # Start with the smallest: a few steps are enough for a violation.
     some = beyond_the_protocol() if rule in BEYOND else beginnings()
     for first in sorted(some, key=lambda s: len(s.submits_left) + len(s.direct_left)):
         _, violation = explore(world, first)

@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: many trials, each told as it ends, then the figures as text and as one JSON line."""
+"""`python -m tests.faults`: many trials, each reported as it ends, then the figures as text and as one JSON line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def told(text: str) -> None:
 
 
 async def run(home: Path, folder: Path, count: int, seed: int, only: str) -> Figures:
-    """Bring the stack up and do the trials; stops at the first that went wrong."""
+    """Start the stack and run the trials. Stop at the first one with findings."""
     stack = LocalStack(home, ALL_PARTS, install_mariadb=True)
     addresses = await stack.up(told)
     begun = time.monotonic()

@@ -1,5 +1,7 @@
-"""Says whether anything is lost, stale, resurrected or half there. Reads the tables by SQL, Qdrant by its client and
-the outcomes from their topic; crossfade's verifier, hashes and comparisons are not used.
+"""Checks whether any document is lost, stale, resurrected or torn.
+
+It reads the tables by SQL, Qdrant by its client, and the outcomes from their topic. It does not use crossfade's
+verifier, hashes or comparisons.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ Row = tuple[str, str | None, str | None, str | None, int | None]
 
 @dataclass
 class Findings:
-    """What is wrong, by kind, each with the document or event and what was seen. Empty lists are a pass."""
+    """What is wrong, by kind: each entry names the document or event and what was seen. Empty lists are a pass."""
 
     lost: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -52,7 +54,10 @@ def squeezed(text: str) -> str:
 
 
 def hash_of(row: Row) -> str:
-    """The content hash of the protocol, computed anew: BLAKE2b-128 over tenant, text and metadata, canonical JSON."""
+    """Return the content hash of the protocol, computed independently.
+
+    It is BLAKE2b-128 over the canonical JSON of tenant, text and metadata.
+    """
     _, title, body, kind, line = row
     text = {name: value for name, value in (("body", body), ("title", title)) if value}
     metadata = {name: value for name, value in (("kind", kind), ("line", line)) if value is not None}
@@ -66,7 +71,7 @@ async def rows_of(connection: Connection, table: str) -> dict[str, Row]:
 
 
 async def points_of(vectors: HostedVectorStore, collection: str) -> dict[str, list[StoredChunk]]:
-    """Every point of a collection, tombstones included."""
+    """Return every point of a collection, tombstones included."""
     ids: set[str] = set()
     after: str | None = None
     while True:
@@ -78,7 +83,7 @@ async def points_of(vectors: HostedVectorStore, collection: str) -> dict[str, li
 
 
 def check_contents(rows: Mapping[str, Row], points: Mapping[str, Sequence[StoredChunk]], store: Store) -> Findings:
-    """Compare table and Qdrant, and both with what was written."""
+    """Compare table and Qdrant, and the table with what was written."""
     found = Findings()
     for document_id in rows.keys() | points.keys():
         live = sorted((p for p in points.get(document_id, ()) if not p.deleted), key=lambda point: point.chunk)
@@ -110,11 +115,11 @@ def _length(vector: bytes) -> float:
 
 
 def _check_stamps(rows: Mapping[str, Row], store: Store, found: Findings) -> None:
-    """A row is what somebody wrote last: anything else was lost, or came back from the past."""
+    """Check that each row is the last write of a producer or of the application, and nothing older."""
     last_sent = store.books.last_sent()
     for document_id in last_sent.keys() | store.books.direct.keys():
         pool = document_id.partition("-")[0]
-        if pool == "refused":  # which of them the table took depends on what was refused: outcomes are checked
+        if pool == "refused":  # which change the table holds depends on the refusals: outcomes are checked instead
             continue
         wanted: set[str | None] = set()
         if document_id in last_sent:
@@ -129,7 +134,7 @@ def _check_stamps(rows: Mapping[str, Row], store: Store, found: Findings) -> Non
 
 
 def check_outcomes(books: Books, seen: Seen) -> tuple[Findings, Counter[str]]:
-    """Every accepted submission ended in both stores; count each once, by the worst that became of it."""
+    """Check that every accepted submission has an outcome in both stores. Count each once, by its worst outcome."""
     found = Findings()
     counts: Counter[str] = Counter()
     for sent in books.sent.values():
@@ -169,7 +174,7 @@ def _ended(
 
 
 class Versions:
-    """Samples of stored versions: none may ever be below an earlier one."""
+    """Samples of stored versions. No version may ever be below an earlier one of the same document."""
 
     def __init__(self) -> None:
         self._highest: dict[tuple[str, str, str], int] = {}

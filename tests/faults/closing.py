@@ -1,4 +1,4 @@
-"""What the tests of stopped collections share: tables of their own, a supervised worker, its page."""
+"""Shared by the tests of quarantined collections: tables of their own, a supervised worker, and its status page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS = 20
 
 @dataclass
 class Table:
-    """One collection and its table, `{t}` in statements; `name` is that of both."""
+    """One collection and its table, which is `{t}` in statements. Both have the same `name`."""
 
     name: str
     connector: Connector
@@ -40,14 +40,14 @@ class Table:
             await self.connection.execute(statement.replace("{t}", self.name))
 
     async def recorded(self, name: str) -> int | None:
-        """Return what crossfade recorded of the collection under a name."""
+        """Return the value that crossfade recorded for the collection under a name."""
         found = await self.connection.fetch(f"select value from crossfade_meta where name = '{name}.{self.name}'")
         return int(found[0][0]) if found else None
 
 
 @dataclass
 class Closing:
-    """Tables, and a worker that captures those that its configuration names."""
+    """Tables, and a worker that captures the tables in its configuration."""
 
     home: Path
     config: Path
@@ -75,7 +75,7 @@ class Closing:
         phase: Phase = "dual_write",
         dsns: Mapping[str, str] | None = None,
     ) -> None:
-        """Make the tables that are not there yet, and write the configuration of all of them; `dsns` by purpose."""
+        """Create the missing tables, and write the configuration of all of them. `dsns` are by purpose."""
         text = [f'[kafka]\ncapture_prefix = "{self.prefix}"\n[worker]\nrestart_attempts = 3\n', lines]
         for purpose, connector in tables.items():
             if purpose not in self.tables:
@@ -96,7 +96,7 @@ class Closing:
             table.connection = await Connection.open(table.connector, str(getattr(self.addresses, table.connector)))
 
     async def recorded_epochs(self) -> tuple[int, int]:
-        """Return the epoch of the log and that of producers' positions, as recorded; 1 where they are not."""
+        """Return the recorded epochs of the log and of producers' positions; 1 if none is recorded."""
         found = await next(iter(self.tables.values())).connection.fetch("select name, value from crossfade_meta")
         values = {str(name): int(value) for name, value in found}
         return values.get("documents.log.epoch", 1), values.get("documents.submitted.epoch", 1)
@@ -107,7 +107,7 @@ class Closing:
             return answer.status_code, answer.json()
 
     async def stopped(self) -> dict[str, str]:
-        """Return the stopped collections, by purpose, with their reasons, as the page tells them."""
+        """Return the reasons of the quarantined collections by purpose, as the page shows them."""
         try:
             _, page = await self.page()
         except httpx.HTTPError:
@@ -122,7 +122,7 @@ class Closing:
         await eventually(holds, f"the page says {reasons}")
 
     async def same(self, *purposes: str) -> None:
-        """Wait until the verifier finds each collection's stores equal; not as a command, which starts for seconds."""
+        """Wait until the verifier finds each collection's stores equal. A command would take seconds to start."""
         wanted = VerifyOptions(Bounds(recheck_delay_s=0.5, sample=0))
         for purpose in purposes:
 
@@ -148,7 +148,7 @@ class Closing:
 async def closing(
     addresses: StackAddresses, home: Path, folder: Path, environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[Closing]:
-    """Give a ground whose worker is not started yet; its connectors and slots are removed at the end."""
+    """Yield a ground whose worker is not started yet. Remove its connectors, slots and tables at the end."""
     config = folder / "crossfade.toml"
     made = Closing(home, config, uuid.uuid4().hex[:6], addresses, WorkerProcess(config, home, environ or {}))
     async with AsyncExitStack() as resources:

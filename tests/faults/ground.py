@@ -1,4 +1,4 @@
-"""The ground of the trials: a real stack, proxies before its servers, two tables, workers that go through them."""
+"""The ground of the trials: a real stack, proxies for its servers, two tables, and workers that use the proxies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LINKS: tuple[Link, ...] = ("kafka", "postgres", "mariadb", "connect")
 CLEAN_BOUND_S = 150.0
 LOOKS_BEFORE_REPAIR = 6
 _POLL_S = 0.3
-# How often Kafka Connect is asked for connectors that failed: each look is a request for each of them.
+# The interval between checks for failed connectors: each check is one request per connector.
 _REVIVE_S = 1.0
 
 
@@ -65,22 +65,22 @@ class Ground:
     waited_for: str = ""
 
     async def restart(self, name: PartName) -> None:
-        """Start a part that was killed, as an init system would."""
+        """Start a killed part again, as an init system would."""
         await self.stack.part(name).start(lambda _: None)
 
     async def revive_workers(self) -> None:
-        """Start the worker where it does not run, as a supervisor would."""
+        """Start the worker if it does not run, as a supervisor would."""
         if not self.worker.alive:
             self.worker.restarts += 1
             await self.worker.start()
 
     async def revive(self) -> None:
-        """Start again what ended for good: the worker, and connectors whose task failed, as an operator would."""
+        """Restart the worker if it has ended, and connectors whose task has failed, as an operator would."""
         await self.revive_workers()
         if time.monotonic() < self.revives_at_s:
             return
         self.revives_at_s = time.monotonic() + _REVIVE_S
-        with contextlib.suppress(TaskFailed):  # Connect comes back just now
+        with contextlib.suppress(TaskFailed):  # Connect is just coming back
             async with ConnectClient(self.addresses.connect) as client:
                 for name in await client.names():
                     if await self._is_own(client, name) and (await client.status(name)).failed:
@@ -91,13 +91,13 @@ class Ground:
         return (await client.config(name)).get("topic.prefix", "").startswith(self.prefix)
 
     async def stopped(self) -> list[str]:
-        """The collections that the worker's page says are stopped."""
+        """Return the collections that are quarantined according to the worker's page."""
         async with httpx.AsyncClient(timeout=5, trust_env=False, verify=PLAIN) as client:
             page = (await client.get(f"http://127.0.0.1:{self.worker.port}/readyz")).json()
         return [stopped["collection"] for stopped in page["stopped"]]
 
     async def stopped_and_recaptured(self, bound_s: float) -> None:
-        """Wait until the worker says that a collection is stopped, and do what it says."""
+        """Wait until the worker reports a quarantined collection, and recapture it as the remedy says."""
         deadline = time.monotonic() + bound_s
         while not (stopped := await self.stopped()):
             assert time.monotonic() < deadline, f"nothing was stopped in {bound_s:.0f} s:\n{self.worker.tail()}"
@@ -107,7 +107,7 @@ class Ground:
         assert code == 0, f"recapture ended with {code}: {said}"
 
     async def repair(self, told_before: int) -> None:
-        """What an operator does who was told; the checker looks at its result, and not at its words."""
+        """Repair as an operator does after a dead letter. The checker reads the result, not the command's output."""
         assert self.seen.dead_lettered > told_before, "a difference that nothing told of"
         self.repaired = True
         for store in self.stores:
@@ -124,7 +124,7 @@ class Ground:
             )
 
     async def holds(self, collection: str, document_id: str, stamp: str) -> bool:
-        """Say whether Qdrant has the version of a document whose title is the stamp."""
+        """Return whether Qdrant has the version of a document whose title is the stamp."""
         try:
             found = await self.vectors.stored(collection, [document_id], content=True)
         except CrossfadeError:
@@ -132,19 +132,19 @@ class Ground:
         return any((point.text or "").split()[:1] == [stamp] for point in found.get(document_id, ()))
 
     async def read(self, store: Store, reader: str) -> Connection:
-        """A connection past the proxy, for one task alone; made anew where the last one broke."""
+        """Return a connection that bypasses the proxy, for one task only. Open it again if the previous one broke."""
         key = (store.connector, reader)
         if key not in self.readers:
             self.readers[key] = await Connection.open(store.connector, getattr(self.addresses, store.connector))
         return self.readers[key]
 
     def forget_reader(self, reader: str) -> None:
-        """Have a reader's connections made anew."""
+        """Drop a reader's connections, so that they are opened again."""
         for key in [key for key in self.readers if key[1] == reader]:
             del self.readers[key]
 
     async def sample(self) -> None:
-        """Note the stored versions of every document; a store that is away is passed over."""
+        """Note the stored versions of every document. Skip a store that is away."""
         for store in self.stores:
             try:
                 async with asyncio.timeout(3):
@@ -158,7 +158,7 @@ class Ground:
                 pass
 
     async def look(self) -> Findings:
-        """Check everything as it is now. Raises where a store cannot be read."""
+        """Check the present state of everything. Raises if a store cannot be read."""
         found = Findings(went_down=list(self.versions.found.went_down))
         if not await self.seen.catch_up():
             found.lost.append("the outcomes cannot be read to their end")
@@ -170,10 +170,10 @@ class Ground:
         return found
 
     async def until_clean(self, told_before: int, *, repairs: bool, bound_s: float = CLEAN_BOUND_S) -> Findings:
-        """Look until nothing is wrong twice in a row, or the bound is over; return what was seen last.
+        """Check until two checks in a row find nothing, or the bound is reached; return the last findings.
 
-        With `repairs`, differences are repaired once things stay as they are, if dead letters beyond those
-        `told_before` said so.
+        With `repairs`, repair the differences after every `LOOKS_BEFORE_REPAIR` checks. Dead letters beyond
+        `told_before` must have reported them.
         """
         deadline = time.monotonic() + bound_s
         clean, looks, found = 0, 0, Findings()
@@ -183,7 +183,7 @@ class Ground:
             try:
                 async with asyncio.timeout(20):
                     found = await self.look()
-            except Exception as error:  # a store that comes back just now
+            except Exception as error:  # a store that is just coming back
                 self.forget_reader("checker")
                 found = Findings(lost=[f"cannot be read: {type(error).__name__}: {error}"])
             clean, looks = (clean + 1 if found.clean else 0), looks + 1
@@ -195,7 +195,7 @@ class Ground:
 
 
 def configuration(prefix: str, ports: dict[Link, int], tables: dict[Connector, str], dsns: dict[Connector, str]) -> str:
-    """Return a `crossfade.toml` whose every address is a proxy's; bounds are short, so that they are reached."""
+    """Return the text of a `crossfade.toml` that names only proxies. Its bounds are short, so that they are reached."""
     parts = [
         f'[kafka]\nbootstrap = "127.0.0.1:{ports["kafka"]}"\nconnect = "http://127.0.0.1:{ports["connect"]}"\n'
         f'capture_prefix = "{prefix}"\n',
@@ -212,7 +212,7 @@ def configuration(prefix: str, ports: dict[Link, int], tables: dict[Connector, s
 
 @asynccontextmanager
 async def ground_of(stack: LocalStack, addresses: StackAddresses, folder: Path) -> AsyncIterator[Ground]:
-    """Make the ground over a running stack; everything of it is gone from the stack's servers at the end."""
+    """Make the ground on a running stack. Close its connections and workers and forget its captures at the end."""
     run = uuid.uuid4().hex[:6]
     tables: dict[Connector, str] = {"postgres": f"faults_{run}_pg", "mariadb": f"faults_{run}_my"}
     async with AsyncExitStack() as resources:

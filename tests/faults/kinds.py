@@ -1,4 +1,4 @@
-"""The faults: each acts on the ground under load, leaves it healed, and says from when recovery counts."""
+"""The faults. Each acts on the ground under load, heals it, and returns the moment from which recovery counts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.faults.traffic import Application, Books
 FIRE_BOUND_S = 30.0
 STOP_BOUND_S = 30.0
 Act = Callable[[Ground, random.Random], Awaitable[float]]
-"""Returns the moment (`time.monotonic`) from which recovery counts: of the kill, or of the end of a disturbance."""
+"""Returns the moment (`time.monotonic`) from which recovery counts: the kill, or the end of a disturbance."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind. `repairs`: dead letters may leave Qdrant behind the table until `crossfade verify --repair`."""
+    """One kind of fault. With `repairs`, dead letters may leave Qdrant behind the table until `verify --repair`."""
 
     kind: str
     act: Act
@@ -50,7 +50,7 @@ async def part_killed(name: PartName, ground: Ground, rng: random.Random) -> flo
 
 
 async def worker_frozen(ground: Ground, _: random.Random) -> float:
-    """A worker stops for longer than its session; another takes over; it goes on as if nothing had been."""
+    """Freeze the worker for longer than its session, let another take over, and then let the first one go on."""
     ground.worker.signal(signal.SIGSTOP)
     try:
         frozen_at = time.monotonic()
@@ -59,13 +59,13 @@ async def worker_frozen(ground: Ground, _: random.Random) -> float:
     finally:
         ground.worker.signal(signal.SIGCONT)
     thawed_at = time.monotonic()
-    await asyncio.sleep(2.0)  # both write now, one of them with what was its own before
+    await asyncio.sleep(2.0)  # both write now, the first one with work that is no longer its own
     await ground.second.stop()
     return thawed_at
 
 
 async def workers_come_and_go(ground: Ground, rng: random.Random) -> float:
-    """Rebalances, one into the other: a second worker comes, is killed or ended, comes again."""
+    """Cause overlapping rebalances: a second worker starts, is killed or ended, and starts again."""
     for _ in range(2):
         await ground.second.start()
         await asyncio.sleep(rng.uniform(0.0, 1.0))
@@ -93,7 +93,7 @@ async def link_reset(link: Link, ground: Ground, rng: random.Random) -> float:
 
 
 async def link_disturbed(mode: Mode, link: Link, ground: Ground, rng: random.Random) -> float:
-    """Slow, half-open, or without answers for a while; connections that lost bytes end with it."""
+    """Make a link slow, half-open, or without answers for a while, and end its connections afterwards."""
     proxy = ground.proxies[link]
     before = proxy.swallowed_bytes
     proxy.mode = mode
@@ -104,13 +104,13 @@ async def link_disturbed(mode: Mode, link: Link, ground: Ground, rng: random.Ran
 
 
 async def link_silenced(link: Link, ground: Ground, _: random.Random) -> float:
-    """Every connection is half-open for good, as behind a firewall that forgot it: only time limits get over that."""
+    """Make every connection half-open for good, as behind a firewall that forgot it. Only time limits detect that."""
     ground.proxies[link].silence()
     return time.monotonic()
 
 
 async def connect_cut_at_start(ground: Ground, rng: random.Random) -> float:
-    """The worker asks Kafka Connect for its connectors when it starts, and only then."""
+    """Disturb Kafka Connect while the worker starts and asks for its connectors."""
     ground.proxies["connect"].mode = rng.choice(("refuse", "slow", "drop_answers"))
     ground.worker.kill()
     killed_at = time.monotonic()
@@ -130,7 +130,7 @@ async def embedder_spoiled(action: str, ground: Ground, rng: random.Random) -> f
 
 
 async def two_at_once(first: PartName, place: str, ground: Ground, rng: random.Random) -> float:
-    """The worker dies while a part is away, and comes back before it does."""
+    """Kill the worker and a part together, and launch the worker before the part is back."""
     ground.worker.arm(f"{place}:1")
     assert await ground.worker.died(FIRE_BOUND_S), f"{place} was not passed in {FIRE_BOUND_S:.0f} s"
     ground.stack.part(first).kill()
@@ -151,10 +151,10 @@ async def column_added(ground: Ground, rng: random.Random) -> float:
 
 
 async def column_gone_for_a_while(change: str, back: str, ground: Ground, rng: random.Random) -> float:
-    """A text column is not there while rows change, and comes back: crossfade must not go on as if nothing were."""
+    """Remove a text column while a row changes, bring it back, and recapture the collection once it is quarantined."""
     store = rng.choice(ground.stores)
     row = f"insert into {store.name} (id, title, kind, line) values ('gone-{rng.randrange(10**9)}', 'x', 'direct', 1)"
-    # Not over the application's connection, which waits with its own writes until the column is back.
+    # Not on the application's connection, whose own writes wait until the column is back.
     owner = Application(store.connector, getattr(ground.addresses, store.connector), store.name, Books())
     try:
         await owner.execute(f"alter table {store.name} {change}")

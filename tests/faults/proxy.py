@@ -1,7 +1,7 @@
-"""A TCP proxy on loopback whose connections a test can cut, reset, slow down, half-open, or rob of their answers.
+"""A TCP proxy on loopback. A test can cut, reset, slow down or half-open its connections, or drop their answers.
 
-It knows nothing of what passes but for one thing: a Kafka broker tells its clients where it listens, and the proxy puts
-its own port in the place of the broker's, so that no client goes past it.
+It interprets only one thing that passes: a Kafka broker sends its clients the address on which it listens. The proxy
+replaces the broker's port there with its own, so that no client bypasses it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ CHUNK_BYTES = 64 * 1024
 SLOW_S = 0.05
 LONGEST_HANDSHAKE_S = 5.0
 Mode = Literal["pass", "refuse", "slow", "swallow", "drop_answers"]
-"""`refuse`: new connections are closed at once. `swallow`: bytes of both ways vanish, nothing is closed (half-open).
-`drop_answers`: requests arrive and take effect, their answers vanish."""
+"""`refuse`: new connections are closed at once. `swallow`: bytes in both directions vanish, and nothing is closed
+(half-open). `drop_answers`: requests arrive and take effect, but their answers vanish."""
 
 
 @dataclass(eq=False)
 class _Pair:
-    """One connection: the client's end and the server's."""
+    """One connection: the client's end and the server's end."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
@@ -39,7 +39,7 @@ class _Pair:
 
 
 class Proxy:
-    """Forwards one port. Healed is `mode == "pass"` with the connections of the fault gone."""
+    """Forwards one port. It is healed if `mode == "pass"` and the connections of the fault are gone."""
 
     def __init__(self, target_port: int, *, kafka: bool = False) -> None:
         self._target_port = target_port
@@ -65,18 +65,18 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def end_connections(self, *, reset: bool) -> None:
-        """Close every connection, with TCP's reset or in order."""
+        """Close every connection, by a TCP reset or in order."""
         for pair in list(self._pairs):
             pair.close(reset=reset)
             self.ended_connections += 1
 
     def silence(self) -> None:
-        """Let the connections of now be half-open for good; new ones pass, so that who gives up an old one goes on."""
+        """Make the open connections half-open for good. New ones pass, so that a client can replace an old one."""
         for pair in self._pairs:
             pair.silent = True
 
     def heal(self, *, reset: bool = True) -> None:
-        """Let everything pass; a connection that lost bytes cannot go on, so all are ended."""
+        """Let everything pass. End all connections, because one that lost bytes cannot go on."""
         self.mode = "pass"
         self.end_connections(reset=reset)
 
@@ -92,7 +92,7 @@ class Proxy:
                 async with asyncio.timeout(LONGEST_HANDSHAKE_S):
                     server_reader, server = await asyncio.open_connection(HOST, self._target_port)
             except (OSError, TimeoutError):
-                _reset(writer)  # as a server that is not there does
+                _reset(writer)  # as if no server were there
                 return
             pair = _Pair(writer, server)
             self._pairs.add(pair)
@@ -122,8 +122,8 @@ class Proxy:
         pair.close(reset=False)
 
     def _readdressed(self, frame: bytes) -> bytes:
-        # In every answer that names a broker, its host is followed by its port in four bytes (Kafka's protocol guide,
-        # Metadata, FindCoordinator, DescribeCluster), so lengths stay as they are.
+        # In every answer that names a broker, the host is followed by the port in four bytes (Kafka's protocol guide:
+        # Metadata, FindCoordinator, DescribeCluster), so lengths do not change.
         there, here = (HOST.encode() + struct.pack(">i", port) for port in (self._target_port, self.port))
         return frame.replace(there, here)
 
@@ -134,7 +134,7 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST: what is under way is thrown away on both sides."""
+    """Close with RST: bytes in flight are discarded on both sides."""
     raw = writer.get_extra_info("socket")
     with contextlib.suppress(OSError, AttributeError):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

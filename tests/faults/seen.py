@@ -1,4 +1,4 @@
-"""What crossfade told on its topics, read by librdkafka as any consumer would: outcomes, and which versions were."""
+"""What crossfade published on its topics: outcomes and resolved versions, read by librdkafka as any consumer would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ_BOUND_S = 60.0
 
 
 class Seen:
-    """Reads on from where it stopped; begins at the ends of the topics."""
+    """Begins at the ends of the topics, and continues each time where it last stopped."""
 
     def __init__(self, bootstrap: str) -> None:
         settings = {
@@ -28,7 +28,7 @@ class Seen:
             "auto.offset.reset": "earliest",
         }
         self._consumer = Consumer(settings)
-        # Asked for the ends: behind the other's fetches each question would wait half a second.
+        # Used to query the ends: on the other consumer, each query would wait half a second behind fetches.
         self._asking = Consumer(settings)
         self._next: dict[tuple[str, int], int] = {}
         for topic in (WRITTEN, RESOLVED):
@@ -46,7 +46,7 @@ class Seen:
         self._asking.close()
 
     async def catch_up(self) -> bool:
-        """Read to the ends as they are now; False where the broker does not answer yet."""
+        """Read to the present ends. Return False if the broker does not answer yet, or the ends are not reached."""
         try:
             return await asyncio.to_thread(self._catch_up)
         except KafkaException:

@@ -1,4 +1,4 @@
-"""A collection fails alone: the others publish, write and answer, and it comes back by itself with equal stores."""
+"""A collection fails alone: the others publish, write and answer, and it recovers by itself with equal stores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def write(ground: Closing, purpose: str, document_id: str) -> None:
 
 
 async def goes_on(ground: Closing, purpose: str, document_id: str) -> None:
-    """Write to a table, and see the document in Qdrant while another collection is away: it is until this returns."""
+    """Write to a table, and wait until the document is in Qdrant. Another collection is away until this returns."""
     await write(ground, purpose, document_id)
     name = ground.tables[purpose].name
 

@@ -1,4 +1,7 @@
-"""Where capture lost its place or cannot go on, a collection is stopped, the others go on, and recapture mends it."""
+"""If capture loses its replication position or cannot continue, its collection is quarantined.
+
+The other collections go on, and recapture is the remedy.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ async def ground(stack: StackAddresses, stack_home: Path, tmp_path: Path) -> Asy
 
 
 async def drop_the_slot(ground: Closing) -> None:
-    """Remove the slot of the first connector under its reader."""
+    """Drop the slot of the first connector while its reader is active."""
     slot = (await ground.capture("a")).slot
     connection = await asyncpg.connect(ground.addresses.postgres)
     reader = "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active"
@@ -42,7 +45,7 @@ async def drop_the_slot(ground: Closing) -> None:
 
 
 async def change_unseen(ground: Closing, *purposes: str) -> None:
-    """Change, delete and insert rows that nobody captures."""
+    """Change, delete and insert rows while nothing captures them."""
     for purpose in purposes:
         await ground.tables[purpose].execute(
             "update {t} set body = 'changed unseen' where id = 'row-1'",
@@ -114,7 +117,7 @@ async def test_a_purged_binary_log_stops_its_collection_for_good_and_recapture_b
 
 
 async def lose_the_place(ground: Closing, purpose: str) -> None:
-    """Have Kafka Connect forget how far a connector has read, as a lost topic of its offsets does."""
+    """Make Kafka Connect forget how far a connector has read, as the loss of its offsets topic does."""
     url = f"{ground.addresses.connect}/connectors/{(await ground.capture(purpose)).connector}"
     async with httpx.AsyncClient(trust_env=False, timeout=30.0) as connect:
         (await connect.put(f"{url}/stop")).raise_for_status()
@@ -191,7 +194,7 @@ async def test_points_of_another_model_stop_their_collection_and_qdrant_alone(gr
     await ground.worker.start()
     await ground.same("a", "b")
     await ground.worker.stop()
-    # As if the model in the configuration were another one: what was recorded does not fit it.
+    # As if another model were configured: the recorded model does not match it.
     name = ground.tables["a"].name
     recorded = await ground.tables["a"].recorded("model")
     await ground.tables["a"].execute(f"update crossfade_meta set value = 1 where name = 'model.{name}'")

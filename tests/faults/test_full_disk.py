@@ -1,7 +1,8 @@
-"""Qdrant's engine on a small tmpfs that fills up: nothing acknowledged is lost, and it goes on when there is room.
+"""Qdrant's engine on a small tmpfs that fills up: nothing acknowledged is lost, and writes go on when there is room.
 
-The tmpfs lives in a mount namespace; where the kernel allows no user namespaces, this says so. The engine maps files
-into memory, so a full disk may end its host by SIGBUS: the namespace's shell starts it again, as an init system does.
+The tmpfs is in a mount namespace. If the kernel allows no user namespaces, the test is skipped with that reason. The
+engine maps files into memory, so a full disk may end its host by SIGBUS. The namespace's shell starts it again, as an
+init system does.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ done
 
 
 def allowed(folder: Path) -> bool:
-    """Say whether this user may mount a tmpfs in a namespace."""
+    """Return whether this user may mount a tmpfs in a namespace."""
     if shutil.which("unshare") is None:
         return False
     command = [*_NAMESPACE, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -66,7 +67,7 @@ async def host(tmp_path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
                 await asyncio.sleep(0.05)
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # the shell and the host: the session is theirs alone
+        os.killpg(process.pid, signal.SIGKILL)  # the shell and the host, which alone are in this session
         await process.wait()
 
 
@@ -77,7 +78,7 @@ async def test_nothing_acknowledged_is_lost_when_the_disk_is_full(
     try:
         await store.prepare("c", DIMENSION)
         acknowledged = await _written_until_full(store)
-        # The mounts of another namespace are reached through one of its processes.
+        # The mounts of another namespace are accessible through one of its processes.
         ballast = Path(f"/proc/{host.pid}/root{engine_folder(tmp_path)}/ballast")
         await asyncio.to_thread(ballast.unlink)
         after = [f"after-{number}" for number in range(50)]
@@ -91,7 +92,7 @@ async def test_nothing_acknowledged_is_lost_when_the_disk_is_full(
 
 
 async def _written_until_full(store: HostedVectorStore) -> list[str]:
-    """Write until the engine refuses; return what it acknowledged."""
+    """Write until the engine refuses; return the documents that it acknowledged."""
     acknowledged: list[str] = []
     text = "x" * 8_000
     while len(acknowledged) < 200_000:

@@ -1,4 +1,4 @@
-"""A store that is away stops its own roles alone, whichever it is, and both stores are equal when it is back."""
+"""A store that is away, whichever it is, stops only its own roles. Both stores are equal when it is back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.flow.site import eventually
 from topics.catalogue import ANSWERED, ASKED, SERVICE, WRITTEN
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
-# Soon enough for a test: a backend is given up, and probed again, within seconds.
+# Short enough for a test: a backend is given up, and probed again, within seconds.
 LINES = "[routing]\nbackend_timeout_ms = 1000\nbreaker_failures = 2\nbreaker_cooldown_s = 1.0\n"
-# Of an event that leaves columns to the row, Qdrant gets the row: another reading of it may overtake that one.
+# Every column is named: if an event leaves some out, Qdrant gets the row as read, and another read may overtake it.
 WHOLE = {"kind": "note", "line": 1}
 
 
@@ -51,7 +51,7 @@ async def outcome(foreign: Foreign, cause: str, store: str) -> str:
 
 
 async def states(foreign: Foreign, name: str) -> list[str]:
-    """Return the states of a backend or role that were told, in their order."""
+    """Return the published states of a backend or role, in their order."""
     return [seen.data["state"] for seen in await foreign.everything(SERVICE) if seen.data["name"] == name]
 
 
@@ -134,14 +134,14 @@ async def test_with_the_legacy_database_away_qdrant_answers_and_the_table_catche
     for store in ("legacy", "qdrant"):
         assert await outcome(foreign, cause, store) == "applied"
     await ground.same("a", "m")
-    await ground.is_stopped()  # the guard sees the database at its next look
+    await ground.is_stopped()  # the guard sees the database at its next check
 
 
 async def test_a_collector_that_does_not_answer_stops_nothing(
     stack: StackAddresses, stack_home: Path, tmp_path: Path, foreign: Foreign
 ) -> None:
     with socket.socket() as silent:
-        # It takes connections and never says a word.
+        # It accepts connections and never answers.
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         environ = {

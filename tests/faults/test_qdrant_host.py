@@ -1,4 +1,4 @@
-"""The process that hosts Qdrant's engine: killed, started again, started twice, spoken to wrongly."""
+"""The process that hosts Qdrant's engine: killed, started again, started twice, sent malformed requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_every_acknowledged_write_survives_a_kill_in_the_middle(tmp_path: 
         await writing
     with pytest.raises(StoreUnavailable, match="crossfade up"):
         await store.count("c")
-    host = await start_host(tmp_path)  # the socket that the killed one left is no obstacle
+    host = await start_host(tmp_path)  # the socket that the killed host left is no obstacle
     names = [f"d{part}.{i}" for part in range(acknowledged) for i in range(20)]
     stored = await store.stored("c", names, content=True)  # the client connects again by itself
     assert {len(stored.get(name, [])) for name in names} == {2}
@@ -73,7 +73,7 @@ async def test_a_call_under_way_when_the_host_dies_fails_and_does_not_hang(
     await end(host, signal.SIGKILL)
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(result) for result in results] == [StoreUnavailable] * 3
-    assert all("was lost" in str(result) for result in results)  # told at once, not by the time limit
+    assert all("was lost" in str(result) for result in results)  # reported at once, not after the time limit
 
 
 async def test_a_host_that_does_not_answer_is_unavailable_after_the_time_limit(tmp_path: Path) -> None:

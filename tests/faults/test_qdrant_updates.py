@@ -1,4 +1,4 @@
-"""Updates that Qdrant's engine acknowledged survive `kill -9`, whatever a flush had brought to disk before."""
+"""Updates that Qdrant's engine acknowledged survive `kill -9`, whatever was flushed to disk before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS, CYCLES, FLUSH_S = 30, 5, 0.15
-# Writes rising versions of a few documents until it is killed, each told after the engine took it.
+# Writes rising versions of a few documents until it is killed. Prints each version after the engine has accepted it.
 WRITER = f"""
 import random, sys, time
 from pathlib import Path
@@ -31,7 +31,7 @@ while True:
         flushed = time.monotonic()
 """
 
-# Looks, and dies without a flush: what the engine read back from its log must hold for the next one, too.
+# Reads, and ends without a flush: what the engine read back from its log must still be there for the next process.
 READER = """
 import json, sys
 from msgspec.structs import asdict
@@ -57,7 +57,7 @@ def stored_versions(folder: Path, names: list[str]) -> dict[str, list[int]]:
 
 
 def written_until_killed(folder: Path, version: int, seconds: float) -> dict[str, int]:
-    """Return the last version of each document that the writer told of, `seconds` after its first."""
+    """Kill the writer `seconds` after its first version; return the last version of each document that it printed."""
     command = [sys.executable, "-c", WRITER, str(folder), str(version)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
@@ -79,7 +79,7 @@ def test_acknowledged_updates_survive_kills_between_flushes(tmp_path: Path) -> N
     rng = random.Random(1)
     acknowledged: dict[str, int] = {}
     for _ in range(CYCLES):
-        begin = max(acknowledged.values(), default=0) + 10  # what was written and not told may be there too
+        begin = max(acknowledged.values(), default=0) + 10  # versions that were written and not printed may exist too
         acknowledged |= written_until_killed(tmp_path / "c", begin, rng.uniform(0.2, 0.7))
         stored = stored_versions(tmp_path / "c", sorted(acknowledged))
         lost = {

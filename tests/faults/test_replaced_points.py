@@ -1,4 +1,4 @@
-"""Points in Qdrant that are not those that were written: found within seconds on a whole worker, and made again."""
+"""Points in Qdrant that were deleted or replaced: a whole worker notices within seconds, and recapture remakes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def ground(stack: StackAddresses, stack_home: Path, tmp_path: Path) -> Asy
 
 
 async def with_the_engine_stopped(home: Path, change: Callable[[], object]) -> None:
-    """Change files of the engine as an operator would; it is started again whatever happens."""
+    """Change the engine's files as an operator would. The engine is started again whatever happens."""
     qdrant = LocalStack(home).part("qdrant")
     await qdrant.stop()
     try:

@@ -1,4 +1,4 @@
-"""A database or a table in another's place stops its collections within seconds, and recapture brings equality."""
+"""A replaced database or table quarantines its collections within seconds, and recapture makes the stores equal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def ground(stack: StackAddresses, stack_home: Path, tmp_path: Path) -> Asy
 
 
 async def restore_yesterday(home: Path, ground: Closing, purpose: str) -> None:
-    """Set PostgreSQL back to what it was before changes that capture has read and Qdrant holds."""
+    """Restore PostgreSQL to its state before changes that capture has already read and Qdrant holds."""
     part, data = LocalStack(home).part("postgres"), home / "data" / "postgres"
     backup = data.with_name("postgres.yesterday")
     await part.stop()
@@ -60,7 +60,7 @@ async def restore_yesterday(home: Path, ground: Closing, purpose: str) -> None:
     async def looked_at() -> bool:
         return (await ground.tables[purpose].recorded("source_count") or 0) > seen + 1
 
-    await eventually(looked_at, "the changed database was looked at")  # a worker does every few seconds
+    await eventually(looked_at, "the changed database was looked at")  # the worker checks every few seconds
     await part.stop()
     shutil.rmtree(data)
     backup.rename(data)

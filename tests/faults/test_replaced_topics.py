@@ -1,4 +1,4 @@
-"""A topic that was deleted and made again: nothing is folded, nothing vanishes, and one command goes on."""
+"""A topic that was deleted and created again: nothing is folded, nothing is lost, and one command resumes the work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 async def ground(stack: StackAddresses, stack_home: Path, tmp_path: Path) -> AsyncIterator[Closing]:
     async with closing(stack, stack_home, tmp_path) as made:
         yield made
-    # Databases of this stack that were not configured here still know the topics that are gone.
+    # Databases of this stack that are not configured here still have records of the deleted topics.
     for connector, here in HERE.items():
         connection = await Connection.open(connector, str(getattr(stack, connector)))
         tables = f"select table_name from information_schema.tables where table_schema = {here}"
@@ -48,7 +48,7 @@ def producer(stack: StackAddresses) -> Iterator[Foreign]:
 
 
 async def delete_and_make_again(ground: Closing, topics: Sequence[DesiredTopic]) -> None:
-    """Delete topics with all their records, and make them as they were."""
+    """Delete topics with all their records, and create them again with the same configuration."""
     bootstrap = settings_of(ground.config, ground.home).kafka.bootstrap or ""
     names = [topic.name for topic in topics]
     await delete_topics(bootstrap, names)
@@ -187,7 +187,7 @@ async def test_what_producers_submit_to_a_topic_made_again_takes_effect(ground: 
     await in_the_table(ground, "row-1", "before 19")
     before = await ground.recorded_epochs()
     await delete_and_make_again(ground, working(ground, SUBMITTED))
-    # At an offset far below those that the ledger has seen: without another epoch it would be a second delivery.
+    # Its offset is far below those in the ledger: without a new epoch, it would be taken for a second delivery.
     submit(ground, producer, "row-1", "after")
     await ground.is_stopped(a="topic_replaced")
     await adopted(ground)

@@ -1,4 +1,7 @@
-"""The real worker under its supervisor: killed, frozen, orphaned, hopeless. Its policy is tested in the unit tests."""
+"""The real worker under its supervisor: killed, frozen, orphaned, or misconfigured.
+
+The unit tests cover the supervisor's policy.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ async def ground(stack: StackAddresses, stack_home: Path, tmp_path: Path) -> Asy
 
 
 def worker_of(ground: Closing) -> int:
-    """Return the process of the worker that wrote the newest ready file; 0 while there is none."""
+    """Return the process id of the worker that wrote the newest ready file; 0 if there is none."""
     try:
         newest = max(ground.config.parent.glob("ready-*.json"), key=lambda path: path.stat().st_mtime)
         return int(json.loads(newest.read_text())["pid"])
@@ -66,7 +69,7 @@ async def test_a_worker_whose_supervisor_was_killed_drains_and_ends(ground: Clos
     await ground.worker.start()
     orphan = worker_of(ground)
     supervisor = psutil.Process(orphan).ppid()
-    # Small, because it imports nothing of the project but itself.
+    # The supervisor is small, because it imports nothing else of the project.
     assert psutil.Process(supervisor).memory_info().rss < 40 * 2**20
     os.kill(supervisor, signal.SIGKILL)
 

@@ -1,7 +1,8 @@
 """Trials with real faults on the real stack, each checked for what is lost, stale, resurrected or torn.
 
-One ground for all of them: every fault meets what the ones before it left. `make faults N=…` does more, and all kinds.
-A dropped replication slot and a purged binary log are no trials: capture must stop there, and tests beside this say so.
+All of them share one ground: every fault meets the state that the earlier ones left. `make faults N=…` runs more
+trials, of all kinds. A dropped replication slot and a purged binary log are not among the trials. Capture must stop
+then, and `test_fail_closed` checks that it does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tests.faults.kinds import FAULTS
 from tests.faults.trials import Trial, figures_of, one_trial
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
-# One of each sort, every link in most of them; a worker that is started again, or waited for, costs most of the time.
+# One fault of each sort, most sorts on every link. Restarting a worker, or waiting for it, takes most of the time.
 KINDS = (
     "mariadb reset",
     "kafka reset",

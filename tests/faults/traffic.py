@@ -1,6 +1,6 @@
 """Seeded load from outside: submissions and deletions over librdkafka, and an application that writes its own tables.
 
-What was accepted is remembered here, by the broker's and the databases' word; nothing of crossfade's codec is used.
+It records what the broker and the databases accepted. It uses nothing of crossfade's codec.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ WORDS = (
     "lagoon",
     "maple",
 )
-# Who writes a document: producers only, the application only, both, or producers whose changes the table may refuse.
+# Documents by their writer: producers only, the application only, both, or producers whose changes may be refused.
 POOLS = {"sent": 10, "own": 6, "both": 10, "refused": 3}
 
 
 @dataclass(slots=True)
 class Sent:
-    """One submission. `stamp` is None for a deletion; the broker's place is known once it accepted it."""
+    """One submission. `stamp` is None for a deletion. Partition and offset are known once the broker accepted it."""
 
     event_id: str
     store: str
@@ -60,7 +60,7 @@ class Sent:
 
 @dataclass
 class Books:
-    """What was accepted for one table: submissions by event id, and the application's last stamp for each document."""
+    """The writes to one table: submissions by event id, and the application's last stamp for each document."""
 
     sent: dict[str, Sent] = field(default_factory=dict)
     direct: dict[str, str | None] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Books:
 
 
 class Submitter:
-    """A producer that waits out an outage. `accepted` is called from the thread that flushes."""
+    """A producer that waits until an outage is over. Delivery callbacks run in the thread that polls or flushes."""
 
     def __init__(self, bootstrap: str) -> None:
         self._producer = Producer(
@@ -90,7 +90,7 @@ class Submitter:
         )
 
     def submit(self, sent: Sent, data: dict[str, object] | None) -> None:
-        """Hand one submission over; None deletes."""
+        """Hand one submission to the producer. `data` of None deletes the document."""
         headers = {
             "ce_specversion": "1.0",
             "ce_id": sent.event_id,
@@ -111,18 +111,18 @@ class Submitter:
         self._producer.poll(0)
 
     async def settled(self) -> None:
-        """Wait until the broker answered for every submission."""
+        """Wait until the broker has answered every submission."""
         left = await asyncio.to_thread(self._producer.flush, RETRY_BOUND_S)
         assert left == 0, f"{left} submissions were neither accepted nor refused"
 
 
 def body_of(rng: random.Random) -> str:
-    """Return a few words, or some chunks of them."""
+    """Return a text of a few words, or of some chunks."""
     return " ".join(rng.choices(WORDS, k=rng.choice((4, 8, 12, 40, 90)))) + "."
 
 
 class Application:
-    """The owner of one table: writes it over a connection of its own, again after an outage, each write complete."""
+    """The owner of one table. It writes on its own connection, and repeats each write until it succeeds."""
 
     def __init__(self, connector: Connector, dsn: str, table: str, books: Books) -> None:
         self._connector: Connector = connector
@@ -150,7 +150,7 @@ class Application:
         self._books.direct_writes += 1
 
     async def execute(self, statement: str) -> None:
-        """Execute until the database has said yes, one statement at a time; each may be made twice."""
+        """Execute a statement until the database accepts it, one at a time. A statement may take effect twice."""
         deadline = time.monotonic() + RETRY_BOUND_S
         async with self._turn:
             while True:
@@ -171,7 +171,7 @@ class Application:
             try:
                 async with asyncio.timeout(2):
                     await connection.close()
-            except Exception:  # noqa: S110 - it is thrown away whatever it says
+            except Exception:  # noqa: S110 - the connection is discarded anyway
                 pass
 
 
@@ -186,7 +186,7 @@ class Store:
 
 
 class Traffic:
-    """The load of one trial: a few operations every turn over all stores, until it is told to stop."""
+    """The load of one trial: a few operations per turn on all stores, until the `stop` event is set."""
 
     def __init__(self, rng: random.Random, stores: list[Store], submitter: Submitter, label: str) -> None:
         self._rng, self._stores, self._submitter, self._label = rng, stores, submitter, label
@@ -194,7 +194,7 @@ class Traffic:
         self.events = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Load, and return when everything was answered."""
+        """Produce load until `stop` is set. Return once the broker has answered every submission."""
 
         async def direct(store: Store) -> None:
             while not stop.is_set():

@@ -1,4 +1,4 @@
-"""Trials: load, one fault, recovery, check; and the figures of many. The faults and the checks are elsewhere."""
+"""Trials (load, one fault, recovery, check) and the figures of many. The faults and the checks are in other modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAMPLE_S = 0.25
 
 @dataclass
 class Trial:
-    """What one trial saw. `recover_s` is until a write made after the fault was in Qdrant, over both databases."""
+    """The result of one trial. `recover_s` ends when writes after the fault are in Qdrant, from both databases."""
 
     number: int
     seed: int
@@ -82,7 +82,7 @@ class Figures:
 
 
 async def one_trial(ground: Ground, number: int, seed: int, fault: Fault) -> Trial:
-    """Load the ground, do the fault, wait until it recovered and is at rest, and check it."""
+    """Load the ground, cause the fault, wait until the ground has recovered and is at rest, and check it."""
     begun = time.monotonic()
     rng = random.Random(seed)
     traffic = Traffic(rng, ground.stores, ground.submitter, f"{number}.{seed}")
@@ -114,7 +114,7 @@ async def _sample(ground: Ground) -> None:
 
 
 async def _recovered(ground: Ground, traffic: Traffic) -> float:
-    """Write to every store in both ways, and return when Qdrant has it."""
+    """Write to every store in both ways, and return the moment at which Qdrant has all of it."""
     wanted: dict[tuple[str, str], str] = {}
     for store in ground.stores:
         stamp = traffic.stamp()
@@ -133,7 +133,7 @@ async def _recovered(ground: Ground, traffic: Traffic) -> float:
 
 
 def schedule(count: int, seed: int, first: tuple[str, ...] = ()) -> list[tuple[int, Fault]]:
-    """Return (seed, fault) of each trial: the named kinds, then all others, then any, in an order of the seed's."""
+    """Return (seed, fault) of each trial: the kinds in `first`, then all others, then any. The seed sets the order."""
     rng = random.Random(seed)
     others = [kind for kind in FAULTS if kind not in first]
     rng.shuffle(others)

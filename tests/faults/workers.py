@@ -1,4 +1,4 @@
-"""Workers as processes that a test kills, freezes, thaws, arms with failpoints and starts again."""
+"""Worker processes that a test can kill, freeze, thaw, arm with failpoints, and start again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAIN = (sys.executable, "-c", "from operations.cli import main; main()")
 
 
 class Worker:
-    """One `crossfade worker`. Every wait is bounded; a worker that is asked to start runs when `start` returns."""
+    """One `crossfade worker`. Every wait is bounded, and the worker runs when `start` returns."""
 
     def __init__(self, name: str, config: Path, home: Path, folder: Path) -> None:
         self._config, self._home = config, home
@@ -33,11 +33,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """The process runs (also one that is stopped)."""
+        """Whether the process exists, also while it is suspended."""
         return self._process is not None and self._process.poll() is None
 
     def launch(self) -> None:
-        """Begin to start; see `ready`."""
+        """Launch the process without waiting for it; see `ready`."""
         assert not self.alive
         for mark in (self._armed, self._fired, self._ready):
             mark.unlink(missing_ok=True)
@@ -56,7 +56,7 @@ class Worker:
             self._process = subprocess.Popen([*_MAIN, *map(str, arguments)], stdout=output, stderr=output, env=environ)
 
     async def ready(self) -> bool:
-        """Wait until every agent consumes; False where the worker ended before."""
+        """Wait until every agent consumes. Return False if the worker ended first."""
         begun = time.monotonic()
         while time.monotonic() < begun + START_BOUND_S:
             if self._ready.exists() and self._ready.read_text():
@@ -68,7 +68,7 @@ class Worker:
         raise AssertionError(f"{self.name} was not ready after {START_BOUND_S:.0f} s:\n{self.tail()}")
 
     async def start(self) -> None:
-        """Start, as often as it takes: a worker that finds a part of the stack away may give up."""
+        """Start the worker, repeatedly if necessary: one that finds a part of the stack away may give up."""
         deadline = time.monotonic() + START_BOUND_S
         while True:
             self.launch()
@@ -80,11 +80,11 @@ class Worker:
 
     @property
     def port(self) -> int:
-        """Of the health page."""
+        """The port of the health page."""
         return int(json.loads(self._ready.read_text())["port"])
 
     def kill(self) -> None:
-        """`kill -9`, and what a supervisor does with the body."""
+        """Kill the process as `kill -9` does, and reap it as a supervisor does."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -94,7 +94,7 @@ class Worker:
         self._process.send_signal(number)
 
     async def stop(self) -> int:
-        """End in order; return the exit code, -9 where it had to be killed."""
+        """End the worker in order. Return the exit code, which is -9 if it had to be killed."""
         if self._process is None:
             return 0
         if self.alive:
@@ -109,13 +109,13 @@ class Worker:
         return code
 
     def arm(self, failpoint: str) -> None:
-        """Arm a failpoint in the running worker, in place of what was armed."""
+        """Arm a failpoint in the running worker, in place of those armed before."""
         self._fired.unlink(missing_ok=True)
         self._armed.write_text(failpoint)
         self.signal(signal.SIGUSR1)
 
     async def died(self, bound_s: float) -> bool:
-        """Wait for the process to die; False where it lives on."""
+        """Wait for the process to die. Return False if it is still alive after the bound."""
         deadline = time.monotonic() + bound_s
         while self.alive and time.monotonic() < deadline:  # noqa: ASYNC110  # another process is waited for
             await asyncio.sleep(0.02)
@@ -123,7 +123,7 @@ class Worker:
 
     @property
     def fired(self) -> bool:
-        """A failpoint killed it."""
+        """Whether a failpoint killed the process."""
         return self._fired.exists()
 
     def tail(self) -> str:

@@ -1,4 +1,4 @@
-"""One worker for all tests of the whole path: it serves every table of both databases, and sends its traces."""
+"""The worker of all end-to-end tests: one process that serves every table of both databases and exports its traces."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def site(
 
 
 def configuration(run: str) -> str:
-    """Return `crossfade.toml`; a capture prefix of its own makes Debezium take a new snapshot."""
+    """Return the text of `crossfade.toml`. Its own capture prefix makes Debezium take a new snapshot."""
     parts = [f'[kafka]\ncapture_prefix = "flow.{run}"\n']
     for table in TABLES:
         name = collection_name(run, table.purpose, table.connector)
@@ -83,7 +83,7 @@ def configuration(run: str) -> str:
 
 
 def exporting_to(endpoint: str) -> dict[str, str]:
-    """Return the standard variables under which a worker sends its spans, soon and all of them."""
+    """Return the standard variables that make a worker export all of its spans, and soon."""
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_METRICS_EXPORTER": "none",
@@ -95,5 +95,5 @@ def exporting_to(endpoint: str) -> dict[str, str]:
 
 @pytest.fixture(params=DATABASES)
 def docs(site: Site, request: pytest.FixtureRequest) -> Store:
-    """A collection of plain documents, over each database in turn."""
+    """A collection of plain documents, on each database in turn."""
     return site.store("docs", request.param)

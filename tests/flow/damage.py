@@ -1,5 +1,7 @@
-"""Damages points on the engine's own files while its host is down, as no writer would, and says what each must be told
-as. The checksums that a point carries are left as they were, or made to fit, by turns.
+"""Damages points in the engine's own files while its host is down, as no writer would.
+
+For each damaged document, it records the kind of difference that the verifier must report. The checksums of the points
+are alternately left as they were and made to fit the damage.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class _Point:
 
 
 class Damage:
-    """Damages the points of one collection; `expected` is the kind of difference of each document."""
+    """Damages the points of one collection. `expected` is the kind of difference of each document."""
 
     def __init__(self, home: Path, collection: str, seed: int) -> None:
         self._collection = collection
@@ -64,7 +66,7 @@ class Damage:
         self._shard.close()
 
     def spread(self, ids: Sequence[str]) -> None:
-        """Damage each document once, the kinds by turns; a ghost is a document that no table has."""
+        """Damage each document once, with the kinds in turn. A `ghost` is a new point of a document that has no row."""
         for number, document_id in enumerate(ids):
             kind, fitting = KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 0
             self._do(kind, document_id, fitting)

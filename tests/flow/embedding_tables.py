@@ -1,4 +1,4 @@
-"""Tables whose rows bring their embeddings, in every format of both databases, and the vectors in them."""
+"""Tables with precomputed embeddings, in every format of both databases, and the vectors in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Form:
-    """One format of an embedding column: its SQL type, and how a vector is written in it and read from it."""
+    """One format of an embedding column: its SQL type, and how a vector is written to it and read from it."""
 
     name: str
     connector: Connector
@@ -51,13 +51,13 @@ FORMS = (
 
 
 def some_vector(seed: int, length: float = 1.0) -> Vector:
-    """Return a vector of that length in a random direction."""
+    """Return a vector of the given length in a random direction."""
     vector = np.random.default_rng(seed).normal(size=DIMENSION)
     return np.asarray(length * vector / np.linalg.norm(vector), dtype="<f4")
 
 
 def unit(vector: Vector) -> Vector:
-    """Return the vector in the length that Qdrant keeps for cosine distance."""
+    """Return the vector with the length that Qdrant stores for cosine distance."""
     return np.asarray(vector / np.linalg.norm(vector), dtype="<f4")
 
 
@@ -86,7 +86,7 @@ EMBEDDING_TABLES = tuple(_table(form) for form in FORMS)
 
 
 def _many(connector: Connector, count: int) -> Table:
-    """A table of many rows with embeddings, so that nothing waits for a model."""
+    """Return a table of many rows with precomputed embeddings, so that nothing waits for a model."""
     form = next(form for form in FORMS if form.connector == connector and form.name == "float32")
     key = 'id text collate "C"' if connector == "postgres" else "id varchar(200) collate utf8mb4_nopad_bin"
     return Table(

@@ -1,4 +1,4 @@
-"""A producer and consumer of another client library (librdkafka), with nothing of crossfade's codec in it."""
+"""A producer and consumer based on another client library (librdkafka). It uses nothing of crossfade's codec."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUBMITTED_TYPE = "crossfade.document.submitted.v1"
 
 @dataclass(frozen=True)
 class Seen:
-    """A record with JSON in it, as a consumer sees it."""
+    """A record with a JSON value, as a consumer sees it."""
 
     key: str
     partition: int
@@ -35,7 +35,10 @@ class Seen:
 
 
 class Foreign:
-    """Reads only what came after it was made, so that a stack used before does not make it slow."""
+    """Produces events, and reads only records that came after it was created.
+
+    A stack that was used before does not slow it down.
+    """
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
@@ -52,7 +55,7 @@ class Foreign:
         self._consumer.close()
 
     def send(self, topic: str, key: str, data: object, event_type: str, **headers: str) -> str:
-        """Publish one event in binary mode and return its id; None deletes."""
+        """Publish one event in binary mode and return its id. `data` of None deletes the document."""
         event_id = uuid.uuid4().hex
         self.begin_send(topic, key, data, event_id, event_type, **headers)
         self.flush()
@@ -79,19 +82,19 @@ class Foreign:
         return self.send(SUBMITTED, f"{collection}/{document_id}", whole, SUBMITTED_TYPE)
 
     def ask(self, question: Mapping[str, object], **headers: str) -> None:
-        """Publish a question under its id."""
+        """Publish a question with its id as the key."""
         self.send(ASKED, str(question["id"]), dict(question), "crossfade.query.asked.v1", **headers)
 
     async def answer(self, query_id: str) -> Seen:
-        """Return the answer to a question, waiting for it."""
+        """Wait for the answer to a question, and return it."""
         return await self.found(ANSWERED, lambda seen: bool(seen.data["query_id"] == query_id))
 
     async def decision(self, query_id: str) -> Seen:
-        """Return the decision about a question, waiting for it."""
+        """Wait for the decision about a question, and return it."""
         return await self.found(DECIDED, lambda seen: bool(seen.data["query_id"] == query_id))
 
     async def found(self, topic: str, fits: Callable[[Seen], bool]) -> Seen:
-        """Return the first record of a topic that fits, waiting for it."""
+        """Wait for the first record of a topic that fits, and return it."""
         return await asyncio.to_thread(self._read_until, topic, fits)
 
     def _read_until(self, topic: str, fits: Callable[[Seen], bool]) -> Seen:
@@ -108,7 +111,7 @@ class Foreign:
         pytest.fail(f"nothing fitting on {topic} within {WAIT_S:.0f} s")
 
     async def everything(self, topic: str) -> list[Seen]:
-        """Return what a topic holds now."""
+        """Return the records that a topic holds now."""
         return await asyncio.to_thread(self._read_all, topic)
 
     def _read_all(self, topic: str) -> list[Seen]:
@@ -145,7 +148,7 @@ class Foreign:
 
 
 def _seen(message: Any) -> Seen | None:
-    """Return a record as seen, None for none, for an error and for one without a value."""
+    """Return a message as a record, or None for no message, an error, or a message without a value."""
     if message is None or message.error() or message.value() is None:
         return None
     headers = {name: (value or b"").decode() for name, value in message.headers() or []}

@@ -1,4 +1,4 @@
-"""A receiver of traces by OTLP over HTTP on loopback, which keeps the spans by their trace."""
+"""A receiver of OTLP traces over HTTP on loopback. It keeps the spans by trace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """A span as it arrived; ids in hex, `parent` empty at the root of a trace."""
+    """A span as it arrived. Ids are in hex, and `parent` is empty for the root of a trace."""
 
     name: str
     span_id: str
@@ -31,7 +31,7 @@ class ReceivedSpan:
 
 
 class SpanReceiver:
-    """The spans that arrived, to be asked from another thread than the one that takes them."""
+    """The spans that arrived. They can be read from another thread than the one that receives them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class SpanReceiver:
 
 @contextmanager
 def span_receiver() -> Iterator[SpanReceiver]:
-    """Serve on a free port of loopback."""
+    """Serve on a free loopback port."""
     receiver = SpanReceiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ def span_receiver() -> Iterator[SpanReceiver]:
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
-            """Say nothing: the tests' output is not an access log."""
+            """Log nothing: the tests' output is not an access log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     receiver.endpoint = f"http://127.0.0.1:{server.server_port}"

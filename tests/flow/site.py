@@ -1,5 +1,6 @@
-"""What the tests of the whole path share: one worker over the session's stack, and a table in each database for each
-purpose. Names are new with every run, so that a stack may be used again.
+"""Shared by the end-to-end tests: one worker on the session's stack, and a table in each database per purpose.
+
+Names are new in every run, so that a stack can be used again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ DOCUMENT_LINES = 'text = ["title", "body"]\nmetadata = ["kind", "line"]\n'
 
 @dataclass(frozen=True)
 class Table:
-    """A table to make before the worker starts, and the lines that describe it in `crossfade.toml`."""
+    """A table to create before the worker starts, and the lines that describe it in `crossfade.toml`."""
 
     purpose: str
     connector: Connector
@@ -59,7 +60,7 @@ def document_rows(count: int) -> tuple[str, ...]:
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
     try:
         async with asyncio.timeout(WAIT_S):
-            while not await holds():  # noqa: ASYNC110  # what is awaited is in other processes
+            while not await holds():  # noqa: ASYNC110  # the condition depends on other processes
                 await asyncio.sleep(0.2)
     except TimeoutError:
         pytest.fail(f"after {WAIT_S:.0f} s still not: {what}")
@@ -67,7 +68,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """A running worker, and everything to act on it from outside."""
+    """A running worker, and everything needed to act on it from outside."""
 
     config: Path
     home: Path
@@ -88,7 +89,7 @@ def collection_name(run: str, purpose: str, connector: Connector) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """One collection of the site; `{t}` in a statement is its table."""
+    """One collection of the site. `{t}` in a statement stands for its table."""
 
     site: Site
     name: str
@@ -112,7 +113,7 @@ class Store:
 
     @asynccontextmanager
     async def uncaptured(self) -> AsyncIterator[None]:
-        """Let the statements inside escape change capture, as a lost slot or a purged binary log would."""
+        """Hide the statements inside from change capture, as a lost slot or a purged binary log would."""
         if self.connector == "mariadb":
             before, after = "set session sql_log_bin = 0", "set session sql_log_bin = 1"
         else:
@@ -132,11 +133,11 @@ class Store:
         return self.site.foreign.send(SUBMITTED, f"{self.name}/{document_id}", None, SUBMITTED_TYPE, **headers)
 
     async def written(self, cause: str, store: str | None) -> Seen:
-        """Return the outcome of a producer's event in a store, waiting for it."""
+        """Wait for the outcome of a producer's event in a store, and return it."""
         return await self.site.foreign.found(WRITTEN, lambda s: (s.data["cause"], s.data["store"]) == (cause, store))
 
     async def applied(self, document_id: str, **data: object) -> Seen:
-        """Submit a document and return its outcome in Qdrant when both stores have it."""
+        """Submit a document, and return its outcome in Qdrant once both stores have it."""
         cause = self.submit(document_id, **data)
         for store in ("legacy", "qdrant"):
             told = await self.written(cause, store)
@@ -144,18 +145,18 @@ class Store:
         return told
 
     async def points(self, document_id: str) -> Sequence[StoredChunk]:
-        """Return the visible points of a document with text and vector."""
+        """Return the visible points of a document, with text and vector."""
         found = await self.ports.vectors.stored(self.name, [document_id], content=True)
         return [point for point in found.get(document_id, ()) if not point.deleted]
 
     async def verify(self, *, recheck_delay_s: float = 0.5) -> Verification:
-        """Compare now, without waiting for what is under way; nothing is kept, and no vector computed again."""
+        """Compare now, without waiting for changes in flight. Keep no digests, and compute no vector again."""
         async with AsyncExitStack() as opened:
             stores = await open_stores(opened, self.site.opened.settings, self.site.home, self.name)
             return await self.verify_by(stores, recheck_delay_s=recheck_delay_s)
 
     async def verify_by(self, stores: CollectionStores, *, recheck_delay_s: float = 0.5) -> Verification:
-        """Compare so by stores that are opened."""
+        """Compare in the same way, with stores that are already open."""
         ctx = HandlerContext(now_ms, self.site.opened.epochs.version, Telemetry(tracing=False))
         way = RoundOptions(Bounds(100, recheck_delay_s), at_rest, now_ms)
         publisher = DifferencePublisher(stores, self.site.opened.bus, ctx, repair=False)

@@ -1,4 +1,4 @@
-"""A table whose columns change under a running worker is opened again: nothing is refused, both stores are equal."""
+"""A table whose columns change under a running worker is opened again. Nothing is refused, and the stores are equal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_key_and_metadata_of_another_type_are_served_without_a_restart(
         before = await open_stores(opened, site.opened.settings, site.home, store.name)
         await store.execute(CHANGE[connector])
         await store.execute(new)
-        # At once: the worker has not seen yet that the columns are others.
+        # At once, before the worker has noticed that the columns have changed.
         await store.applied("word", text={"title": "word", "body": "Text."})
         found = await store.verify_by(before)
     assert found.verdict != "equal"
@@ -47,5 +47,5 @@ async def test_a_key_and_metadata_of_another_type_are_served_without_a_restart(
     await store.applied("word", metadata={"line": "many"})
     assert await store.fetch("select id from {t} order by id") == [("17abc",), ("18",), ("word",)]
     code, said = await store.command("verify", store.name, "--repair")
-    assert code == 3, said  # what was written before had its numbers as numbers
+    assert code == 3, said  # documents written before the change still hold numbers
     await store.holds_the_same(3)

@@ -1,4 +1,4 @@
-"""`crossfade backfill` on the real stack: killed at every step beside live writes, and both stores are equal."""
+"""`crossfade backfill` on the real stack: it is killed at every step during live writes, and both stores end equal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PLACES = ("backfill.after_rows", "backfill.after_insert", "backfill.after_save")
 
 @pytest.fixture(params=DATABASES)
 def filled(site: Site, request: pytest.FixtureRequest) -> Store:
-    """A collection whose rows the snapshot leaves to the backfill, over each database in turn."""
+    """A collection whose initial load is left to the backfill, on each database in turn."""
     return site.store("filled", request.param)
 
 
 async def live_writes(store: Store, ended: asyncio.Event) -> int:
-    """Change, delete and add rows as an application does and as producers do, until told to end; return how many."""
+    """Change, delete and add rows as an application and as producers do, until `ended` is set; return their number."""
     rng, number = random.Random(5), 0
     while not ended.is_set():
         row = f"row-{rng.randrange(400)}"
@@ -43,7 +43,7 @@ async def live_writes(store: Store, ended: asyncio.Event) -> int:
 
 async def test_killed_at_every_step_beside_live_writes_it_ends_with_equal_stores(filled: Store) -> None:
     assert await filled.count() == 400
-    assert await filled.points("row-399") == []  # nobody brought it yet
+    assert await filled.points("row-399") == []  # not loaded yet
     ended = asyncio.Event()
     writing = asyncio.create_task(live_writes(filled, ended))
     try:
@@ -57,7 +57,7 @@ async def test_killed_at_every_step_beside_live_writes_it_ends_with_equal_stores
     assert code == 0, said
     done = json.loads(said)
     assert (done["state"], done["planned"]) == ("done", True)
-    assert done["rows"] >= 300  # of the first hundred some were deleted before it came to them
+    assert done["rows"] >= 300  # some of the first hundred were deleted before the backfill reached them
     assert done["recall"] > 0.9
     assert changes > 20
     last = filled.submit("last", text={"title": "last", "body": "what was sent before is done before"})

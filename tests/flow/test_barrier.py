@@ -1,4 +1,4 @@
-"""The barrier over database log and topics: what was committed before it is in Qdrant when it opens."""
+"""The barrier over database log and topics: a row committed before it is in Qdrant once the barrier has drained."""
 
 from __future__ import annotations
 

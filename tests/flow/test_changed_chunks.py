@@ -1,4 +1,4 @@
-"""Of a long document only the chunks whose text changed are embedded again, as the worker's own counter shows."""
+"""Only the changed chunks of a long document are embedded again, as the worker's own counter shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARAGRAPHS = [
 
 
 async def embedded_texts(store: Store) -> int:
-    """Return the worker's count of computed vectors for a collection."""
+    """Return how many vectors the worker has computed for a collection."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{store.site.worker.port}", trust_env=False) as client:
         page = (await client.get("/metrics")).text
     counter = rf'^crossfade_embedded_texts_total{{[^}}]*db_collection_name="{store.name}"[^}}]*}} (\S+)'
@@ -37,7 +37,7 @@ async def test_only_changed_chunks_are_embedded_again(docs: Store) -> None:
     assert 0 < len(fresh) < len(new)
 
     start = await embedded_texts(docs)
-    # Every column is named: of what leaves some out the row is embedded, and may be twice.
+    # Every column is named: if an event leaves some out, the row is embedded instead, possibly twice.
     named = {"kind": "note", "line": 1}
     await docs.applied("long", text={"title": "long", "body": "\n\n".join(PARAGRAPHS)}, metadata=named)
     first = await embedded_texts(docs)

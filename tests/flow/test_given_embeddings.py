@@ -1,4 +1,4 @@
-"""Embeddings that a table or a producer brings are kept in both stores, and the missing ones are computed."""
+"""Precomputed embeddings of a table or a producer are kept in both stores, and missing ones are computed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def column(store: Store, form: Form, document_id: str) -> Vector | None:
 async def test_a_rows_embedding_is_the_points_vector(store: Store, form: Form) -> None:
     for document_id, vector in GIVEN.items():
         (found,) = await vectors(store, document_id)
-        # Qdrant leaves a vector of length one as it is, and gives any other that length.
+        # Qdrant keeps a vector of length one unchanged, and scales any other to that length.
         tolerance = 0.0 if document_id != "longer" else 1e-6
         np.testing.assert_allclose(found, unit(vector), rtol=tolerance, atol=tolerance)
         assert np.array_equal(np.asarray(await column(store, form, document_id)), vector)
@@ -59,12 +59,12 @@ async def test_a_missing_embedding_is_computed_for_qdrant_alone(store: Store, fo
     expected = await store.ports.embedder.embed_documents(list(COMPUTED.values()))
     for document_id, vector in zip(COMPUTED, expected, strict=True):
         (found,) = await vectors(store, document_id)
-        # What an 8-bit model computes depends a little on what else is in the batch.
+        # The result of an 8-bit model depends slightly on the rest of the batch.
         assert float(found @ np.frombuffer(vector, dtype="<f4")) > 0.999
         assert await column(store, form, document_id) is None
 
 
-# A pgvector column has one length.
+# All vectors of a pgvector column have the same length.
 @pytest.mark.parametrize("form", [form for form in FORMS if form.name != "pgvector"], ids=label, indirect=True)
 async def test_an_embedding_of_another_length_is_computed_by_chunks(store: Store) -> None:
     points = await store.points("other-model")

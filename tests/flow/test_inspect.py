@@ -1,4 +1,4 @@
-"""`crossfade inspect` on the real stack: a document in each state, in both databases, and while parts are down."""
+"""`crossfade inspect` on the real stack: a document in each state, on both databases, and while parts are down."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def settings(store: Store) -> Settings:
 
 
 async def seen(store: Store, document_id: str, **bounds: Any) -> tuple[Document, str, str]:
-    """Return a document, the verdict on it, and everything said of it."""
+    """Return a document, the verdict on it, and the text of its explanation."""
     found = await inspect(settings(store), store.site.home, store.name, document_id, Bounds(**bounds))
     explanation = explain(found)
     assert found.unread == {}
@@ -45,7 +45,7 @@ async def seen(store: Store, document_id: str, **bounds: Any) -> tuple[Document,
 
 
 async def becomes(store: Store, verdict: str, document_id: str) -> None:
-    """Return when the verdict on a document is the given one."""
+    """Wait until the verdict on a document is the given one."""
 
     async def holds() -> bool:
         return (await seen(store, document_id))[1] == verdict
@@ -111,7 +111,7 @@ async def test_a_change_under_way_is_pending_and_says_where_it_is(store: Store) 
 
 @asynccontextmanager
 async def ledger_locked(store: Store, document_id: str) -> AsyncIterator[None]:
-    """Hold the ledger row of a document, so that the resolver cannot finish a change of it."""
+    """Lock the ledger row of a document, so that the resolver cannot finish a change of it."""
     dsn = store.ports.settings.dsn
     assert dsn is not None
     connection = await Connection.open(store.connector, dsn)

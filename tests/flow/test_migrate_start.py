@@ -1,4 +1,4 @@
-"""`crossfade migrate plan` and `start`: from a table that nobody brought to Qdrant to a proof that both are equal."""
+"""`crossfade migrate plan` and `start`: from a table that is not in Qdrant to a proof that both stores are equal."""
 
 from __future__ import annotations
 

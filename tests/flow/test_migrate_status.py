@@ -1,4 +1,4 @@
-"""`crossfade migrate` and `crossfade status` beside a running worker: lag, capture, pause, and a view that follows."""
+"""`crossfade migrate` and `crossfade status` with a running worker: lag, capture, pause, and a view that is updated."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_lag_and_capture_of_a_collection_are_seen_and_come_to_rest(docs: S
 
 @pytest.fixture
 def plain(site: Site) -> Store:
-    """A collection of PostgreSQL: what commands print is the same for both."""
+    """A collection on PostgreSQL. The commands print the same for both databases."""
     return site.store("docs", "postgres")
 
 

@@ -1,4 +1,4 @@
-"""No state is final: whatever ledger, checkpoints and points hold, two repairs beside writes lead to equal stores."""
+"""No damage is final: whatever ledger, checkpoints and points hold, two repairs during writes make the stores equal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from topics.catalogue import LOG
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 COLUMNS = "id, title, body, kind, line, crossfade_version"
 HIGH = 2**52 + 12345
-# What each column of the ledger is set to, for a document of its own.
+# The value that each column of the ledger is set to, each for a different document.
 DAMAGES = {
     "version": str(HIGH),
     "written": f"{HIGH}, pending = true",
@@ -53,7 +53,7 @@ async def test_a_row_that_comes_back_from_an_archive_with_its_version_comes_back
     assert version is not None
     await store.execute(f"create table {{t}}_archive as select {COLUMNS} from {{t}} where id = 'kept'")
     for copy in ("kept", "copy"):
-        # Once as it was, once as another document with a version that is not its own.
+        # First unchanged, then as another document with a version that is not its own.
         await store.execute("delete from {t} where id = 'kept'")
         await eventually(lambda: _is(store, "kept", None), "the archived document is gone")
         await store.execute(f"update {{t}}_archive set id = '{copy}'")
@@ -81,7 +81,7 @@ async def test_a_lost_echo_and_a_deletion_after_it_are_repaired(store: Store) ->
     await store.applied("lost", text={"title": "Lost", "body": "Its echo is lost."})
     async with store.uncaptured():
         await store.execute("delete from {t} where id = 'lost'")
-        # As if the replication slot had been lost before the echo, and made again after the deletion.
+        # As if the replication slot had been lost before the echo, and created again after the deletion.
         await store.execute("update crossfade_ledger set pending = true where document_id = 'lost'")
     assert (await store.points("lost")) != []
     await repaired(store)
@@ -111,7 +111,7 @@ async def test_two_repairs_lead_from_any_damage_to_equal_stores_beside_writes(st
     code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
     assert code == 0, said
     assert await store.points("row-7") == []
-    # The ledger leads nothing astray any more: what comes next arrives without a repair.
+    # The ledger no longer does harm: later changes arrive without a repair.
     for document_id in ids:
         await store.execute(f"update {{t}} set body = 'changed again' where id = '{document_id}'")
     await store.holds_the_same(await store.count())
@@ -120,7 +120,7 @@ async def test_two_repairs_lead_from_any_damage_to_equal_stores_beside_writes(st
 
 
 async def submitted(store: Store, ids: list[str], body: str) -> None:
-    """Submit documents together, and wait until the table has each."""
+    """Submit documents together, and wait until the table has all of them."""
     for document_id in ids:
         store.submit(document_id, text={"title": document_id, "body": body})
     marks = ", ".join(f"'{one}'" for one in ids)
@@ -133,7 +133,7 @@ async def submitted(store: Store, ids: list[str], body: str) -> None:
 
 
 async def repaired(store: Store) -> None:
-    """Repair twice at most, and see both stores equal."""
+    """Repair twice, and check that both stores are equal."""
     for _ in range(2):
         await store.command("verify", store.name, "--repair", "--sample", "0")
     code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
@@ -170,7 +170,7 @@ async def _is(store: Store, document_id: str, body: str | None) -> bool:
 
 
 async def _overwrite_points(store: Store, document_id: str) -> None:
-    """Write a point of a version that the log does not have, so that every later write would be too old."""
+    """Write a point with a version that the log has not reached, so that every later write would be too old."""
     ports = store.ports
     ends = await end_offsets(store.site.opened.settings.kafka.bootstrap or "", [LOG])
     assert max(ends[LOG].values()) < HIGH & (2**40 - 1)
@@ -181,7 +181,10 @@ async def _overwrite_points(store: Store, document_id: str) -> None:
 
 
 def _trigger(store: Store) -> tuple[list[str], list[str]]:
-    """Return the statements that make and drop a trigger: one swallows our upsert, the other takes its version away."""
+    """Return the statements that create and drop a trigger.
+
+    PostgreSQL's swallows our upsert; MariaDB's removes the version from it.
+    """
     if store.connector == "mariadb":
         strip = "set new.crossfade_version = if(new.id = 'tricky', null, new.crossfade_version)"
         return [f"create trigger {{t}}_strip before insert on {{t}} for each row {strip}"], ["drop trigger {t}_strip"]

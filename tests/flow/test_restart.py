@@ -1,4 +1,7 @@
-"""A worker ended in the midst of its work and started again loses nothing; what waits for it is no difference."""
+"""A worker that is ended in the middle of its work and started again loses nothing.
+
+Changes that wait for a worker do not count as differences.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ DOCUMENTS = 150
 
 
 def submit_half(stores: list[Store], half: int) -> dict[str, str]:
-    """Submit every other of the documents to each store; give the document's key by its event's id."""
+    """Submit every other document to each store; return the documents' keys by the ids of their events."""
     causes: dict[str, str] = {}
     for number in range(half, DOCUMENTS, 2):
         for store in stores:

@@ -1,4 +1,4 @@
-"""A thousand corruptions of every kind are found while both databases are written to: none missed, no false alarm."""
+"""A thousand corruptions of all kinds are found while both databases are written to: none missed, no false alarm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def stores(site: Site) -> AsyncIterator[dict[Connector, Store]]:
     for store in found.values():
         await store.holds_the_same(await store.count())
     yield found
-    # The worker sees by its own sample that points are missing, where one of them is in it, and quarantines: rightly.
+    # If a missing point is one of the collection's witnesses, the worker quarantines the collection, and rightly.
     code, said = await store.command("recapture", *(store.name for store in found.values()))
     assert code == 0, said
     for store in found.values():
@@ -47,11 +47,11 @@ def store(stores: dict[Connector, Store], request: pytest.FixtureRequest) -> Sto
 
 async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(store: Store) -> None:
     ids = [row[0] for row in await store.fetch("select id from {t} where id like 'row-%' order by id")]
-    await store.command("verify", store.name, "--sample", "0")  # so that the next one reads no row without need
+    await store.command("verify", store.name, "--sample", "0")  # so that the next one reads no unchanged row
     async with writes(store):
         damage = await damaged(store, random.Random(SEED).sample(ids, CORRUPTIONS))
         for rows in ((), ("--full",)):
-            if rows:  # as the worker does where a damaged point is among those that it knows the collection by
+            if rows:  # as the worker does if a damaged point is one of the collection's witnesses
                 await CollectionState(store.ports.ledger, store.name).set_reason(Reason.POINTS_REPLACED)
             code, said = await store.command(
                 "verify", store.name, "--json", "--sample", "0", "--recheck-timeout", "45", *rows
@@ -73,7 +73,7 @@ def check(document: dict[str, Any], expected: dict[str, str]) -> None:
 
 
 async def damaged(store: Store, ids: list[str]) -> Damage:
-    """Damage documents in the engine's files; meanwhile the worker waits for its store."""
+    """Damage documents in the engine's files, while the worker waits for its store."""
     part = LocalStack(store.site.home, ALL_PARTS).part("qdrant")
     await part.stop()
     try:
@@ -89,7 +89,7 @@ async def damaged(store: Store, ids: list[str]) -> Damage:
 
 @asynccontextmanager
 async def writes(store: Store) -> AsyncIterator[None]:
-    """Insert, change and delete rows beside the damaged ones, by SQL and by events, until the end of the block."""
+    """Insert, change and delete rows other than the damaged ones, by SQL and by events, until the end of the block."""
     dsn = store.ports.settings.dsn or ""
     connection = await Connection.open(store.connector, dsn)
     writing = asyncio.create_task(_write(store, connection))

@@ -1,4 +1,4 @@
-"""One trace follows a document, a question, or a captured change through the worker, and holds no text of theirs."""
+"""One trace follows a document, a question, or a captured change through the worker, and holds none of its text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SYSTEMS: dict[Connector, str] = {
 
 @dataclass(frozen=True)
 class Caller:
-    """The span of somebody else from which an event comes, as the header `traceparent` names it."""
+    """The span of an outside caller that sends an event, as the header `traceparent` names it."""
 
     trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
     span_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -42,7 +42,7 @@ class Caller:
 
 
 async def trace_with(store: Store, trace_id: str, names: Sequence[str]) -> list[ReceivedSpan]:
-    """Return a trace when it has at least these spans, each as often as it is named, and the parents of its spans.
+    """Return a trace once it is complete: it has these spans, each as often as named, and all parents but one.
 
     A span is exported when it ends, and a parent ends after its children.
     """
@@ -61,19 +61,19 @@ def one(spans: Sequence[ReceivedSpan], name: str) -> ReceivedSpan:
 
 
 def unknown_parents(spans: Sequence[ReceivedSpan]) -> list[str]:
-    """Return the parents that are no spans of the trace."""
+    """Return the parents that are not spans of the trace."""
     known = {span.span_id for span in spans}
     return [span.parent for span in spans if span.parent not in known]
 
 
 def expect_connected(spans: Sequence[ReceivedSpan], caller: str) -> None:
-    """Expect one tree: every parent is a span of the trace, but for the first span, whose parent is the caller's."""
+    """Check that the spans form one tree: every parent is in it, except that of the first span, which is `caller`."""
     assert len({span.span_id for span in spans}) == len(spans)
     assert unknown_parents(spans) == [caller]
 
 
 def expect_names(spans: Sequence[ReceivedSpan]) -> None:
-    """Expect of every span the name that follows from its attributes by the conventions, and the kind."""
+    """Check that every span has the name and kind that the semantic conventions derive from its attributes."""
     for span in spans:
         a = span.attributes
         if messaging.MESSAGING_SYSTEM in a:

@@ -1,4 +1,4 @@
-"""`crossfade verify` finds what escaped capture and what was done to Qdrant, tells it, and repairs it."""
+"""`crossfade verify` finds changes that escaped capture and damage done to Qdrant, reports them, and repairs them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def verified(store: Store, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 async def found_and_repaired(store: Store, expected: dict[str, str]) -> None:
-    """Expect exactly these differences, kind by document, from the command; repair them, and expect none."""
+    """Check that the command finds exactly these differences (kind by document), repairs them, and then finds none."""
     code, said = await verified(store)
     assert {each["id"]: each["kind"] for each in said["listed"]} == expected
     assert (code, said["differences"], said["repaired"]) == (DIFFERENT, len(expected), 0)
@@ -86,7 +86,10 @@ async def test_differences_are_printed_for_people_too(store: Store) -> None:
 
 
 async def overtaken(store: Store, count: int) -> list[str]:
-    """Return documents after whose versions the log has gone on, so that a version just above is nobody's."""
+    """Return documents whose last entry is not the last one of its log partition.
+
+    The next higher version then belongs to another document's entry, and never to one of theirs.
+    """
     entries = [s for s in await store.site.foreign.everything(LOG) if s.data["collection"] == store.name]
     last = {entry.partition: entry.offset for entry in entries}
     newest = {entry.data["id"]: entry for entry in entries}
@@ -96,7 +99,7 @@ async def overtaken(store: Store, count: int) -> list[str]:
 
 
 async def corrupt(store: Store, document_id: str, texts: tuple[str, ...]) -> None:
-    """Write a document over its points in Qdrant, a tombstone where there is no text."""
+    """Overwrite the points of a document in Qdrant; without texts, write a tombstone."""
     (point,) = await store.points(document_id)
     await store.ports.vectors.write(store.name, [points_of(store, document_id, point.version + 1, texts)])
 

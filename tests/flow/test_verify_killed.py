@@ -1,4 +1,7 @@
-"""The verifier is killed at each of its failpoints and started again: the same verdict, nothing read for nothing."""
+"""The verifier is killed at each of its failpoints and started again.
+
+It reaches the same verdict, and does not read unchanged rows again.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ async def test_a_verifier_that_was_killed_before_it_told_finds_the_same_again(st
         await store.execute("update {t} set body = 'Changed beside capture.' where id = 'row-11'")
     code, _ = await run(store, "--repair", failpoint=f"{TELLING}:{KILLED_AT[TELLING]}")
     assert code == -signal.SIGKILL
-    # The refresh was appended before the kill; nothing else repairs.
+    # The refresh was appended before the kill; nothing else repairs the document.
     await store.holds_the_same(await store.count())
     code, said = await run(store)
     assert (code, said["verdict"], said["listed"]) == (0, "equal", [])

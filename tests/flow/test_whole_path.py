@@ -1,5 +1,6 @@
-"""The whole path on real parts, over each database: rows captured, documents submitted as another language would,
-questions answered.
+"""The whole path through real parts, on each database.
+
+Rows are captured, documents are submitted as a client in another language would do it, and questions are answered.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ async def test_what_the_table_refuses_is_kept_and_qdrant_goes_back_to_the_row(
 
     async def back() -> bool:
         points = await docs.points(document_id)
-        # The refused text was in Qdrant for a moment: only its version tells that this is the row's text again.
+        # The refused text was in Qdrant for a moment: only the version shows that this is the row's text again.
         return [p.text for p in points] == [_text(before[0])] and points[0].version > told.data["version"]
 
     await eventually(back, "Qdrant holds the row's text again")

@@ -1,4 +1,4 @@
-"""A real worker over the session's stack, as a user starts it: `crossfade worker` with a file of its own."""
+"""A real worker on the session's stack, as a user starts it: `crossfade worker` with its own configuration file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from operations.configuration import read_settings, resolve
 from schemas.settings import Settings
 from stack.layout import read_addresses
 
-START_BOUND_S = 360.0  # the first one may wait for the export of the model
+START_BOUND_S = 360.0  # the first worker may wait for the export of the model
 STOP_BOUND_S = 40.0
 COMMAND_BOUND_S = 120.0
 MAIN = (sys.executable, "-c", "from operations.cli import main; main()")
@@ -32,7 +32,7 @@ async def remedy(settings: Settings) -> None:
 
 
 async def command(config: Path, home: Path, *arguments: str, failpoint: str = "") -> tuple[int, str]:
-    """Run `crossfade` to its end, or to a failpoint; give its exit code and what it wrote on stdout."""
+    """Run `crossfade` to its end or to a failpoint; return its exit code and its output on stdout."""
     process = await asyncio.create_subprocess_exec(
         *MAIN,
         *(*arguments, "--config", str(config), "--home", str(home)),
@@ -52,7 +52,7 @@ async def command(config: Path, home: Path, *arguments: str, failpoint: str = ""
 
 
 class WorkerProcess:
-    """A worker that is started, and ended by SIGTERM, as often as a test wants; it must end by itself, and well."""
+    """A worker that a test can start, and end by SIGTERM, any number of times. It must then exit with code 0."""
 
     def __init__(self, config: Path, home: Path, environ: Mapping[str, str]) -> None:
         self._config = config
@@ -63,7 +63,7 @@ class WorkerProcess:
         self.port = 0
 
     async def start(self) -> None:
-        """Return when every agent consumes and `port` is the one of the health page."""
+        """Start the worker. Return once every agent consumes and `port` is the port of the health page."""
         ready = self._config.with_name(f"ready-{os.urandom(4).hex()}.json")
         place = ("--config", str(self._config), "--home", str(self._home))
         with self._log.open("ab") as output:
@@ -78,7 +78,7 @@ class WorkerProcess:
         self.port = json.loads(ready.read_text())["port"]
 
     async def stop(self) -> None:
-        """End the worker, also one that is not ready yet; nothing where none runs."""
+        """End the worker, even if it is not ready yet. Do nothing if none runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -93,11 +93,11 @@ class WorkerProcess:
         assert process.returncode == 0, self._log.read_text()
 
     def forget(self) -> None:
-        """Take it that a test ended the worker in its own way."""
+        """Forget the worker, because the test ended it in its own way."""
         self._process = None
 
     async def ended(self) -> int:
-        """Wait until the worker ends by itself; give its exit code."""
+        """Wait until the worker ends by itself; return its exit code."""
         process, self._process = self._process, None
         assert process is not None
         async with asyncio.timeout(STOP_BOUND_S):

@@ -1,4 +1,4 @@
-"""A Qdrant server's gRPC and REST interfaces over qdrant-client's local mode: requests and answers really travel.
+"""The gRPC and REST interfaces of a Qdrant server over qdrant-client's local mode, with real requests and answers.
 
-Not a Qdrant server: nothing is indexed, stored on disk or limited.
+This is not a Qdrant server: nothing is indexed, stored on disk or limited.
 """

@@ -1,4 +1,4 @@
-"""What stands behind the gateways: qdrant-client's local mode, with what the first supported servers do otherwise."""
+"""The store behind the gateways: qdrant-client's local mode, with the differences of the first supported servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VERSION = "1.16.0"
 
 
 def as_qdrant_reads(text: str) -> float:
-    """Return what serde_json makes of a number with a fraction or an exponent: its digits by a power of ten."""
+    """Return how serde_json reads a number with a fraction or an exponent: its digits times a power of ten."""
     digits, _, power = text.lower().partition("e")
     whole, _, fraction = digits.lstrip("-").partition(".")
     exponent = int(power or 0) - len(fraction)
@@ -24,11 +24,11 @@ def as_qdrant_reads(text: str) -> float:
 
 
 class OlderServer:
-    """An empty store. `client` is for all that needs no imitation.
+    """An empty store. `client` serves every request that needs no imitation.
 
-    An upsert that names no vector leaves the vector that a point has, as servers before July 2026 do with points of an
-    indexed segment (https://github.com/qdrant/qdrant/pull/9734). Floats of a payload are
-    read from JSON as Qdrant reads them. The optimizer's threshold is kept and told.
+    An upsert that names no vector keeps the point's existing vector, as servers before July 2026 do with points of an
+    indexed segment (https://github.com/qdrant/qdrant/pull/9734). Floats of a payload are read from JSON as Qdrant reads
+    them. The optimizer's threshold is stored and returned.
     """
 
     def __init__(self) -> None:
@@ -36,21 +36,21 @@ class OlderServer:
         self._thresholds: dict[str, int | None] = {}
 
     async def collection(self, name: str) -> models.CollectionInfo:
-        """Return a collection. Raises ValueError where there is none."""
+        """Return a collection. Raises ValueError if it does not exist."""
         found = await self.client.get_collection(name)
         if name in self._thresholds:
             found.config.optimizer_config.indexing_threshold = self._thresholds[name]
         return found
 
     async def index_from(self, name: str, threshold: int | None) -> None:
-        """Keep from which size (kB of vectors) segments are indexed."""
-        await self.client.get_collection(name)  # raises where there is none
+        """Set the size (kB of vectors) from which segments are indexed."""
+        await self.client.get_collection(name)  # raises if it does not exist
         self._thresholds[name] = threshold
 
     async def upsert(
         self, collection: str, points: Sequence[models.PointStruct], only: models.Filter | None
     ) -> models.UpdateResult:
-        """Write points, `only` those of which match it that are there."""
+        """Write points. Overwrite an existing point only if it matches `only`."""
         bare = [point.id for point in points if not point.vector]
         known = await self.client.retrieve(collection, bare, with_payload=False, with_vectors=True) if bare else []
         kept: Mapping[Any, Any] = {record.id: record.vector for record in known}

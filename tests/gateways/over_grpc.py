@@ -34,7 +34,7 @@ async def grpc_gateway() -> AsyncIterator[int]:
 
 
 def _answered(call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, Any], Awaitable[Any]]:
-    """Tell the caller errors of local mode as a server does: by status and details."""
+    """Report errors of local mode to the caller as a server does: by status and details."""
 
     async def answer(self: Any, request: Any, context: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""The REST interface of a Qdrant server, as far as the adapter calls it."""
+"""The parts of a Qdrant server's REST interface that the adapter calls."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ async def rest_gateway() -> AsyncIterator[int]:
 
 
 def read(body: bytes) -> Any:
-    """Return a request as Qdrant's JSON reader takes it."""
+    """Return the body of a request as Qdrant's JSON reader reads it."""
     return json.loads(body, parse_float=as_qdrant_reads)
 
 
 class _Rest:
-    """What is asked of a collection, by its name and the body of the request."""
+    """The requests about a collection, each with its name and the body of the request."""
 
     def __init__(self, store: OlderServer) -> None:
         self._store, self._client = store, store.client
@@ -128,7 +128,7 @@ def _routes(rest: _Rest) -> list[web.RouteDef]:
 
 
 def _answered(call: _Call) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Wrap the result as a server does, and tell errors of local mode by a status."""
+    """Wrap the result as a server does, and report errors of local mode by a status."""
 
     async def answer(request: web.Request) -> web.Response:
         try:

@@ -1,4 +1,4 @@
-"""`make mutants`: a table of the known wrong versions, with the history and the invariant that caught each."""
+"""`make mutants`: a table of the mutants, with the seed and the violation that caught each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.mutants.mutants import MUTANTS
 
 
 def main() -> int:
-    """Print the table and caught/total; exit code 1 where one was not caught."""
+    """Print the table and caught/total; return exit code 1 if a mutant was not caught."""
     table = Table("mutant", "what it breaks", "seed", "caught by")
     found = {caught.name: caught for caught in catch_all()}
     for mutant in MUTANTS:

@@ -1,4 +1,4 @@
-"""Switches a mutant on and looks for a history of the simulation in which an invariant notices it."""
+"""The search for a simulated history in which an invariant catches a mutant."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unittest.mock import patch
 from tests.mutants.mutants import MUTANTS, Mutant
 from tests.simulation.run import history_of, run
 
-PROCESSES = 2  # of their own, not forks: a process that runs tests has threads of drivers and engines
+PROCESSES = 2  # spawned, not forked: a process that runs tests has threads of drivers and engines
 MOST_SEEDS = 1000
 
 
 class Caught(NamedTuple):
-    """What became of a mutant: the seed that caught it and the violation, None and nothing where none did."""
+    """The result for a mutant: the seed that caught it and the violation, or None and "" if no seed did."""
 
     name: str
     seed: int | None
@@ -24,7 +24,7 @@ class Caught(NamedTuple):
 
 
 def catch(mutant: Mutant, most_seeds: int = MOST_SEEDS) -> Caught:
-    """Try the seed that caught the mutant before, and then all from 0 on, until one does."""
+    """Try the seed that caught the mutant before, then all seeds from 0 on, until one catches it."""
     with ExitStack() as switched:
         for name, replacement in mutant.changes.items():
             switched.enter_context(patch(name, replacement))
@@ -36,10 +36,10 @@ def catch(mutant: Mutant, most_seeds: int = MOST_SEEDS) -> Caught:
 
 
 def _catch_number(number: int) -> Caught:
-    return catch(MUTANTS[number])  # what stands in for what is no value to be sent
+    return catch(MUTANTS[number])  # send the number: the replacements are not values to send to a process
 
 
 def catch_all() -> Iterator[Caught]:
-    """Try every mutant in two processes; yield each as it is done."""
+    """Try every mutant in two processes; yield each result when it is ready."""
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         yield from pool.imap_unordered(_catch_number, range(len(MUTANTS)))

@@ -1,6 +1,6 @@
-"""Known wrong versions of crossfade, as data: what each is called, what it breaks, and what stands in for what.
+"""Known wrong versions of crossfade (mutants), as data: the name of each, what it breaks, and what it replaces.
 
-Each is one mistake that somebody could make. They are switched on one at a time, over the production code.
+Each mutant is one mistake that somebody could make. They are switched on one at a time, over the production code.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from topics.roles import ROLE_NAMES
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`changes` maps what is replaced, by its dotted name where it is looked up, to what stands in for it; `seed` is
-    a history that caught it when it was last looked for from 0 on, which saves minutes.
+    """One wrong version.
+
+    `changes` maps the dotted name of each replaced object, in the module that looks it up, to its replacement. `seed`
+    is the seed that caught the mutant in the last search from 0 on. Trying it first saves minutes.
     """
 
     name: str
@@ -89,7 +91,7 @@ async def _hard_deletion(store: MemoryVectorStore, collection: str, documents: S
 
 
 class _HeldBus:
-    """Keeps decisions until the handler is done with everything else."""
+    """A bus that holds decisions back until the handler has finished everything else."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus

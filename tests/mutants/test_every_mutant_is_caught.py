@@ -1,4 +1,4 @@
-"""The harness notices each of the known wrong versions, and none of them is switched on for good."""
+"""Tests that the simulation catches every mutant, and that a mutant is switched off after its run."""
 
 from __future__ import annotations
 

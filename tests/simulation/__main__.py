@@ -14,7 +14,7 @@ PROGRESS_S = 5.0
 
 
 def one(seed: int) -> int:
-    """Replay a seed; print its history, and where it fails the shrunk one."""
+    """Replay a seed; print its history and, if it fails, the shrunk one."""
     first_rows, actions = history_of(seed)
     outcome = run(first_rows, actions)
     print(f"first rows: {dict(first_rows.changes)}", *actions, sep="\n  ")
@@ -28,7 +28,7 @@ def _ends(outcome: Outcome) -> str:
 
 
 def many(first: int, number: int) -> int:
-    """Run seeds one after the other; stop at the first that fails."""
+    """Run a range of seeds; stop at the first that fails."""
     started = told = time.monotonic()
     done, actions, ends = 0, 0, Counter[str]()
     for seed, violation, ended, steps in outcomes(first, first + number):

@@ -1,6 +1,6 @@
-"""What may happen in a history, as data: a history is a list of these, each done as far as it can be done at its turn.
+"""The actions of a history, as data. A history is a list of actions, each performed as far as possible at its turn.
 
-Everything that chance decides is in the actions, so that any part of a list is a history too.
+The actions contain every random choice, so any part of the list is a history too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from tests.simulation.loop import Fault
 
 
 class Body(NamedTuple):
-    """What a producer or an application writes; `given` seeds an embedding that comes with it (0: none).
+    """What a producer or an application writes; `given` seeds a precomputed embedding (0: none).
 
-    Without a text it stays as it is.
+    Without a text, the document's text stays unchanged.
     """
 
     text: str | None
@@ -24,7 +24,7 @@ class Body(NamedTuple):
 
 
 class Submit(NamedTuple):
-    """A producer publishes; no body deletes. `form`: binary, structured, or what is wrong with the event."""
+    """A producer publishes an event; without a body, a deletion. `form`: binary, structured, or the event's fault."""
 
     document: str
     body: Body | None
@@ -39,7 +39,7 @@ class Write(NamedTuple):
 
 
 class Capture(NamedTuple):
-    """Debezium publishes the next changes of a table; not `saved`: after a crash they come again."""
+    """Debezium publishes the next changes of a table. If not `saved`, it publishes them again after a crash."""
 
     collection: str
     changes: int
@@ -48,14 +48,14 @@ class Capture(NamedTuple):
 
 
 class CaptureAgain(NamedTuple):
-    """The connector of a table crashes, or goes back by some changes."""
+    """The connector of a table crashes, or goes back by `back` changes."""
 
     collection: str
     back: int = 0
 
 
 class Step(NamedTuple):
-    """A role is given records (by partition), passes some points, and a fault happens at the last of them."""
+    """A role receives records (by partition) and passes some points; the fault happens at the last of them."""
 
     role: str
     deliver: tuple[int, ...]
@@ -65,25 +65,25 @@ class Step(NamedTuple):
 
 
 class Crash(NamedTuple):
-    """The process of a role ends where it stands; another begins at the committed offsets."""
+    """The process of a role ends at its current point; another starts at the committed offsets."""
 
     role: str
 
 
 class Replace(NamedTuple):
-    """A role gets another process, while the old one does not know it yet and may go on as a zombie."""
+    """A role gets another process. The old one does not know it yet and may continue as a zombie."""
 
     role: str
 
 
 class Rebalance(NamedTuple):
-    """A role's partitions are assigned anew: it reads on from the committed offsets."""
+    """A role's partitions are assigned again: it continues from the committed offsets."""
 
     role: str
 
 
 class Zombie(NamedTuple):
-    """One of the replaced processes goes on."""
+    """One of the replaced processes continues."""
 
     number: int
     points: int
@@ -91,59 +91,59 @@ class Zombie(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A role's offsets are committed, as far as they were acknowledged."""
+    """A role's offsets are committed, as far as they are acknowledged."""
 
     role: str
 
 
 class Rewind(NamedTuple):
-    """A role crashes, and its committed offsets are put back: records come again."""
+    """A role crashes and its committed offsets go back, so that records are delivered again."""
 
     role: str
     back: int
 
 
 class Land(NamedTuple):
-    """A call that timed out has its effect now."""
+    """A call that timed out takes effect now."""
 
     number: int
 
 
 class Verify(NamedTuple):
-    """The verifier has rows read again; with `ends` it ends the waits that it sees, at whatever moment."""
+    """The verifier has rows read again, at any moment. With `ends` it also ends the waits that it sees."""
 
     documents: tuple[str, ...]
     ends: bool = False
 
 
 class Archive(NamedTuple):
-    """An application's transaction deletes a row and keeps a copy of it, version and all."""
+    """An application's transaction deletes a row and keeps a copy of it, including its version."""
 
     document: str
 
 
 class Restore(NamedTuple):
-    """An application inserts a copy that it kept, or one of another document's row, over whatever is there."""
+    """An application inserts its kept copy, or a copy of another document's row, over whatever the table holds."""
 
     document: str
     source: str
 
 
 class LoseSlot(NamedTuple):
-    """Capture loses its place in a database's log, and begins again with a snapshot in a new source epoch."""
+    """Capture loses its replication position, and starts again with a snapshot in a new source epoch."""
 
     collection: str
 
 
 class Trigger(NamedTuple):
-    """From now on a trigger does something with what the legacy writer writes; `kind` is one of `TRIGGERS`."""
+    """From now on a trigger intercepts what the legacy writer writes; `kind` is one of `TRIGGERS`."""
 
     collection: str
     kind: str
 
 
 class Damage(NamedTuple):
-    """Somebody sets a column of a document's ledger row or a field of its points to something else."""
+    """Somebody sets a column of a document's ledger row, or a field of its points, to another value."""
 
     document: str
     column: str
@@ -171,5 +171,5 @@ Action = (
     | Damage
 )
 HARM = (LoseSlot, Trigger, Damage)
-"""After these nobody promises that both stores become equal by themselves, but that two repairs make them equal."""
+"""Actions after which both stores need not become equal by themselves, but two repairs make them equal."""
 TRIGGERS = ("none", "swallows", "strips the version", "changes")

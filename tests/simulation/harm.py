@@ -1,4 +1,4 @@
-"""What the world does beyond the protocol: triggers, and damage of any column of the ledger or of the points."""
+"""Harm beyond the protocol: triggers, and damage to any column of the ledger or any field of the points."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 def damage(legacy: MemoryLegacy, vectors: MemoryVectorStore, document_id: str, column: str, number: int) -> None:
-    """Set a column of a document's ledger row, or a field of one of its points, to something else."""
+    """Set a column of a document's ledger row, or a field of one of its points, to another value."""
     what, _, name = column.partition(" ")
     if what == "emptied":
         legacy.ledger_rows.pop(document_id, None)
@@ -101,7 +101,7 @@ def _other(value: Any, number: int) -> Any:
 
 
 def ends_of(bus: MemoryBus, legacy: MemoryLegacy, connector: Connector, epoch: int) -> Callable[[Collection[str]], Any]:
-    """Return what tells a repair where topics and the database's log end."""
+    """Return the function that gives a repair the ends of the topics and of the database's log."""
 
     async def ends(ids: Collection[str]) -> Mapping[str, Ends]:
         log, submitted = bus.end_offsets(LOG), bus.end_offsets(SUBMITTED)
@@ -116,7 +116,7 @@ def ends_of(bus: MemoryBus, legacy: MemoryLegacy, connector: Connector, epoch: i
 
 
 def trigger_of(kind: str) -> Callable[[LegacyRow], LegacyRow | None]:
-    """Return a trigger."""
+    """Return the trigger of a kind."""
 
     def changes(row: LegacyRow) -> LegacyRow:
         text: dict[str, str | None] = {name: f"{value} changed" for name, value in row.content.text.items()}

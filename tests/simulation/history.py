@@ -1,4 +1,4 @@
-"""Histories from seeds: what happens is chosen here, once, before anything runs."""
+"""Histories from seeds. Everything that happens is chosen here, once, before anything runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TROUBLE = (Fault.DOWN, Fault.BUSY, Fault.HALF, Fault.LOST, Fault.LOST, Fault.LAT
 
 @dataclass(frozen=True)
 class Temper:
-    """How a history goes: which documents there are, how often which things happen, and which roles have no rest."""
+    """The character of a history: its documents, how often each kind of action occurs, and the disturbed roles."""
 
     documents: tuple[str, ...]
     length: int
@@ -32,15 +32,15 @@ class Temper:
 
 KINDS = ("step", "submit", "write", "capture", "commit", "zombie", "fate", "capture again", "verify", "land", "harm")
 HARMED = 4
-"""Of so many seeds one has a history beyond the protocol: lost slots, triggers, damage."""
+"""One seed in this many has a history beyond the protocol: lost slots, triggers, damage."""
 
 
 class Generator:
-    """Makes the history of one seed."""
+    """The maker of one seed's history."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        # A stream of its own: what is rare leaves every other choice as it is.
+        # A separate random stream, so that rare choices leave every other choice unchanged.
         self.rare = Random(f"rare {seed}")
         chance = self.random
         documents = tuple(chance.sample(DOCUMENTS, chance.choice((1, 2, 2, 3, 5))))
@@ -50,7 +50,7 @@ class Generator:
             documents,
             chance.choice((60, 120, 200, 300)),
             0.0 if calm else chance.choice((0.05, 0.15, 0.3)),
-            # What refuses for good leaves documents apart until they are repaired: only some histories have it.
+            # Permanent refusals leave documents different until they are repaired, so only some histories have them.
             0.0 if chance.random() < 0.6 else 0.3,
             ROLES if chance.random() < 0.6 else (chance.choice(ROLES),),
             (
@@ -131,7 +131,7 @@ class Generator:
         return act.Write(tuple((self.document(), self.update()) for _ in range(count)))
 
     def update(self) -> act.Body | None:
-        """Return what an application does with a row."""
+        """Return what an application writes to a row; None deletes it."""
         luck = self.random.random()
         body = self.body(plain=True)
         return None if luck < 0.3 else body._replace(text=None) if luck < 0.5 else body
@@ -148,7 +148,7 @@ class Generator:
         return act.Rewind(role, chance.choice((1, 3, 1000)))
 
     def body(self, plain: bool = False) -> act.Body:
-        """Return a body; a `plain` one no constraint refuses."""
+        """Return a body. No constraint refuses a `plain` one."""
         chance = self.random
         words = [chance.choice("abcde") for _ in range(chance.randrange(0, 9))]
         if plain and self.rare.random() < 0.05:

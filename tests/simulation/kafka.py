@@ -1,7 +1,8 @@
-"""Consumer groups over the in-memory bus, and what the production agents touch of Faust. Nothing is handled here.
+"""Consumer groups over the in-memory bus, and the parts of Faust that the production agents use.
 
-An instance tracks and acknowledges as Faust's consumer does: what may be committed is the first run of acknowledged
-offsets. A replaced instance goes on with what it holds; what it acknowledges counts for nothing.
+No record is handled here. An instance tracks and acknowledges records as Faust's consumer does: it may commit only the
+first run of acknowledged offsets. A replaced instance continues with the records that it holds, but its
+acknowledgements have no effect.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SimMessage:
 
 @dataclass(slots=True)
 class SimEvent:
-    """A message in the hands of an agent."""
+    """A message that an agent has taken."""
 
     message: SimMessage
     instance: SimApp
@@ -45,7 +46,7 @@ class SimEvent:
 
 @dataclass(slots=True)
 class SimChannel:
-    """The buffer of a stream; whoever waits at it stands at the point `IDLE`."""
+    """The buffer of a stream. A process that waits for it is at the point `IDLE`."""
 
     buffer: deque[SimEvent] = field(default_factory=deque)
 
@@ -87,14 +88,14 @@ class Group:
         return sum(ends[topic][partition] - offset for (topic, partition), offset in self.committed.items())
 
     def read_instead(self, topic: str, other: str) -> None:
-        """Read another topic from its beginning, and no longer this one."""
+        """Replace a topic by another one, and read that one from its beginning."""
         self.topics = [other if name == topic else name for name in self.topics]
         kept = {place: offset for place, offset in self.committed.items() if place[0] != topic}
         self.committed = kept | {(other, p): 0 for p in sorted(self.bus.end_offsets(other))}
         self.generation += 1
 
     def rewind(self, back: int) -> None:
-        """Put every partition back by some records: they are delivered again."""
+        """Move every partition back by `back` records, so that they are delivered again."""
         self.generation += 1
         self.committed = {place: max(0, offset - back) for place, offset in self.committed.items()}
 
@@ -118,7 +119,7 @@ class SimApp:
 
     @property
     def app(self) -> SimApp:
-        """The stream's way to its application: both are one here."""
+        """The application of the stream; here both are the same object."""
         return self
 
     def topic(self, *names: str, **_: Any) -> Sequence[str]:
@@ -129,7 +130,10 @@ class SimApp:
         return lambda agent: self.agents.setdefault(name, agent)
 
     def assign(self, group: Group) -> None:
-        """Take over the group's partitions from their committed offsets; the buffer's records are of older ones."""
+        """Take over the group's partitions from their committed offsets.
+
+        Records that are already in the buffer belong to an older assignment.
+        """
         self.consumer_generation_id = group.generation
         self.positions = dict(group.committed)
         self._acked = {place: set() for place in group.committed}
@@ -147,12 +151,12 @@ class SimApp:
                 self.channel.buffer.append(SimEvent(SimMessage(found[0], self.consumer_generation_id), self))
 
     def acknowledged(self, message: SimMessage) -> None:
-        """Note an acknowledgement; one of an older generation is of partitions that were given back."""
+        """Note an acknowledgement. Ignore one of another generation: its partitions were given back."""
         if message.generation_id == self.consumer_generation_id:
             self._acked[message.topic, message.partition].add(message.offset)
 
     def committable(self, group: Group) -> dict[Place, int]:
-        """Return the end of the first run of acknowledged offsets of each partition."""
+        """Return, for each partition, the end of the first run of acknowledged offsets."""
         found: dict[Place, int] = {}
         for place, offset in group.committed.items():
             acked = self._acked[place]

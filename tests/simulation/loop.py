@@ -1,6 +1,6 @@
-"""Coroutines driven by hand: each call of a port is a point at which the driver chooses what happens next.
+"""Coroutines driven by hand: each call of a port is a point, and the driver chooses there what happens next.
 
-No clock and no event loop of the operating system: a run is a function of the choices. Nothing here knows the ports.
+There is no clock and no real event loop, so a run is a function of the choices. Nothing here knows the ports.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 IDLE = "idle"
-# More turns than any batch takes: a handler that never comes to a point would hold up the run for ever.
+# More turns than any batch takes. Without a limit, a handler that never reaches a point would block the run for ever.
 MOST_TURNS = 10_000
 
 
@@ -30,11 +30,11 @@ class Fault(Enum):
 
 
 class Violation(BaseException):
-    """An invariant does not hold. No handler catches it."""
+    """An invariant that does not hold. No handler catches it."""
 
 
 class Point:
-    """Something awaited: the driver sees the label and answers with a fault."""
+    """An awaitable whose label the driver sees; the driver answers with a fault."""
 
     __slots__ = ("label",)
 
@@ -47,7 +47,7 @@ class Point:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Give this thread a loop that never runs: a coroutine that waits for ever asks it for a future."""
+    """Give this thread an event loop that never runs: a coroutine that waits for ever asks it for a future."""
     before, loop = asyncio._get_running_loop(), asyncio.BaseEventLoop()
     asyncio._set_running_loop(loop)
     try:
@@ -58,7 +58,7 @@ def running() -> Iterator[None]:
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, every point as it should."""
+    """Run a coroutine to its end, without a fault at any point."""
     answer: Fault | None = None
     while True:
         try:
@@ -70,9 +70,9 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Process:
-    """A coroutine between two points. `point` is where it stands, `IDLE` where it waits for records, None at its end.
+    """A coroutine that waits at a point: `point` is its label, `IDLE` if it waits for records, None if it has ended.
 
-    `stuck`: it waits for something that never comes, as an agent does that ended by an error.
+    `stuck`: it waits for something that never comes, as an agent does that ended with an error.
     """
 
     def __init__(self, name: str, coroutine: Coroutine[Any, Any, None], trace: list[str]) -> None:
@@ -87,11 +87,14 @@ class Process:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to do here before somebody brings records."""
+        """Whether the process has nothing to do until it gets records."""
         return self.point is None or self.point == IDLE or self.stuck
 
     def step(self, points: int, fault: Fault, times: int = 1) -> None:
-        """Pass up to `points` points; at the last one the fault happens, and again until it happened `times` times."""
+        """Pass up to `points` points.
+
+        The fault happens at the last one, and again at that point until it has happened `times` times.
+        """
         for left in range(points - 1, -1, -1):
             if self.point is None or self.stuck:
                 return
@@ -112,7 +115,7 @@ class Process:
         self._resume(fault)
 
     def kill(self) -> None:
-        """End it here, as a crash does: nothing that it would do is done."""
+        """End the process at its current point, as a crash does: it does nothing more."""
         self._coroutine.close()
         self.point = None
 

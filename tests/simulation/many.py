@@ -1,4 +1,4 @@
-"""Many seeds in two processes, and what a seed that fails comes down to."""
+"""Runs of many seeds in two processes, and the explanation of a failing seed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from connectors.gc_tuning import collect_rarely
 from tests.simulation.run import history_of, run
 from tests.simulation.shrink import shrink
 
-PROCESSES = 2  # of their own, not forks: a process that runs tests has threads of drivers and engines
+PROCESSES = 2  # spawned, not forked: a process that runs tests has threads of drivers and engines
 
 
 def outcome_of(seed: int) -> tuple[int, str | None, Counter[str], int]:
-    """Run a seed; return it with its violation, the ends of its events, and how many actions were done."""
+    """Run a seed; return it with its violation, the ends of its events, and the number of completed actions."""
     outcome = run(*history_of(seed))
     return seed, outcome.violation, outcome.ends, outcome.done
 
@@ -26,7 +26,7 @@ def outcomes(first: int, last: int) -> Iterator[tuple[int, str | None, Counter[s
 
 
 def explain(seed: int) -> str | None:
-    """Return what a failing seed comes down to: violation, shrunk history, and what happened; None: it holds."""
+    """Explain a failing seed: violation, shrunk history, and what happened. None if every invariant holds."""
     first_rows, actions = history_of(seed)
     outcome = run(first_rows, actions)
     if outcome.violation is None:

@@ -26,10 +26,10 @@ from topics.captures import Capture
 
 PARTITIONS = 2
 SOURCE_EPOCHS = 3
-"""So often, less one, a table's slot may be lost."""
+"""The number of source epochs of a table. Its slot may be lost one time fewer."""
 MAX_TEXT_BYTES = 200
 LONG = "x" * (MAX_TEXT_BYTES + 1)
-"""What only an application writes: the document has no place in Qdrant."""
+"""A text that only an application writes: the document is too long for Qdrant."""
 SETTINGS = Settings(
     kafka=Kafka(partitions=PARTITIONS, max_text_bytes=MAX_TEXT_BYTES),
     worker=Worker(batch=4, batch_interval_ms=0, retry_attempts=2, retry_max_s=0.0),
@@ -59,13 +59,13 @@ DOCUMENTS = ("docs/a", "docs/b", "docs/c", "docs/d", "notes/1", "notes/2", "note
 
 
 def capture_in(name: str, source_epoch: int) -> Capture:
-    """Return under which names a collection is captured in a source epoch."""
+    """Return the names under which a collection is captured in a source epoch."""
     suffix = "" if source_epoch == 1 else f".e{source_epoch}"
     return Capture(source_epoch, f"capture.{name}{suffix}", f"{name}{suffix}", SETTINGS.collections[name].table)
 
 
 def refuses(_: str, content: Content) -> str | None:
-    """Say what the tables' constraint says."""
+    """Return why the tables' constraint refuses a content, or None if it does not."""
     return "value too long" if POISON in content.full_text() else None
 
 
@@ -76,7 +76,7 @@ def legacy_of(name: str) -> MemoryLegacy:
 
 
 class Connector:
-    """Debezium's connector of one table: a snapshot first, then the changes, each at least once."""
+    """Debezium's connector of one table. It publishes a snapshot first, then the changes, each at least once."""
 
     def __init__(self, legacy: MemoryLegacy, bus: MemoryBus, source_epoch: int = 1) -> None:
         self.legacy = legacy
@@ -93,19 +93,19 @@ class Connector:
 
     @property
     def behind(self) -> bool:
-        """Whether there is something that was not published and saved."""
+        """Whether something is not yet published and saved."""
         return self._saved < len(self)
 
     @property
     def end(self) -> Position:
-        """A position that no change until now is above."""
+        """A position at or above every change so far."""
         at = 100 * len(self.legacy.images)
         if self._postgres:
             return postgres_end(1000 + at, self.source_epoch)
         return mariadb_end(f"bin.{1 + at // 1000:06d}", at % 1000 + 5, self.source_epoch)
 
     def publish(self, count: int, holes: int, saved: bool) -> None:
-        """Publish the next changes. Two bits of `holes` for each say how its row is left incomplete."""
+        """Publish the next changes. For each change, two bits of `holes` select how its row is left incomplete."""
         for number in range(count):
             if self._at < len(self):
                 self._publish(self._at, holes >> 2 * number & 3)
@@ -114,11 +114,11 @@ class Connector:
             self._saved = self._at
 
     def crash(self) -> None:
-        """Go back to what was saved: what was published since then is published again."""
+        """Go back to what was saved, and publish again what was published since then."""
         self._at = self._saved
 
     def rewind(self, back: int) -> None:
-        """Go back by some changes more."""
+        """Go back to `back` changes before what was saved."""
         self._at = self._saved = max(0, self._saved - back)
 
     def _publish(self, at: int, holes: int) -> None:
@@ -139,7 +139,7 @@ class Connector:
 
     @staticmethod
     def _leave_out(before: dict[str, Any] | None, after: dict[str, Any] | None, holes: int) -> None:
-        """Leave out a text that did not change (1: after the change, 2: before it as well)."""
+        """Leave out an unchanged text (1: from the row after the change, 2: from the row before it as well)."""
         if before is None or after is None or not holes or before["body"] != after["body"]:
             return
         after["body"] = UNAVAILABLE
@@ -166,12 +166,12 @@ class Connector:
         return columns | {"crossfade_version": row.version}
 
     def _source(self, number: int | None) -> dict[str, Any]:
-        """Return where a change is in the database's log; None stands for the snapshot."""
+        """Return the replication position of a change; None stands for the snapshot."""
         snapshot, at = ("true", 0) if number is None else ("false", 100 * (number + 1))
         space, _, table = self._capture.table.partition(".")
         origin = {"name": self._capture.prefix, "db": "shop", "schema": space, "table": table}
         if self._postgres:
-            # The last commit before the change, and the change: the latter may be lower than that of a change before.
+            # The last commit before the change, and the change itself, which may be lower than an earlier change.
             start = 1000 + at - 150 * ((number or 0) % 3)
             commit = "null" if number is None else f'"{1000 + at - 100}"'
             sequence = f'[{commit},"{start}"]'

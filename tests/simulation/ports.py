@@ -1,6 +1,6 @@
-"""The ports as the production code is given them here: each call is a point, and what goes wrong there is chosen.
+"""The ports that the production code gets in a simulation: each call is a point, with a chosen fault.
 
-Reads and writes are done by the in-memory adapters, whole or not at all, unless the fault says otherwise.
+The in-memory adapters perform each read and write completely or not at all, unless the fault requires otherwise.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tests.simulation.loop import Fault, Point, at_once
 from topics.catalogue import WRITTEN
 
 Seen = Callable[[str, str, Sequence[Any], Any], None]
-"""Told of every effect: collection (empty for the bus), label of the call, its arguments, its result."""
+"""Called with every effect: collection (empty for the bus), label of the call, its arguments, its result."""
 Done = Callable[..., Awaitable[Any]]
-# The calls that change something; of the first, half may be done. Others are reads.
+# The calls that change something. A fault may leave a call in `DIVISIBLE` half done. All other calls are reads.
 DIVISIBLE = frozenset({"bus.publish", "table.apply", "vectors.write"})
 EFFECTS = DIVISIBLE | {"ledger.save_fold", "ledger.vectors_written", "ledger.refusals_told"}
 REFUSALS = {"bus.publish": Refused, "vectors.write": Refused, "embedder.embed_documents": EmbeddingFailed}
@@ -33,7 +33,7 @@ POISON, NO_VECTOR = "poison", "novector"
 
 
 class Trouble:
-    """Does what a fault says with a call, and keeps what is done late."""
+    """The faults of calls, and the calls that take effect late."""
 
     def __init__(self, seen: Seen) -> None:
         self.late: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = []
@@ -41,7 +41,7 @@ class Trouble:
         self._published: set[Outgoing] = set()
 
     async def call(self, collection: str, label: str, done: Done, args: Sequence[Any], fault: Fault) -> Any:
-        """Do a call, or a part of it, now or later."""
+        """Perform a call, or a part of it, now or later."""
         refused = fault is Fault.REFUSED and label in REFUSALS and not self._fits(label, args)
         if fault is Fault.BUSY or (fault is Fault.REFUSED and not refused):
             raise (EmbeddingUnavailable if label.startswith("embedder") else TransientError)("busy")
@@ -70,11 +70,14 @@ class Trouble:
         return result
 
     def _fits(self, label: str, args: Sequence[Any]) -> bool:
-        """Whether no topic would refuse the records: they have no content and are small, or it took them before."""
+        """Return whether no topic would refuse the records.
+
+        Each of them has no content and is small, or was published before.
+        """
         return label == "bus.publish" and all(_small(record) or record in self._published for record in args[0])
 
     def land(self, number: int) -> str | None:
-        """Let a timed-out call have its effect; return its label."""
+        """Let a timed-out call take effect; return its label."""
         if not self.late:
             return None
         label, do = self.late.pop(number % len(self.late))
@@ -86,7 +89,10 @@ class Trouble:
 
 
 class Port:
-    """A port whose coroutines are points. A call that asks for nothing goes nowhere, so nothing happens to it."""
+    """A port whose coroutines are points.
+
+    A call that asks for nothing does not leave the process, so it is no point and no fault happens to it.
+    """
 
     def __init__(self, inner: Any, name: str, trouble: Trouble, collection: str = "") -> None:
         self._inner, self._name, self._trouble, self._collection = inner, name, trouble, collection
@@ -123,7 +129,7 @@ _VECTORS: dict[str, bytes] = {}
 
 
 class SimEmbedder(HashingEmbedder):
-    """Chunks of three words; texts that hold a certain word have no usable vector."""
+    """An embedder with chunks of three words. Texts that contain `NO_VECTOR` have no usable vector."""
 
     def __init__(self) -> None:
         super().__init__(dimension=8, chunk_words=3)

@@ -1,4 +1,4 @@
-"""Runs a history: its actions, then rest, then what must hold; then everything again from some record on."""
+"""The run of a history: its actions until everything rests, then the checks; then a redelivery and a repair."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.simulation.world import BUFFER, MOST_POINTS, NAMES, World
 from topics.roles import RoleName
 
 ROUNDS = 60
-# More than any history needs: a role that reads what it wrote itself may go on for ever.
+# More than any history needs. Without a limit, a role that reads its own records may go on for ever.
 BATCHES = 300
 
 
 @dataclass
 class Outcome:
-    """How a run went. `violation` is None where every invariant held; `done` counts the actions that were done."""
+    """The result of a run. `violation` is None if every invariant held; `done` counts the completed actions."""
 
     violation: str | None = None
     ends: Counter[str] = field(default_factory=Counter)
@@ -77,7 +77,7 @@ def run(first_rows: act.Write, actions: Sequence[act.Action]) -> Outcome:
 
 
 def finish(world: World) -> None:
-    """Let everything come to rest without further trouble; every other zombie goes on only when all others rest."""
+    """Let everything come to rest without further faults. Every other zombie continues only when all others rest."""
     early, late = world.zombies[::2], world.zombies[1::2]
     for zombies in (early, late):
         for process in zombies:
@@ -103,7 +103,7 @@ def drain(world: World) -> None:
 
 
 def work_off(world: World, role: RoleName) -> None:
-    """Give a role all records that there are."""
+    """Let a role handle all available records, and commit."""
     order = tuple(range(4)) * (BUFFER // 4)
     for _ in range(BATCHES):
         process = world.live[role][1]
@@ -120,7 +120,7 @@ def work_off(world: World, role: RoleName) -> None:
 
 
 def redeliver(world: World) -> None:
-    """Have everything delivered again, each role and table from its beginning."""
+    """Have everything delivered again, from the beginning of each table and of each role's topics."""
     for connector in world.connectors.values():
         connector.rewind(len(connector))
     for role in NAMES:
@@ -129,7 +129,7 @@ def redeliver(world: World) -> None:
 
 
 def check(world: World) -> Counter[str]:
-    """Check all that must hold at rest."""
+    """Check everything that must hold at rest."""
     ends = check_counts(world.watch)
     check_fold(world.watch)
     check_captured(world.watch)
@@ -138,7 +138,7 @@ def check(world: World) -> Counter[str]:
 
 
 def repair(world: World) -> None:
-    """Have the verifier repair what dead letters left apart; after that nothing differs."""
+    """Have the verifier repair the differences that dead letters left; check that nothing differs afterwards."""
     for last in (False, True):
         for ports in world.collections.values():
             found = differing(world, ports, repaired=not last)
@@ -150,7 +150,7 @@ def repair(world: World) -> None:
 
 
 def recover(world: World) -> None:
-    """Repair twice what was lost or damaged; after that both stores hold the same, and go on doing so by themselves."""
+    """Repair twice what was lost or damaged; check that both stores are then equal, and stay so by themselves."""
     for legacy in world.legacy.values():
         legacy.trigger = trigger_of("none")
     rows = {name: dict(legacy.stored) for name, legacy in world.legacy.items()}
@@ -165,7 +165,7 @@ def recover(world: World) -> None:
 
 
 def repair_all(world: World, name: str) -> None:
-    """Repair a collection as `crossfade verify --repair` does at rest: what differs, then the ledger."""
+    """Repair a collection as `crossfade verify --repair` does at rest: first the differences, then the ledger."""
     stores = world.stores(name)
     ends_of = world.ends_of(name)
     publisher = DifferencePublisher(stores, world.bus, world.ctx, repair=True, ends_of=ends_of)
@@ -181,7 +181,7 @@ async def _passed() -> bool:
 
 
 def live_on(world: World) -> None:
-    """Have the application and a producer change every document once more: nothing that was harmed may hide it."""
+    """Have the application and a producer change every document once more; check that no harm hides a change."""
     for at, document in enumerate(DOCUMENTS):
         world.do(act.Write(((document, act.Body(f"written {at}")),)))
     drain(world)
@@ -198,7 +198,7 @@ def live_on(world: World) -> None:
 
 
 def differing(world: World, ports: CollectionPorts, *, repaired: bool) -> list[Difference]:
-    """Look at every document of a collection as the verifier does at its second look, and have it tell what differs."""
+    """Compare every document of a collection as the verifier's recheck does; publish and return the differences."""
     stores = world.stores(ports.name)
     ids = sorted({*world.legacy[ports.name].stored, *in_qdrant(ports.vectors, ports.name)})
     found = list(at_once(look_locked(stores, ids)).differences.values())

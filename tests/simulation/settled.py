@@ -1,6 +1,6 @@
-"""What must hold when everything came to rest: every event has its end, and both stores hold the same.
+"""The invariants that must hold when everything is at rest: every event has its end, and both stores hold the same.
 
-Numbers in messages are those of the invariants in the protocol: 1 counts, 4 and 6 convergence.
+The numbers in messages are those of the protocol's invariants: 1 counts, 4 and 6 convergence.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from tests.simulation.watch import EPOCH, Watch, place_of
 from tests.simulation.world import given
 from topics.catalogue import LOG, SUBMITTED
 
-# Where a dead letter leaves the stores apart until the verifier repairs it: the change itself never reached Qdrant. In
-# the legacy writer only one does whose refresh entry the log refused, not one that the table refused.
+# The stages whose dead letters leave the stores different until the verifier repairs them: the change itself never
+# reached Qdrant. A dead letter of the legacy writer does so only if the log refused its refresh entry, not if the table
+# refused the change.
 APART = ("capture", "resolver", "embedder", "vector")
 
 
 def check_counts(watch: Watch) -> Counter[str]:
-    """Check that every submission has exactly one end; return how many have which."""
+    """Check that every submission has exactly one end; return the number of submissions with each end."""
     versions: dict[str, list[tuple[str, int]]] = {}
     for (key, version), event in watch.resolved.items():
         if event["origin"] == "producer":
@@ -98,7 +99,7 @@ def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
             raise Violation(f"1: Qdrant's outcome of version {version} of {key} was never told")
         if "applied" in told and watch.is_too_long((key, version)):
             raise Violation(f"1: Qdrant's version {version} of {key} was told applied, and is too long for it")
-        # A replaced writer tells "applied" of a version that another overtook between its look and its write.
+        # A replaced writer reports "applied" for a version that another overtook between its check and its write.
         if "applied" in told and watch.newest.get(key, -1) < version:
             raise Violation(f"1: version {version} of {key} was told applied, and Qdrant never had it or a newer one")
         if told == {"superseded"} and newest[key] <= version:
@@ -106,7 +107,7 @@ def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
 
 
 def _check_row_outcomes(watch: Watch, newest: Mapping[str, int], key: str, version: int) -> None:
-    """Check what is told of Qdrant for an event that leaves columns out: it is of its row, and carries its id."""
+    """Check Qdrant's outcomes for an event that leaves columns out: they are for its row, and carry the event's id."""
     cause = watch.resolved[key, version]["cause"]
     told = watch.told_of_rows.get(cause, set())
     if not told:
@@ -125,7 +126,7 @@ def _dead(watch: Watch, stage: str) -> set[str]:
 
 
 def apart(watch: Watch) -> set[str]:
-    """Return the keys of documents that dead letters may have left different in both stores."""
+    """Return the keys of documents that may differ between the stores because of dead letters."""
     places = {stage: _dead(watch, stage) for stage in APART} | {"legacy": watch.not_refreshed}
     return {key for stage in places for key in _keys(watch, stage, places[stage])}
 
@@ -143,7 +144,7 @@ def _keys(watch: Watch, stage: str, places: Collection[str]) -> set[str]:
 
 
 def unembeddable(watch: Watch) -> set[str]:
-    """Return the keys of documents whose rows have no usable vector, or are too long, so that Qdrant has none."""
+    """Return the keys of documents that Qdrant does not hold: their rows have no usable vector, or are too long."""
     return {
         f"{name}/{row.id}"
         for name, legacy in watch.legacy.items()
@@ -154,7 +155,7 @@ def unembeddable(watch: Watch) -> set[str]:
 
 
 def check_fold(watch: Watch) -> None:
-    """Check that what was resolved, and what the ledger remembers, is what the log folds to, no more and no less."""
+    """Check that the resolved versions and the ledger are exactly what the log folds to."""
     states: dict[str, LedgerState] = {}
     effects: set[tuple[str, int]] = set()
     skipped = apart(watch)
@@ -174,12 +175,12 @@ def check_fold(watch: Watch) -> None:
 
 
 def check_captured(watch: Watch) -> None:
-    """Check what took effect of captured changes, whatever became of it later: a later reading may hide a mistake."""
+    """Check which captured changes took effect, whatever followed: a later reading of the row may hide a mistake."""
     entries: dict[str, list[tuple[int, DocumentChanged]]] = {}
     for record in watch.bus.records(LOG):
         entry = decode(record, DocumentChanged)[0]
         entries.setdefault((record.key or b"").decode(), []).append((version_of(EPOCH, record.offset), entry))
-    # What the resolver gave up may have been published all the same, and its ledger does not wait for it.
+    # An entry that the resolver gave up may still have been published, and the ledger does not wait for it.
     for key in sorted(entries.keys() - _keys(watch, "resolver", _dead(watch, "resolver"))):
         _check_captured(key, entries[key], {version for other, version in watch.resolved if other == key})
 
@@ -189,13 +190,13 @@ def _check_captured(key: str, logged: list[tuple[int, DocumentChanged]], resolve
     echoes: dict[int | None, Position] = {}
     for _, entry in logged:
         if entry.origin == "legacy" and not entry.snapshot and entry.after_version not in {None, entry.before_version}:
-            # The first is the write itself: a row that is archived and inserted again looks as if it was written again.
+            # The first is the write itself: a row that is archived and inserted again looks like a second write.
             echoes[entry.after_version] = min(entry.position, echoes.get(entry.after_version, entry.position))
     taken: set[Position] = set()
     awaited: int | None = None
     for version, entry in logged:
         if entry.origin == "refresh":
-            awaited = None  # it may have ended the wait
+            awaited = None  # the refresh may have ended the wait
         elif entry.origin == "producer":
             awaited = None if entry.deleted else version if version in resolved else awaited
         elif version in resolved:
@@ -214,7 +215,7 @@ def in_qdrant(vectors: VectorStore, name: str) -> Collection[str]:
 
 
 def check_stores(watch: Watch, left_out: set[str]) -> None:
-    """Check that Qdrant holds exactly what the tables hold, but for the documents that are left out."""
+    """Check that Qdrant holds exactly what the tables hold, except for the documents in `left_out`."""
     for name, legacy in watch.legacy.items():
         ids = sorted({*in_qdrant(watch.vectors, name), *legacy.stored})
         stored = at_once(watch.vectors.stored(name, ids, content=True))
@@ -252,7 +253,7 @@ def _check_document(
 def _check_vector(watch: Watch, key: str, point: StoredChunk, embedding: bytes | None) -> None:
     allowed = [watch.embedder.vector(point.text or "")] if embedding is None else [embedding]
     if embedding is None and point.model == given_by(watch.embedder.model_key):
-        # Some chunk of the document has the text of one that came with its vector.
+        # Some chunk of the document has the text of a chunk that came with a precomputed embedding.
         submits = [s for s in watch.submitted.values() if s.document == key and s.body and s.body.given]
         allowed += [np.asarray(given(s.body.given), dtype="<f4").tobytes() for s in submits if s.body]
     if point.vector not in allowed:

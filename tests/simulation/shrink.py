@@ -20,7 +20,7 @@ MOST_RUNS = 3000
 def shrink(
     first_rows: act.Write, actions: Sequence[act.Action], outcome: Outcome
 ) -> tuple[act.Write, list[act.Action]]:
-    """Return a history, as small as `MOST_RUNS` runs make it, that breaks the invariant which the outcome tells."""
+    """Return the smallest history found in `MOST_RUNS` runs that breaks the same invariant as the outcome."""
     kind = kind_of(outcome.violation)
     left = MOST_RUNS
 
@@ -40,12 +40,12 @@ def shrink(
 
 
 def kind_of(violation: str | None) -> str | None:
-    """Return a violation without its numbers and names of documents: what two histories may have in common."""
+    """Return a violation without numbers and document names, so that two histories can share it."""
     return None if violation is None else re.sub(r"(docs|notes)/\w+|\d+", "…", violation)
 
 
 def minimal(items: list[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
-    """Return a part of the items that fails, none of which can be left out alone."""
+    """Return a part of the items that still fails, but no longer fails without any single one of them."""
     parts = 2
     while len(items) >= 1:
         size = max(1, len(items) // parts)

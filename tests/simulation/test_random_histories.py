@@ -1,4 +1,4 @@
-"""The invariants hold in random histories of the whole installation, and a history is a function of its seed.
+"""Tests that the invariants hold in random histories of the whole installation, and that a seed fixes its history.
 
 `CROSSFADE_SEEDS=A:B` runs other seeds than the first 600; `make simulate` runs any number.
 """
@@ -29,7 +29,7 @@ def test_every_invariant_holds_in_every_history() -> None:
         if violation is not None:
             pytest.fail(explain(seed) or f"seed {seed}: {violation}")
         ends += ended
-    # Histories in which nothing comes to some end would prove nothing of it.
+    # If no event came to one of these ends, the histories would prove nothing about it.
     assert min(ends[end] for end in ("applied", "superseded", "dead_lettered")) > 20
 
 

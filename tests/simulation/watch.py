@@ -1,7 +1,7 @@
-"""What must hold at every moment of a history, checked as records, effects and commits happen.
+"""The invariants that must hold at every moment of a history, checked as records, effects and commits happen.
 
-Numbers in messages are those of the invariants in the protocol: 2 commits, 3 versions, 5 chunks, 13 tenants. Reads the
-stores directly, never by way of crossfade's own verifier.
+The numbers in messages are those of the protocol's invariants: 2 commits, 3 versions, 5 chunks, 13 tenants. The checks
+read the stores directly, never through crossfade's own verifier.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from topics.catalogue import DEAD_LETTER_SUFFIX, EMBEDDED, LOG, RESOLVED, SUBMIT
 EPOCH = 1
 EMBEDDING = "vector"
 Version = tuple[str, int]
-"""Key of a document (`collection/id`) and a version of it."""
+"""The key of a document (`collection/id`) and one of its versions."""
 
 
 def place_of(record: Received) -> str:
@@ -43,7 +43,7 @@ _BY_THE_TABLE = f"{RefusedByLegacy.__module__}.{RefusedByLegacy.__qualname__}"
 
 
 class Watch:
-    """Keeps by document what was logged, resolved, embedded, written and told, and how far each store came."""
+    """What was logged, resolved, embedded, written and published, by document, and how far each store came."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Watch:
         self.not_refreshed: set[str] = set()
         self.applied: set[Version] = set()
         self.newest: dict[str, int] = {}
-        # Keys of rows that the application put there with a version: what it is says nothing of the writer.
+        # Keys of rows that the application wrote with a version: that version proves nothing about the legacy writer.
         self.restored: set[str] = set()
-        # Versions that came to a row with a copy of another document's: no one can tell them from what we wrote.
+        # Versions that reached a row with a copy of another document's row: they look the same as our own writes.
         self.copied: set[tuple[str, int | None]] = set()
         self._row_versions: dict[str, int] = {}
         self._legacy_versions: dict[str, int] = {}
@@ -76,13 +76,13 @@ class Watch:
     # Records
 
     def appended(self, record: Received) -> None:
-        """Note a record that reached its topic."""
+        """Note a record that was appended to its topic."""
         topic = record.topic
         if topic.endswith(DEAD_LETTER_SUFFIX):
             place = "/".join(record.header(name) or "" for name in (TOPIC, PARTITION, OFFSET))
             self.dead.setdefault(record.header(STAGE) or "", set()).add(place)
             if record.header(STAGE) == "legacy" and record.header(ERROR_CLASS) != _BY_THE_TABLE:
-                self.not_refreshed.add(place)  # the log refused the entry that was to bring Qdrant back to the row
+                self.not_refreshed.add(place)  # the log refused the entry that should bring Qdrant back to the row
             return
         if topic == SUBMITTED or topic not in {LOG, RESOLVED, EMBEDDED, WRITTEN}:
             return
@@ -116,14 +116,14 @@ class Watch:
             raise Violation(f"1: version {version} was resolved twice, and not the same")
 
     def is_too_long(self, version: Version) -> bool:
-        """Say whether a version has no place in Qdrant: it only leaves it."""
+        """Return whether a version is too long for Qdrant, so that it only removes the document there."""
         text = (self.resolved[version]["content"] or {}).get("text") or {}
         return sum(len((value or "").encode()) for value in text.values()) > MAX_TEXT_BYTES
 
     def waits_for_its_row(self, version: Version) -> bool:
-        """Say whether only the table knows the document: Qdrant gets the row as it is after the write.
+        """Return whether only the table knows the whole document, so that Qdrant gets the row as it is after the write.
 
-        A vector that the table has no column for goes to Qdrant with its event.
+        If the table has no column for the event's vector, the vector goes to Qdrant with the event.
         """
         event, table = self.resolved[version], self.legacy[version[0].partition("/")[0]].description
         brings_vector = table.embedding is None and (event["content"] or {}).get("embedding") is not None
@@ -132,7 +132,7 @@ class Watch:
     # Effects
 
     def effect(self, collection: str, label: str, args: Sequence[Any], result: Any) -> None:
-        """Check the stores after a call that changed them; those that were harmed only when they are repaired."""
+        """Check the stores after a call that changed them. Harmed stores are checked only after they are repaired."""
         if self.harmed:
             return
         if label == "table.apply":
@@ -224,5 +224,5 @@ class Watch:
         if role == "embedder":
             return qdrant or (key, version) in self.embedded or self.waits_for_its_row((key, version))
         stored = at_once(self.vectors.stored(name, [document_id])).get(document_id, [])
-        qdrant = qdrant or self.is_too_long((key, version))  # the embedder's dead letter tells it
+        qdrant = qdrant or self.is_too_long((key, version))  # the embedder's dead letter reports it
         return qdrant and newest_version(stored) >= version

@@ -1,6 +1,7 @@
 """A whole installation in memory: both tables, bus, Qdrant, the production workers of every document role, and faults.
 
-Does the actions of a history. What must hold is not judged here: every record and every effect is told to a `Watch`.
+It performs the actions of a history. It does not check invariants: it reports every record and every effect to a
+`Watch`.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ from topics.roles import ROLES, RoleName
 START_MS = 1_700_000_000_000
 NAMES: tuple[RoleName, ...] = tuple(role.name for role in ROLES if role.stage)
 BUFFER = 8
-# Enough for every history: a role that passes more points without coming to rest never does.
+# Enough for every history: a role that passes more points without becoming idle never does.
 MOST_POINTS = 20_000
 
 
 class SimBus(MemoryBus):
-    """A bus that tells of each record."""
+    """A bus that reports each appended record to the watch."""
 
     watch: Watch
 
@@ -63,7 +64,7 @@ class SimBus(MemoryBus):
 
 
 class World:
-    """Use as a context: meanwhile the production workers get simulated applications and clocks."""
+    """The installation, a context manager: inside it, production workers get simulated applications and clocks."""
 
     def __init__(self, first_rows: act.Write, trace: list[str]) -> None:
         self.now_ms = START_MS
@@ -101,7 +102,7 @@ class World:
         stamina.instrumentation.set_on_retry_hooks(())
         self._patches.enter_context(patch("agents.worker.make_app", lambda role, *_: SimApp(role, BUFFER)))
         self._patches.enter_context(patch("agents.worker.now_ms", self.clock))
-        # Lanes wait side by side on an event loop; here one coroutine at a time goes on. Their tests are their own.
+        # Lanes wait concurrently on an event loop, but here one coroutine runs at a time. Lanes have their own tests.
         without = tuple(replace(agent, collection_of=None) for agent in vars(worker_module)["AGENTS"])
         self._patches.enter_context(patch("agents.worker.AGENTS", without))
         for role in NAMES:
@@ -130,14 +131,14 @@ class World:
             max_text_bytes=SETTINGS.kafka.max_text_bytes,
             settings=SETTINGS.collections[name],
             embedder=cast(Any, Port(self.embedder, "embedder", trouble, name)),
-            text_search=cast(Any, None),  # searches are the query agent's, which writes nothing
+            text_search=cast(Any, None),  # only the query agent searches, and it writes nothing
             capture=capture_in(name, 1),
         )
 
     # Processes
 
     def start(self, role: RoleName) -> None:
-        """Begin a process of a role at the committed offsets."""
+        """Start a process of a role at the committed offsets."""
         bus = cast(AiokafkaBus, Port(self.bus, "bus", self.trouble))
         opened = Opened(SETTINGS, bus, cast(Any, None), self.collections, Epochs(), AsyncExitStack())
         worker = Worker(opened, [role], Path(), self.telemetry)
@@ -158,7 +159,7 @@ class World:
         self.revive(action.role)
 
     def revive(self, role: str) -> None:
-        """Do as a supervisor does with an agent that ended by an error."""
+        """Restart the process of a role whose agent ended with an error, as a supervisor does."""
         process = self.live[role][1]
         if process.point is None and process.error is not None:
             raise Violation(f"{process.name}: {process.error!r} got out of its agent")
@@ -176,7 +177,7 @@ class World:
     # Actions
 
     def do(self, action: act.Action) -> None:
-        """Do an action as far as it can be done."""
+        """Perform an action, as far as possible."""
         self.now_ms += 1
         match action:
             case act.Step():
@@ -232,7 +233,7 @@ class World:
                 damage(self.legacy[name], self.vectors, document_id, column, number)
 
     def _lose_slot(self, name: str) -> None:
-        """Do as `crossfade recapture` does: a new source epoch has a connector and a topic of its own."""
+        """Act as `crossfade recapture` does: a new source epoch has its own connector and its own topic."""
         ports = self.collections[name]
         epoch = ports.source_epoch + 1
         if epoch > SOURCE_EPOCHS:
@@ -244,7 +245,7 @@ class World:
         self.crash("capture")
 
     def ends_of(self, name: str) -> EndsOf:
-        """Return what tells a repair of a collection where everything ends."""
+        """Return the function that gives a repair of a collection the current ends of the topics and of capture."""
         return ends_of(self.bus, self.legacy[name], self.connectors[name], self.ctx.epoch)
 
     def _fate(self, action: act.Crash | act.Replace | act.Rebalance | act.Commit | act.Rewind) -> None:
@@ -352,7 +353,7 @@ def _submission(name: str, document_id: str, body: act.Body, form: str) -> dict[
 
 
 def given(seed: int) -> list[float]:
-    """Return an embedding of length 1 that comes with a document: one of a few unit vectors."""
+    """Return the precomputed embedding of a document: one of a few unit vectors."""
     return [1.0 if n == seed % 8 else 0.0 for n in range(8)]
 
 

@@ -1,4 +1,4 @@
-"""Captures tables of a place by a connector of its own, which leaves nothing behind."""
+"""Captures tables of a test schema or database with a separate connector, which leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOUND_S = 90.0
 
 @asynccontextmanager
 async def captured(place: Place, stack: StackAddresses, tables: Iterable[str]) -> AsyncIterator[None]:
-    """Capture tables of the place into topics named after it."""
+    """Capture tables of the schema or database into topics named after it."""
     name, full = place.schema, [f"{place.schema}.{table}" for table in tables]
     await provide(stack, capture_topics(name, full))
     config = (

@@ -1,4 +1,4 @@
-"""Captures collections of a shop under the guard of a worker."""
+"""Captures collections of a shop while a worker's capture guard runs. No worker is started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.stack.test_captured_alone import quarantines_of
 
 @asynccontextmanager
 async def guarded(shop: Shop, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Quarantines]:
-    """Capture and guard the collections of one connector, at a quick pace; its snapshot is read."""
+    """Capture and guard the collections of one connector, with short intervals. Yield once its snapshot is read."""
     monkeypatch.setattr(capture_guard, "GUARD_S", 0.5)
     monkeypatch.setattr(capture_guard, "MODEL_S", 1.0)
     quarantines = quarantines_of(opened)

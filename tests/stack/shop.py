@@ -1,4 +1,4 @@
-"""Databases of a test's own on the session's stack, with tables of one name, captured without a worker."""
+"""Separate databases of a test on the session's stack, with tables of one name, captured without a worker."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TABLES = {
 
 @dataclass
 class Shop:
-    """Databases of this test, an `articles` table in each, and the collections over them."""
+    """Databases of this test, an `articles` table in each, and the collections on them."""
 
     stack: StackAddresses
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
@@ -76,7 +76,7 @@ class Shop:
         return Collection(connector=connector, dsn=self.dsn(connector, database), **values)
 
     async def opened(self, **collections: Collection) -> Opened:
-        """Open collections as far as their capture needs."""
+        """Open collections, but only as far as their capture requires."""
         kafka = self.kafka
         ports = {}
         for name, collection in collections.items():
@@ -100,7 +100,7 @@ class Shop:
         return Opened(settings, bus, NOTHING, ports, Epochs(), AsyncExitStack())
 
     async def captured(self, **collections: Collection) -> dict[str, CollectionPorts]:
-        """Have collections captured, as a worker would; return their ports when the connectors run."""
+        """Start capture of collections, as a worker would. Return their ports once the connectors run."""
         opened = await self.opened(**collections)
         databases, _ = await databases_of(opened.collections)
         await assign_captures(opened, databases, await topic_names(self.stack.kafka), lambda _: None)
@@ -137,7 +137,7 @@ class Shop:
         return [Received(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers)) for r in found]
 
     async def connectors(self) -> list[str]:
-        """Return the state of this shop's connectors."""
+        """Return the states of this shop's connectors."""
         async with ConnectClient(self.stack.connect) as client:
             names = [name for name in await client.names() if await self._is_own(client, name)]
             return [str(await client.status(name)) for name in names]
@@ -146,7 +146,7 @@ class Shop:
         return (await client.config(name)).get("topic.prefix", "").startswith(self.prefix)
 
     async def changes(self, ports: CollectionPorts, count: int) -> list[DocumentChanged]:
-        """Return the first changes of a collection as the capture role reads them."""
+        """Return the first changes of a collection, as the capture role reads them."""
         assert ports.capture is not None
         records = await self.records(ports.capture.topic, count)
         found = [decoded(record, ports) for record in records]
@@ -166,7 +166,7 @@ def bodies(changes: Sequence[DocumentChanged]) -> list[tuple[str, str | None]]:
 
 @asynccontextmanager
 async def shop_on(stack: StackAddresses) -> AsyncIterator[Shop]:
-    """Give a shop; its databases, connectors and slots are removed at the end."""
+    """Yield a shop. Remove its databases, connectors and slots at the end."""
     made = Shop(stack)
     async with made.resources:
         yield made

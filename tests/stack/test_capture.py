@@ -1,4 +1,7 @@
-"""What Debezium delivers from both databases with the configuration of `connectors_api`, on the session's stack."""
+"""What Debezium delivers from both databases on the session's stack.
+
+The connectors use the configuration of `connectors.debezium.configuration`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ async def connect(stack: StackAddresses) -> AsyncIterator[ConnectClient]:
 
 @pytest.fixture
 async def name(stack: StackAddresses) -> AsyncIterator[str]:
-    """A name for table, connector, slot and topics that only one test uses; its connector and slot are removed."""
+    """A name for the table, connector, slot and topics of one test. Connector and slot are removed at the end."""
     name = f"t{uuid.uuid4().hex[:12]}"
     yield name
     async with ConnectClient(stack.connect) as client:
@@ -58,7 +61,7 @@ async def provide(stack: StackAddresses, topics: tuple[str, ...]) -> None:
 
 
 async def read(stack: StackAddresses, topic: str, count: int) -> list[tuple[Any, Any]]:
-    """Read the first records of a topic as (key, value); fails when they do not come."""
+    """Read the first records of a topic as (key, value). Fail if they do not come."""
     consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka, auto_offset_reset="earliest")
     await consumer.start()
     try:
@@ -70,7 +73,7 @@ async def read(stack: StackAddresses, topic: str, count: int) -> list[tuple[Any,
 
 
 def summary(records: list[tuple[Any, Any]]) -> list[tuple[Any, ...]]:
-    """Give (id, op, text before, text after) of each change, and (id, None) of a tombstone."""
+    """Return (id, op, text before, text after) for each change, and (id, None) for a tombstone."""
     rows: list[tuple[Any, ...]] = []
     for key, value in records:
         if value is None:
@@ -121,7 +124,7 @@ async def test_postgres_rows_and_changes_arrive_with_before_after_and_sequence(
     sequences = [json.loads(value["source"]["sequence"]) for value in values]
     assert sequences[0][0] is None
     positions = [int(change) for _, change in sequences]
-    # A snapshot's rows have the place at which the stream begins.
+    # Snapshot rows have the position at which the stream begins.
     assert positions[0] <= positions[1]
     assert positions[1:] == sorted(set(positions[1:]))
     assert values[2]["before"]["embedding"] == [1.0, 2.5, -3.0]
@@ -227,7 +230,7 @@ async def slot_until_there(stack: StackAddresses, slot: str) -> SlotPlace:
 
 
 async def slot_reaches(stack: StackAddresses, slot: str, position: str) -> None:
-    """Return when the slot's reader has confirmed the server's log up to a position."""
+    """Wait until the slot's reader has confirmed the server's log up to a position."""
     async with asyncio.timeout(_BOUND_S):
         while True:
             place = await slot_place(stack.postgres, slot)
@@ -253,7 +256,7 @@ async def test_the_same_configuration_again_restarts_nothing(
     await connect.wait_running(name, _BOUND_S)
     reader = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND active"
     before = None
-    while before is None:  # running is said a moment before the slot is read
+    while before is None:  # the connector reports RUNNING a moment before it reads the slot
         before = await database.fetchval(reader, name)
     await connect.put_config(name, config)
     await connect.wait_running(name, _BOUND_S)
@@ -275,10 +278,10 @@ async def test_a_connector_whose_database_side_is_gone_says_why_it_failed(
 ) -> None:
     await provide(stack, capture_topics(name, [f"public.{name}"]))
     config = postgres_connector(name, stack.postgres, name, [f"public.{name}"], slot=name, publication=name)
-    # No table of that name, and a publication that must not be made: the task cannot start.
+    # There is no table of that name, and the publication must not be created: the task cannot start.
     await connect.put_config(name, {**config, "publication.autocreate.mode": "disabled", "errors.max.retries": "0"})
     async with asyncio.timeout(_BOUND_S):
-        while True:  # the task may be said to run before it fails
+        while True:  # the task may be reported as running before it fails
             if (await connect.status(name)).failed:
                 break
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What one database, one collection or another worker does to capture is nothing to the others, on the real stack."""
+"""On the real stack, one database, collection or worker does not disturb the capture of the others."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def reasons(quarantines: Quarantines) -> dict[str, Reason]:
 
 
 async def named(opened: Opened) -> None:
-    """Give collections the names of their captures, as the start of a worker does."""
+    """Assign the names of their captures to collections, as a worker does when it starts."""
     databases, away = await databases_of(opened.collections)
     assert away == await assign_captures(opened, databases, [], lambda _: None) == {}
 
 
 async def rename(shop: Shop, database: str, name: str) -> None:
-    """Rename a database of PostgreSQL, whoever uses it."""
+    """Rename a PostgreSQL database, after ending all connections to it."""
     server = await Connection.open("postgres", str(shop.stack.postgres))
     try:
         ended = f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{shop.name(database)}'"
@@ -80,7 +80,7 @@ async def away(shop: Shop, database: str) -> AsyncIterator[None]:
 async def test_workers_that_start_against_a_new_system_make_one_capture(shop: Shop) -> None:
     database = await shop.database("postgres", "acme")
     await database.execute("insert into articles (id, title, body) values (1, 't', 'first')")
-    # Both find it uncaptured, whichever is faster then.
+    # Both find the table uncaptured, whichever is faster afterwards.
     workers = [await shop.opened(acme=shop.collection("postgres", "acme")) for _ in range(2)]
     for opened in workers:
         await prepare_capture(opened, quarantines_of(opened), lambda _: None)
@@ -96,7 +96,7 @@ async def test_a_collection_whose_records_cannot_be_read_is_away_alone(shop: Sho
     await database.execute("create schema app")
     for statement in TABLES["postgres"].split(";"):
         await database.execute(statement.replace("articles", "app.articles"))
-    # The one that fails is asked first: they are in the order of their names.
+    # The failing collection is checked first, because they are in the order of their names.
     bad = shop.collection("postgres", "acme", table="app.articles")
     opened = await shop.opened(bad=bad, good=shop.collection("postgres", "acme"))
     await named(opened)
@@ -160,7 +160,7 @@ async def test_a_collection_whose_database_was_replaced_meanwhile_is_opened_as_s
         watch = SourceWatch(seen.bus, client)
         for group in groups(seen.collections):
             assert await watch.look(group, quarantines_of(seen))
-    # A copy with all its records, as a logical restore makes it, in the place of the database.
+    # Replace the database with a copy that has all its records, as a logical restore does.
     await rename(shop, "acme", "before")
     server = await Connection.open("postgres", str(shop.stack.postgres))
     shop.resources.push_async_callback(server.close)
@@ -182,7 +182,7 @@ async def test_a_collection_whose_database_was_replaced_meanwhile_is_opened_as_s
             )
         assert reasons(quarantines) == {"acme": Reason.SERVER}
         assert set(opened.collections) == {"acme", "globex"}
-        # It was never in service: no connector was made, and what is recorded keeps it stopped.
+        # It was never active: no connector was created, and the recorded reason keeps it quarantined.
         assert await shop.connectors() == []
         assert await CollectionState(opened.collections["acme"].ledger, "acme").reason() == Reason.SERVER
         await quarantines.follow()
@@ -221,7 +221,7 @@ async def test_a_database_whose_records_cannot_be_read_blinds_no_watch_of_topics
     try:
         assert await watch.confirmed() == {}
         await shop.connections["acme"].execute("alter table crossfade_identities rename to elsewhere")
-        # What was recorded of another topic of that name, before it was deleted and made again.
+        # The record of another topic of that name, as if it had been deleted and created again since.
         globex = opened.collections["globex"]
         assert globex.capture is not None
         topic = globex.capture.topic

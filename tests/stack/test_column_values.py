@@ -1,6 +1,6 @@
-"""A row has one content whichever way it comes: by a snapshot, by live capture, and read by SQL, for every column type.
+"""For every column type, a row has the same content by snapshot, by live capture, and by SQL.
 
-Where capture is not sure of a value, the row is read again: what counts then is what SQL reads.
+If capture is not sure of a value, the row is read again, and the value that SQL reads counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.stack.captured import BOUND_S, captured
 
 pytestmark = pytest.mark.stack
 
-TABLES = ("documents", "strict")  # every column may be NULL in the first one, none in the second
+TABLES = ("documents", "strict")  # every column may be NULL in the first table, none in the second
 
 
 async def records(stack: StackAddresses, topic: str, count: int) -> list[Received]:
@@ -42,9 +42,10 @@ async def records(stack: StackAddresses, topic: str, count: int) -> list[Receive
 async def compared(
     place: Place, stack: StackAddresses, table: str, legacy: LegacyConnector, source: Collection
 ) -> tuple[list[tuple[str, str, str, str]], dict[str, int]]:
-    """Return what capture told otherwise than SQL read it (id, column, both), and how often each column was sure.
+    """Return the values that capture and SQL read differently, and how often capture was sure of each column.
 
-    Each column is looked at by itself: one that is not sure has the whole row read again.
+    A differing value is (id, column, by SQL, by capture). Each column is decoded separately, because one unsure column
+    makes the whole row be read again.
     """
     rows = {row.id: row.content for row in await legacy.bulk.scan_range(None, None, 100_000)}
     described, wrong, sure = (

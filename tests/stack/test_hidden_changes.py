@@ -1,4 +1,7 @@
-"""What hides changes from capture after it was checked stops a collection; a table of nearly its name hides nothing."""
+"""A setting that begins to hide changes from a running capture quarantines the collection.
+
+A table whose name differs only in case hides nothing.
+"""
 
 from __future__ import annotations
 

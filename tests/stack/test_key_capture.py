@@ -1,4 +1,4 @@
-"""A row has one id, whether a snapshot, live capture or SQL reads it, for every type that a key may have."""
+"""For every type that a key may have, a row has the same id by snapshot, by live capture, and by SQL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(kind: KeyType, table: str, values: list[str], connector: Connector) -> 
 
 
 async def make(place: Place, kinds: list[KeyType]) -> dict[str, tuple[KeyType, list[str]]]:
-    """Make a table of each type, with half of its rows; return what to insert later."""
+    """Create a table for each key type, with half of its rows; return the values to insert later."""
     made: dict[str, tuple[KeyType, list[str]]] = {}
     done: set[str] = set()
     for number, kind in enumerate(kinds):
@@ -52,7 +52,7 @@ async def make(place: Place, kinds: list[KeyType]) -> dict[str, tuple[KeyType, l
 
 
 async def ids_of(stack: StackAddresses, place: Place, table: str, source: Collection) -> tuple[set[str], set[str]]:
-    """Return the ids of a table's rows by SQL, and by capture."""
+    """Return the ids of a table's rows, by SQL and by capture."""
     legacy = await open_legacy("documents", source, place.dsn)
     try:
         read = set(await legacy.bulk.ids(None, None))

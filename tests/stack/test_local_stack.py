@@ -1,4 +1,4 @@
-"""The life of the local stack: up, up again, killed, down. Each test leaves the stack of this module running."""
+"""The life cycle of the local stack: up, up again, killed, down. Each test leaves the stack of this module running."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture(scope="module")
 def own_home() -> Iterator[Path]:
-    """A home that only this module uses: its stack is killed, which no other test must see."""
+    """A home that only this module uses, because its stack is killed, and no other test must see that."""
     home = Path(tempfile.mkdtemp(prefix="crossfade-life-"))
     try:
         yield home
@@ -96,7 +96,7 @@ async def create_topics(kafka: str, *names: str, max_bytes: int = RECORD_BYTES) 
 
 
 async def read(kafka: str, topic: str, count: int) -> list[bytes | None]:
-    """Read the first `count` values of a topic; fails when they do not come."""
+    """Read the first `count` values of a topic. Fail if they do not come."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka,
         auto_offset_reset="earliest",
@@ -112,7 +112,7 @@ async def read(kafka: str, topic: str, count: int) -> list[bytes | None]:
 
 
 async def read_until(kafka: str, topic: str, part: bytes) -> None:
-    """Read a topic until a value holds `part`: after a crash earlier records may come twice, none may be missing."""
+    """Read a topic until a value contains `part`. After a crash, records may come twice; none may be missing."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
     await consumer.start()
     try:
@@ -209,7 +209,7 @@ async def test_a_topic_that_nobody_made_is_not_made_by_writing_to_it(local: Loca
 
 
 async def watch(name: str, connect: ConnectClient, states: set[str]) -> None:
-    """Collect the states that Connect tells of a connector while it starts."""
+    """Collect the states that Connect reports for a connector while it starts."""
     while True:
         with contextlib.suppress(ConnectUnreachable):
             states.add((await connect.status(name)).state)
@@ -245,7 +245,7 @@ async def test_everything_killed_comes_back_with_records_rows_and_a_running_conn
         watching = asyncio.create_task(watch("survivors", connect, states))
         assert await local.up(lambda _: None) == addresses
         watching.cancel()
-        # It answers that there is no such thing before it knows what there is; to stop a collection for that is wrong.
+        # Connect answers 404 while it starts. If that counted as MISSING, collections would be quarantined wrongly.
         assert "MISSING" not in states
         after = await pids(local)
         assert all(after.values())
@@ -313,7 +313,7 @@ async def test_a_port_taken_by_a_stranger_is_named_and_not_given_up(local: Local
 
 
 async def test_a_lock_file_that_names_a_stranger_does_not_stop_postgres(local: LocalStack) -> None:
-    """After a power cut the pid in PostgreSQL's lock file may belong to any program."""
+    """After a power cut, the pid in PostgreSQL's lock file may belong to any program."""
     local.part("postgres").kill()
     lock = local.home / "data" / "postgres" / "postmaster.pid"
     lines = lock.read_text().splitlines()

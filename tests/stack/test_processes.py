@@ -1,4 +1,4 @@
-"""Daemons, state and privileges of the local stack, without its servers."""
+"""Daemons, state and privileges of the local stack. None of its servers is started."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_without_user_namespaces_a_system_user_gets_a_way_to_its_data_and_nothin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(privileges, "_namespace", lambda: None)
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folder is closed to other users
         Path(folder).chmod(0o755)
         home = Path(folder) / "home"
         Layout(home).create()

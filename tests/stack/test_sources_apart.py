@@ -1,4 +1,7 @@
-"""Tables of one name in several databases and servers are captured apart, on the session's stack, without a worker."""
+"""Tables of the same name in several databases and servers are captured separately.
+
+The tests use the session's stack, without a worker.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ async def test_one_table_of_two_databases_of_a_server_is_captured_apart(connecto
     (record, *_) = await shop.records(globex.topic, 1)
     with pytest.raises(ForeignChange, match=shop.name("globex")):
         decoded(record, found["acme"])
-    with pytest.raises(ForeignChange, match="name"):  # also where the database has the same name on another server
+    with pytest.raises(ForeignChange, match="name"):  # also if the database has the same name on another server
         decoded(record, replace(found["globex"], capture=acme))
 
 

@@ -1,4 +1,4 @@
-"""A statement of MariaDB that Debezium cannot parse stops the table that it names, and no other."""
+"""A MariaDB statement that Debezium cannot parse quarantines only the collection of the table that it names."""
 
 from __future__ import annotations
 

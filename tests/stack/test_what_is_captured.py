@@ -1,4 +1,7 @@
-"""What connectors send, and what their failures are to others, on the session's stack, without a worker."""
+"""What connectors send, and what their failures affect.
+
+The tests use the session's stack, without a worker.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ async def shop(stack: StackAddresses) -> AsyncIterator[Shop]:
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(_BOUND_S):
-        while not holds():  # noqa: ASYNC110  # what is awaited is in other processes
+        while not holds():  # noqa: ASYNC110  # the condition depends on other processes
             await asyncio.sleep(0.2)
 
 
@@ -68,7 +71,7 @@ async def test_a_text_that_is_cut_within_a_character_has_its_row_read_again(conn
     ports = (await shop.captured(acme=shop.collection(connector, "acme")))["acme"]
     assert ports.capture is not None
     await shop.records(ports.capture.topic, 1)
-    # Two of Java's characters each, and an odd number of those is kept.
+    # Each balloon is two of Java's characters, and Debezium keeps an odd number of those.
     assert shop.kafka.max_text_bytes % 2 == 0
     await database.execute(f"update articles set body = repeat('🎈', {shop.kafka.max_text_bytes}) where id = 1")
     await database.execute("update articles set body = 'short' where id = 1")
@@ -88,7 +91,7 @@ async def test_a_column_that_is_configured_later_travels_from_then_on_without_a_
     assert ports.capture is not None
     assert "unused" in await ports.table.columns()
     async with asyncio.timeout(_BOUND_S):
-        for number in range(2, 1000):  # the first ones may be read by the task that ends
+        for number in range(2, 1000):  # the task that is being replaced may read the first rows
             await database.execute(f"insert into articles (id, title, body, unused) values ({number}, 't', 'b', 'new')")
             *earlier, last = await shop.records(ports.capture.topic, number)
             if b'"unused":"new"' in (last.value or b""):
@@ -105,7 +108,7 @@ async def test_a_document_keeps_its_place_when_the_primary_key_of_its_row_change
     await database.execute("alter table articles add sku varchar(40) not null unique")
     await database.execute("insert into articles (id, sku, body) values (8, 'first', 'snapshot')")
     ports = (await shop.captured(acme=shop.collection(connector, "acme", key=("sku",))))["acme"]
-    await shop.changes(ports, 1)  # the snapshot was taken: what comes now is captured change by change
+    await shop.changes(ports, 1)  # the snapshot is taken: later changes are captured one by one
     replaced = "replace into articles (id, sku, body) values (3, 'a', 'three')"
     if connector == "postgres":
         replaced = "update articles set id = 3, body = 'three' where sku = 'a'"

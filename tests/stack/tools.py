@@ -1,4 +1,4 @@
-"""What tests of the stack share. No tests live here."""
+"""Shared by the tests of the stack. It contains no tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def mariadb_arguments(dsn: str) -> dict[str, Any]:
-    """Give the arguments of `aiomysql.connect` for a mysql:// URL."""
+    """Return the arguments of `aiomysql.connect` for a mysql:// URL."""
     parts = urlsplit(dsn)
     return {
         "host": parts.hostname,

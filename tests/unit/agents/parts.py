@@ -1,6 +1,6 @@
-"""One collection over the in-memory adapters, with every call noted in order and failing where a test wants it to.
+"""One collection over the in-memory adapters. Every call is recorded in order, and fails if a test wants it to.
 
-What is noted: `publish TOPIC...`, `ledger.NAME`, `table.NAME`, `vectors.NAME`, `embedder.NAME`.
+The recorded steps: `publish TOPIC...`, `ledger.NAME`, `table.NAME`, `vectors.NAME`, `embedder.NAME`.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ T = TypeVar("T")
 
 
 class Crash(Exception):
-    """What a test lets a process die of: no error of a port."""
+    """The error with which a test ends a process. No port raises it."""
 
 
 @dataclass
 class Journal:
-    """The steps that were done, in order, and the errors that still wait for their step."""
+    """The steps that were done, in order, and the errors to raise at later steps."""
 
     steps: list[str] = field(default_factory=list)
     _fails: dict[tuple[str, bool], list[BaseException]] = field(default_factory=dict)
 
     def fail(self, step: str, *errors: BaseException, after: bool = False) -> None:
-        """Raise the errors one by one at the next times of a step, before it is done or `after`."""
+        """Raise the errors one by one at the next runs of a step: before the step, or after it with `after`."""
         self._fails.setdefault((step, after), []).extend(errors)
 
     def calm(self) -> None:
-        """Forget the errors that were not raised."""
+        """Discard the errors that were not raised yet."""
         self._fails.clear()
 
     async def run(self, step: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Do one step."""
+        """Run one step and record it."""
         self._raise(step, after=False)
         result = await call()
         self.steps.append(step)
@@ -93,7 +93,7 @@ class _Noted:
 
 
 class NotedBus:
-    """A bus that notes the topics of what it publishes; nothing is noted of an empty call."""
+    """A bus that records the topics of each publish call. An empty call is not recorded."""
 
     def __init__(self, journal: Journal) -> None:
         topics = [topic.name for topic in CATALOGUE] + [CAPTURE]
@@ -106,15 +106,15 @@ class NotedBus:
             await self._journal.run(f"publish {topics}", lambda: self.inner.publish(records))
 
     def events(self, topic: str, model: type[E]) -> list[E]:
-        """Return what was published to a topic."""
+        """Return the events of a topic."""
         return [decode(record, model)[0] for record in self.inner.records(topic)]
 
     def messages(self, topic: str) -> list[Message]:
-        """Return the records of a topic as a handler is given them."""
+        """Return the records of a topic in the form that a handler receives."""
         return [_message(record) for record in self.inner.records(topic)]
 
     def add(self, record: Outgoing, timestamp_ms: int = NOW - 5) -> Message:
-        """Append a record without noting it; return it as a handler is given it."""
+        """Append a record without recording a step. Return it in the form that a handler receives."""
         return _message(self.inner.append(record, timestamp_ms=timestamp_ms))
 
 
@@ -123,7 +123,7 @@ def _message(record: Received) -> Message:
 
 
 class CountingEmbedder(HashingEmbedder):
-    """Notes every text that is embedded, and each call; refuses texts that hold the word `poison`."""
+    """An embedder that records every call and its texts. It refuses texts that contain the word `poison`."""
 
     def __init__(self, chunk_words: int = 3) -> None:
         super().__init__(dimension=8, chunk_words=chunk_words)
@@ -142,7 +142,7 @@ class CountingEmbedder(HashingEmbedder):
 
 @dataclass
 class RowSearch:
-    """A search over the rows of the table: those whose text holds a word of the question."""
+    """A search over the rows of the table. It finds the rows whose text contains a word of the question."""
 
     legacy: MemoryLegacy
     needs_vector: bool = False
@@ -161,9 +161,9 @@ class RowSearch:
 
 
 class World:
-    """One collection with text column `body` and metadata column `year`, its agents' surroundings, and its journal.
+    """One collection with text column `body` and metadata column `year`, its agents' context, and its journal.
 
-    `embedding` names its column of ready embeddings.
+    `embedding` names its column of precomputed embeddings.
     """
 
     def __init__(
@@ -203,11 +203,11 @@ class World:
         )
 
     def noted(self, inner: object, name: str) -> Any:
-        """Return a port that notes its calls under a name."""
+        """Return a port that records its calls under a name."""
         return _Noted(inner, name, self.journal)
 
     async def prepared(self) -> World:
-        """Create the collection of points."""
+        """Create the collection in the vector store."""
         await self.vectors.prepare(NAME, self.embedder.dimension)
         return self
 
@@ -222,16 +222,16 @@ class World:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What tells of a dead letter takes this."""
+        """The arguments of the functions that return the outcome of a dead letter."""
         return {"collections": self.collections, "ctx": self.ctx}
 
     def steps(self) -> list[str]:
-        """Return the steps since the last time they were asked for."""
+        """Return the steps since the last call."""
         steps, self.journal.steps = self.journal.steps, []
         return steps
 
     def outcomes(self) -> list[tuple[str, int | None, str]]:
-        """Return (document, version, outcome) of all that was told, in order."""
+        """Return (document, version, outcome) of all published outcomes, in order."""
         return [(e.id, e.version, e.outcome) for e in self.bus.events(WRITTEN, DocumentWritten)]
 
     def put(self, topic: str, event: Event, key: str, *, trace: str | None = None) -> Message:
@@ -240,7 +240,7 @@ class World:
         return self.bus.add(record)
 
     def resolved(self, document_id: str, version: int, body: str | None = "text", **other: Any) -> Message:
-        """Append a resolved version; without a body it is a deletion. A producer's, if nothing else is said."""
+        """Append a resolved version; without a body it is a deletion. The origin is a producer by default."""
         given = None if body is None else content(body)
         event = DocumentResolved(
             **{
@@ -289,12 +289,12 @@ class World:
         return [(p.chunk, p.version, None if p.deleted else p.text) for p in stored.get(document_id, [])]
 
     def row(self, document_id: str) -> tuple[str, int | None] | None:
-        """Return (body, version) of a row, None where there is none."""
+        """Return (body, version) of a row, None if there is no row."""
         row: LegacyRow | None = self.legacy.stored.get(document_id)
         return None if row is None else (row.content.full_text(), row.version)
 
     def change_ledger(self, document_id: str, **state: Any) -> None:
-        """Change what the fold remembers of a document."""
+        """Change the state of the fold that the ledger has for a document."""
         row = self.legacy.ledger_rows[document_id]
         self.legacy.ledger_rows[document_id] = replace(row, state=replace(row.state, **state))
 
@@ -305,5 +305,5 @@ def content(body: str, **metadata: Any) -> Content:
 
 
 def too_large() -> Content:
-    """Return content that no topic takes."""
+    """Return content that is too large for any topic."""
     return content("x" * Kafka().max_record_bytes)

@@ -1,4 +1,4 @@
-"""Small stand-ins for what the agents touch of Faust: a stream over a queue, its events, and the application."""
+"""Small substitutes for the parts of Faust that agents use: a stream over a queue, its events, and the application."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOPIC = "crossfade.queries.asked.v1"
 
 @dataclass
 class FakeMessage:
-    """One Kafka message as Faust holds it; `timestamp` in seconds."""
+    """One Kafka message as Faust represents it. `timestamp` is in seconds."""
 
     offset: int
     generation_id: int = 1
@@ -28,7 +28,7 @@ class FakeMessage:
 
 @dataclass
 class FakeEvent:
-    """One event; its acknowledgement is noted by offset."""
+    """One event. Its acknowledgement is recorded by offset."""
 
     message: FakeMessage
     acknowledged: list[int]
@@ -39,7 +39,7 @@ class FakeEvent:
 
 @dataclass
 class FakeApp:
-    """An application in generation 1 whose assignment is active; keeps the agents that are added to it."""
+    """An application in generation 1 whose assignment is active. It keeps the agents that are added to it."""
 
     active: bool = True
     consumer_generation_id: int = 1
@@ -81,7 +81,7 @@ class FakeChannel:
 
 @dataclass
 class FakeStream:
-    """A stream; `add` puts messages into it, `acknowledged` lists the offsets in the order of their acknowledgement."""
+    """A stream. `add` puts messages into it. `acknowledged` lists offsets in the order of their acknowledgement."""
 
     app: FakeApp = field(default_factory=FakeApp)
     channel: FakeChannel = field(default_factory=FakeChannel)
@@ -89,7 +89,7 @@ class FakeStream:
     acknowledged: list[int] = field(default_factory=list)
 
     def end(self) -> None:
-        """Stop the stream as Faust does: whoever waits for an event is told."""
+        """Stop the stream as Faust does: a reader that waits for an event gets StopAsyncIteration."""
         self.channel.queue.put_nowait(None)
 
     def add(self, *messages: FakeMessage) -> None:

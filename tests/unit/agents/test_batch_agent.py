@@ -1,4 +1,4 @@
-"""A role's batches are handled one after the other; what was not handled to its end is never acknowledged."""
+"""A role's batches are handled one after the other. A batch that was not handled to its end is never acknowledged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEAD = f"publish {dead_letter_topic(ASKED)}"
 
 
 class Desk:
-    """A handler that keeps the offsets of its batches, and what was acknowledged when each began."""
+    """A handler that records the offsets of each batch, and the acknowledged offsets when the batch began."""
 
     def __init__(self, stream: FakeStream) -> None:
         self.stream = stream
@@ -43,7 +43,7 @@ def started(stream: FakeStream, runner: Runner) -> asyncio.Task[None]:
 
 
 async def settle() -> None:
-    """Let the agent go as far as it can: a batch takes a few turns of the loop."""
+    """Let the agent run as far as it can. A batch takes a few turns of the loop."""
     for _ in range(100):
         await asyncio.sleep(0)
 

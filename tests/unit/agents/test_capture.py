@@ -1,4 +1,4 @@
-"""Captured row changes are appended to the log as they are; what Debezium sends besides them is passed over."""
+"""Captured row changes are appended to the log as they are. Other records from Debezium are skipped."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_a_change_of_another_database_schema_table_or_connector_stops_the_
 
 
 async def stops(world: World, batch: list[Message]) -> tuple[str, Reason, str]:
-    """Return what a batch stops its collection with; nothing returns from that."""
+    """Return the arguments with which a batch quarantines its collection. `capture` does not return after that."""
     stopped: list[tuple[str, Reason, str]] = []
     never = asyncio.Event()
 
@@ -120,7 +120,7 @@ async def stops(world: World, batch: list[Message]) -> tuple[str, Reason, str]:
         await never.wait()
 
     capturing = asyncio.create_task(capture(batch, unreadable=unreadable, **ports(world)))
-    while not stopped:  # noqa: ASYNC110  # the task is given its turns
+    while not stopped:  # noqa: ASYNC110  # gives the task its turns
         await asyncio.sleep(0)
     assert not capturing.done()
     capturing.cancel()

@@ -1,4 +1,4 @@
-"""Records handled at the same time are acknowledged in order; one that raises ends them all, and no task is left."""
+"""Records handled concurrently are acknowledged in order. If one raises, all of them end, and no task is left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 3
 
 
 class Desk:
-    """A handler whose records wait, each for its own permission; keeps which were begun, ended and cancelled."""
+    """A handler whose records each wait for their own permission. It keeps which were begun, ended and cancelled."""
 
     def __init__(self) -> None:
         self.may: dict[int, asyncio.Event] = {}
@@ -65,7 +65,7 @@ async def running(stream: FakeStream, desk: Desk, runner: Runner | None = None) 
 
 
 async def settle() -> None:
-    """Let every task go as far as it can: a record takes a few turns of the loop, and nothing here waits for time."""
+    """Let every task run as far as it can. A record takes a few turns of the loop, and nothing here waits for time."""
     for _ in range(100):
         await asyncio.sleep(0)
 
@@ -95,7 +95,7 @@ async def test_no_more_than_the_limit_is_in_flight_until_the_first_is_acknowledg
 
 
 async def test_a_record_that_fails_for_good_ends_the_role_and_nothing_from_it_on_is_acknowledged() -> None:
-    """Faust would start an agent that raised anew, and it would go on behind the record: so it holds, and says so."""
+    """Faust would restart an agent that raised, behind the failed record. So the agent waits and reports the error."""
     stream, desk, world = FakeStream(), Desk(), World()
     world.journal.fail(f"publish {dead_letter_topic(ASKED)}", *[Refused("the dead letter is too large")] * 3)
     stream.add(FakeMessage(0), FakeMessage(1, value=b"bad"), FakeMessage(2), *map(FakeMessage, range(3, 9)))

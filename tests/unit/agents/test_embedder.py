@@ -1,4 +1,4 @@
-"""The embedder computes only what is not known: of a changed document the chunks whose text changed, and no more."""
+"""The embedder computes only unknown vectors: of a changed document, only the chunks whose text changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def told(world: World) -> list[tuple[str, int, list[str]]]:
 
 
 async def through(world: World, batch: Batch) -> list[Failure]:
-    """Embed a batch and write what came of it; forget which texts were embedded."""
+    """Embed a batch and write the resulting events. Return the failures of both steps."""
     before = len(world.bus.messages(EMBEDDED))
     failures = await embed(batch, **world.handled)
     failures += await write_vectors(world.bus.messages(EMBEDDED)[before:], **world.handled)
@@ -214,7 +214,7 @@ async def test_what_cannot_be_read_fails_alone(fields: dict[str, Any] | None) ->
 
 
 async def test_progress_counts_within_a_document_that_is_longer_than_a_slice() -> None:
-    """Of 400 chunks no more than a slice is computed between two signs of life."""
+    """Of 400 chunks, at most one slice is computed between two calls of `progress`."""
     world = await World().prepared()
     world.ctx = replace(world.ctx, max_text_bytes=1 << 20)
     seen: list[int] = []

@@ -1,4 +1,4 @@
-"""The page of a worker, over HTTP: alive unless a role is stuck, ready when every role is and consuming began."""
+"""A worker's HTTP pages: alive unless a role is stuck or failed, ready if every role is and consuming has begun."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def waiting() -> RoleHealth:
 async def test_the_status_says_whether_to_restart_and_whether_to_send_work(
     made: list[Callable[[], RoleHealth]], started: bool, livez: int, readyz: int
 ) -> None:
-    roles = [each() for each in made]  # now, since how long a role is busy counts
+    roles = [each() for each in made]  # made now, because the time for which a role is busy counts
     async with (
         page(*roles, started=started) as client,
         client.get("/livez") as alive,

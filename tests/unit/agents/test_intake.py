@@ -1,4 +1,4 @@
-"""A producer's event gets its place in the log, or an error that says what is wrong with it; neither is lost."""
+"""A producer's event gets a position in the log, or an error that says what is wrong with it. Neither is lost."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_what_a_store_would_refuse_for_sure_is_refused_here(
 
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_crash_at_publishing_and_a_second_delivery_append_the_same_entries(after: bool) -> None:
-    """The entries have the same positions, so the fold takes those of the second delivery for what they are."""
+    """The entries have the same positions, so the fold recognises those of the second delivery as duplicates."""
     world = World()
     batch = [submit(world, "1"), submit(world, "2")]
     world.journal.fail(f"publish {LOG}", Crash(), after=after)

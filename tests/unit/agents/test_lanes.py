@@ -1,4 +1,4 @@
-"""A collection whose database is away holds no other; what it missed it gets in order, each record, over any crash."""
+"""A collection whose database is away holds up no other. It later gets each missed record in order, despite crashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Broker:
-    """A topic of two partitions, the role's offsets, and what is parked: what outlives a worker."""
+    """A topic of two partitions, the role's offsets, and the parked offsets: all that outlives a worker."""
 
     log: dict[int, list[Received]] = field(default_factory=lambda: {0: [], 1: []})
     committed: dict[TopicPartition, int] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Broker:
         self.log[partition].append(Received(LOG, partition, offset, f"{name}/{offset}".encode(), b"{}"))
 
     def batch(self, limit: int) -> list[Message]:
-        """Return what a role reads next."""
+        """Return the records that a role reads next."""
         found: list[Message] = []
         for partition, records in self.log.items():
             found += [Message(record) for record in records[self.committed.get((LOG, partition), 0) :][:limit]]
@@ -136,7 +136,7 @@ class Role:
     async def _handle(self, batch: Batch) -> Failures:
         names = {named_by_key(message.record) for message in batch}
         await asyncio.sleep(0)
-        while names & self.hang:  # noqa: ASYNC110 - as a database that does not answer
+        while names & self.hang:  # noqa: ASYNC110 - like a database that does not answer
             await asyncio.sleep(0.001)
         for name in names & self.away.keys():
             raise self.away[name]
@@ -145,7 +145,7 @@ class Role:
         return []
 
     def _apply(self, name: str, record: Received) -> None:
-        """Apply a record, which may be a second delivery, but never one before those that come before it."""
+        """Apply a record. It may be a second delivery, but earlier ones of its collection must be applied before it."""
         done = self.applied[name][record.partition]
         own = [each.offset for each in self.broker.log[record.partition] if named_by_key(each) == name]
         before = [offset for offset in own if offset < record.offset]
@@ -194,9 +194,9 @@ async def settled(lanes: Lanes, role: Role) -> None:
 
 
 async def forgotten(role: Role, name: str) -> None:
-    """Wait until nobody would go on from where a collection was parked: a moment after it is back."""
+    """Wait until the parked offsets of a collection are removed, which happens a moment after it is back."""
     async with asyncio.timeout(5):
-        while role.broker.parked[name]:  # noqa: ASYNC110 - a lane of its own does it
+        while role.broker.parked[name]:  # noqa: ASYNC110 - the collection's lane does it
             await asyncio.sleep(0.001)
 
 
@@ -242,7 +242,7 @@ async def test_a_part_that_only_takes_long_leaves_its_batch_and_is_not_done_agai
 
 
 async def test_a_lane_never_remembers_a_place_that_it_has_handled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The brokers do not answer when its part leaves the batch; when they do, it has rejoined the others."""
+    """The brokers do not answer when the lane's part leaves the batch. When they do, it has rejoined the others."""
     monkeypatch.setattr(under_test, "_PAUSE_S", 0.2)
     role = Role(Broker())
     lanes = role.start()
@@ -253,10 +253,10 @@ async def test_a_lane_never_remembers_a_place_that_it_has_handled(monkeypatch: p
     role.cursors.fails = 1
     running = asyncio.create_task(step(lanes, role.broker))
     async with asyncio.timeout(5):
-        while role.cursors.fails:  # noqa: ASYNC110 - the lane asks when its part has left
+        while role.cursors.fails:  # noqa: ASYNC110 - the lane calls the brokers when its part has left
             await asyncio.sleep(0.001)
         role.hang.clear()
-        while "back a" not in role.told:  # noqa: ASYNC110 - a lane of its own does it
+        while "back a" not in role.told:  # noqa: ASYNC110 - the collection's lane does it
             await asyncio.sleep(0.001)
         assert not running.done()
         await running
@@ -294,7 +294,7 @@ async def test_records_that_expired_meanwhile_are_told_of() -> None:
     again = role.start()
     watch = asyncio.create_task(again.watch())
     async with asyncio.timeout(5):
-        while role.missing()["a"]:  # noqa: ASYNC110 - a lane of its own does it
+        while role.missing()["a"]:  # noqa: ASYNC110 - the collection's lane does it
             await asyncio.sleep(0.005)
     assert "expired a" in role.told
     watch.cancel()
@@ -302,7 +302,7 @@ async def test_records_that_expired_meanwhile_are_told_of() -> None:
 
 
 async def one_history(seed: int) -> None:
-    """Writes, outages, kills, rebalances and brokers that do not answer, in any order."""
+    """Run writes, outages, kills, rebalances and brokers that do not answer, in random order."""
     chance = random.Random(seed)
     role = Role(Broker())
     lanes = role.start()

@@ -1,4 +1,4 @@
-"""The legacy writer writes producers' changes once, tells what became of each, and has refused ones undone."""
+"""The legacy writer writes producers' changes once, publishes each outcome, and has refused changes undone."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def test_a_row_that_is_not_as_it_was_sent_is_applied_and_read_again() -> N
     (refresh,) = world.bus.events(LOG, DocumentChanged)
     assert (refresh.origin, refresh.id, refresh.rejects) == ("refresh", "1", 5)
     assert refresh.content == content("trimmed")
-    # A worker that ended before the entry was out: the second delivery brings it.
+    # If a worker ends before it publishes the entry, the second delivery publishes it.
     await write_legacy(batch, **world.handled)
     assert [entry.rejects for entry in world.bus.events(LOG, DocumentChanged)] == [5, 5]
 

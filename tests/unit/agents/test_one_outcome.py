@@ -1,4 +1,4 @@
-"""Of every event of a producer exactly one outcome for each store is told, whatever columns it leaves out."""
+"""Every producer event has exactly one published outcome for each store, whatever columns it omits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ Told = dict[tuple[str, str], list[str]]
 
 
 async def all_told(world: World, *events: dict[str, Any], broken: str = "") -> Told:
-    """Take submissions of one document through every role to rest; return the outcomes by event and store."""
+    """Run submissions of one document through every role until none has more to read.
+
+    Return the outcomes by event and store.
+    """
     await world.prepared()
     for number, fields in enumerate(events):
         value = orjson.dumps({"collection": NAME, "id": "1", **fields})

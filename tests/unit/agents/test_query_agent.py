@@ -1,4 +1,4 @@
-"""A question is always answered: by the decided backend, by the other one and degraded, or with the reasons why not."""
+"""Every question is answered: by the chosen backend, by the other one as degraded, or with the reasons why not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEGACY, QDRANT = "search.search", "vectors.search"
 
 
 class Hanging(RowSearch):
-    """Never answers; counts how often it was asked."""
+    """A search that never answers. It counts how often it was asked."""
 
     def __init__(self, legacy: MemoryLegacy) -> None:
         super().__init__(legacy)
@@ -47,7 +47,7 @@ class Asking:
 
     def __init__(self, world: World, **routing: Any) -> None:
         self.world = world
-        # A hanging backend is given up after 10 ms; whatever answers here does so within one turn of the loop.
+        # A hanging backend times out after 10 ms. All others here answer within one turn of the loop.
         self.breakers = Breakers(Routing(**({"backend_timeout_ms": 10, "breaker_failures": 2} | routing)))
         self.stopped: Quarantine | None = None
 
@@ -183,7 +183,7 @@ async def test_the_circuits_of_two_backends_are_their_own() -> None:
 
 @pytest.mark.parametrize("error", [Refused("metadata has no colour"), EmbeddingFailed("no usable vector")])
 async def test_what_the_question_is_to_blame_for_opens_no_circuit(error: Exception) -> None:
-    """Anybody may ask with a filter that is refused: it must not take the backend from everybody else."""
+    """Any caller may send a filter that is refused. That must not make the backend unavailable to the others."""
     asked = await asking(breaker_failures=1, breaker_cooldown_s=3600)
     asked.world.journal.fail(QDRANT, error)
     asked.world.journal.fail(LEGACY, error)
@@ -315,5 +315,5 @@ async def test_each_change_of_a_circuit_is_told_once() -> None:
     await standing.publish()
     told = asked.world.bus.events(SERVICE, ServiceChanged)
     assert {(each.scope, each.name, each.collection) for each in told} == {("backend", "qdrant", NAME)}
-    # With no cooldown an opened circuit is half open at once; a probe that fails leaves it so, the next closes it.
+    # Without a cooldown an opened circuit is half open at once. A failed probe leaves it so, the next closes it.
     assert [each.state for each in told] == ["half_open", "closed"]

@@ -1,4 +1,4 @@
-"""The resolver publishes, then remembers, then has rows read again: a crash anywhere in between loses nothing."""
+"""The resolver publishes, then moves the ledger, then appends refreshes. A crash at any step loses nothing."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_entries_of_one_document_are_folded_in_log_order_within_a_batch() 
 
 
 def row_of(world: World, event: int, **other: Any) -> Message:
-    """Append the row that follows the write of an event, which left columns out, as it was read before anything."""
+    """Append the refresh after the write of an event that omitted columns, read before anything was captured."""
     told: dict[str, Any] = {"origin": "refresh", "position": (), "cause": f"event-{event}", "cause_version": v(event)}
     return entry(world, "1", "row", **told | other)
 
@@ -178,7 +178,7 @@ async def test_once_the_ledger_moved_a_second_delivery_publishes_no_decision_aga
 
 
 async def test_a_crash_between_publishing_and_remembering_publishes_the_same_decision_again() -> None:
-    """At least once: the second has the same version, and the stores' guards pass it over."""
+    """Delivery is at least once: the second decision has the same version, and the stores' guards skip it."""
     world = World()
     batch = [entry(world, "1")]
     world.journal.fail(LEDGER, Crash())
@@ -211,7 +211,7 @@ async def test_what_takes_no_effect_is_remembered_and_not_published() -> None:
 
 
 async def test_a_row_is_read_again_as_long_as_the_ledger_asks_for_it() -> None:
-    """The refresh of a replaced worker may be lost: the next entry of the document brings another."""
+    """The refresh of a replaced worker may be lost. The next entry of the document causes another one."""
     world = World()
     world.legacy.ledger_rows["1"] = LedgerRow(LedgerState(refresh=True, legacy_position=(1, 1, 9)))
     old = entry(world, "1", origin="legacy", position=(1, 1, 2))

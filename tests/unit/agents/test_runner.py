@@ -1,4 +1,4 @@
-"""Nothing escapes the runner but cancellation: it tries again, isolates, dead-letters, and tells what was lost."""
+"""The runner retries, isolates, dead-letters and reports losses. Only cancellation and refused dead letters escape."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Handle = Callable[[Batch], Awaitable[Failures]]
 
 
 class Script:
-    """A handler that plays errors in turn, then handles; it refuses messages whose value is `bad`."""
+    """A handler that raises the given errors in turn, then handles. It refuses batches with a message `bad`."""
 
     def __init__(self, *errors: Exception, bad: Exception | None = None) -> None:
         self.errors = list(errors)
@@ -269,7 +269,7 @@ async def test_cancellation_gets_out_of_a_wait_for_a_store() -> None:
     runner = runner_of(world, handler)
     runner.retry = Retry(ATTEMPTS, wait_max_s=3600.0, wait_initial_s=3600.0)
     task = asyncio.create_task(runner.run(submitted(world, "a")))
-    for _ in range(20):  # until the first wait began: a few turns of the loop
+    for _ in range(20):  # a few turns of the loop, until the first wait begins
         await asyncio.sleep(0)
     assert runner.health.waiting_for == "StoreUnavailable: down"
     task.cancel()
@@ -317,7 +317,7 @@ async def test_a_refused_change_has_one_dead_letter_however_often_it_is_delivere
 
 
 class Narrow:
-    """A bus whose topics take less than they were made with."""
+    """A bus whose topics take smaller records than they were created for."""
 
     def __init__(self, world: World, limit: int) -> None:
         self.world, self.limit = world, limit

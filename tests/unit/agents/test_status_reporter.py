@@ -1,4 +1,4 @@
-"""Changes of state are told once each, in order, and wait without a limit of time for brokers that do not answer."""
+"""Each change of state is published once, in order, and waits without a time limit while the brokers do not answer."""
 
 from __future__ import annotations
 

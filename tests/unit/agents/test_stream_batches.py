@@ -1,4 +1,4 @@
-"""Batches hold what is there, in order, of the current generation only; an event counts as done when it was handled."""
+"""Batches hold the waiting events of the current generation, in order. An event is done once it was handled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_acknowledgement_goes_in_the_order_of_arrival() -> None:
 
 
 async def test_events_of_an_older_generation_are_left_out_untracked_and_unacknowledged() -> None:
-    """After a rebalance they are delivered again, to whoever has the partition now."""
+    """After a rebalance they are delivered again, to the worker that has the partition now."""
     stream = FakeStream()
     stream.app.consumer_generation_id = 2
     stream.add(FakeMessage(1, generation_id=1), FakeMessage(2, generation_id=2), FakeMessage(3, generation_id=1))

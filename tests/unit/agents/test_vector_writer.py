@@ -1,4 +1,4 @@
-"""The vector writer moves a document's points only up, all of them to one version, and tells what became of each."""
+"""The vector writer only raises versions, gives all points of a document one version, and publishes each outcome."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_the_newest_of_each_document_is_written_whatever_the_order_in_the_
         await world.embedded("1", 6, "old", "old too"),
     ]
     await write_vectors(batch, **world.handled)
-    # Chunk 1 of the superseded version may still be written by a replaced worker: it needs a guard too.
+    # A replaced worker may still write chunk 1 of the superseded version, so that chunk needs a guard, too.
     assert await world.points("1") == [(0, 7, "new"), (1, 7, None)]
     assert world.outcomes() == [("1", 7, "applied"), ("2", 8, "applied"), ("1", 6, "superseded")]
 
@@ -93,7 +93,7 @@ async def test_a_crash_at_any_step_and_a_second_delivery_leave_points_ledger_and
     assert await world.points("1") == [(0, 5, "a")]
     assert await world.points("2") == [(0, 6, None), (1, 6, None)]
     assert {one: row.vector_version for one, row in world.legacy.ledger_rows.items()} == {"1": 5, "2": 6}
-    # What is stored at this very version was applied, not superseded, whoever tells it first.
+    # Points with exactly this version were applied, not superseded, whichever delivery reports it first.
     assert set(world.outcomes()) == {("1", 5, "applied"), ("2", 6, "applied")}
 
 

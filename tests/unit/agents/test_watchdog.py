@@ -1,4 +1,4 @@
-"""A role is stuck where records wait in its own partitions and nothing is committed, unless it waits or works."""
+"""A role is stuck if records wait in its own partitions and nothing is committed, unless it waits or works."""
 
 from __future__ import annotations
 

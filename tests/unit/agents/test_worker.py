@@ -1,4 +1,4 @@
-"""A worker ends by itself where its agents cannot go on, so that whoever supervises it starts it again."""
+"""A worker ends by itself if its agents cannot continue, so that its supervisor starts it again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.agents.parts import World
 
 
 class FakeApp:
-    """Stands for a Faust application, which needs a broker to start."""
+    """A substitute for a Faust application, which would need a broker to start."""
 
     def __init__(self) -> None:
         self.conf = SimpleNamespace(id="crossfade-intake")
@@ -42,7 +42,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     opened = Opened(Settings(collections={}), nothing, world.vectors, {}, Epochs(), AsyncExitStack())
     made = Worker(opened, (), tmp_path, world.ctx.telemetry)
     made._apps.append(FakeApp())
-    made._runners.append(SimpleNamespace(role="intake", health=RoleHealth("intake")))  # type: ignore[arg-type]  # its health is all that is read
+    made._runners.append(SimpleNamespace(role="intake", health=RoleHealth("intake")))  # type: ignore[arg-type]  # only its health is read
     return made
 
 

@@ -1,4 +1,4 @@
-"""A failpoint does what it was armed for, at its pass and at no other, and nothing where it was not armed."""
+"""A failpoint does what it was armed for, at its pass and at no other. If it is not armed, it does nothing."""
 
 from __future__ import annotations
 

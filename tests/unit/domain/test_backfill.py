@@ -1,4 +1,4 @@
-"""A backfilled document beside live writes: every interleaving of its steps with theirs, and crashes in between."""
+"""A backfill concurrent with live writes: every interleaving of their steps, and crashes in between."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROW = DocumentPoints("a", 0, "default", "old", "m", {}, tuple(PointChunk(str(n),
 
 
 def backfilled(points: Points) -> Iterator[None]:
-    """The steps of the backfill: each chunk is inserted by itself, then it looks, then it ends what must end."""
+    """Take the steps of the backfill: insert each chunk by itself, find orphan chunks, then write their tombstones."""
     for number in range(CHUNKS):
         if number not in points:
             points[number] = StoredChunk(number, 0, deleted=False, content_hash="old")
@@ -31,7 +31,7 @@ def backfilled(points: Points) -> Iterator[None]:
 
 
 def live(points: Points, version: int, chunks: int) -> Iterator[None]:
-    """The steps of the vector writer: it looks, then it writes chunks and tombstones in one operation."""
+    """Take the steps of the vector writer: read the points, then write chunks and tombstones in one operation."""
     stored = list(points.values())
     moves = vector_moves(stored, version)
     tombstones = tombstones_for(chunks, stored)
@@ -51,7 +51,7 @@ def written(points: Points, document: DocumentPoints) -> None:
 
 
 def interleaved(first: Iterator[None], second: Iterator[None], turns: tuple[int, ...], total: int) -> None:
-    """Let `second` have the steps whose numbers are in `turns`, `first` the others."""
+    """Let `second` take the steps whose numbers are in `turns`, and `first` the others."""
     for step in range(total):
         next(second if step in turns else first, None)
 
@@ -91,7 +91,7 @@ def test_what_a_crash_leaves_of_a_row_that_was_deleted_meanwhile_the_verifier_fi
     found = 0
     for turns in combinations(range(CHUNKS + 2), 2):
         points: Points = {}
-        interleaved(backfilled(points), live(points, 1, 0), turns, CHUNKS + 2)  # it looks no more: killed
+        interleaved(backfilled(points), live(points, 1, 0), turns, CHUNKS + 2)  # killed before it finds orphans
         if any(not point.deleted for point in points.values()):
             difference = compare("a", None, list(points.values()))
             assert difference is not None

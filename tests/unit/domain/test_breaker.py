@@ -1,4 +1,4 @@
-"""The circuit breaker as a table of its histories: what it lets through after each of them."""
+"""The circuit breaker as a table of histories: its state, and whether it allows a call, after each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEW = Breaker(failures=3, cooldown_s=5.0)
 
 
 def after(*history: str) -> Breaker:
-    """Follow a history of `fail@T`, `start@T`, `ok` and `release`; T in seconds."""
+    """Apply a history of `fail@T`, `start@T`, `ok` and `release`, with T in seconds."""
     breaker = NEW
     for step in history:
         name, _, at = step.partition("@")

@@ -1,4 +1,4 @@
-"""Both stores hold the same document, or the difference is named: missing, ghost, or stale and in which way."""
+"""Both stores hold the same document, or the difference is named: missing, ghost, or stale with its reason."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_no_difference(legacy: LegacyFacts | None, stored: Sequence[StoredChunk]
         (ROW, [live(1)], Difference("1", "stale", Disagreement.CHUNK_MISSING, 5, 5)),
         (ROW, [live(0), live(0)], Difference("1", "stale", Disagreement.DUPLICATE_CHUNK, 5, 5)),
         (ROW, [live(0)], Difference("1", "stale", Disagreement.CHUNK_COUNT, 5, 5, note="1 chunks, the ledger says 2")),
-        # A row that was copied or archived carries a version of another document, or of another time.
+        # A copied or archived row carries the version of another document, or of another time.
         (ROW, [live(0, 4), live(1, 4)], None),
     ],
     ids=lambda value: value.detail if isinstance(value, Difference) else "",

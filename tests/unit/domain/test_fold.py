@@ -1,4 +1,4 @@
-"""The rules of the fold by example: each row is one log entry, the ledger before it, and what must come of it."""
+"""The rules of the fold by example: each case is one log entry, the ledger before it, and the expected result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def producer(offset: int, *, partition: int = 0, epoch: int = 1, **other: Any) -
 
 
 def captured(lsn: int, before: int | None = None, after: int | None = None, **other: Any) -> DocumentChanged:
-    """A streamed change of the row; `before` and `after` are its `crossfade_version`."""
+    """Return a streamed change of the row. `before` and `after` are its `crossfade_version`."""
     told: dict[str, Any] = {"position": (1, 1, lsn), "before_version": before, "after_version": after} | other
     return DocumentChanged(collection="c", id="1", origin="legacy", **told)
 
@@ -33,7 +33,7 @@ def refresh(position: tuple[int, ...] = (), **other: Any) -> DocumentChanged:
 
 
 EMPTY = LedgerState()
-# A producer's upsert at version 50 whose write was not seen in the captured stream yet.
+# A producer's upsert at version 50. Its write was not seen in the captured stream yet.
 PENDING = LedgerState(version=50, written=50, pending=True, legacy_position=(1, 1, 10), producer_positions=((0, 1, 7),))
 SETTLED = replace(PENDING, pending=False)
 REMOVED = replace(PENDING, pending=False, removed=True)

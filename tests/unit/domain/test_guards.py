@@ -1,4 +1,4 @@
-"""The guards of the stores: a version moves only up, and a backfill never touches what was written."""
+"""The guards of the stores: a version only increases, and a backfill never changes what was written."""
 
 from __future__ import annotations
 

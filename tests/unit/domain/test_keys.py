@@ -1,4 +1,4 @@
-"""Names of a document go there and back: record key, row key, point id, version."""
+"""The names of a document convert in both directions: record key, row key, point id, version."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_point_id_is_a_uuid5_that_depends_on_collection_document_and_chunk_onl
     ids = {point_id(collection, name, chunk) for collection in "ab" for name in ("1", "2") for chunk in (0, 1)}
     assert len(ids) == 8
     assert {UUID(one).version for one in ids} == {5}
-    # As stored in collections that exist: another value would leave their points without an owner.
+    # Existing collections store this value. Another one would leave their points without an owner.
     assert point_id("docs", "1", 0) == "2a8a5650-bcaa-5580-a5de-da2fd15f1791"
 
 

@@ -1,4 +1,4 @@
-"""How fast bulk work may go: it stops at once, comes back below half of a limit, and grows one by one."""
+"""How fast bulk work may run: it stops at once, resumes below half of a limit, and grows one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new version changes in a document's points: which chunks end, and which vectors stay."""
+"""What a new version changes in a document's points: which chunks end, and which vectors are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Positions in a database's log compare as the changes happened: epoch, snapshot before stream, then the log."""
+"""Positions in a database's log sort in the order of the changes: epoch, snapshot before stream, then the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IN_ORDER_POSTGRES = [
     postgres('[null,"100"]'),
     postgres('["100","150"]'),
     postgres('["100","160"]'),
-    # Began before the one above and committed after it: the change has a lower LSN.
+    # This transaction began before the one above and committed after it, so its change has a lower LSN.
     postgres('["160","120"]'),
     postgres('[null,"1"]', "true", epoch=2),
 ]

@@ -1,4 +1,4 @@
-"""Where a question goes: the forced route, then the phase's order, an open circuit last; with every reason told."""
+"""The order of backends for a question, with its reasons: forced route, then the phase's order, open circuits last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which changes of a database or a table are found: by what is recorded in it, and by what Kafka knows of it."""
+"""Which changes of a database or table are detected, by the records in it and by what Kafka knows of it."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_log_that_began_again_is_told_from_a_second_delivery() -> None:
     assert not places.went_back("t", 0, second, 2000, 2500)
     assert not places.went_back("t", 0, first, 1000, 2600)  # the connector started again
     assert not places.went_back("t", 0, second, 2000, 2700)
-    assert not places.went_back("t", 1, (1, 1, 119, 9000, 0), 900, 2800)  # another partition is at a place of its own
+    assert not places.went_back("t", 1, (1, 1, 119, 9000, 0), 900, 2800)  # another partition has its own position
     assert not places.went_back("t", 0, (1, 0, 5, 0, 0), 9000, 9100)  # a snapshot row
     assert places.went_back("t", 0, (1, 1, 7, 300, 0), 3000, 3100)
     assert places.went_back("t", 0, (1, 1, 7, 400, 0), 3100, 3200)
@@ -163,7 +163,7 @@ def test_a_long_transaction_that_began_early_is_no_way_back() -> None:
 
 def test_what_a_worker_that_starts_did_not_see_before_is_no_way_back() -> None:
     places = StreamPlaces()
-    assert not places.went_back("t", 0, (1, 1, 1, 200, 0), 1000, 5200)  # of a long transaction
+    assert not places.went_back("t", 0, (1, 1, 1, 200, 0), 1000, 5200)  # from a long transaction
     assert not places.went_back("t", 0, (1, 1, 1, 100, 0), 5000, 5300)  # delivered again
     assert not places.went_back("t", 0, (1, 1, 1, 300, 0), 5350, 9000)  # brokers whose clock is ahead
     assert places.went_back("t", 0, (1, 1, 1, 100, 0), 5400, 9100)

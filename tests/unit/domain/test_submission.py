@@ -1,4 +1,4 @@
-"""A producer's event becomes content in canonical form, or an error that names the field and no value of it."""
+"""A producer's event becomes content in canonical form, or an error that names the field but not its value."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def omitted(collection: Collection, vector: str | None = None, **fields: Any) ->
 
 
 def with_column(collection: Collection, vector: str | None) -> Collection:
-    """Return a collection with a column of embeddings."""
+    """Return the collection, with a column of embeddings if `vector` names one."""
     own = EmbeddingColumn(column=vector, format="float32") if vector else None
     return collection.model_copy(update={"embedding": own})
 
@@ -54,7 +54,7 @@ def test_what_an_event_names_is_all_that_it_does_not_leave_out() -> None:
     assert named(None) is None
     assert named("vec", "title") == {"body", "shop", "vec"}
     assert named("vec", "shop", "vec", brings_vector=True) == {"title", "body"}
-    # A vector that is in no row is named beside all columns.
+    # A vector that no row holds is named in addition to the columns.
     assert named(None, "title", brings_vector=True) == {"body", "shop", ""}
 
 

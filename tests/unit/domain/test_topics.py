@@ -1,4 +1,4 @@
-"""When a topic is still the one that was recorded, and what follows where it is not."""
+"""Whether a topic is still the one that was recorded, and what follows if it is not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def found(mark: TopicMark, seen: TopicLook | None) -> Replaced:
         look((0, 11), (3, 90), read={0: 11, 1: 21}),
         look((8, 10), (20, 20)),
         look((0, 10), (0, 20), (0, 5)),
-        look((0, 10), (0, 20), topic=""),  # brokers that do not say
+        look((0, 10), (0, 20), topic=""),  # brokers that do not report the id
         look((0, 10), (0, 20), cluster=""),
     ],
 )
@@ -52,7 +52,7 @@ def test_another_id_or_cluster_is_another_topic_whatever_its_offsets() -> None:
         (look((0, 10), read={}), "log: partition 1 ends at offset 0, it ended at 20"),
         (look((0, 10), (0, 20), read={0: 11}), "log: partition 0 ends at offset 10, resolver has read up to 11"),
         (look((9, 10), (0, 20)), "log: 1 records of partition 0 were deleted before resolver read them"),
-        # Committed offsets are forgotten after a while: what was recorded is not.
+        # Brokers forget committed offsets after a while. The recorded ones remain.
         (look((0, 10), (22, 30), read={}), "log: 2 records of partition 1 were deleted before resolver read them"),
     ],
 )

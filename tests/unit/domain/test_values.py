@@ -1,4 +1,4 @@
-"""One canonical form for each metadata value, whichever way it came: producer's JSON, Debezium, or a driver."""
+"""Each metadata value has one canonical form, whether it came from a producer's JSON, Debezium or a driver."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.content import Scalar
 
 EAST = timezone(timedelta(hours=2))
 
-# Each row is one value as several sources tell it.
+# Each row is one value as several sources write it.
 SAME: list[tuple[Kind, list[Any], Scalar]] = [
     (Kind.TEXT, ["7", 7, Decimal(7)], "7"),
     (Kind.TEXT, ["true", True], "true"),
@@ -160,7 +160,7 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
 @pytest.mark.parametrize("kind", Kind)
 @given(data=st.data())
 def test_a_canonical_form_is_its_own_canonical_form(kind: Kind, data: st.DataObject) -> None:
-    """What is read back from a store, in canonical form, must hash as it did when it was written."""
+    """A canonical form that is read back from a store must hash as it did when it was written."""
     form = canonical(kind, data.draw(VALUES[kind]))
     assert canonical(kind, form) == form
 

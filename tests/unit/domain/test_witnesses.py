@@ -1,4 +1,4 @@
-"""By which points a Qdrant collection is known again."""
+"""The points by which a Qdrant collection is recognised."""
 
 from __future__ import annotations
 

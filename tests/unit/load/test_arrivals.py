@@ -1,4 +1,4 @@
-"""The generator's arrivals do not wait for answers, and a latency counts from when an arrival was due."""
+"""The generator's arrivals do not wait for answers, and a latency counts from the time when an arrival was due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_same_seed_gives_the_same_arrivals_at_about_the_asked_rate() -> None
     assert first != list(Schedule(50.0, 20.0, seed=4).offsets())
     assert first == sorted(first)
     assert 0 < first[0] < first[-1] < 20.0
-    # Poisson with mean 1000: further than six deviations off is an error of the generator, not chance.
+    # Poisson with mean 1000: more than six deviations off is an error of the generator, not chance.
     assert abs(len(first) - 1000) < 6 * 1000**0.5
 
 
@@ -29,7 +29,7 @@ async def test_arrivals_go_on_while_earlier_ones_are_unanswered() -> None:
     async def send(number: int, _: float) -> None:
         begun.append(number)
         if len(begun) == 5:
-            answer.set()  # a closed loop would wait for the first answer for ever
+            answer.set()  # a closed loop would wait for the first answer forever
         await answer.wait()
 
     count = await open_loop(Schedule(1000.0, 0.05), send)

@@ -1,4 +1,4 @@
-"""A backfill over stores in memory: what it writes, what it leaves alone, how it waits, and how it goes on."""
+"""A backfill over in-memory stores: what it writes, what it does not change, how it waits, and how it resumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GIVEN = np.asarray([0, 0, 3, 4], "<f4").tobytes()
 
 
 class Bulk(MemoryBulk):
-    """Counts what is read, and is away from a given page on."""
+    """Records the rows that are read, and refuses to read from a given page on."""
 
     def __init__(self, store: MemoryLegacy) -> None:
         super().__init__(store)
@@ -48,7 +48,7 @@ class Bulk(MemoryBulk):
 
 
 class Choosy(HashingEmbedder):
-    """Does not take one text."""
+    """Refuses texts that contain the word `poison`."""
 
     async def embed_documents(self, texts: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[bytes]:
         if any("poison" in text for text in texts):
@@ -230,7 +230,7 @@ async def test_it_waits_while_an_operator_says_so_and_while_the_agents_are_behin
 
 async def _until(holds: object) -> None:
     async with asyncio.timeout(10):
-        while not holds():  # type: ignore[operator]  # noqa: ASYNC110 -- it has no event for it
+        while not holds():  # type: ignore[operator]  # noqa: ASYNC110 -- there is no event for it
             await asyncio.sleep(0.01)
 
 

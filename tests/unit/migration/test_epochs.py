@@ -1,4 +1,4 @@
-"""The epochs that every database of an installation has in common."""
+"""The epochs that all databases of an installation share."""
 
 from __future__ import annotations
 

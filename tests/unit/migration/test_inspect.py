@@ -1,4 +1,4 @@
-"""What `inspect` concludes of a document: its verdict, its reasons, and what it shows."""
+"""What `inspect` concludes about a document: its verdict, its reasons, and what it shows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROW = LegacyRow("7", None, CONTENT)
 
 
 def point(chunk: int = 0, *, version: int = V1, hashed: str = HASH, **changes: Any) -> StoredChunk:
-    """A sound point; `changes` are made to it afterwards, beside its checksums."""
+    """Return a sound point. `changes` are applied afterwards, without new checksums."""
     vector = np.eye(1, 8, chunk, dtype="<f4").tobytes()
     (along,) = vector_checksums([vector])
     sound = StoredChunk(

@@ -1,4 +1,4 @@
-"""What `migrate plan` makes of what is known: which steps are done, which are to do, what must be mended first."""
+"""What `migrate plan` concludes from the facts: the steps that are done or to do, and what must be fixed first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stop is recorded before it counts, is seen by every worker, and ends only where it is recorded to have ended."""
+"""A lasting quarantine is recorded before it counts, every worker sees it, and it ends only when that is recorded."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_the_first_reason_stays_and_a_new_loss_while_capturing_anew_counts
 
 
 async def test_what_is_found_of_an_epoch_that_was_left_stops_nothing() -> None:
-    """The connector of that one is gone by then, and a recapture must not be taken for interrupted."""
+    """The connector of that epoch is gone by then, and a recapture must not be taken for an interrupted one."""
     world = World()
     quarantines = quarantines_of(world)
     world.legacy.recorded |= {f"halted.{NAME}": Reason.RECAPTURING, f"source_epoch.{NAME}": 4}

@@ -1,4 +1,4 @@
-"""A refresh entry carries the row as it is and the captured position as it was before the row was read."""
+"""A refresh entry has the current row, and the captured position from before the row was read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def append(world: World, *ids: str, **other: Any) -> list[DocumentChanged]
 
 
 async def test_the_position_is_read_before_the_row() -> None:
-    """The other way round a change between the two would be taken for one that the row already has."""
+    """In the other order, a change between the two reads would be taken for one that the row already has."""
     world = with_rows(a=7)
     await append(world, "a")
     assert world.steps() == ["ledger.read", "table.rows", f"publish {LOG}"]

@@ -1,4 +1,4 @@
-"""What `migrate status` makes of stored states: figures, ages, what is wrong; and the page that shows them."""
+"""What `migrate status` concludes from stored states: figures, ages and problems, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -229,6 +229,6 @@ def test_a_size_has_the_unit_that_fits(number: int, said: str) -> None:
 def test_a_collection_whose_connector_does_not_run_is_not_active(connector: str, state: str) -> None:
     place = ReplicationPosition("c", connector, None, None, None, None, None)
     progress = Progress("articles", "dual_write", capture=place)
-    before = {"active": "in service"}.get(state, state)  # as programs that read JSON know it
+    before = {"active": "in service"}.get(state, state)  # the word that programs expect in the JSON
     assert (progress.state, progress.wrong, document_of(progress)["state"]) == (state, state != "active", before)
     assert f"articles  dual_write  {state}" in shown(progress)

@@ -1,4 +1,4 @@
-"""The command line as its user meets it: help, exit codes, messages, Ctrl-C."""
+"""The command line as a user sees it: help, exit codes, messages, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_with_130_and_without_a_traceback(tmp_path: Path) -> None:
 
 
 def waiting_for_a_line(pid: int) -> None:
-    """Return when the process waits in a read of its standard input."""
+    """Wait until the process is waiting in a read of its standard input."""
     while not Path(f"/proc/{pid}/syscall").read_text(encoding="ascii").startswith("0 0x0 "):
         pass
 

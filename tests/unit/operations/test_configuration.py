@@ -1,4 +1,4 @@
-"""Where settings come from, and that every mistake is told with its place, what is wrong, and what is allowed."""
+"""Where settings come from. Every mistake is reported with its place, what is wrong, and what is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command does with its errors and its output."""
+"""How every command handles its errors and its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes of a document's parts, which one limit is for."""
+"""The sizes of a document's parts, to which one limit applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dead letter keeps the record as it was and says why it is one."""
+"""A dead letter keeps the original record and says why it failed."""
 
 from __future__ import annotations
 

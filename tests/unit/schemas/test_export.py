@@ -1,4 +1,4 @@
-"""The schemas are valid, and what the codec writes is valid under them."""
+"""The schemas are valid, and what the codec writes conforms to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table's name must be one that Kafka, Debezium and SQL all have a place for."""
+"""A table's name must be valid for Kafka, Debezium and SQL."""
 
 from __future__ import annotations
 

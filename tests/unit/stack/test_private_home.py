@@ -1,4 +1,4 @@
-"""A folder that was there before holds passwords only once nobody else may enter it."""
+"""An existing folder holds passwords only once no other user may enter it."""
 
 from __future__ import annotations
 

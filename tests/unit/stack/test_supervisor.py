@@ -1,4 +1,4 @@
-"""The supervisor over real processes: scripts that stand for a worker, and tell what became of them in files."""
+"""The supervisor over real processes: scripts that act as a worker, and record in files what happened to them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def drain(*_):
 
 
 class Supervised:
-    """A supervisor in a process of its own, and the folder in which its workers leave their traces."""
+    """A supervisor in its own process, and the folder in which its workers leave their traces."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,7 +63,7 @@ class Supervised:
 
     @property
     def starts(self) -> list[int]:
-        """The processes of the workers, in the order of their starts."""
+        """The process ids of the workers, in the order of their starts."""
         paths = sorted(self.folder.glob("start-*"), key=lambda path: int(path.name.removeprefix("start-")))
         return [int(path.read_text()) for path in paths]
 
@@ -74,7 +74,7 @@ class Supervised:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
-            while not holds():  # noqa: ASYNC110  # what is awaited is in other processes
+            while not holds():  # noqa: ASYNC110  # the condition depends on other processes
                 await asyncio.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""The AsyncAPI document has the structure that version 3.0.0 asks for, and says what the catalogue says."""
+"""The AsyncAPI document has the structure that version 3.0.0 requires, and agrees with the catalogue."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_operation_names_its_channel_and_messages_of_that_channel(name: str) 
     channel = operation["channel"]["$ref"]
     assert channel.startswith("#/channels/")
     assert operation["messages"]
-    # Messages of an operation must be those of its channel, not of the components.
+    # An operation must refer to the messages of its channel, not to those of the components.
     assert all(message["$ref"].startswith(channel + "/messages/") for message in operation["messages"])
 
 

@@ -1,4 +1,4 @@
-"""The names of captures: apart for every database and source epoch, and the same whenever they are read again."""
+"""The names of captures: different for every database and source epoch, and the same whenever they are read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan may and may never do to topics that hold records."""
+"""What a plan may do, and must never do, to topics that hold records."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_with_three_replicas_two_must_have_a_record() -> None:
 
 
 def with_replicas(topic: DesiredTopic, *replicas: tuple[int, ...], minimum: str, in_sync: int) -> ExistingTopic:
-    """A topic that exists with these replicas of its partitions."""
+    """Return an existing topic whose partitions have these replicas."""
     config = dict(topic.config) | {"min.insync.replicas": minimum}
     fewest = min(len(at) for at in replicas)
     return ExistingTopic(topic.name, len(replicas), fewest, config, dict(enumerate(replicas)), in_sync)

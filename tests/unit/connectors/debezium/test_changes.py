@@ -1,4 +1,4 @@
-"""Debezium's envelopes become log entries that the fold can decide, and nothing unknown passes in silence."""
+"""Debezium's envelopes become log entries that the fold can decide. Nothing unknown is silently accepted."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_echo_travels_without_its_content_and_others_with_it(connector: str) 
 
 
 def test_a_row_renamed_by_the_application_is_no_echo_of_ours_and_no_removed_row() -> None:
-    """It carries the version of the document that it was, which says nothing about the document that it is."""
+    """It carries the version of its former document, which says nothing about its present one."""
     record = change("c", None, row(crossfade_version=42))
     renamed = Received("t", 0, 0, record.key, record.value, (("__debezium.oldkey", b'{"id":3}'),))
     assert is_echo(decoded(record))
@@ -121,7 +121,7 @@ def test_keys_of_several_columns_make_one_id() -> None:
 
 
 def cut(record: Received) -> Received:
-    """Return a change as Debezium writes it where a text was cut within a character; `received` cannot write that."""
+    """Return a change as Debezium writes it if a text was cut within a character. `received` cannot write that."""
     return record._replace(value=(record.value or b"").replace(b"CUT", b"long \\ud83d"))
 
 

@@ -1,4 +1,4 @@
-"""What a schema history says of the columns of tables, in the order of their positions."""
+"""The columns of tables, in the order of their positions, as a schema history records them."""
 
 from __future__ import annotations
 

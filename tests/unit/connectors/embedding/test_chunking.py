@@ -1,4 +1,4 @@
-"""Chunks fit the model's window and lose nothing."""
+"""Chunks fit the model's window and lose no text."""
 
 import re
 from itertools import pairwise
@@ -54,7 +54,7 @@ def test_without_overlap_chunks_fit_the_limit_and_hold_the_whole_text_in_order(t
 @settings(max_examples=100, deadline=None)
 @given(words=st.lists(st.integers(0, 10_000), min_size=1, max_size=300), overlap=st.integers(1, 15))
 def test_with_overlap_every_word_is_in_a_chunk_and_neighbours_leave_no_gap(words: list[int], overlap: int) -> None:
-    # Every word is another one, so that a chunk is found in one place only.
+    # Every word is different, so that a chunk is found in one place only.
     text = " ".join(f"w{place:03d}x{number}" for place, number in enumerate(words))
     chunker = Chunker(TOKENIZER, 30, overlap)
     reached = start = 0

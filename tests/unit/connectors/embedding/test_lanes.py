@@ -1,4 +1,4 @@
-"""Documents wait in a bounded queue, questions go past them, one bad text harms nobody else."""
+"""Documents wait in a bounded queue, questions bypass it, and a bad text harms no other caller."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ PATIENCE_S = 30
 
 
 class GatedEngine:
-    """Computes only while its gate is open, and keeps what it was asked. "nan" and "crash" fail."""
+    """An engine that computes only while its gate is open, and keeps its texts. "nan" and "crash" fail."""
 
     def __init__(self) -> None:
         self.identity = ModelIdentity("gated", "1", 2)
@@ -93,7 +93,7 @@ async def test_a_full_queue_holds_its_callers_until_there_is_room() -> None:
     late = asyncio.create_task(service.embed_documents(["late"]))
     for _ in range(50):
         await asyncio.sleep(0)
-    # 2 are computed, 3 wait, the other texts have not entered
+    # 2 texts are being computed, 3 wait, the others are not in the queue yet
     assert service.queue_depth == 3
     assert sum(map(len, documents.asked)) == 2
     documents.gate.set()
@@ -198,7 +198,7 @@ async def test_the_loop_goes_on_while_a_long_text_is_cut(monkeypatch: pytest.Mon
 
     def slow(_: Chunker, text: str, progress: Any) -> tuple[str, ...]:
         cutting.set()
-        assert seen.wait(PATIENCE_S)  # set by the loop, which must be free for it
+        assert seen.wait(PATIENCE_S)  # set by the loop, which must not be blocked
         return (text,)
 
     monkeypatch.setattr(Chunker, "chunks", slow)

@@ -1,4 +1,4 @@
-"""The in-memory embedder: deterministic, close for shared words, counted."""
+"""The in-memory embedder is deterministic, puts texts with shared words close together, and counts what it embeds."""
 
 import numpy as np
 import pytest

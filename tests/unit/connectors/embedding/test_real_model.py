@@ -1,6 +1,6 @@
 """The packaged model through the real export, ONNX Runtime and torch.
 
-The export runs once for this file, or once for all of the processes that `python -m tests` starts.
+The export runs once for this file, or once for all processes that `python -m tests` starts.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The cache after two opened the model at the same time, with what each of them was told."""
+    """The cache after two callers opened the model concurrently, and the messages that each of them got."""
     cache = tmp_path_factory.mktemp("cache")
     if models := os.environ.get("CROSSFADE_TEST_MODELS"):
         (Path(models) / "embedding").mkdir(exist_ok=True)
@@ -216,7 +216,7 @@ def test_another_dimension_than_the_identity_says_is_raised(exported: Exported) 
 
 
 def test_an_export_below_the_minimum_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    # Above 1 no export can pass; fp32 spares this test the search for a closer quantisation.
+    # No export reaches a cosine above 1. With fp32 there is no search for a closer quantisation.
     target, source = tmp_path / "embedding" / "model", locate_model(SETTINGS.model, print)
     request = ExportRequest(str(source), str(target), "m", "1", int8=False, minimum_cosine=1.1, wait_s=60)
     with pytest.raises(Misconfigured, match="too far from the original"):

@@ -1,4 +1,4 @@
-"""What the engine refuses: unusable vectors, models that are not there, quantisations that are not close."""
+"""What the engine refuses: unusable vectors, missing models, quantisations that are not close."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_hub_name_without_a_network_says_what_to_do(tmp_path: Path, monkeypatc
 
 def test_a_hub_that_refuses_connections_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    # Port 9 (discard) of this machine: nobody listens.
+    # Port 9 (discard) of this machine: nothing listens there.
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(EmbeddingUnavailable, match="hub does not answer"):
         locate_model("nobody/no-such-model", print)

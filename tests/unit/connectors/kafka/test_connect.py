@@ -1,4 +1,4 @@
-"""How the client waits out what Kafka Connect answers while it is not ready, each answer as a real one gave it."""
+"""How the client waits while Kafka Connect is not ready. Each of these answers was given by a real Connect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answer = tuple[int, str, str]
 
 @asynccontextmanager
 async def client_of(answers: Sequence[Answer]) -> AsyncIterator[ConnectClient]:
-    """Give a client of a server that gives one answer after another, the last of them for ever."""
+    """Yield a client of a server that gives one answer after another, and then the last one forever."""
     left = list(answers)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""A fetched partition is handed over whole: each record, or what stands for it, up to the last offset. No broker."""
+"""A fetched partition is delivered whole: each record, or its substitute, up to the last offset. No broker runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_codec_is_read_from_any_offset_of_a_batch(codec: str) -> None:
 @pytest.mark.parametrize(("magic", "codec"), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)])
 def test_batches_of_the_formats_before_version_2_are_read(magic: int, codec: int) -> None:
     data = legacy(magic, 0, b"a", b"b", codec=codec)
-    # A broker gives the offset of its last record to a compressed batch.
+    # A broker sets the offset of a compressed batch to that of its last record.
     data = at(1, data) if codec else data
     assert [value for _, value in shown(read(data + batch(2, b"c")))] == [b"a", b"b", b"c"]
 
@@ -92,7 +92,7 @@ def test_a_record_that_is_broken_inside_does_not_hide_those_beside_it() -> None:
 
 
 def test_a_batch_of_which_nothing_is_left_but_its_offsets_is_passed_over() -> None:
-    """Compaction takes records out of a batch, also the last one."""
+    """Compaction removes records from a batch, even the last one."""
     compacted = bytearray(batch_of([(b"k", b"a", ())]))
     compacted[23:27] = (4).to_bytes(4, "big")
     assert shown(read(with_checksum(bytes(compacted)) + batch(5, b"f"))) == [(0, b"a"), (4, "-"), (5, b"f")]
@@ -106,7 +106,7 @@ def test_whatever_the_bytes_are_every_offset_is_accounted_for(seed: int) -> None
         values = [chance.randbytes(chance.randrange(200)) for _ in range(chance.randrange(1, 5))]
         one = bytearray(batch(offset, *values, codec=chance.choice(list(CODECS))))
         offset += len(values)
-        if chance.random() < 0.7:  # the head up to its length and its last offset stay: a broker reads those itself
+        if chance.random() < 0.7:  # the header up to its length and its last offset stay: a broker reads those
             for _ in range(chance.randrange(1, 6)):
                 one[chance.choice([21, 22, *range(27, len(one))])] = chance.randrange(256)
             one = bytearray(with_checksum(bytes(one))) if chance.random() < 0.7 else one
@@ -140,7 +140,7 @@ def test_one_poll_ends_with_the_record_that_reaches_its_bytes() -> None:
 async def test_what_is_read_again_has_no_record_for_offsets_with_nothing_to_handle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A transaction's control record, and the last offset of a compacted batch: only the offset goes past them."""
+    """Only the offset moves past a transaction's control record or the last offset of a compacted batch."""
 
     class Consumer:
         async def start(self) -> None: ...

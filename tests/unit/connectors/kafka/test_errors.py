@@ -1,4 +1,4 @@
-"""Every error of the client library becomes one of the ports', and keys go where Kafka's own clients put them."""
+"""Every error of the client library maps to one of the ports. Keys get the same partitions as in Kafka's clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_error_of_the_client_is_mapped_and_named(error: Any) -> None:
 
 @pytest.mark.parametrize("error", [error for error in ALL if error.retriable], ids=lambda error: error.__name__)
 def test_what_may_succeed_later_is_never_permanent(error: Any) -> None:
-    if error in {kafka.UnknownTopicOrPartitionError}:  # its topic has to be made by somebody first
+    if error in {kafka.UnknownTopicOrPartitionError}:  # its topic must be created first
         assert isinstance(mapped(error(), "t"), Misconfigured)
     else:
         assert isinstance(mapped(error(), "t"), TransientError)

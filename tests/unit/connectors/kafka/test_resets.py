@@ -1,4 +1,4 @@
-"""On uvloop, a write on a connection that was reset is a broken connection to aiokafka."""
+"""On uvloop, aiokafka treats a write to a connection that was reset as a broken connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded engine's files: kept through a close and an optimisation, and open in one process at a time."""
+"""The embedded engine's files survive a close and an optimisation, and are open in one process at a time."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_questions_are_answered_at_every_moment_of_an_optimisation(store: 
 
 
 async def test_a_deletion_leaves_no_vector_of_a_point_that_was_indexed(store: Store) -> None:
-    points, width = 1500, 2048  # 12 MB of vectors: a segment is indexed from 10 MB
+    points, width = 1500, 2048  # 12 MB of vectors: a segment is indexed from 10 MB on
     values = np.random.default_rng(5).standard_normal((points, width)).astype("<f4").tolist()
     await store.prepare("wide", width)
     await store.insert("wide", [document(f"d{n}", 0, [each]) for n, each in enumerate(values)])

@@ -1,4 +1,4 @@
-"""Every error of Qdrant's drivers becomes one of the ports' tree, and no other gets out."""
+"""Every error of Qdrant's drivers maps to an error of the ports, and no other error escapes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_mistake_of_our_own_is_not_hidden_as_an_error_of_the_store() -> None:
 
 @pytest.fixture
 async def silent_port() -> AsyncIterator[int]:
-    """A port where connections are accepted and nothing is ever answered."""
+    """A port that accepts connections and never answers."""
     ended = asyncio.Event()
 
     async def ignore(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -170,7 +170,7 @@ def test_what_the_engine_really_raises_is_mapped(engine: edge.EdgeShard, tmp_pat
 
 
 class PanicException(BaseException):
-    """Named and based as the one that the engine's binding raises."""
+    """Has the name and the base class of the exception that the engine's binding raises."""
 
 
 @pytest.mark.parametrize(

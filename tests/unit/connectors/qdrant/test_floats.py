@@ -1,4 +1,4 @@
-"""Floats in payloads: those that Qdrant's JSON reader would change are known again, and only those."""
+"""Floats in payloads: those that Qdrant's JSON reader would change are restored, and only those."""
 
 from __future__ import annotations
 

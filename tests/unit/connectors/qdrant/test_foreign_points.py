@@ -1,4 +1,4 @@
-"""Points whose payload others wrote or damaged: reads, searches and writes go on, and nothing passes for equal."""
+"""Points whose payload others wrote or damaged: reads, searches and writes continue, and none counts as equal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from domain.points import StoredChunk
 from tests.contract.vector_stores import DIMENSION, document, question, vector
 
 SOUND = payload_of(document("a", 5, metadata={"f": 1.0, "n": None}), 0)
-FIELDS = [name for name in CONTENT_FIELDS if name != EXACT]  # only with floats that Qdrant would change
+FIELDS = [name for name in CONTENT_FIELDS if name != EXACT]  # present only with floats that Qdrant would change
 VECTORS = {"dense": [1.0, 0.0, 0.0, 0.0]}
 ROW = LegacyFacts(5, SOUND["content_hash"], 1, 5, "default", {"f": 1.0, "n": None})
 VALUES = st.recursive(
@@ -51,7 +51,8 @@ def test_a_payload_of_any_values_is_read_and_is_equal_only_where_it_is_the_same(
     assert msgspec.msgpack.decode(wire.encode(chunk), type=StoredChunk) == chunk
     told = json.loads(json.dumps(changes), parse_float=lambda number: int(f) if (f := float(number)) % 1 == 0 else f)
     unlike = {name for name, value in told.items() if json.dumps(value) != json.dumps(SOUND[name])}
-    if unlike - {"vector_checksum", "checksum"}:  # the vector's is for `wrong_vectors`; without any, it is unchecked
+    # `wrong_vectors` compares the checksum of a vector. A point without a checksum is unchecked.
+    if unlike - {"vector_checksum", "checksum"}:
         assert compare("a", ROW, [chunk]) is not None
     best_hits([Found(0.5, {**payload, "document_id": "a"})])
     matches(payload["metadata"], {"f": 1.0})

@@ -1,4 +1,4 @@
-"""The journal of the embedded engine: what a kill between flushes must not lose is written once more."""
+"""The journal of the embedded engine repeats the writes that a kill between two flushes must not lose."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_opening_writes_the_journal_once_more_under_the_same_guards(tmp_path: Pa
     shard.write(document("new", 9))
     shard.close()
     journal = Journal(folder / "journal")
-    # What the engine has lost of it, what it has kept, what it has a newer version of, and what was refused.
+    # Entries that the engine has lost, has kept, has in a newer version, and has refused.
     journal.append(Written(document("lost", 3, [(1, 0, 0, 0)] * 2)))
     journal.append(Inserted(batch_of("c", [document("a", 0, [(0, 0, 0, 1)] * 2)])))
     journal.append(Written(document("wrong", 3, [(1, 0, 0)])))
@@ -65,7 +65,7 @@ def test_opening_writes_the_journal_once_more_under_the_same_guards(tmp_path: Pa
         "lost": [3, 3],
         "new": [9],
     }
-    assert (folder / "journal").stat().st_size == 0  # it is in the engine, and flushed
+    assert (folder / "journal").stat().st_size == 0  # its entries are in the engine, and flushed
     again.close()
 
 

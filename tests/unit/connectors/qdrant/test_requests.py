@@ -1,4 +1,4 @@
-"""What the server adapter sends, after the client's conversion to gRPC too, and how it reads the answers."""
+"""What the server adapter sends, also after the client's conversion to gRPC, and how it reads the answers."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_a_server_that_ignores_conditions_is_refused() -> None:
 
 
 class Recording(AsyncQdrantClient):
-    """The local mode, saying that it is a server, and keeping which indexes it was asked for."""
+    """The local mode, which reports that it is a server and keeps the indexes that were requested."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")

@@ -1,4 +1,4 @@
-"""A wrong address of a database is refused without any part of it, a password least of all."""
+"""A wrong database address is refused. The error has no part of the address, and in particular no password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error class of the SQL drivers has a port error; those that can be provoked are, in the contract tests."""
+"""Every error class of the SQL drivers has a port error. The contract tests provoke those that can be provoked."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_errors_of_mariadb(error: Exception, expected: type[CrossfadeError]) -> 
     assert type(mariadb_mapped(error)) is expected
 
 
-# What is known to pass; everything else is of the document, or of the configuration.
+# Errors that are known to be transient. All others are caused by the document or the configuration.
 PASSING_STATES = re.compile(
     "08...|53...|58...|F0...|57P0[1235]|57000|57014|25006|25P0[34]|400[0-9][013]|40P01|55006|55P03|72000"
 )

@@ -1,4 +1,4 @@
-"""Which columns of PostgreSQL may be a key, of types that not every server has; and what an id is."""
+"""Which PostgreSQL columns may be a key, with types that not every server has, and which ids are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which databases a binary log leaves out, by what the server says of its filters, which only its start can set."""
+"""Which databases a binary log omits, as the server reports its filters. They can be set only when it starts."""
 
 from __future__ import annotations
 

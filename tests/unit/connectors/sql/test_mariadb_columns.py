@@ -1,4 +1,4 @@
-"""How columns of MariaDB are understood from what its information schema says of them, and read."""
+"""How MariaDB's columns are understood from its information schema, and how they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which connections of MariaDB's pool go back to it, what is not sent, and how texts are decoded."""
+"""Which connections return to MariaDB's pool, which statements are not sent, and how texts are decoded."""
 
 from __future__ import annotations
 

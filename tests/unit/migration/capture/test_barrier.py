@@ -1,4 +1,4 @@
-"""The barrier over roles that are played: it opens when all that was there has gone through, and not before."""
+"""The barrier over simulated roles: it is drained when all earlier records have gone through, and not before."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from topics.roles import ROLES
 
 CAPTURED = "capture.public.articles"
 READS = pipeline([CAPTURED])
-# What a role appends for each record that it reads.
+# The topic to which a role appends a record for each record that it reads.
 WRITES = {"intake": LOG, "capture": LOG, "resolver": RESOLVED, "legacy": None, "embedder": EMBEDDED, "vector": None}
 
 
 @dataclass
 class Played:
-    """Topics of two partitions, and roles that take one record of each partition at every look of the barrier."""
+    """Topics of two partitions, and roles that take one record of each partition at every poll of the barrier."""
 
     ends: dict[TopicPartition, int] = field(default_factory=dict)
     commits: dict[str, dict[TopicPartition, int]] = field(default_factory=dict)
     begins: dict[TopicPartition, int] = field(default_factory=dict)
     stopped: tuple[str, ...] = ()
     refused: int = 0
-    """Records of the resolved topic for which the legacy writer appends a refresh entry."""
+    """How many records of the resolved topic the legacy writer refuses. It appends a refresh entry for each."""
     looks: int = 0
 
     def append(self, topic: str, count: int = 1, partition: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What a connector is told to send of the columns of its tables."""
+"""What a connector is configured to send of the columns of its tables."""
 
 from __future__ import annotations
 

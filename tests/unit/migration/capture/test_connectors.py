@@ -1,4 +1,4 @@
-"""When a connector's place in its database's log counts as lost."""
+"""When a connector's replication position counts as lost."""
 
 from __future__ import annotations
 

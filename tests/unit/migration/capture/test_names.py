@@ -1,4 +1,4 @@
-"""Which names collections get when they are captured: no source epoch is used twice, no two databases share one."""
+"""The names of captured collections: no source epoch is used twice, and no two databases share a name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = Settings(collections={})
 
 
 class Site:
-    """Databases of one server, each with a ledger of its own, and what is configured of them."""
+    """Databases of one server, each with its own ledger, and the collections that are configured in them."""
 
     def __init__(self) -> None:
         self.meta: dict[str, MemoryLegacy] = {}
@@ -57,7 +57,7 @@ class Site:
     async def configured(
         self, *collections: tuple[str, CollectionPorts, str], roles: dict[str, str] | None = None
     ) -> dict[str, Capture]:
-        """Start a worker with these collections; return how each is captured."""
+        """Start a worker with these collections; return the capture of each."""
         ports = {}
         for name, each, _ in collections:
             ports[name] = replace(
@@ -92,7 +92,7 @@ async def test_a_removed_collections_epoch_is_not_that_of_the_next_one() -> None
 
 @pytest.mark.parametrize("remembered", ["record", "topics"])
 async def test_an_epoch_is_remembered_by_its_record_or_by_its_topics(remembered: str) -> None:
-    """A table in another schema has another `crossfade_meta`, which knows nothing of the others."""
+    """A table in another schema has its own `crossfade_meta`, which knows nothing of the others."""
     site = Site()
     await site.configured(site.collection("a", space="one"))
     if remembered == "record":
@@ -196,7 +196,7 @@ async def test_a_name_that_now_means_another_table_stops_its_collection() -> Non
 
 
 class Interleaved:
-    """A ledger whose every call lets others go on before and after it, as a database does; by a seed."""
+    """A ledger that lets other tasks run before and after each call, as a database does. A seed decides how long."""
 
     def __init__(self, inner: Ledger, chance: Random) -> None:
         self._inner, self._chance = inner, chance
@@ -240,7 +240,7 @@ async def test_a_worker_that_others_were_faster_than_joins_them_with_what_they_k
     await assign_captures(late, databases((a, b, c), {}), [], lambda _: None)
     found = {name: ports.capture for name, ports in late.collections.items()}
     assert {name: found[name] for name in "ab"} == first
-    # Whoever was faster may have made the connector without it, which then reads it without a snapshot.
+    # A faster worker may have created the connector without `c`, so the connector would take no snapshot of it.
     assert found["c"] not in (None, *first.values())
     assert found["c"] is not None
     assert found["c"].connector != first["a"].connector

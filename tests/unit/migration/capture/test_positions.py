@@ -1,4 +1,4 @@
-"""What is said of a connector's place in its database's log, from what slot, binary log and Connect tell."""
+"""What is reported of a connector's replication position, according to the slot, the binary log and Connect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks remember exactly the offsets that were added, through a record and back."""
+"""Marks contain exactly the offsets that were added, also after they were written to a record and read back."""
 
 from __future__ import annotations
 

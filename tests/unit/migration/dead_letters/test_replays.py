@@ -1,4 +1,4 @@
-"""What is published for a dead letter: the record as it was, or a new submission where its version is old."""
+"""What is published for a dead letter: the original record, or a new submission if its version is old."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which dead letters of a document others make superfluous: those of which nothing would be left."""
+"""Which dead letters of a document are superfluous: those that newer letters would overwrite completely."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_letter_is_left_out_where_a_newer_one_names_all_that_it_names(
 
 
 def test_letters_of_one_partition_come_in_its_order_whatever_the_clocks_of_producers_say() -> None:
-    """A topic that was made again begins at 0; by versions it is the same."""
+    """A recreated topic begins at offset 0 again. Letters with versions are ordered in the same way."""
     ahead, first, second, third = 900, 100, 200, 300
     submitted = [
         Subject(("t", 0, 0), (SUBMITTED, 0, 7), b"a", ahead),

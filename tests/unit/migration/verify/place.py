@@ -1,4 +1,4 @@
-"""A collection with both of its stores in memory, and hands to damage its points as no writer would."""
+"""A collection with both of its stores in memory, and methods that damage its points as no writer would."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Place:
     async def point(
         self, name: str, body: str = "text", chunks: int = 1, version: int = 1, values: tuple[float, ...] = (1, 0, 0, 0)
     ) -> None:
-        """Put a document into Qdrant alone."""
+        """Put a document into Qdrant only."""
         content = Content(text={"body": body}, metadata={"year": 2024})
         texts = chunks_of([f"{body} {number}" for number in range(chunks)], [vector(*values)] * chunks)
         document = DocumentPoints(
@@ -89,14 +89,14 @@ class Place:
         )
 
     def damage(self, document_id: str, chunk: int = 0, **changes: Any) -> None:
-        """Change fields of a point in place, as somebody does who knows nothing of checksums."""
+        """Change fields of a point in place, like a program that knows nothing of checksums."""
         known = self.vectors._collections[NAME]
         name = known.chunks[document_id][chunk]
         point = known.points[name]
         known.points[name] = replace(point, mark=structs.replace(point.mark, **changes))
 
     def double(self, document_id: str) -> None:
-        """Have a chunk twice, under another point id."""
+        """Store a chunk a second time, under another point id."""
         known = self.vectors._collections[NAME]
         name = known.chunks[document_id][0]
         other = str(uuid5(UUID(name), "another"))
@@ -104,13 +104,13 @@ class Place:
         known.chunks[document_id][len(known.chunks[document_id]) + 100] = other
 
     def foreign(self) -> None:
-        """Have a point that names no document."""
+        """Add a point that names no document."""
         known = self.vectors._collections[NAME].points
         point = next(iter(known.values()))
         known["5eed0000-0000-4000-8000-00000000000a"] = replace(point, document_id=NAMELESS)
 
     def lose(self, document_id: str) -> None:
-        """Take a document's points away."""
+        """Remove a document's points."""
         known = self.vectors._collections[NAME]
         for name in known.chunks.pop(document_id).values():
             del known.points[name]

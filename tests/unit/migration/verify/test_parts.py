@@ -1,4 +1,4 @@
-"""The verifier's smaller parts: its share of a core, pages in bytes, what it remembers, the report and its page."""
+"""The verifier's smaller parts: its share of a core, pages in bytes, its memory of points, the report and its page."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_was_seen_is_remembered_up_to_a_bound() -> None:
     seen.add(hashes("a", "b"), hashes("b", chunk=1))
     seen.add(hashes("d"), b"")
     assert seen.unknown(packed("d", "x", "a") + packed("a", "b", chunk=1)) == (packed("x") + packed("a", chunk=1), 2)
-    seen.add(hashes("e", "f"), hashes("e", chunk=1))  # would be seven
+    seen.add(hashes("e", "f"), hashes("e", chunk=1))  # seven would exceed the bound
     assert seen.unknown(packed("a", "e")) == (packed("e"), 1)
     seen.add(hashes("h"), hashes("h", chunk=1))
     assert seen.unknown(packed("h", "a", "z") + packed_id("17") + packed("h", chunk=1)) == (
@@ -129,7 +129,7 @@ def test_a_report_counts_every_difference_and_lists_some() -> None:
 
 
 class Tags(HTMLParser):
-    """Collects elements and checks that they are closed in order."""
+    """Counts elements and checks that they are closed in order."""
 
     def __init__(self) -> None:
         super().__init__()

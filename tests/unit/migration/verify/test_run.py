@@ -1,4 +1,4 @@
-"""Verification over the in-memory stores: what it finds, each once, what it never tells, and how it goes on."""
+"""Verification over in-memory stores: what it finds, each once, what it never reports, and how it resumes."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_a_damaged_record_is_no_record(place: Place, tmp_path: Path) -> No
 
 
 async def test_a_change_between_checksum_and_rows_does_not_hide(place: Place, tmp_path: Path) -> None:
-    """The row is read as it became after its checksum was taken; that Qdrant stays behind is seen by the next run."""
+    """The row that is read has changed since its checksum was taken. The next run finds that Qdrant differs from it."""
     place.checksums = MemoryChecksums(place.legacy)
     records = Records.of(tmp_path, NAME, "memory")
 
@@ -247,7 +247,7 @@ async def test_a_document_that_moves_without_its_changes_arriving_is_pending(pla
 
 
 class Failing(MemoryBulk):
-    """Fails to read what comes after a key, `times` times."""
+    """Fails `times` times to read the rows after a key."""
 
     def __init__(self, store: MemoryLegacy, after: str, times: int, error: Exception) -> None:
         super().__init__(store)
@@ -422,7 +422,7 @@ async def test_rounds_go_on_until_they_are_enough(place: Place) -> None:
 
 
 class Skipping(MemoryBulk):
-    """Leaves out the first row of every page but the first."""
+    """Omits the first row of every page except the first and the last."""
 
     async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
         rows = await super().scan_range(after, upto, limit + 1)
@@ -430,7 +430,7 @@ class Skipping(MemoryBulk):
 
 
 class Behind(MemoryBulk):
-    """A row comes in behind the reading, and one goes, so that their number stays."""
+    """Inserts a row into the part that was read already and deletes another, so that their number stays the same."""
 
     def __init__(self, store: MemoryLegacy) -> None:
         super().__init__(store)

@@ -1,4 +1,4 @@
-"""How the guard goes round: what takes long, what ends a look, and when a connector that failed is in order again."""
+"""How the guard repeats its checks: slow checks, failed checks, and when a connector that failed is healthy again."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_what_ends_a_look_is_raised_and_the_others_end_with_the_guard() ->
 
 @dataclass
 class Connect:
-    """A connector that fails again some seconds after each start, until `mended`; it has read up to `pos`."""
+    """A connector that fails some seconds after each start, until `mended` is set. It has read up to `pos`."""
 
     now_s: float = 1000.0
     started_s: float = 0.0
@@ -104,7 +104,7 @@ class Connect:
 
 
 class Guarded:
-    """A collection whose connector is looked at every few seconds."""
+    """A collection whose connector is checked every few seconds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         world = World()
@@ -118,7 +118,7 @@ class Guarded:
         return [NAME]
 
     async def passes(self, seconds: float) -> list[bool]:
-        """Return after so many seconds, with whether the collection was quarantined after each look."""
+        """Guard for so many seconds. Return, for each check, whether the collection was quarantined after it."""
         seen: list[bool] = []
         end = self.connect.now_s + seconds
         while self.connect.now_s < end:
