@@ -55,11 +55,6 @@ CollectionState = Literal["quarantined", "unknown", "not captured", "active"]
 _STATES_BEFORE = {"quarantined": "stopped", "active": "in service"}
 
 
-def state_before(state: CollectionState) -> str:
-    """Return a state as JSON documents call it until the next major version."""
-    return _STATES_BEFORE.get(state, state)
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of one collection.
@@ -88,6 +83,11 @@ class Progress:
             return "unknown"
         runs = self.capture is None or self.capture.state in _CAPTURED
         return "active" if runs else "not captured"
+
+    @property
+    def former_state(self) -> str:
+        """The state as JSON documents call it until the next major version."""
+        return _STATES_BEFORE.get(self.state, self.state)
 
     @property
     def wrong(self) -> bool:
@@ -133,7 +133,7 @@ def document_of(progress: Progress) -> dict[str, Any]:
     return {
         "collection": progress.collection,
         "phase": progress.phase,
-        "state": state_before(progress.state),
+        "state": progress.former_state,
         "stopped": quarantine
         and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
         "backfill": backfill

@@ -36,7 +36,7 @@ from stack.layout import PART_NAMES, PartName, StackAddresses
 from stack.stack import ALL_PARTS, NEVER_STARTED, LocalStack, PartStatus
 
 if TYPE_CHECKING:
-    from migration.status import Progress, state_before
+    from migration.status import Progress
     from schemas.settings import Settings
 
 app = typer.Typer()
@@ -106,7 +106,7 @@ def _told(progress: Progress) -> dict[str, object]:
     return {
         "collection": progress.collection,
         "phase": progress.phase,
-        "state": state_before(progress.state),
+        "state": progress.former_state,
         "stopped": quarantine
         and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
         "capture_failure": progress.capture.failure if progress.capture else None,

@@ -19,12 +19,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from domain.quarantine import Quarantine, Reason
+from migration.status import Progress
 from operations import cli
 from operations.app import COMMANDS, GROUPS, command_tree
 from operations.clients.submissions import batches, submission_record
+from operations.commands import stack
 from operations.commands.worker import roles_of
 from operations.errors import CommandError
 from operations.worker import _unless
+from schemas.settings import Settings
+from stack.part import PartStatus
+from stack.stack import LocalStack
 
 CROSSFADE = (sys.executable, "-c", "from operations.cli import main; main()")
 
@@ -241,3 +247,22 @@ def test_what_is_printed_into_a_slow_pipe_is_whole_whatever_signals_come(unbuffe
     text, _, last = printed.decode().rpartition("]\n")
     assert json.loads(text + "]") == ["x" * 1000] * 1000
     assert last == "y" * 1_000_000 + "\n"
+
+
+def test_status_of_a_quarantined_collection_is_a_json_document_and_ends_with_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def quarantined(_: Settings) -> list[Progress]:
+        return [Progress("first", "dual_write", quarantine=Quarantine("first", Reason.CAPTURE_LOST))]
+
+    async def running(_: LocalStack) -> list[PartStatus]:
+        return [PartStatus("kafka", "running", 1, "127.0.0.1:9092", "", 1.0)]
+
+    monkeypatch.setattr("operations.commands.stack._stops", quarantined)
+    monkeypatch.setattr(LocalStack, "status", running)
+    (tmp_path / "two.toml").write_text(CONFIG, encoding="utf-8")
+    with pytest.raises(typer.Exit) as ended:
+        stack.status(tmp_path / "two.toml", tmp_path, json=True)
+    assert ended.value.exit_code == 3
+    (collection,) = json.loads(capfd.readouterr().out)["collections"]
+    assert (collection["state"], collection["stopped"]["reason"]) == ("stopped", "capture_lost")
