@@ -185,7 +185,7 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         elif not await child.end(process, self.plan.drain_s):
-            _say(f"the worker did not end within {self.plan.drain_s:g} s and was killed; what it had will come again")
+            _say(f"the worker did not end within {self.plan.drain_s:g} s and is killed; what it had will come again")
 
     def _stopped(self, code: int) -> int:
         """Return the exit code after a stop: a worker ended by SIGTERM before it handled signals ended well, too."""
