@@ -199,6 +199,3 @@ async def stop_apps(apps: Sequence[Any], limit_s: float) -> None:
 
 async def _stop(app: Any) -> None:
     await app.stop()
-
-
-Stopper = Callable[[], Awaitable[None]]

@@ -61,7 +61,6 @@ class RoleHealth:
     """
 
     role: str
-    started_at_s: float = field(default_factory=time.monotonic)
     finished_at_s: float = field(default_factory=time.monotonic)
     busy_since_s: float | None = None
     waiting_for: str | None = None

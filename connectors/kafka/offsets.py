@@ -22,10 +22,11 @@ from aiokafka.errors import (
     KafkaError,
     NoError,
     NotCoordinatorForGroupError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
-from connectors.errors import Misconfigured, StoreUnavailable
+from connectors.errors import StoreUnavailable
 from connectors.kafka.consumer import consumer as complete_consumer
 from connectors.kafka.errors import mapped
 from connectors.kafka.identity import TopicIdentity, topic_identities
@@ -103,7 +104,7 @@ class KafkaOffsets:
             found[topic][partition] = both
         for name, partitions in found.items():
             if not partitions:
-                raise Misconfigured(f"{name}: the topic does not exist; `crossfade topics apply` creates it")
+                raise mapped(UnknownTopicOrPartitionError(), name)
         return found
 
     async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
@@ -233,12 +234,6 @@ async def group_lag(bootstrap: str, group: str, topics: Iterable[str]) -> list[L
     """See `KafkaOffsets.lag`."""
     async with KafkaOffsets(bootstrap, timeout_s=_ONCE_S) as offsets:
         return await offsets.lag(group, topics)
-
-
-async def committed_offsets(bootstrap: str, group: str) -> dict[TopicPartition, int]:
-    """See `KafkaOffsets.committed`."""
-    async with KafkaOffsets(bootstrap, timeout_s=_ONCE_S) as offsets:
-        return await offsets.committed(group)
 
 
 async def _times(

@@ -14,9 +14,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Assigned
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from connectors.errors import Misconfigured, RecordsExpired, StoreUnavailable
+from connectors.errors import RecordsExpired, StoreUnavailable
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.consumer import consumer as complete_consumer
 from connectors.kafka.consumer import plain
@@ -187,7 +187,7 @@ async def _partitions(bootstrap: str, topics: Iterable[str], timeout_s: float) -
     counts = await partition_counts(bootstrap, names, timeout_s=timeout_s)
     for name in names:
         if name not in counts:
-            raise Misconfigured(f"{name}: the topic does not exist; `crossfade topics apply` creates it")
+            raise mapped(UnknownTopicOrPartitionError(), name)
     return {name: [Assigned(name, number) for number in range(counts[name])] for name in names}
 
 

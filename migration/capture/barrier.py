@@ -93,11 +93,11 @@ class Barrier:
         if self._offsets is not None:
             await self._offsets.close()
 
-    async def drained(self, limit_s: float, report: Report = _unreported) -> bool:
+    async def drained(self, limit_s: float) -> bool:
         """Return whether everything now committed in the database and published went through every role in time.
 
         If captured changes of a quarantined collection are not taken, only published records are waited for. If no role
-        takes a record, nothing is waited for. Raises StoreUnavailable, and what `report` raises.
+        takes a record, nothing is waited for. Raises StoreUnavailable.
         """
         ends = time.monotonic() + limit_s
         quarantine = await CollectionState(self._ledger, self._name).quarantine()
@@ -111,7 +111,7 @@ class Barrier:
             topics = [capture.topic]
         if self._offsets is None:
             self._offsets = KafkaOffsets(brokers_of(self._settings.kafka), collection=self._name)
-        return await drained(self._offsets, pipeline(topics), max(1.0, ends - time.monotonic()), report)
+        return await drained(self._offsets, pipeline(topics), max(1.0, ends - time.monotonic()))
 
     async def _captured(self, limit_s: float) -> Capture | None:
         """Wait until everything committed now is in capture's topic; return None if that takes too long."""

@@ -51,7 +51,6 @@ QUESTIONS = (
 )
 DRAIN_BOUND_S = 180.0
 Progress = Callable[[str], None]
-Say = Callable[[str], None]
 
 
 @dataclass(slots=True)

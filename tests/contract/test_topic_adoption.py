@@ -13,7 +13,7 @@ from connectors.kafka.admin import delete_topics
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.groups import set_offsets
-from connectors.kafka.offsets import committed_offsets
+from connectors.kafka.offsets import KafkaOffsets
 from connectors.memory.legacy import MemoryLedger, MemoryLegacy
 from connectors.ports import Ledger
 from domain.legacy import TableDescription
@@ -62,7 +62,8 @@ class Place:
 
     async def begins(self, role: str, topic: str) -> int | None:
         """Return the offset at which a role continues."""
-        return (await committed_offsets(self.bootstrap, group_of(role))).get((self.topics[topic], 0))
+        async with KafkaOffsets(self.bootstrap) as offsets:
+            return (await offsets.committed(group_of(role))).get((self.topics[topic], 0))
 
 
 @pytest.fixture
