@@ -8,13 +8,13 @@ from functools import partial
 from agents.batch import Batch, Failure, Failures
 from connectors.debezium.changes import ColumnAbsent, ForeignChange, SchemaChanged, decode_capture
 from connectors.ports import Bus
-from domain.keys import document_key
 from domain.positions import StreamPlaces
 from domain.quarantine import Reason
 from migration.collection import CollectionPorts
 from migration.context import HandlerContext
-from schemas.cloudevents import InvalidEvent, encode
+from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentChanged
+from schemas.keys import document_key
 from schemas.records import Outgoing, Received
 from topics.captures import origin_of
 from topics.catalogue import LOG
@@ -89,16 +89,8 @@ async def capture(
         if places is not None and unreadable is not None and places.went_back(*at):
             said = f"a change came from {changed.position}, before what was captured already"
             await unreadable(ports.name, Reason.SERVER, said)
-        entries.append(
-            encode(
-                changed,
-                topic=LOG,
-                key=document_key(changed.collection, changed.id),
-                event_id=f"{record.topic}/{record.partition}/{record.offset}",
-                source=SOURCE,
-                time_ms=ctx.clock(),
-                traceparent=message.trace.sent(LOG),
-            )
-        )
+        key = document_key(changed.collection, changed.id)
+        event_id = f"{record.topic}/{record.partition}/{record.offset}"
+        entries.append(ctx.emit(changed, LOG, key, event_id=event_id, source=SOURCE, trace=message.trace))
     await bus.publish(entries)
     return failures

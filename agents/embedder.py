@@ -17,14 +17,14 @@ from connectors.errors import EmbeddingFailed
 from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.telemetry import client_span, embeddings_span
-from domain.keys import document_key
 from domain.legacy import given_vector
 from domain.points import given_by, reusable_vectors
 from migration.collection import CollectionPorts, Collections
 from migration.context import HandlerContext
-from schemas.cloudevents import InvalidEvent, encode
+from schemas.cloudevents import InvalidEvent
 from schemas.content import content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, EmbeddedChunk
+from schemas.keys import document_key
 from schemas.records import Outgoing
 from topics.catalogue import EMBEDDED
 
@@ -241,12 +241,5 @@ def _taken_out(ports: CollectionPorts, event: DocumentResolved) -> DocumentEmbed
 
 def _record(message: Message, event: DocumentEmbedded, ctx: HandlerContext) -> Outgoing:
     key = document_key(event.collection, event.id)
-    return encode(
-        event,
-        topic=EMBEDDED,
-        key=key,
-        event_id=f"{key}@{event.version}/embedded",
-        source=SOURCE,
-        time_ms=ctx.clock(),
-        traceparent=message.trace.sent(EMBEDDED),
-    )
+    event_id = f"{key}@{event.version}/embedded"
+    return ctx.emit(event, EMBEDDED, key, event_id=event_id, source=SOURCE, trace=message.trace)

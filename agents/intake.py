@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from agents.batch import Batch, Failure, Failures, Message
 from connectors.ports import Bus
-from domain.keys import document_key, parse_key, split_key
 from domain.legacy import is_partial
 from domain.submission import content_of, omitted_by
 from migration.collection import CollectionPorts, Collections, collection_of
 from migration.context import HandlerContext
-from schemas.cloudevents import InvalidEvent, decode, encode, unwrap
+from schemas.cloudevents import InvalidEvent, decode, unwrap
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, DocumentSubmitted, DocumentWritten
-from schemas.records import Outgoing
+from schemas.keys import document_key, parse_key, split_key
+from schemas.records import Outgoing, Received
 from topics.catalogue import LOG, WRITTEN
 
 SOURCE = "crossfade/intake"
@@ -69,15 +69,12 @@ def _entry(message: Message, collections: Collections, ctx: HandlerContext) -> O
             cause=attributes.id,
             occurred_at_ms=record.timestamp_ms,
         )
-    return encode(
-        changed,
-        topic=LOG,
-        key=document_key(changed.collection, changed.id),
-        event_id=f"{record.topic}/{record.partition}/{record.offset}",
-        source=SOURCE,
-        time_ms=ctx.clock(),
-        traceparent=message.trace.sent(LOG),
-    )
+    key = document_key(changed.collection, changed.id)
+    return ctx.emit(changed, LOG, key, event_id=_place(record), source=SOURCE, trace=message.trace)
+
+
+def _place(record: Received) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"
 
 
 def _deletion(message: Message, collections: Collections, cause: str, ctx: HandlerContext) -> DocumentChanged:
@@ -114,7 +111,7 @@ def refused_submission(message: Message, error: Exception, ctx: HandlerContext) 
         attributes, _ = unwrap(record)
         cause = attributes.id[:_MAX_EVENT_ID]
     except InvalidEvent:
-        cause = f"{record.topic}/{record.partition}/{record.offset}"
+        cause = _place(record)
     try:
         collection, document_id = parse_key((record.key or b"")[:_MAX_KEY_BYTES])
     except (ValueError, UnicodeDecodeError):
@@ -130,14 +127,6 @@ def refused_submission(message: Message, error: Exception, ctx: HandlerContext) 
         cause=cause,
         latency_ms=max(0, ctx.clock() - record.timestamp_ms),
     )
-    return [
-        encode(
-            written,
-            topic=WRITTEN,
-            key=(record.key or cause.encode())[:_MAX_KEY_BYTES].decode("utf-8", "replace"),
-            event_id=f"{record.topic}/{record.partition}/{record.offset}/refused",
-            source=SOURCE,
-            time_ms=ctx.clock(),
-            traceparent=message.trace.sent(WRITTEN),
-        )
-    ]
+    key = (record.key or cause.encode())[:_MAX_KEY_BYTES].decode("utf-8", "replace")
+    event_id = f"{_place(record)}/refused"
+    return [ctx.emit(written, WRITTEN, key, event_id=event_id, source=SOURCE, trace=message.trace)]

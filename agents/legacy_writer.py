@@ -17,13 +17,13 @@ from connectors.failpoints import passing
 from connectors.ports import Bus
 from connectors.sql.layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
-from domain.keys import document_key
 from domain.legacy import LegacyChange, LegacyOutcome, LegacyVerdict, TableDescription, is_partial, row_differs
 from migration.collection import CollectionPorts, Collections, collection_of
 from migration.context import HandlerContext
 from migration.refresh import NO_CAUSE, Cause, append_refreshes
-from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import DocumentChanged, DocumentResolved
+from schemas.keys import document_key
 from schemas.records import Outgoing
 from topics.catalogue import LOG
 
@@ -179,7 +179,7 @@ async def _follow(
         source=SOURCE,
         rejects={document_id: event.version for document_id, (_, event) in followed.items()},
         causes=causes,
-        traceparents={document_id: message.trace.sent(LOG) for document_id, (message, _) in followed.items()},
+        traces={document_id: message.trace for document_id, (message, _) in followed.items()},
     )
 
 
@@ -219,15 +219,8 @@ def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, ctx: Ha
         cause_version=cause.version,
         occurred_at_ms=ctx.clock(),
     )
-    return encode(
-        entry,
-        topic=LOG,
-        key=key,
-        event_id=f"lost/{key}@{event.version}",
-        source=SOURCE,
-        time_ms=ctx.clock(),
-        traceparent=message.trace.sent(LOG),
-    )
+    event_id = f"lost/{key}@{event.version}"
+    return ctx.emit(entry, LOG, key, event_id=event_id, source=SOURCE, trace=message.trace)
 
 
 async def refusal_told(failure: Failure, *, collections: Collections) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from agents.batch import Message
-from domain.keys import document_key
 from migration.context import HandlerContext
-from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, Store, WriteOutcome
+from schemas.keys import document_key
 from schemas.records import Outgoing
 from topics.catalogue import WRITTEN
 
@@ -20,30 +20,24 @@ def written(
     error: str | None = None,
 ) -> Outgoing:
     """Return the record of one version's outcome in one store, and count it; `store` is None if it reached none."""
-    now = ctx.clock()
-    latency_ms = max(0, now - event.occurred_at_ms)
+    latency_ms = max(0, ctx.clock() - event.occurred_at_ms)
     if store is not None:
         ctx.telemetry.outcome(event.collection, store, outcome, latency_ms)
     key = document_key(event.collection, event.id)
-    return encode(
-        DocumentWritten(
-            collection=event.collection,
-            id=event.id,
-            store=store,
-            version=event.version,
-            outcome=outcome,
-            origin=event.origin,
-            error=error,
-            cause=event.cause,
-            latency_ms=latency_ms,
-        ),
-        topic=WRITTEN,
-        key=key,
-        event_id=f"{key}@{event.version}/{store or 'refused'}",
-        source=f"crossfade/{store or 'resolver'}",
-        time_ms=now,
-        traceparent=message.trace.sent(WRITTEN),
+    outcome_event = DocumentWritten(
+        collection=event.collection,
+        id=event.id,
+        store=store,
+        version=event.version,
+        outcome=outcome,
+        origin=event.origin,
+        error=error,
+        cause=event.cause,
+        latency_ms=latency_ms,
     )
+    event_id = f"{key}@{event.version}/{store or 'refused'}"
+    source = f"crossfade/{store or 'resolver'}"
+    return ctx.emit(outcome_event, WRITTEN, key, event_id=event_id, source=source, trace=message.trace)
 
 
 def lost_resolved(message: Message, error: Exception, store: Store, ctx: HandlerContext) -> list[Outgoing]:

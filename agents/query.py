@@ -17,7 +17,7 @@ from domain.quarantine import Quarantine
 from domain.routing import RULES_VERSION, Decision
 from migration.collection import Collections, collection_of
 from migration.context import HandlerContext
-from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import Event
 from schemas.queries import Backend, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
@@ -141,12 +141,5 @@ def _decided(search: Search, decision: Decision, served_by: Backend | None) -> R
 
 
 def _record(message: Message, event: Event, topic: str, key: str, cause: str, ctx: HandlerContext) -> Outgoing:
-    return encode(
-        event,
-        topic=topic,
-        key=key,
-        event_id=f"{cause}/{event.ce_type}",
-        source=SOURCE,
-        time_ms=ctx.clock(),
-        traceparent=message.trace.sent(topic),
-    )
+    event_id = f"{cause}/{event.ce_type}"
+    return ctx.emit(event, topic, key, event_id=event_id, source=SOURCE, trace=message.trace)

@@ -16,15 +16,15 @@ from connectors.ports import Bus
 from connectors.sql.layout import LEDGER_TABLE
 from connectors.telemetry import client_span, database_span
 from domain.fold import Verdict, fold
-from domain.keys import document_key, version_of
 from domain.ledger import LedgerRow
 from migration.collection import CollectionPorts, Collections, collection_of
 from migration.context import HandlerContext
 from migration.refresh import Cause, append_refreshes
-from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import DocumentChanged, DocumentResolved
+from schemas.keys import document_key, version_of
 from schemas.records import Outgoing
-from topics.catalogue import LOG, RESOLVED
+from topics.catalogue import RESOLVED
 
 log = logging.getLogger("crossfade.agents")
 SOURCE = "crossfade/resolver"
@@ -80,14 +80,13 @@ async def _read_again(work: _Work, bus: Bus, ctx: HandlerContext) -> Failures:
     """
     latest = work.moved | work.latest
     due = [i for i in work.ids() if i in latest and work.ledger[i].state.refresh]
-    traceparents = {i: work.asking[i].trace.sent(LOG) for i in due if i in work.asking}
     refused = await append_refreshes(
         work.ports,
         due,
         bus=bus,
         ctx=ctx,
         source=SOURCE,
-        traceparents=traceparents,
+        traces={i: work.asking[i].trace for i in due if i in work.asking},
         causes=work.causes,
         unread=False,
     )
@@ -188,15 +187,8 @@ def _superseded(message: Message, entry: DocumentChanged, cause: Cause, ctx: Han
 
 def _decision(message: Message, entry: DocumentChanged, version: int, ctx: HandlerContext) -> Outgoing:
     key = document_key(entry.collection, entry.id)
-    return encode(
-        _resolved(entry, version),
-        topic=RESOLVED,
-        key=key,
-        event_id=f"{key}@{version}",
-        source=SOURCE,
-        time_ms=ctx.clock(),
-        traceparent=message.trace.sent(RESOLVED),
-    )
+    resolved = _resolved(entry, version)
+    return ctx.emit(resolved, RESOLVED, key, event_id=f"{key}@{version}", source=SOURCE, trace=message.trace)
 
 
 def lost_entry(message: Message, error: Exception, ctx: HandlerContext) -> list[Outgoing]:

@@ -8,10 +8,10 @@ from typing import TypeVar
 import msgspec
 
 from agents.batch import Batch, Failure, Failures, Message
-from domain.keys import parse_key
 from migration.collection import CollectionPorts, Collections, collection_of
 from schemas.cloudevents import InvalidEvent, decode, unwrap
 from schemas.documents import DocumentEmbedded, DocumentResolved
+from schemas.keys import parse_key
 from schemas.records import Received
 
 E = TypeVar("E", DocumentResolved, DocumentEmbedded)

@@ -19,7 +19,6 @@ from connectors.errors import CrossfadeError
 from connectors.ports import Bus
 from domain.quarantine import Quarantine
 from migration.context import HandlerContext
-from schemas.cloudevents import encode
 from schemas.records import Outgoing
 from schemas.service import Scope, ServiceChanged, State
 from topics.catalogue import SERVICE
@@ -50,17 +49,12 @@ class StatusReporter:
         changed = ServiceChanged(
             scope=scope, name=name, collection=collection or None, state=state, reason=reason[:1000]
         )
-        now = self.ctx.clock()
         place = f"{socket.gethostname()}/{os.getpid()}"
-        record = encode(
-            changed,
-            topic=SERVICE,
-            key="/".join(part for part in (scope, collection, name) if part),
-            event_id=f"{place}/{'/'.join(key)}/{state}@{now}",
-            source=f"crossfade/worker/{place}",
-            time_ms=now,
+        event_id = f"{place}/{'/'.join(key)}/{state}@{self.ctx.clock()}"
+        subject = "/".join(part for part in (scope, collection, name) if part)
+        self.waiting.append(
+            self.ctx.emit(changed, SERVICE, subject, event_id=event_id, source=f"crossfade/worker/{place}")
         )
-        self.waiting.append(record)
 
     async def look(self, roles: Iterable[RoleHealth], quarantines: Mapping[str, Quarantine]) -> None:
         """Report, for as long as the worker runs, which roles wait and which collections are quarantined."""

@@ -258,7 +258,7 @@ NAMELESS = ""
 
 @dataclass(frozen=True, slots=True)
 class IdPage:
-    """A page of a scan over all point ids, 16 bytes each (`domain.keys.packed_id`), and the start of the next page."""
+    """A page of a scan over all point ids, 16 bytes each (`schemas.keys.packed_id`), and the start of the next page."""
 
     ids: bytes
     next: str | None

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from domain.keys import FIRST_EPOCH
 from domain.ledger import LedgerRow
 from schemas.documents import Evidence, Position
+from schemas.keys import FIRST_EPOCH
 
 
 @dataclass(frozen=True, slots=True)

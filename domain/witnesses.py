@@ -15,7 +15,7 @@ RECENT, SAMPLED = 12, 8
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A point, by its 16 bytes (`domain.keys.packed_id`), and a version that it had."""
+    """A point, by its 16 bytes (`schemas.keys.packed_id`), and a version that it had."""
 
     point: bytes
     version: int

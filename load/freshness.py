@@ -71,9 +71,9 @@ async def _committed(at: Place, texts: Sequence[str], name: str, seconds: float)
 async def answers(at: Place, asked: Sequence[str], seconds: float, points: int) -> list[Figure]:
     """Measure question → answer over Kafka, from Qdrant (`answer_…`) and from the table (`answer_legacy_…`)."""
     async with Asker(at.settings.kafka, at.bus) as asker:
-        await _ask(asker, asked, "qdrant", _QUESTIONS_WARM_UP_S)
+        await _ask(asker, asked, "qdrant", _QUESTIONS_WARM_UP_S, strict=False)
         qdrant = await _ask(asker, asked, "qdrant", seconds)
-        await _ask(asker, asked, "legacy", _QUESTIONS_WARM_UP_S)
+        await _ask(asker, asked, "legacy", _QUESTIONS_WARM_UP_S, strict=False)
         legacy = await _ask(asker, asked, "legacy", seconds / 2)
     return [
         *qdrant.figures("answer", ["p50", "p95", "p99"], rate_s=_RATE_S, points=points),
@@ -81,14 +81,15 @@ async def answers(at: Place, asked: Sequence[str], seconds: float, points: int) 
     ]
 
 
-async def _ask(asker: Asker, asked: Sequence[str], route: Backend, seconds: float) -> Latencies:
+async def _ask(asker: Asker, asked: Sequence[str], route: Backend, seconds: float, *, strict: bool = True) -> Latencies:
+    """Ask at a fixed rate. With `strict`, an answer by the other side ends the run; a cold backend may be slow."""
     latencies = Latencies()
 
     async def send(number: int, due: float) -> None:
         text = asked[number % len(asked)]
         query = QueryAsked(id=uuid.uuid4().hex, collection=VECTORS, text=text, limit=10, route=route)
         answered = await asker.ask(query, _ANSWER_BOUND_S)
-        if answered.served_by != route:
+        if strict and answered.served_by != route:
             raise RuntimeError(f"a question was answered by {answered.served_by}: {answered.error}")
         latencies.record(time.perf_counter() - due)
 

@@ -26,7 +26,6 @@ from connectors.ports import (
 )
 from connectors.qdrant import open_vector_store, stored_dimension
 from connectors.sql.databases import LegacyConnector, open_legacy
-from domain.keys import FIRST_EPOCH
 from domain.legacy import TableDescription, waits_for_row
 from domain.phases import PHASES, PhaseRules
 from domain.quarantine import Quarantine, Reason
@@ -34,6 +33,7 @@ from migration.epochs import EPOCH, Epochs, epochs_of, share
 from migration.state import CollectionState, log_partitions, set_log_partitions
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentResolved
+from schemas.keys import FIRST_EPOCH
 from schemas.settings import Collection, Settings
 from topics.captures import Capture
 from topics.catalogue import CATALOGUE, LOG

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from connectors.telemetry import Telemetry
-from domain.keys import FIRST_EPOCH
+from connectors.telemetry import Telemetry, Trace
+from schemas.cloudevents import encode
+from schemas.documents import Event
+from schemas.keys import FIRST_EPOCH
+from schemas.records import Outgoing
 from schemas.settings import Kafka
 from topics.catalogue import LOG, SUBMITTED
 
@@ -40,3 +43,15 @@ class HandlerContext:
         Topics other than these two have their epochs in the events, or in the topic's name.
         """
         return self.epoch if topic == LOG else self.producer_epoch if topic == SUBMITTED else FIRST_EPOCH
+
+    def emit(
+        self, event: Event, topic: str, key: str, *, event_id: str, source: str, trace: Trace | None = None
+    ) -> Outgoing:
+        """Return the record of an event that happens now.
+
+        `trace` is that of the record that caused it; the event's trace context is taken from there.
+        """
+        traceparent = trace.sent(topic) if trace is not None else None
+        return encode(
+            event, topic=topic, key=key, event_id=event_id, source=source, time_ms=self.clock(), traceparent=traceparent
+        )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from connectors.ports import BulkTable
-from domain.keys import UNUSABLE_ID
 from domain.legacy import Coverage
+from schemas.keys import UNUSABLE_ID
 
 # Many short pages: a wrong order shows where one page ends and the next begins.
 _PAGE, _PAGES = 20, 10

@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 
 from connectors.errors import CrossfadeError
 from connectors.ports import Ledger
-from domain.keys import FIRST_EPOCH
 from domain.topics import Offsets, TopicMark
+from schemas.keys import FIRST_EPOCH
 from schemas.settings import Collection
 from topics.captures import Capture
 

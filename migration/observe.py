@@ -18,12 +18,12 @@ from connectors.kafka.offsets import KafkaOffsets
 from connectors.sql.connector import LegacyConnector
 from connectors.sql.databases import open_legacy
 from domain.quarantine import Quarantine
-from domain.tasks import BACKFILL, PROOF
 from migration.capture.positions import ReplicationPosition, replication_position
 from migration.lag import RoleLag, pipeline, role_lags
 from migration.state import CollectionState
 from migration.status import Backfill, Progress, Proof, backfill_of, proof_of
 from schemas.settings import Settings
+from schemas.tasks import BACKFILL, PROOF
 from topics.captures import Capture
 
 PART_S = 10.0

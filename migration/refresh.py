@@ -12,13 +12,13 @@ from typing import NamedTuple, Protocol
 
 from connectors.errors import Refused
 from connectors.ports import Bus, Ledger, LegacyTable
-from domain.keys import document_key
+from connectors.telemetry import Trace
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from migration.context import HandlerContext
-from schemas.cloudevents import encode
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, Evidence
+from schemas.keys import document_key
 from schemas.records import Outgoing
 from topics.catalogue import LOG
 
@@ -62,14 +62,15 @@ async def append_refreshes(
     source: str,
     rejects: Mapping[str, int] | None = None,
     evidence: Mapping[str, Evidence | None] | None = None,
-    traceparents: Mapping[str, str | None] | None = None,
+    traces: Mapping[str, Trace] | None = None,
     causes: Mapping[str, Cause] | None = None,
     unread: bool = True,
 ) -> dict[str, Refused]:
     """Append one refresh entry for each document, with its current row.
 
     By document, `rejects` has the producer's version that the legacy store refused, `evidence` what a repair knows of
-    the ledger, and `causes` the producer's event whose row the entry brings. Returns once the log has the entries, with
+    the ledger, `causes` the producer's event whose row the entry brings, and `traces` the trace that it
+    continues. Returns once the log has the entries, with
     each document whose row the log does not take, and why. With `unread`, the log gets an entry without content for
     each of these: the resolver reads the row, and its dead letter reports what is wrong.
     """
@@ -89,7 +90,7 @@ async def append_refreshes(
                 "cause_version": cause.version,
             }
         )
-    record = partial(_record, ledger=ledger, traceparents=traceparents or {}, ctx=ctx, source=source)
+    record = partial(_record, ledger=ledger, traces=traces or {}, ctx=ctx, source=source)
     refused = await _publish(bus, {document_id: record(entry) for document_id, entry in entries.items()})
     if unread:
         await bus.publish([record(entries[document_id].model_copy(update=_UNREAD)) for document_id in refused])
@@ -100,20 +101,13 @@ def _record(
     entry: DocumentChanged,
     *,
     ledger: Mapping[str, LedgerRow],
-    traceparents: Mapping[str, str | None],
+    traces: Mapping[str, Trace],
     ctx: HandlerContext,
     source: str,
 ) -> Outgoing:
     key = document_key(entry.collection, entry.id)
-    return encode(
-        entry,
-        topic=LOG,
-        key=key,
-        event_id=f"refresh/{key}@{ledger.get(entry.id, LedgerRow()).state.version}",
-        source=source,
-        time_ms=ctx.clock(),
-        traceparent=traceparents.get(entry.id),
-    )
+    event_id = f"refresh/{key}@{ledger.get(entry.id, LedgerRow()).state.version}"
+    return ctx.emit(entry, LOG, key, event_id=event_id, source=source, trace=traces.get(entry.id))
 
 
 async def _publish(bus: Bus, records: Mapping[str, Outgoing]) -> dict[str, Refused]:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from domain.quarantine import Quarantine
-from domain.tasks import HEADER, BackfillState, ProofState, backfill_kept, is_paused
 from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
 from schemas.queries import Phase
+from schemas.tasks import HEADER, BackfillState, ProofState, backfill_kept, is_paused
 
 # A task whose state is running, but which has not moved for this long, may have been killed.
 STILL_S = 60.0

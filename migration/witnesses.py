@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from connectors.ports import Ledger, VectorReader
-from domain.keys import packed_id, point_id
 from domain.ledger import VectorMark
 from domain.witnesses import RECENT, SAMPLED, Witness
+from schemas.keys import packed_id, point_id
 
 _NAME_LENGTH = 110
 

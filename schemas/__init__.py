@@ -1,1 +1,1 @@
-"""Events, CloudEvents headers and settings: what travels and what users write. Imports no other crossfade package."""
+"""Events, keys, task states, settings: what travels, is stored, is configured. Imports no other crossfade package."""

@@ -21,12 +21,12 @@ from connectors.debezium.values import CapturedValues, InexactValue
 from connectors.sql.layout import VERSION_COLUMN
 from connectors.sql.values import row_content, row_key
 from domain.fold import is_echo
-from domain.keys import UNUSABLE_ID, is_id
 from domain.legacy import TableDescription
 from domain.positions import is_snapshot, mariadb_position, postgres_position
 from schemas.cloudevents import InvalidEvent, explain, unreadable
 from schemas.content import Content, content_hash
 from schemas.documents import DocumentChanged, Position
+from schemas.keys import UNUSABLE_ID, is_id
 from schemas.records import Received
 from schemas.settings import Collection
 from topics.captures import Origin

@@ -16,10 +16,10 @@ import numpy as np
 from connectors.errors import Refused
 from connectors.qdrant.floats import EXACT, exact_metadata, exact_texts
 from domain.filters import matches
-from domain.keys import point_id
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, DocumentPoints, payload_checksum
 from domain.values import Kind
 from schemas.content import Scalar
+from schemas.keys import point_id
 from schemas.queries import Hit
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from connectors.qdrant.points import (
     payload_characters,
     payload_of,
 )
-from domain.keys import point_id
 from domain.points import DocumentPoints
 from schemas.content import Scalar
+from schemas.keys import point_id
 
 REQUEST_BYTES = 8 * 1024 * 1024
 OPERATIONS_A_REQUEST = 512

@@ -47,9 +47,9 @@ from connectors.qdrant.requests import (
     parts_of,
     quantization_of,
 )
-from domain.keys import packed_id, parse_point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
+from schemas.keys import packed_id, parse_point_id, unpacked_ids
 from schemas.queries import Hit
 from schemas.settings import Qdrant
 

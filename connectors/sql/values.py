@@ -17,10 +17,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import orjson
 
-from domain.keys import join_key
 from domain.legacy import LegacyChange, TableDescription
 from domain.values import Kind, canonical
 from schemas.content import Content, Scalar
+from schemas.keys import join_key
 
 EmbeddingFormat = Literal["pgvector", "json", "float32"]
 

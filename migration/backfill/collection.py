@@ -14,9 +14,7 @@ from connectors.kafka.offsets import KafkaOffsets
 from connectors.ports import Storage
 from connectors.sql.databases import LegacyConnector
 from connectors.telemetry import Telemetry
-from domain.keys import FIRST_EPOCH
 from domain.phases import PHASES
-from domain.tasks import BackfillState
 from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import BackfillOptions, Progress, backfill
 from migration.capture.connectors import captured_epoch
@@ -25,7 +23,9 @@ from migration.context import HandlerContext, now_ms
 from migration.lag import RoleReads, pipeline, role_lags
 from migration.refresh import append_refreshes
 from migration.state import CollectionState
+from schemas.keys import FIRST_EPOCH
 from schemas.settings import Settings
+from schemas.tasks import BackfillState
 from topics.captures import Capture
 
 SOURCE = "crossfade/backfill"

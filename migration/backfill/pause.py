@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from connectors.sql.databases import open_legacy
-from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control
 from schemas.settings import Collection
+from schemas.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control
 
 
 async def set_paused(name: str, collection: Collection, dsn: str, *, paused: bool) -> BackfillState | None:

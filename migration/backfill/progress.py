@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from connectors.ports import BulkTable, TaskStore
 from domain.pacing import Rate
-from domain.tasks import BACKFILL, CONTROL, HEADER, BackfillState, RangeState, backfill_kept, is_paused
+from schemas.tasks import BACKFILL, CONTROL, HEADER, BackfillState, RangeState, backfill_kept, is_paused
 
 log = logging.getLogger("crossfade.backfill")
 

@@ -18,10 +18,10 @@ from connectors.ports import Embedder
 from domain.backfill import orphan_chunks
 from domain.legacy import LegacyRow
 from domain.points import DocumentPoints
-from domain.tasks import RangeState
 from migration.backfill.documents import documents_of
 from migration.collection import CollectionStores
 from migration.coverage import passed_over
+from schemas.tasks import RangeState
 
 PAGE_BYTES = 8 * 1024 * 1024
 PAGE_ROWS = 2_000

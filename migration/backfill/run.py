@@ -10,12 +10,12 @@ from functools import partial
 from connectors.errors import CrossfadeError, Refused
 from connectors.ports import TaskStore
 from domain.pacing import Limits, Seen
-from domain.tasks import BACKFILL, BackfillState
 from migration.backfill.progress import Plan, begun
 from migration.backfill.ranges import BackfillPorts, RangeRun
 from migration.backfill.recall import recall_at_10
 from migration.backfill.throttle import Pace
 from migration.coverage import LIES, gaps
+from schemas.tasks import BACKFILL, BackfillState
 
 Lags = Callable[[], Awaitable[Mapping[str, tuple[int, float | None]]]]
 Progress = Callable[[BackfillState], None]

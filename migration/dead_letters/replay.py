@@ -12,13 +12,13 @@ from connectors.kafka import reader
 from connectors.kafka.admin import partition_counts, topic_names
 from connectors.kafka.headers import partition_of
 from connectors.ports import Bus
-from domain.keys import document_key, epoch_and_offset
 from migration.dead_letters.replays import Replays, replays_of
 from migration.dead_letters.superseded import Newer, Subject, in_order, newer_than, older_letters, record_of, subject_of
 from migration.epochs import Epochs
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.dead_letters import SUFFIX, DeadLetter, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentResolved, DocumentSubmitted
+from schemas.keys import document_key, epoch_and_offset
 from schemas.records import Outgoing, Received, size_of
 from schemas.settings import Collection, Settings
 from topics.catalogue import LOG, RESOLVED, SUBMITTED

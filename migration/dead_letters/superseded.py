@@ -17,12 +17,12 @@ from types import MappingProxyType
 from connectors.kafka import offsets, reader
 from connectors.kafka.headers import partition_of
 from domain.fold import is_echo
-from domain.keys import FIRST_EPOCH, document_key, epoch_and_offset, parse_key, version_of
 from domain.submission import named_columns, omitted_by
 from migration.epochs import Epochs
 from schemas.cloudevents import InvalidEvent, decode, unwrap
 from schemas.dead_letters import DeadLetter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved, DocumentSubmitted
+from schemas.keys import FIRST_EPOCH, document_key, epoch_and_offset, parse_key, version_of
 from schemas.records import Received
 from schemas.settings import Collection
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED, group_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from domain.keys import epoch_and_offset
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk
 from domain.quarantine import Quarantine
+from schemas.keys import epoch_and_offset
 from schemas.queries import Phase
 
 

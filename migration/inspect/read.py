@@ -17,7 +17,6 @@ from connectors.kafka.reader import Finder, finder
 from connectors.qdrant import open_vector_store
 from connectors.sql.connector import LegacyConnector
 from domain.fold import fold
-from domain.keys import document_key, epoch_and_offset, version_of
 from domain.ledger import LedgerRow
 from domain.legacy import TableDescription
 from domain.points import StoredChunk
@@ -32,6 +31,7 @@ from migration.state import CollectionState
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.dead_letters import SUFFIX, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved
+from schemas.keys import document_key, epoch_and_offset, version_of
 from schemas.records import Received, TopicPartition
 from schemas.settings import Settings
 from topics.captures import Capture

@@ -11,7 +11,6 @@ from pathlib import Path
 from connectors.errors import TransientError
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
-from domain.keys import FIRST_EPOCH
 from migration.capture.barrier import Barrier
 from migration.collection import CollectionStores, check_log, open_embedder, open_stores
 from migration.context import HandlerContext, now_ms
@@ -23,6 +22,7 @@ from migration.verify.result import Verification
 from migration.verify.rounds import AFTER_FAILURE_S, rounds
 from migration.verify.run import Progress, verify
 from migration.verify.throttle import Throttle
+from schemas.keys import FIRST_EPOCH
 from schemas.settings import Settings
 
 

@@ -8,13 +8,13 @@ from connectors.addresses import brokers_of
 from connectors.errors import Misconfigured
 from connectors.kafka.headers import partition_of
 from connectors.kafka.offsets import end_offsets
-from domain.keys import document_key, version_of
 from domain.repair import Ends
 from migration.capture.positions import log_end
 from migration.collection import CollectionStores
 from migration.epochs import epochs_of
 from migration.state import CollectionState
 from schemas.documents import Position
+from schemas.keys import document_key, version_of
 from schemas.settings import Settings
 from topics.catalogue import LOG, SUBMITTED
 

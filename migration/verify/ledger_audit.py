@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
 from domain.fold import LedgerState
-from domain.keys import each_packed, packed_id, point_id
 from domain.ledger import LedgerRow
 from domain.points import StoredChunk, tombstones_for
 from domain.repair import Ends, evidence_of, impossible_versions
 from migration.collection import CollectionStores
 from migration.witnesses import forget_witnesses
 from schemas.documents import Evidence
+from schemas.keys import each_packed, packed_id, point_id
 
 EndsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Ends]]]
 """Returns, for each document, the current ends of the topics and of the log. Raises StoreUnavailable, Misconfigured."""

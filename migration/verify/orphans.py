@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from connectors.failpoints import passing
 from connectors.ports import NAMELESS, IdPage
-from domain.keys import POINT_ID_BYTES
 from migration.collection import CollectionStores
 from migration.verify.plan import Retried
 from migration.verify.throttle import Throttle
+from schemas.keys import POINT_ID_BYTES
 
 _PAGE = 5000
 _MOST_SEEN = 32_000_000

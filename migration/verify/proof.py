@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 from connectors.failpoints import passing
 from connectors.ports import TaskStore
-from domain.tasks import HEADER, PROOF, ProofState, RangeProof
 from migration.verify.ranges import Range
 from migration.verify.result import Verification
+from schemas.tasks import HEADER, PROOF, ProofState, RangeProof
 
 _SAVE_EVERY_MS = 1000
 ONE_ROUND: Mapping[str, bool | str] = MappingProxyType({})

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from connectors.failpoints import passing
 from connectors.ports import Bus
 from domain.comparison import Difference
-from domain.keys import document_key
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.refresh import append_refreshes
 from migration.verify.ledger_audit import EndsOf, Waits, put_back
-from schemas.cloudevents import encode
 from schemas.documents import DifferenceFound, DifferenceRepaired
+from schemas.keys import document_key
+from schemas.records import Outgoing
 from topics.catalogue import DIFFERENCES
 
 SOURCE = "crossfade/verifier"
@@ -90,17 +90,9 @@ class DifferencePublisher:
         ]
         if self.repair:
             events += [DifferenceRepaired(collection=name, id=d.id, kind=d.kind) for d in differences if d.repairable]
-        now = self._ctx.clock()
-        await self._bus.publish(
-            [
-                encode(
-                    event,
-                    topic=DIFFERENCES,
-                    key=document_key(name, event.id),
-                    event_id=f"{event.ce_type}/{document_key(name, event.id)}/{now}",
-                    source=SOURCE,
-                    time_ms=now,
-                )
-                for event in events
-            ]
-        )
+        await self._bus.publish([self._record(event) for event in events])
+
+    def _record(self, event: DifferenceFound | DifferenceRepaired) -> Outgoing:
+        key = document_key(event.collection, event.id)
+        event_id = f"{event.ce_type}/{key}/{self._ctx.clock()}"
+        return self._ctx.emit(event, DIFFERENCES, key, event_id=event_id, source=SOURCE)

@@ -14,7 +14,6 @@ from itertools import pairwise
 from connectors.failpoints import passing
 from connectors.sql.checksums import rows_counted
 from domain.comparison import checksum_of, is_checked, points_digest, wrong_vectors
-from domain.keys import point_hash
 from domain.legacy import LegacyRow
 from domain.points import made_by
 from migration.collection import CollectionStores
@@ -23,6 +22,7 @@ from migration.verify.compare import Candidate, Look, Points, candidate, look
 from migration.verify.digests import Part, Records
 from migration.verify.options import Bounds
 from migration.verify.throttle import Pages, Throttle
+from schemas.keys import point_hash
 
 PART_ROWS = 400
 _CUT = 2

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from domain.comparison import Difference
-from domain.tasks import RangeProof, Verdict
+from schemas.tasks import RangeProof, Verdict
 
 
 @dataclass(slots=True)

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import stamina
 
 from connectors.errors import CrossfadeError, Refused, TransientError
-from domain.tasks import PROOF
 from migration.collection import CollectionStores
 from migration.coverage import gaps
 from migration.verify.compare import Candidate, candidate
@@ -31,6 +30,7 @@ from migration.verify.recheck import Rechecker
 from migration.verify.resample import Reservoir, sample
 from migration.verify.result import Verification
 from migration.verify.tally import Tally
+from schemas.tasks import PROOF
 
 log = logging.getLogger("crossfade.verify")
 T = TypeVar("T")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from domain.comparison import Difference
-from domain.keys import point_hash
-from domain.tasks import RangeProof, Verdict
 from migration.coverage import LIES
 from migration.verify.digests import Records
 from migration.verify.ledger_audit import Waits
@@ -17,6 +15,8 @@ from migration.verify.ranges import Range, Walked
 from migration.verify.recheck import Rechecked
 from migration.verify.resample import Reservoir
 from migration.verify.result import Verification
+from schemas.keys import point_hash
+from schemas.tasks import RangeProof, Verdict
 
 
 class Tally:

@@ -29,7 +29,7 @@ from operations.context import (
 )
 
 if TYPE_CHECKING:
-    from domain.tasks import BackfillState
+    from schemas.tasks import BackfillState
 
 app = typer.Typer()
 _LINE_S = 10.0

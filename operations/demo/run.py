@@ -21,7 +21,6 @@ from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.offsets import end_offsets
 from connectors.kafka.reader import read_topic
 from connectors.qdrant import open_vector_store
-from domain.keys import document_key
 from migration.context import now_ms
 from migration.preflight.tables import check_tables, follow_advice, prepare_topics
 from migration.verify.options import Bounds, VerifyOptions
@@ -32,6 +31,7 @@ from operations.demo.corpus import pages
 from operations.errors import CommandError
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentSubmitted, DocumentWritten
+from schemas.keys import document_key
 from schemas.queries import QueryAnswered, QueryAsked
 from schemas.records import Outgoing
 from schemas.settings import Collection, Settings

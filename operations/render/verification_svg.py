@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from domain.tasks import RangeProof
 from migration.verify.result import Verification
+from schemas.tasks import RangeProof
 
 # People with red-green colour blindness can distinguish these, too.
 COLOURS = {"equal": "#2a8f6d", "different": "#c8423b", "pending": "#d9922e", "unknown": "#7a8496"}

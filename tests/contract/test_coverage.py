@@ -23,7 +23,6 @@ from connectors.sql.mariadb import layout as mariadb_layout
 from connectors.telemetry import Telemetry
 from domain.legacy import Coverage, LegacyRow
 from domain.pacing import Limits
-from domain.tasks import BackfillState
 from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import BackfillOptions, backfill
 from migration.collection import CollectionStores
@@ -34,6 +33,7 @@ from migration.verify.recheck import at_rest
 from migration.verify.result import Verification
 from migration.verify.run import verify
 from schemas.settings import Connector, Settings
+from schemas.tasks import BackfillState
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Place, fresh_place
 

@@ -11,13 +11,13 @@ import pytest
 from connectors.sql.connector import LegacyConnector
 from connectors.sql.databases import open_legacy
 from domain.quarantine import Reason
-from domain.tasks import BACKFILL, CONTROL, HEADER, PROOF, BackfillState, Control, ProofState, RangeState
 from migration.backfill.pause import set_paused
 from migration.observe import Observer, stops
 from migration.preflight.tables import prepare_topics
 from migration.state import CollectionState
 from migration.status import Progress
 from schemas.settings import Kafka, Settings
+from schemas.tasks import BACKFILL, CONTROL, HEADER, PROOF, BackfillState, Control, ProofState, RangeState
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, DOCUMENTS, Place, fresh_place
 

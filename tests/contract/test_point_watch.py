@@ -9,7 +9,6 @@ import pytest
 
 from connectors.memory.legacy import MemoryBulk
 from connectors.ports import VectorStore
-from domain.keys import version_of
 from domain.ledger import VectorMark
 from domain.points import DocumentPoints
 from domain.quarantine import Reason
@@ -20,6 +19,7 @@ from migration.verify.ledger_audit import put_back
 from migration.watch import points as point_watch
 from migration.watch.points import PointWatch
 from migration.witnesses import Written, record_witnesses
+from schemas.keys import version_of
 from tests.contract.vector_stores import DIMENSION, KINDS, delete, document, opened
 from tests.unit.agents.parts import NAME, CountingEmbedder, World
 

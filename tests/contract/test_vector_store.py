@@ -13,7 +13,6 @@ from msgspec import structs
 from connectors.errors import CollectionMissing, Misconfigured, Refused
 from connectors.ports import Storage, VectorStore
 from connectors.qdrant import server
-from domain.keys import EPOCH_SHIFT, LAST_EPOCH, packed_id, point_id, version_of
 from domain.points import (
     VECTOR_CHECKSUM_ERROR,
     PointChunk,
@@ -24,6 +23,7 @@ from domain.points import (
 )
 from domain.values import Kind
 from schemas.content import Scalar
+from schemas.keys import EPOCH_SHIFT, LAST_EPOCH, packed_id, point_id, version_of
 from schemas.settings import Quantization
 from tests.contract.vector_stores import DIMENSION, KINDS, SERVERS, document, opened, question, vector
 

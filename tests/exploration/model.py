@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from domain import fold as rules
 from domain import guards, points
 from domain.fold import LedgerState, Verdict
-from domain.keys import version_of
 from domain.ledger import LedgerRow
 from domain.points import StoredChunk
 from domain.repair import Ends, evidence_of, impossible_versions
 from schemas.documents import Evidence
+from schemas.keys import version_of
 from tests.exploration.state import (
     ARCHIVE,
     CHANGED,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from domain.fold import LedgerState
-from domain.keys import version_of
 from schemas.content import Content
 from schemas.documents import DocumentChanged, Evidence, Origin, Position
+from schemas.keys import version_of
 
 GONE = "-"
 REFUSED = "!"

@@ -19,8 +19,8 @@ import qdrant_edge as edge
 from connectors.qdrant.engine.files import engine_folder
 from connectors.qdrant.engine.shard import Shard
 from connectors.qdrant.points import VECTOR
-from domain.keys import point_id
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, payload_checksum, vector_checksums
+from schemas.keys import point_id
 
 Payload = dict[str, Any]
 KINDS = (

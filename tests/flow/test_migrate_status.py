@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from domain.tasks import BACKFILL, CONTROL, Control
 from migration.observe import Observer
 from migration.status import Progress
+from schemas.tasks import BACKFILL, CONTROL, Control
 from tests.flow.site import Site, Store, eventually
 from tests.flow.worker_process import settings_of
 

@@ -12,11 +12,11 @@ from connectors.kafka.headers import partition_of
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from connectors.memory.vectors import MemoryVectorStore
-from domain.keys import document_key, version_of
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk
 from domain.repair import Ends
+from schemas.keys import document_key, version_of
 from tests.simulation.places import PARTITIONS, Connector
 from topics.catalogue import LOG, SUBMITTED
 

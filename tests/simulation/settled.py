@@ -13,13 +13,13 @@ import orjson
 
 from connectors.ports import VectorStore
 from domain.fold import LedgerState, Verdict, fold
-from domain.keys import version_of
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk, given_by
 from schemas.cloudevents import decode
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, Position
+from schemas.keys import version_of
 from tests.simulation.loop import Violation, at_once
 from tests.simulation.places import MAX_TEXT_BYTES
 from tests.simulation.ports import NO_VECTOR

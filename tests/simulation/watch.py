@@ -16,12 +16,12 @@ from connectors.debezium.changes import UNAVAILABLE
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from connectors.memory.vectors import MemoryVectorStore
-from domain.keys import version_of
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyVerdict
 from domain.points import StoredChunk, newest_version
 from schemas.content import Content
 from schemas.dead_letters import ERROR_CLASS, OFFSET, PARTITION, STAGE, TOPIC
+from schemas.keys import version_of
 from schemas.records import Received
 from tests.simulation.actions import Submit
 from tests.simulation.loop import Violation, at_once

@@ -37,8 +37,8 @@ from connectors.qdrant.points import (
     payload_of,
 )
 from connectors.qdrant.records import by_document, chunks_in, version_in
-from domain.keys import packed_id, parse_point_id, point_id, unpacked_ids
 from domain.points import DocumentPoints, StoredChunk
+from schemas.keys import packed_id, parse_point_id, point_id, unpacked_ids
 
 log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from connectors.qdrant.points import (
     metadata_indexes,
     search_documents,
 )
-from domain.keys import POINT_ID_BYTES
 from domain.points import DocumentPoints, StoredChunk
 from domain.values import Kind
+from schemas.keys import POINT_ID_BYTES
 from schemas.queries import Hit
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from connectors.errors import Refused
 from connectors.sql.layout import BAD_BOUND, Column, Layout
 from connectors.sql.postgres.pool import quoted
-from domain.keys import ID_CHARACTERS
 from domain.values import Kind
+from schemas.keys import ID_CHARACTERS
 from schemas.settings import Collection
 
 # Keys are compared in a wide type, so that a number outside the column's range matches no row instead of failing.

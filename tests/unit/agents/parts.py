@@ -19,7 +19,6 @@ from connectors.memory.vectors import MemoryVectorStore
 from connectors.ports import Bus, Ledger, LegacyTable, SearchBackend, SearchRequest, VectorStore
 from connectors.telemetry import Telemetry, Trace
 from domain.filters import matches
-from domain.keys import document_key
 from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of
 from domain.values import Kind
@@ -28,6 +27,7 @@ from migration.context import HandlerContext
 from schemas.cloudevents import decode, encode
 from schemas.content import Content, Scalar, content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, EmbeddedChunk, Event
+from schemas.keys import document_key
 from schemas.queries import Hit, Phase
 from schemas.records import Outgoing, Received
 from schemas.settings import Collection, EmbeddingColumn, Kafka

@@ -10,11 +10,11 @@ from agents.batch import Failure, Message
 from agents.resolver import dead_letter_told, lost_entry, resolve
 from connectors.errors import Refused
 from domain.fold import LedgerState
-from domain.keys import version_of
 from domain.ledger import LedgerRow
 from schemas.cloudevents import InvalidEvent
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, DocumentResolved, DocumentWritten
+from schemas.keys import version_of
 from schemas.records import Outgoing
 from tests.unit.agents.parts import EPOCH, NAME, NOW, TRACEPARENT, Crash, World, content, too_large
 from topics.catalogue import LOG, RESOLVED, WRITTEN

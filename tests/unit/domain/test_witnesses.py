@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from domain.keys import LAST_EPOCH, version_of
 from domain.witnesses import RECENT, SAMPLED, Witness, chosen, missing
 from migration.witnesses import as_text, from_text
+from schemas.keys import LAST_EPOCH, version_of
 
 
 def points(*versions: int) -> list[Witness]:

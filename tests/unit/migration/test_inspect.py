@@ -12,7 +12,6 @@ from msgspec import structs
 from rich.console import Console
 
 from domain.comparison import checksum_of
-from domain.keys import version_of
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.points import StoredChunk, vector_checksums
@@ -21,6 +20,7 @@ from migration.inspect.document import Document, Entry, Letter, LogPart, Stores,
 from migration.inspect.explain import checks_of, explain
 from operations.render.document import document_of, page
 from schemas.content import Content, content_hash
+from schemas.keys import version_of
 
 NOW_MS = 1_700_000_000_000
 CONTENT = Content(text={"title": "t", "body": "a body " * 20}, metadata={"year": 7})

@@ -9,10 +9,10 @@ import pytest
 
 from domain.legacy import Diagnostic
 from domain.quarantine import Quarantine, Reason
-from domain.tasks import BackfillState, ProofState
 from migration.capture.positions import ReplicationPosition
 from migration.plan import Facts, StepName, blocked, document_of, is_due, steps
 from migration.status import Backfill, Progress, Proof
+from schemas.tasks import BackfillState, ProofState
 
 FILLED = Backfill(
     BackfillState(

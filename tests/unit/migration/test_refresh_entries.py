@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from connectors.telemetry import Trace
 from domain.fold import LedgerState
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
@@ -64,7 +65,7 @@ async def test_only_the_refused_document_carries_the_version_that_was_refused() 
 
 async def test_an_entry_stays_in_the_trace_that_asked_for_it() -> None:
     world = with_rows(a=7, b=8)
-    await append(world, "a", "b", traceparents={"a": TRACEPARENT, "b": None})
+    await append(world, "a", "b", traces={"a": Trace(incoming=TRACEPARENT)})
     first, second = world.bus.inner.records(LOG)
     assert (first.key, first.header("traceparent")) == (b"docs/a", TRACEPARENT)
     assert (second.key, second.header("traceparent")) == (b"docs/b", None)

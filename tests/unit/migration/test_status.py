@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from domain.quarantine import Quarantine, Reason
-from domain.tasks import CONTROL, HEADER, BackfillState, Control, ProofState, RangeState
 from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
 from migration.status import Progress, backfill_of, document_of, proof_of
 from operations.render.status import page, size, span
+from schemas.tasks import CONTROL, HEADER, BackfillState, Control, ProofState, RangeState
 
 NOW_MS = 10_000_000
 BACKFILL = BackfillState(

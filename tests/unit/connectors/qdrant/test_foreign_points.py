@@ -20,8 +20,8 @@ from connectors.qdrant.points import CONTENT_FIELDS, Found, best_hits, payload_o
 from connectors.qdrant.records import stored_chunk
 from domain.comparison import LegacyFacts, compare
 from domain.filters import matches
-from domain.keys import packed_id, point_id
 from domain.points import StoredChunk
+from schemas.keys import packed_id, point_id
 from tests.contract.vector_stores import DIMENSION, document, question, vector
 
 SOUND = payload_of(document("a", 5, metadata={"f": 1.0, "n": None}), 0)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from domain.keys import version_of
 from migration.dead_letters.superseded import Subject, in_order, older_letters, subject_of
 from schemas.cloudevents import encode
 from schemas.content import Content
 from schemas.dead_letters import dead_letter, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved, DocumentSubmitted, Event
+from schemas.keys import version_of
 from schemas.records import Received
 from schemas.settings import Collection, EmbeddingColumn
 from topics.catalogue import EMBEDDED, LOG, RESOLVED, SUBMITTED

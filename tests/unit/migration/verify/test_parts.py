@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from domain.comparison import Difference, Disagreement, wrong_vectors
-from domain.keys import packed_id, point_hash, point_id
 from domain.points import StoredChunk, vector_checksums
-from domain.tasks import RangeProof
 from migration.verify.digests import Part, Records
 from migration.verify.orphans import Seen
 from migration.verify.resample import Reservoir
@@ -21,6 +19,8 @@ from migration.verify.result import Sample, Verification
 from migration.verify.throttle import Pages, Throttle
 from operations.render.verification import document_of, line_of
 from operations.render.verification_page import page_of
+from schemas.keys import packed_id, point_hash, point_id
+from schemas.tasks import RangeProof
 
 
 def test_a_throttle_owes_what_is_above_its_share() -> None:

@@ -15,7 +15,6 @@ from connectors.memory.checksums import MemoryChecksums
 from connectors.memory.legacy import MemoryBulk, MemoryLegacy
 from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of
-from domain.tasks import HEADER, PROOF, ProofState, RangeProof
 from domain.values import Kind
 from migration.verify.digests import Records
 from migration.verify.options import Bounds
@@ -25,6 +24,7 @@ from migration.verify.rounds import rounds
 from schemas.cloudevents import decode
 from schemas.content import Content, content_hash
 from schemas.documents import DifferenceFound, DocumentChanged
+from schemas.tasks import HEADER, PROOF, ProofState, RangeProof
 from tests.contract.vector_stores import vector
 from tests.unit.migration.verify.place import NAME, Place
 from topics.catalogue import DIFFERENCES, LOG

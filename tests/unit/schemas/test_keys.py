@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from domain.keys import (
+from schemas.keys import (
     EPOCH_SHIFT,
     LAST_EPOCH,
     POINT_NAMESPACE,
