@@ -14,7 +14,7 @@ from connectors.addresses import brokers_of
 from connectors.kafka.cursors import KafkaCursors
 from connectors.kafka.reader import read_again
 from connectors.telemetry import Telemetry
-from migration.collection import Opened
+from migration.opener import Opened
 from migration.quarantine import Quarantines
 from schemas.records import Received, TopicPartition
 

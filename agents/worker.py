@@ -27,9 +27,10 @@ from connectors.ports import LegacyTable
 from connectors.telemetry import Telemetry
 from domain.positions import StreamPlaces
 from domain.quarantine import Quarantine, Reason
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts
 from migration.context import HandlerContext, now_ms
 from migration.epochs import reachable_epochs
+from migration.opener import Opened
 from migration.quarantine import Quarantines
 from migration.witnesses import Written
 from search.breakers import Breakers

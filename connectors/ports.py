@@ -14,11 +14,11 @@ from typing import Protocol
 from domain.ledger import LedgerRow, VectorMark
 from domain.legacy import Coverage, Diagnostic, LegacyChange, LegacyOutcome, LegacyRow, TableDescription
 from domain.points import DocumentPoints, StoredChunk
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 from schemas.records import Outgoing
 from schemas.settings import Quantization
+from schemas.values import Kind
 
 
 class Bus(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from domain.legacy import TableDescription
-from domain.values import canonical
 from schemas.content import Scalar
+from schemas.values import canonical
 
 
 def canonical_filter(description: TableDescription, wanted: Mapping[str, Scalar]) -> dict[str, Scalar]:

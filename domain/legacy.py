@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from domain.phases import PhaseRules
-from domain.values import Kind
 from schemas.content import Content, Scalar
 from schemas.documents import DocumentResolved
+from schemas.values import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,11 @@ class StoredChunk(msgspec.Struct, frozen=True, gc=False):
         """Whether a visible document begins with this point."""
         return self.chunk == 0 and not self.deleted
 
+    @property
+    def precomputed(self) -> bool:
+        """Whether the vector came with the document instead of being computed here."""
+        return self.model != made_by(self.model)
+
 
 class PointChunk(msgspec.Struct, frozen=True, gc=False):
     """One chunk to write: its text, its vector (little-endian float32), and the vector's checksum (`chunks_of`)."""

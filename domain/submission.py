@@ -7,11 +7,11 @@ import struct
 from collections.abc import Sequence
 
 from domain.legacy import TableDescription
-from domain.values import canonical
 from schemas.cloudevents import InvalidEvent
 from schemas.content import Content, Scalar
 from schemas.documents import DocumentSubmitted
 from schemas.settings import Collection
+from schemas.values import canonical
 
 
 def content_of(

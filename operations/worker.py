@@ -21,7 +21,7 @@ from connectors.failpoints import FILE, arm, rearm
 from connectors.gc_tuning import collect_rarely
 from connectors.telemetry import Telemetry
 from migration.capture.connectors import prepare_capture
-from migration.collection import Opened, open_all
+from migration.opener import Opened, open_all
 from migration.preflight.tables import check_tables, prepare_topics
 from migration.quarantine import Quarantines
 from migration.watch.capture import guard_capture

@@ -15,7 +15,7 @@ class Content(BaseModel):
     """One document as both stores must hold it.
 
     `text` maps each text column of the collection to its value (None is SQL NULL). `metadata` maps metadata columns to
-    canonical scalars (see `domain.values`). `embedding` is a precomputed embedding from the producer or the table, as
+    canonical scalars (see `schemas.values`). `embedding` is a precomputed embedding from the producer or the table, as
     little-endian float32 bytes. It is kept instead of a computed vector; `embedding_model` names the model behind it.
     """
 

@@ -1,1 +1,1 @@
-"""The local stack: Kafka, Kafka Connect with Debezium, PostgreSQL and MariaDB as plain processes on this machine."""
+"""The local stack: Kafka, Kafka Connect with Debezium, PostgreSQL, MariaDB, Qdrant's engine, as plain processes."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from domain import moments
 from domain.legacy import ColumnDetails
-from domain.values import Kind, canonical
+from schemas import moments
 from schemas.content import Scalar
+from schemas.values import Kind, canonical
 
 # Outside these years, a snapshot uses the Julian calendar, or Debezium's numbers overflow.
 _FIRST_SURE_YEAR, _LAST_SURE_YEAR = 1583, 9999

@@ -25,9 +25,9 @@ from domain.legacy import (
     keeps_embedding,
     row_differs,
 )
-from domain.values import Kind, canonical
 from schemas.content import Content, content_hash
 from schemas.documents import DocumentChanged
+from schemas.values import Kind, canonical
 
 Constraint = Callable[[str, Content], str | None]
 Trigger = Callable[[LegacyRow], LegacyRow | None]

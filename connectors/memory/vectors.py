@@ -25,10 +25,10 @@ from connectors.qdrant.records import by_document, stored_chunk
 from domain.filters import matches
 from domain.guards import vector_moves
 from domain.points import DocumentPoints, StoredChunk
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.keys import packed_id, point_id, unpacked_ids
 from schemas.queries import Hit
+from schemas.values import Kind
 
 Floats = npt.NDArray[np.float32]
 

@@ -17,10 +17,10 @@ from connectors.errors import Refused
 from connectors.qdrant.floats import EXACT, exact_metadata, exact_texts
 from domain.filters import matches
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, DocumentPoints, payload_checksum
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.keys import point_id
 from schemas.queries import Hit
+from schemas.values import Kind
 
 log = logging.getLogger(__name__)
 

@@ -48,10 +48,10 @@ from connectors.qdrant.requests import (
     quantization_of,
 )
 from domain.points import DocumentPoints, StoredChunk
-from domain.values import Kind
 from schemas.keys import packed_id, parse_point_id, unpacked_ids
 from schemas.queries import Hit
 from schemas.settings import Qdrant
+from schemas.values import Kind
 
 FIRST_VERSION = (1, 16)
 INDEXING_THRESHOLD_KB = 10_000  # the server's default

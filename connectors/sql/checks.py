@@ -13,8 +13,8 @@ from connectors.sql.layout import IDENTITY_TABLE, KEY_KINDS, LEDGER_TABLE, META_
 from connectors.sql.tasks import TASKS_TABLE
 from connectors.sql.values import parse_embedding
 from domain.legacy import Diagnostic, Remedy, Setting
-from domain.values import Kind
 from schemas.settings import Collection
+from schemas.values import Kind
 
 OWN_TABLES = (LEDGER_TABLE, META_TABLE, IDENTITY_TABLE, TASKS_TABLE)
 """Crossfade's own tables, in the schema of the collection's table."""

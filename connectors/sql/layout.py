@@ -14,10 +14,10 @@ from uuid import UUID
 from connectors.errors import Misconfigured
 from connectors.sql.values import embedding_value, sql_text
 from domain.legacy import ColumnDetails, LegacyChange, TableDescription
-from domain.values import Kind
 from schemas.content import Content
 from schemas.keys import is_id, split_key
 from schemas.settings import Collection
+from schemas.values import Kind
 
 VERSION_COLUMN = "crossfade_version"
 LEDGER_TABLE = "crossfade_ledger"

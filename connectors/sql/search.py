@@ -9,9 +9,9 @@ from connectors.errors import Refused
 from connectors.sql.layout import VERSION_COLUMN, Layout
 from connectors.sql.values import Row, row_content, row_key, sql_text
 from domain.filters import canonical_filter, matches
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
+from schemas.values import Kind
 
 SCORE = "crossfade_score"
 HIT_CHARACTERS = 2000

@@ -18,9 +18,9 @@ import numpy as np
 import orjson
 
 from domain.legacy import LegacyChange, TableDescription
-from domain.values import Kind, canonical
 from schemas.content import Content, Scalar
 from schemas.keys import join_key
+from schemas.values import Kind, canonical
 
 EmbeddingFormat = Literal["pgvector", "json", "float32"]
 

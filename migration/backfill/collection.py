@@ -18,9 +18,9 @@ from domain.phases import PHASES
 from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import BackfillOptions, Progress, backfill
 from migration.capture.connectors import captured_epoch
-from migration.collection import open_database, open_embedder, open_vectors, stores_of
 from migration.context import HandlerContext, now_ms
 from migration.lag import RoleReads, pipeline, role_lags
+from migration.opener import open_database, open_embedder, open_vectors, stores_of
 from migration.refresh import append_refreshes
 from migration.state import CollectionState
 from schemas.keys import FIRST_EPOCH

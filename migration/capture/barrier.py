@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from connectors.addresses import brokers_of, dsn_of
+from connectors.addresses import brokers_of, connect_of, dsn_of
 from connectors.errors import TaskFailed
+from connectors.kafka.connect import ConnectClient
 from connectors.kafka.offsets import KafkaOffsets
 from connectors.ports import Ledger
 from domain.quarantine import Reason
-from migration.capture.connectors import connect_client
 from migration.capture.positions import captured
 from migration.lag import RoleReads, pipeline
 from migration.state import CollectionState
@@ -120,7 +120,7 @@ class Barrier:
         if capture is None:  # it was never captured
             return None
         try:
-            async with connect_client(kafka) as client:
+            async with ConnectClient(connect_of(kafka)) as client:
                 dsn = dsn_of(self._name, collection)
                 if await captured(client, collection.connector, dsn, capture, limit_s):
                     return capture

@@ -30,7 +30,8 @@ from connectors.sql.postgres.source import failover_slots
 from domain.quarantine import Reason
 from migration.capture.columns import columns_of, exact, kept_tables
 from migration.capture.names import assign_captures, conflicts, databases_of
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts
+from migration.opener import Opened
 from migration.quarantine import Quarantines
 from migration.state import CollectionState
 from migration.watch.sources import SourceWatch, published_counts
@@ -120,7 +121,7 @@ async def prepare_capture(
             quarantines.away(name, NAMES, str(away[name]))
         else:
             quarantines.back(name, NAMES)
-    async with connect_client(opened.settings.kafka) as client:
+    async with ConnectClient(connect_of(opened.settings.kafka)) as client:
         watch = SourceWatch(opened.bus, client, await published_counts(opened.settings.kafka))
         found = [g for g in groups(opened.collections) if only is None or any(p.name in only for p in g.members)]
         started = await asyncio.gather(*(_begin(client, opened.settings.kafka, g, quarantines, watch) for g in found))
@@ -174,11 +175,6 @@ async def quarantine_group(group: Group, quarantines: Quarantines, why: str) -> 
     for ports in group.members:
         if quarantines.of(ports.name) is None:
             await quarantines.quarantine(ports.name, Reason.CONNECTOR, why)
-
-
-def connect_client(kafka: Kafka) -> ConnectClient:
-    """Return a client of the configured Kafka Connect. Raises NotReady if none is configured."""
-    return ConnectClient(connect_of(kafka))
 
 
 async def make_connector(client: ConnectClient, kafka: Kafka, group: Group, *, keep: bool = False) -> None:

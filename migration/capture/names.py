@@ -17,7 +17,8 @@ from connectors.errors import CrossfadeError
 from connectors.ports import Ledger
 from connectors.sql.database_identity import DatabaseIdentity, database_identity
 from domain.quarantine import Quarantine, Reason
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts
+from migration.opener import Opened
 from migration.state import CollectionState
 from schemas.settings import INITIAL_LOADS, Kafka
 from topics.captures import Capture, capture_base, epoch_of_topic, new_capture

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from connectors.addresses import brokers_of
+from connectors.addresses import brokers_of, connect_of
 from connectors.errors import TaskFailed
 from connectors.kafka.admin import topic_names
 from connectors.kafka.connect import ConnectClient
@@ -24,15 +24,14 @@ from migration.capture.barrier import drained
 from migration.capture.connectors import (
     CONNECTOR_BOUND_S,
     Group,
-    connect_client,
     groups,
     make_connector,
     make_topics,
     other_tables,
 )
 from migration.capture.names import Database, databases_of, next_epoch
-from migration.collection import Opened, open_all
 from migration.lag import pipeline
+from migration.opener import Opened, open_all
 from migration.preflight.tables import check_tables
 from migration.state import CollectionState
 from migration.verify.collection import verify_collection
@@ -79,7 +78,7 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
             quarantine = opened.quarantines.get(name)
             if quarantine is not None and quarantine.reason is Reason.MODEL and quarantine.detail:
                 raise TaskFailed(f"{name}: {quarantine.said}.", f"Remedy: {quarantine.remedy}")
-        async with connect_client(settings.kafka) as client:
+        async with ConnectClient(connect_of(settings.kafka)) as client:
             await _check_neighbours(client, opened, names)
             databases, away = await databases_of(opened.collections)
             for error in (away[name] for name in names if name in away):

@@ -10,7 +10,7 @@ from domain.comparison import Difference, Disagreement, LegacyFacts, checksum_of
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
 from domain.phases import PHASES
-from domain.points import StoredChunk, made_by
+from domain.points import StoredChunk
 from migration.inspect.document import Document, Entry, Stores, place_of
 from schemas.content import content_hash
 
@@ -69,7 +69,7 @@ def difference_of(document: Document) -> Difference | None:
     visible = _visible(stores)
     newest = max(point.version for point in visible)
     for point in visible if document.brings else ():
-        if (facts.given is None) != (point.model == made_by(point.model)):
+        if (facts.given is not None) != point.precomputed:
             what = "computed, the row brings one" if facts.given else "given, the row brings none"
             note = f"wrong vector: {what}"
             return Difference(document.id, "stale", Disagreement.VECTOR, facts.version, newest, note=note)

@@ -12,12 +12,14 @@ from connectors.errors import TransientError
 from connectors.kafka.bus import AiokafkaBus
 from connectors.telemetry import Telemetry
 from migration.capture.barrier import Barrier
-from migration.collection import CollectionStores, check_log, open_embedder, open_stores
+from migration.collection import CollectionStores
 from migration.context import HandlerContext, now_ms
-from migration.verify.digests import Records
+from migration.opener import check_log, open_embedder, open_stores
+from migration.verify.digests import Digests
 from migration.verify.ends import ends_of
 from migration.verify.options import RoundOptions, VerifyOptions
 from migration.verify.publish import DifferencePublisher
+from migration.verify.resample import sample
 from migration.verify.result import Verification
 from migration.verify.rounds import AFTER_FAILURE_S, rounds
 from migration.verify.run import Progress, verify
@@ -52,8 +54,8 @@ async def _opened(
             wanted.bounds,
             barrier.drained,
             now_ms,
-            Records.of(home, name, stores.checksums.columns) if stores.checksums else None,
-            partial(open_embedder, settings=settings, home=home, name=name, progress=say),
+            Digests.of(home, name, stores.checksums.columns) if stores.checksums else None,
+            partial(sample, stores, partial(open_embedder, settings=settings, home=home, name=name, progress=say)),
             full=wanted.full,
             restart=wanted.restart,
             continuous=wanted.cpu_share is not None,

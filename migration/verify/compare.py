@@ -19,7 +19,7 @@ from domain.comparison import (
 )
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow
-from domain.points import StoredChunk, made_by, newest_version
+from domain.points import StoredChunk, newest_version
 from migration.collection import CollectionStores
 from schemas.content import content_hash
 
@@ -118,7 +118,7 @@ def _by_vector(stores: CollectionStores, seen: Look) -> dict[str, Difference]:
         for point in stored:
             if point.deleted:
                 continue
-            if keeps_given and (facts.given is None) != (point.model == made_by(point.model)):
+            if keeps_given and (facts.given is not None) != point.precomputed:
                 what = "computed, the row brings one" if facts.given else "given, the row brings none"
                 found[document_id] = _difference(seen, document_id, f"wrong vector: {what}")
             whose.append(document_id)

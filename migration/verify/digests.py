@@ -35,7 +35,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
         return [(name, self.digests[16 * n : 16 * n + 16]) for n, name in enumerate(self.ids)]
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class RangeDigests(msgspec.Struct, frozen=True, array_like=True):
     """The digests of one range. `columns` names what the checksums were made of."""
 
     format: int
@@ -46,35 +46,35 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class Digests:
     """The digests of one collection. A file that is damaged or belongs to another range counts as absent."""
 
     folder: Path
     columns: str
 
     @classmethod
-    def of(cls, home: Path, collection: str, columns: str) -> Records:
+    def of(cls, home: Path, collection: str, columns: str) -> Digests:
         """Return the digests of a collection whose checksums are made of the given columns."""
         return cls(home / "proofs" / collection, columns)
 
     def read(self, number: int, after: str | None, upto: str | None) -> Sequence[Part] | None:
         """Return the parts of a range's digests, None if there are none that fit."""
         try:
-            record = msgspec.msgpack.decode(self._path(number).read_bytes(), type=Record)
+            kept = msgspec.msgpack.decode(self._path(number).read_bytes(), type=RangeDigests)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
-        same = (record.format, record.columns, record.after, record.upto) == (FORMAT, self.columns, after, upto)
-        bounds = [after, *(part.upto for part in record.parts)]
-        follow = all(part.after == bound for part, bound in zip(record.parts, bounds, strict=False))
+        same = (kept.format, kept.columns, kept.after, kept.upto) == (FORMAT, self.columns, after, upto)
+        bounds = [after, *(part.upto for part in kept.parts)]
+        follow = all(part.after == bound for part, bound in zip(kept.parts, bounds, strict=False))
         whole = follow and bounds[-1] == upto
-        return record.parts if same and whole else None
+        return kept.parts if same and whole else None
 
     def write(self, number: int, after: str | None, upto: str | None, parts: Sequence[Part]) -> None:
         """Store the digests of a range in one step: a kill leaves either the old file or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(number)
         fresh = path.with_suffix(".new")
-        fresh.write_bytes(msgspec.msgpack.encode(Record(FORMAT, self.columns, after, upto, list(parts))))
+        fresh.write_bytes(msgspec.msgpack.encode(RangeDigests(FORMAT, self.columns, after, upto, list(parts))))
         os.replace(fresh, path)
 
     def forget(self, number: int) -> None:

@@ -14,23 +14,16 @@ from domain.ledger import LedgerRow
 from domain.points import StoredChunk, tombstones_for
 from domain.repair import Ends, evidence_of, impossible_versions
 from migration.collection import CollectionStores
+from migration.verify.ports import Waits
 from migration.witnesses import forget_witnesses
 from schemas.documents import Evidence
 from schemas.keys import each_packed, packed_id, point_id
 
 EndsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Ends]]]
 """Returns, for each document, the current ends of the topics and of the log. Raises StoreUnavailable, Misconfigured."""
-Waits = Mapping[str, int]
-"""By document, the producer's version that its ledger row was waiting for when it was read."""
 _PAGE = 1000
 _MOST_CHUNKS = 100_000
 _CHUNKS = 8  # always looked up by their point ids, even if no point names the document any more
-
-
-async def waits(stores: CollectionStores, ids: Collection[str]) -> dict[str, int]:
-    """Return, for each document that waits, the version that it waits for."""
-    rows = await stores.ledger.read(list(ids))
-    return {one: row.state.written for one, row in rows.items() if _waits(row.state)}
 
 
 async def put_back(
@@ -108,10 +101,6 @@ def _strange(ids: Sequence[str], held: Mapping[str, Sequence[StoredChunk]], ends
 def _is_stuck(before: LedgerState, now: LedgerState) -> bool:
     flags = (before.written, before.pending, before.removed, before.refresh)
     return flags == (now.written, now.pending, now.removed, now.refresh)
-
-
-def _waits(state: LedgerState) -> bool:
-    return state.pending or state.removed
 
 
 async def _pages(stores: CollectionStores) -> AsyncIterator[dict[str, LedgerRow]]:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from connectors.ports import Embedder
 from migration.context import Clock
-from migration.verify.digests import Records
+from migration.verify.ports import Barrier, DigestStore, Resample, Throttled
 from migration.verify.throttle import Throttle
-
-Barrier = Callable[[float], Awaitable[bool]]
-"""Returns True once everything in flight has drained, False if that took longer than the given seconds."""
-OpenEmbedder = Callable[[AsyncExitStack], Awaitable[Embedder]]
-"""Opens the model of the collection; the given stack closes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +40,16 @@ class VerifyOptions:
 class RoundOptions:
     """How a round is done, besides its bounds.
 
-    Without `records`, every row is read and no digests are kept. Without `open_embedder`, no vector is computed again.
+    Without `digests`, every row is read and no digests are kept. Without `resample`, no vector is computed again.
     `full` reads every row. `restart` discards what an interrupted run had proved, and the ranges.
     """
 
     bounds: Bounds
     barrier: Barrier
     clock: Clock
-    records: Records | None = None
-    open_embedder: OpenEmbedder | None = None
+    digests: DigestStore | None = None
+    resample: Resample | None = None
     full: bool = False
     restart: bool = False
     continuous: bool = False
-    throttle: Throttle = field(default_factory=Throttle)
+    throttle: Throttled = field(default_factory=Throttle)

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from connectors.failpoints import passing
 from connectors.ports import NAMELESS, IdPage
 from migration.collection import CollectionStores
-from migration.verify.plan import Retried
-from migration.verify.throttle import Throttle
+from migration.verify.ports import Retried, Throttled
 from schemas.keys import POINT_ID_BYTES
 
 _PAGE = 5000
@@ -81,7 +80,7 @@ class Judged:
     nameless: int
 
 
-async def ghosts(stores: CollectionStores, seen: Seen, throttle: Throttle, retried: Retried) -> AsyncIterator[Judged]:
+async def ghosts(stores: CollectionStores, seen: Seen, throttle: Throttled, retried: Retried) -> AsyncIterator[Judged]:
     """Yield the result for each page of points.
 
     An orphan with points on several pages is reported for each of them. Raises StoreUnavailable, TransientError.

@@ -1,21 +1,26 @@
-"""The stored proof: each range's verdict and time in the task store, so that a killed run can be resumed.
+"""The stored proof, and the ranges that a round covers: those of the last proof in key order, then new ones.
 
-Each range is stored under its number. Ranges follow each other by their bounds, from the table's beginning to its end.
+The task store has each range's verdict and time under its number, so that a killed run can be resumed. Ranges follow
+each other by their bounds, from the table's beginning to its end.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from connectors.failpoints import passing
-from connectors.ports import TaskStore
+from connectors.ports import BulkTable, TaskStore
+from migration.verify.ports import Retried
 from migration.verify.ranges import Range
 from migration.verify.result import Verification
 from schemas.tasks import HEADER, PROOF, ProofState, RangeProof
 
 _SAVE_EVERY_MS = 1000
+_FEW_RANGES = 8
+_SPARSE = 8
 ONE_ROUND: Mapping[str, bool | str] = MappingProxyType({})
 
 
@@ -130,3 +135,39 @@ def _followed(following: dict[str | None, Range]) -> Iterator[Range]:
     while found is not None:
         yield found
         found = following.pop(found.upto, None) if found.upto is not None else None
+
+
+class Plan:
+    """Hands out ranges one by one; `cut` adds back the part that was cut off a range that had grown."""
+
+    def __init__(self, proof: Proof, bulk: BulkTable, range_rows: int, retried: Retried) -> None:
+        self._bulk, self._range_rows, self._retried = bulk, range_rows, retried
+        self._known = deque(proof.chain())
+        self._last = self._known[-1].upto if self._known else None
+        self._ended = bool(self._known) and self._last is None
+        self._next_number = proof.highest + 1
+
+    async def next(self) -> Range | None:
+        """Return the next range, None if there is none now. Raises StoreUnavailable."""
+        if self._known:
+            return self._known.popleft()
+        if self._ended:
+            return None
+        after = self._last
+        self._last = await self._retried(lambda: self._bulk.bound(after, self._range_rows))
+        self._ended = self._last is None
+        return self._new(after, self._last)
+
+    def cut(self, after: str, upto: str | None) -> None:
+        """Add the rest of a range as a range of its own."""
+        self._known.append(self._new(after, upto))
+
+    def _new(self, after: str | None, upto: str | None) -> Range:
+        number, self._next_number = self._next_number, self._next_number + 1
+        return Range(number, after, upto)
+
+
+def is_sparse(proof: Proof, range_rows: int) -> bool:
+    """Return whether the ranges of the last proof have become so empty that new ones are better."""
+    rows = sum(one.rows for one in proof.ranges.values())
+    return len(proof.ranges) > _FEW_RANGES and rows * _SPARSE < len(proof.ranges) * range_rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from types import MappingProxyType
 
 from connectors.failpoints import passing
 from connectors.ports import Bus
@@ -11,7 +10,8 @@ from domain.comparison import Difference
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.refresh import append_refreshes
-from migration.verify.ledger_audit import EndsOf, Waits, put_back
+from migration.verify.ledger_audit import EndsOf, put_back, unsound
+from migration.verify.ports import Waits
 from schemas.documents import DifferenceFound, DifferenceRepaired
 from schemas.keys import document_key
 from schemas.records import Outgoing
@@ -19,7 +19,6 @@ from topics.catalogue import DIFFERENCES
 
 SOURCE = "crossfade/verifier"
 _PAGE = 500
-NO_WAITS: Waits = MappingProxyType({})
 
 
 async def nothing_to_check() -> None:
@@ -43,12 +42,11 @@ class DifferencePublisher:
         ends_of: EndsOf | None = None,
     ) -> None:
         self._stores, self._bus, self._ctx = stores, bus, ctx
-        self.ends_of = ends_of
-        self.repair = repair
+        self._ends_of, self._repair = ends_of, repair
         self._check_log = check_log
         self._checked = False
 
-    async def tell(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> int:
+    async def publish(self, differences: Sequence[Difference], waited: Waits) -> int:
         """Publish differences; return how many refreshes were appended. Raises StoreUnavailable, Misconfigured."""
         repaired = 0
         for start in range(0, len(differences), _PAGE):
@@ -59,21 +57,30 @@ class DifferencePublisher:
             await self._publish(page)
         return repaired
 
-    async def refresh(self, ids: Sequence[str], waited: Waits = NO_WAITS) -> int:
+    async def refresh(self, ids: Sequence[str], waited: Waits) -> int:
         """Append a refresh for each document if repair is requested; return how many.
 
         `waited` holds the producers' versions whose wait the refresh ends, if they are still waited for.
         """
-        if not self.repair:
+        if not self._repair:
             return 0
         if not self._checked:
             await self._check_log()
             self._checked = True
         for start in range(0, len(ids), _PAGE):
             page = ids[start : start + _PAGE]
-            evidence = await put_back(self._stores, page, self.ends_of, waited) if self.ends_of else None
+            evidence = await put_back(self._stores, page, self._ends_of, waited) if self._ends_of else None
             await append_refreshes(self._stores, page, bus=self._bus, ctx=self._ctx, source=SOURCE, evidence=evidence)
         return len(ids)
+
+    async def unsound(self, drained: Callable[[], Awaitable[bool]]) -> Waits:
+        """Return the documents whose ledger rows must be repaired; none without `repair` and `ends_of`.
+
+        `drained` waits at the barrier. Raises StoreUnavailable, TransientError.
+        """
+        if self._ends_of is None or not self._repair:
+            return {}
+        return await unsound(self._stores, self._ends_of, drained)
 
     async def _publish(self, differences: Sequence[Difference]) -> None:
         name = self._stores.name
@@ -88,7 +95,7 @@ class DifferencePublisher:
             )
             for d in differences
         ]
-        if self.repair:
+        if self._repair:
             events += [DifferenceRepaired(collection=name, id=d.id, kind=d.kind) for d in differences if d.repairable]
         await self._bus.publish([self._record(event) for event in events])
 

@@ -15,19 +15,22 @@ from connectors.failpoints import passing
 from connectors.sql.checksums import rows_counted
 from domain.comparison import checksum_of, is_checked, points_digest, wrong_vectors
 from domain.legacy import LegacyRow
-from domain.points import made_by
 from migration.collection import CollectionStores
 from migration.coverage import passed_over
 from migration.verify.compare import Candidate, Look, Points, candidate, look
-from migration.verify.digests import Part, Records
+from migration.verify.digests import Part
 from migration.verify.options import Bounds
-from migration.verify.throttle import Pages, Throttle
+from migration.verify.ports import DigestStore, Throttled
 from schemas.keys import point_hash
 
 PART_ROWS = 400
 _CUT = 2
 _ROW_BYTES = 200
 _OFFERED = 20
+_FIRST = 64
+_MOST = 1000
+_PAGE_BYTES = 8 * 1024 * 1024
+_GROWTH = 4
 _UNPROVED = bytes(16)
 
 
@@ -69,20 +72,39 @@ class Walked:
         return blake2b("".join(sums).encode(), digest_size=16).hexdigest() if sums and all(sums) else None
 
 
+class Pages:
+    """Chooses the size of the next page by the bytes of earlier ones, so that long documents take little memory."""
+
+    def __init__(self, most: int = _MOST, first: int = _FIRST) -> None:
+        self._most = max(1, most)
+        self.limit = max(1, min(first, self._most))
+
+    @property
+    def next_first(self) -> int:
+        """The number to begin with if documents are expected to be like these."""
+        return min(_FIRST, self.limit)
+
+    def saw(self, documents: int, size: int) -> None:
+        """Note a page that was read."""
+        if documents:
+            fitting = max(1, _PAGE_BYTES * documents // max(1, size))
+            self.limit = max(1, min(self._most, fitting, self.limit * _GROWTH))
+
+
 class Walk:
     """Compares ranges of one collection. `full` reads every row, whatever its checksum is."""
 
     def __init__(
-        self, stores: CollectionStores, bounds: Bounds, records: Records | None, throttle: Throttle, *, full: bool
+        self, stores: CollectionStores, bounds: Bounds, digests: DigestStore | None, throttle: Throttled, *, full: bool
     ) -> None:
-        self._stores, self._bounds, self._records, self._throttle = stores, bounds, records, throttle
+        self._stores, self._bounds, self._digests, self._throttle = stores, bounds, digests, throttle
         self._full = full
         self._first = Pages().limit
 
     async def look_at(self, rng: Range) -> Walked:
         """Compare a range once. Raises StoreUnavailable, TransientError; then nothing is half counted."""
         seen = Walked(rng)
-        known = self._records.read(rng.number, rng.after, rng.upto) if self._records else None
+        known = self._digests.read(rng.number, rng.after, rng.upto) if self._digests else None
         for part in known or [Part(rng.after, rng.upto, "", [], b"")]:
             async for bounds, checksum, unchanged in self._pieces(part):
                 if unchanged:
@@ -99,7 +121,7 @@ class Walk:
         Each item is the bounds, the checksum, and whether the checksum is the same as at the last proof.
         """
         whole = (part.after, part.upto)
-        if self._records is None or self._stores.checksums is None:
+        if self._digests is None or self._stores.checksums is None:
             yield whole, "", False
             return
         (checksum,) = await self._stores.checksums.of_ranges([whole])
@@ -213,7 +235,7 @@ class Walk:
                 seen.candidates.append(candidate(i, found.facts.get(i), points))
         for i in page[:: max(1, len(page) // _OFFERED)]:
             points = found.points.get(i, ())
-            computed = all(p.deleted or p.model == made_by(p.model) for p in points)
+            computed = all(p.deleted or not p.precomputed for p in points)
             if points and computed and i not in found.differences:
                 seen.offered.append(i)
 

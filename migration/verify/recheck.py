@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from connectors.errors import TransientError
@@ -17,13 +17,19 @@ from domain.comparison import Difference, LegacyFacts, compare, points_digest
 from domain.points import newest_version
 from migration.collection import CollectionStores
 from migration.verify.compare import Candidate, Look, Points, look_locked, small
-from migration.verify.ledger_audit import Waits, waits
-from migration.verify.options import Barrier, Bounds
+from migration.verify.options import Bounds
+from migration.verify.ports import Barrier, Waits
 
 _PAGE = 200
 _STATES = 8
 _BLOCKED_S = 1.0
 _PAUSE_S = 0.1
+
+
+async def waits(stores: CollectionStores, ids: Collection[str]) -> dict[str, int]:
+    """Return, for each document whose ledger row waits for a producer's version, that version."""
+    rows = await stores.ledger.read(list(ids))
+    return {one: row.state.written for one, row in rows.items() if row.state.pending or row.state.removed}
 
 
 async def at_rest(_: float) -> bool:

@@ -5,8 +5,7 @@ The model is opened only here, and only if there is something to compute.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from zlib import crc32
 
@@ -15,38 +14,20 @@ import numpy as np
 from connectors.errors import Misconfigured
 from connectors.ports import Embedder
 from domain.comparison import Difference, Disagreement
-from domain.points import StoredChunk, made_by
+from domain.points import StoredChunk
 from migration.collection import CollectionStores
 from migration.verify.compare import Look, look_locked
-from migration.verify.options import OpenEmbedder
 from migration.verify.result import Sample
 from schemas.content import content_hash
 
+OpenEmbedder = Callable[[AsyncExitStack], Awaitable[Embedder]]
+"""Opens the model of the collection; the given stack closes it."""
 LEAST_COSINE = 0.99
 _PAGE = 32
 
 
-class Reservoir:
-    """Up to `size` of all documents offered, each chosen with the same probability."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self._size = size
-        self._random = random.Random(seed)  # noqa: S311  # picks the documents to check, no secret
-        self._offered = 0
-        self.chosen: list[str] = []
-
-    def offer(self, ids: Sequence[str]) -> None:
-        """Offer documents."""
-        for one in ids:
-            self._offered += 1
-            if len(self.chosen) < self._size:
-                self.chosen.append(one)
-            elif (at := self._random.randrange(self._offered)) < self._size:
-                self.chosen[at] = one
-
-
 async def sample(
-    stores: CollectionStores, ids: Sequence[str], open_embedder: OpenEmbedder
+    stores: CollectionStores, open_embedder: OpenEmbedder, ids: Sequence[str]
 ) -> tuple[Sample, list[Difference]]:
     """Cut and embed the texts of the documents' rows again; return what was compared, and the documents that differ.
 
@@ -103,7 +84,7 @@ def _same(seen: Look, document_id: str, hashed: str) -> bool:
 
 def _computed(points: Sequence[StoredChunk]) -> bool:
     visible = [p for p in points if not p.deleted]
-    return bool(visible) and all(p.model == made_by(p.model) for p in visible)
+    return bool(visible) and all(not p.precomputed for p in visible)
 
 
 def _cosine(one: bytes, other: bytes) -> float:

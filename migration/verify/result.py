@@ -69,12 +69,3 @@ class Verification:
     def oldest_at_ms(self) -> int | None:
         """When reading of the oldest range began, which gives the age of the proof."""
         return min((one.proved_at_ms for one in self.ranges), default=None)
-
-    def add(self, difference: Difference, listed: int) -> None:
-        """Count a difference, and list it while there is room."""
-        self.kinds[difference.kind] += 1
-        self.reasons[difference.reason.value] += 1
-        if len(self.differences) < listed:
-            self.differences.append(difference)
-        else:
-            self.more_differences += 1

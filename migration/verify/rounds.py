@@ -14,7 +14,7 @@ from dataclasses import replace
 from connectors.errors import TransientError
 from migration.collection import CollectionStores
 from migration.verify.options import RoundOptions
-from migration.verify.publish import DifferencePublisher
+from migration.verify.ports import DifferenceSink
 from migration.verify.result import Verification
 from migration.verify.run import verify
 
@@ -26,7 +26,7 @@ AFTER_FAILURE_S = 5.0
 async def rounds(
     stores: CollectionStores,
     way: RoundOptions,
-    publisher: DifferencePublisher,
+    sink: DifferenceSink,
     *,
     most: int | None,
     number: int = 1,
@@ -41,7 +41,7 @@ async def rounds(
     while most is None or number < most:
         number += 1
         try:
-            run = await verify(stores, way, publisher, number=number)
+            run = await verify(stores, way, sink, number=number)
         except TransientError as error:
             run = Verification(stores.name, number, way.clock(), way.clock(), unknown=1, errors=[str(error)])
             await asyncio.sleep(AFTER_FAILURE_S)

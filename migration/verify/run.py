@@ -19,17 +19,14 @@ from connectors.errors import CrossfadeError, Refused, TransientError
 from migration.collection import CollectionStores
 from migration.coverage import gaps
 from migration.verify.compare import Candidate, candidate
-from migration.verify.ledger_audit import unsound
 from migration.verify.options import RoundOptions
 from migration.verify.orphans import ghosts
-from migration.verify.plan import Plan, is_sparse
-from migration.verify.proof import Proof
-from migration.verify.publish import DifferencePublisher
+from migration.verify.ports import DifferenceSink
+from migration.verify.proof import Plan, Proof, is_sparse
 from migration.verify.ranges import Range, Walk
 from migration.verify.recheck import Rechecker
-from migration.verify.resample import Reservoir, sample
 from migration.verify.result import Verification
-from migration.verify.tally import Tally
+from migration.verify.tally import Reservoir, Tally
 from schemas.tasks import PROOF
 
 log = logging.getLogger("crossfade.verify")
@@ -51,7 +48,7 @@ _RESUMED_MS = 3_600_000
 async def verify(
     stores: CollectionStores,
     way: RoundOptions,
-    publisher: DifferencePublisher,
+    sink: DifferenceSink,
     *,
     number: int = 1,
     progress: Progress = lambda _: None,
@@ -66,7 +63,7 @@ async def verify(
         kept = bool(proof.ranges)
 
         def one_round(way: RoundOptions) -> Round:
-            return Round(stores, way, publisher, proof, Verification(stores.name, number, way.clock()), progress)
+            return Round(stores, way, sink, proof, Verification(stores.name, number, way.clock()), progress)
 
         try:
             return await one_round(way).run()
@@ -88,7 +85,7 @@ class Round:
         self,
         stores: CollectionStores,
         way: RoundOptions,
-        publisher: DifferencePublisher,
+        sink: DifferenceSink,
         proof: Proof,
         result: Verification,
         progress: Progress,
@@ -96,9 +93,9 @@ class Round:
         self._stores, self._way, self._proof, self._result = stores, way, proof, result
         self._progress = progress
         reservoir = Reservoir(way.bounds.sample, result.started_at_ms)
-        self._publisher = publisher
-        self._tally = Tally(result, proof, way.records, publisher, reservoir, way.bounds.listed)
-        self._walk = Walk(stores, way.bounds, way.records, way.throttle, full=way.full)
+        self._sink = sink
+        self._tally = Tally(result, proof, way.digests, sink, reservoir, way.bounds.listed)
+        self._walk = Walk(stores, way.bounds, way.digests, way.throttle, full=way.full)
         self._rechecker = Rechecker(stores, way.bounds, way.barrier)
         self._candidates: asyncio.Queue[tuple[int | None, list[Candidate]] | None] = asyncio.Queue(_WAITING)
         self._columns = stores.checksums.columns if stores.checksums else ""
@@ -134,8 +131,8 @@ class Round:
             self._result.started_at_ms = self._since_ms = state.started_at_ms
         elif anew or is_sparse(proof, way.bounds.range_rows):
             await proof.clear()
-            if way.records is not None:
-                way.records.clear()
+            if way.digests is not None:
+                way.digests.clear()
         await proof.save(self._result, way.clock(), kind=self._kind)
 
     async def _failed(self, error: CrossfadeError) -> None:
@@ -257,14 +254,10 @@ class Round:
 
     async def _audit(self) -> None:
         """If repair is requested, fix ledger rows that would misdirect a later change."""
-        publisher, way = self._publisher, self._way
-        ends_of = publisher.ends_of
-        if ends_of is None or not publisher.repair:
-            return
+        way = self._way
+        drained = partial(way.barrier, way.bounds.recheck_timeout_s)
         try:
-            found = await _retried(
-                lambda: unsound(self._stores, ends_of, lambda: way.barrier(way.bounds.recheck_timeout_s))
-            )
+            found = await _retried(lambda: self._sink.unsound(drained))
         except TransientError as error:
             self._tally.unknown("the ledger", None, way.clock(), str(error))
             return
@@ -272,10 +265,10 @@ class Round:
 
     async def _sample(self) -> None:
         chosen, way = self._tally.reservoir.chosen, self._way
-        if way.open_embedder is None or not chosen:
+        if way.resample is None or not chosen:
             return
         try:
-            self._result.sample, found = await sample(self._stores, chosen, way.open_embedder)
+            self._result.sample, found = await way.resample(chosen)
         except TransientError as error:
             self._tally.unknown("the sample of vectors", None, way.clock(), str(error))
             return

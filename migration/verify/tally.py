@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from domain.comparison import Difference
 from migration.coverage import LIES
-from migration.verify.digests import Records
-from migration.verify.ledger_audit import Waits
 from migration.verify.orphans import Seen
+from migration.verify.ports import DifferenceSink, DigestStore, Waits
 from migration.verify.proof import Proof
-from migration.verify.publish import NO_WAITS, DifferencePublisher
 from migration.verify.ranges import Range, Walked
 from migration.verify.recheck import Rechecked
-from migration.verify.resample import Reservoir
 from migration.verify.result import Verification
 from schemas.keys import point_hash
 from schemas.tasks import RangeProof, Verdict
+
+NO_WAITS: Waits = MappingProxyType({})
+
+
+def count(result: Verification, difference: Difference, listed: int) -> None:
+    """Count a difference, and list it while there is room."""
+    result.kinds[difference.kind] += 1
+    result.reasons[difference.reason.value] += 1
+    if len(result.differences) < listed:
+        result.differences.append(difference)
+    else:
+        result.more_differences += 1
+
+
+class Reservoir:
+    """Up to `size` of all documents offered, each chosen with the same probability."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._random = random.Random(seed)  # noqa: S311  # picks the documents to check, no secret
+        self._offered = 0
+        self.chosen: list[str] = []
+
+    def offer(self, ids: Sequence[str]) -> None:
+        """Offer documents."""
+        for one in ids:
+            self._offered += 1
+            if len(self.chosen) < self._size:
+                self.chosen.append(one)
+            elif (at := self._random.randrange(self._offered)) < self._size:
+                self.chosen[at] = one
 
 
 class Tally:
@@ -26,21 +56,21 @@ class Tally:
         self,
         result: Verification,
         proof: Proof,
-        records: Records | None,
-        publisher: DifferencePublisher,
+        digests: DigestStore | None,
+        sink: DifferenceSink,
         reservoir: Reservoir,
         listed: int,
     ) -> None:
         self.result, self.proof = result, proof
         self.seen, self.reservoir = Seen(), reservoir
-        self._records, self._publisher, self._listed = records, publisher, listed
+        self._digests, self._sink, self._listed = digests, sink, listed
         self._unchecked: set[int] = set()
 
     def resumed(self, rng: Range, proof: RangeProof) -> None:
         """Count a range that the interrupted run proved equal."""
         self.result.resumed += 1
         self.result.legacy_documents += proof.rows
-        for part in (self._records.read(rng.number, rng.after, rng.upto) if self._records else None) or ():
+        for part in (self._digests.read(rng.number, rng.after, rng.upto) if self._digests else None) or ():
             self.seen.add(b"".join([point_hash(self.result.collection, i, 0) for i in part.ids]), b"")
 
     async def walked(self, seen: Walked, begun_ms: int) -> None:
@@ -50,7 +80,7 @@ class Tally:
         result.rows_read += seen.rows_read
         result.points += seen.points
         result.unchecked += len(seen.unchecked)
-        result.repaired += await self._publisher.refresh(seen.unchecked)
+        result.repaired += await self._sink.refresh(seen.unchecked, NO_WAITS)
         self.seen.add(b"".join(seen.beginnings), b"".join(seen.others))
         self.reservoir.offer(seen.offered)
         incomplete = bool(seen.unchecked or seen.unread)
@@ -102,13 +132,13 @@ class Tally:
 
     async def unsound(self, waited: Waits) -> None:
         """Count documents whose ledger rows are fixed."""
-        self.result.ledger_repaired += await self._publisher.refresh(list(waited), waited)
+        self.result.ledger_repaired += await self._sink.refresh(list(waited), waited)
 
     async def different(self, differences: Sequence[Difference], waited: Waits = NO_WAITS) -> None:
         """Count differences and publish them."""
         for difference in differences:
-            self.result.add(difference, self._listed)
-        self.result.repaired += await self._publisher.tell(differences, waited)
+            count(self.result, difference, self._listed)
+        self.result.repaired += await self._sink.publish(differences, waited)
 
     def _decide(self, number: int, verdict: Verdict) -> None:
         self.proof.keep(number, self.proof.ranges[number].model_copy(update={"verdict": verdict}))
@@ -116,11 +146,11 @@ class Tally:
     def _remember(self, seen: Walked) -> None:
         """Write the digests of a range; a document that differed gets a digest that no points have."""
         rng = seen.range
-        if self._records is not None and seen.checksum is not None and not seen.unread:
-            self._records.write(rng.number, rng.after, rng.upto, seen.parts)
+        if self._digests is not None and seen.checksum is not None and not seen.unread:
+            self._digests.write(rng.number, rng.after, rng.upto, seen.parts)
         else:
             self._forget(rng.number)
 
     def _forget(self, number: int) -> None:
-        if self._records is not None:
-            self._records.forget(number)
+        if self._digests is not None:
+            self._digests.forget(number)

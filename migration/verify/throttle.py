@@ -1,4 +1,4 @@
-"""How much is read at a time, and how fast: pages limited in bytes, and a limit on this process's share of a core."""
+"""A limit on this process's share of a core."""
 
 from __future__ import annotations
 
@@ -6,30 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-_FIRST = 64
-_MOST = 1000
-_PAGE_BYTES = 8 * 1024 * 1024
-_GROWTH = 4
 _LONGEST_PAUSE_S = 5.0
-
-
-class Pages:
-    """Chooses the size of the next page by the bytes of earlier ones, so that long documents take little memory."""
-
-    def __init__(self, most: int = _MOST, first: int = _FIRST) -> None:
-        self._most = max(1, most)
-        self.limit = max(1, min(first, self._most))
-
-    @property
-    def next_first(self) -> int:
-        """The number to begin with if documents are expected to be like these."""
-        return min(_FIRST, self.limit)
-
-    def saw(self, documents: int, size: int) -> None:
-        """Note a page that was read."""
-        if documents:
-            fitting = max(1, _PAGE_BYTES * documents // max(1, size))
-            self.limit = max(1, min(self._most, fitting, self.limit * _GROWTH))
 
 
 class Throttle:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.addresses import brokers_of
+from connectors.addresses import brokers_of, connect_of
 from connectors.debezium.configuration import SKIP_UNKNOWN_DDL
 from connectors.debezium.schema_history import known_columns
 from connectors.errors import CrossfadeError, Misconfigured, TaskFailed
@@ -31,7 +31,6 @@ from migration.capture.connectors import (
     GUARD,
     NAMES,
     Group,
-    connect_client,
     groups,
     make_connector,
     prepare_capture,
@@ -40,7 +39,8 @@ from migration.capture.connectors import (
     readable,
     watches,
 )
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts
+from migration.opener import Opened
 from migration.quarantine import Quarantines
 from migration.state import log_partitions
 from migration.watch.sources import SourceWatch, place_read
@@ -76,7 +76,7 @@ async def guard_capture(opened: Opened, quarantines: Quarantines, changed: Calla
     kafka = opened.settings.kafka
     watched: dict[str, _Watched] = defaultdict(_Watched)
     rounds = Rounds()
-    async with connect_client(kafka) as client:
+    async with ConnectClient(connect_of(kafka)) as client:
         watch = SourceWatch(opened.bus, client)
         try:
             while True:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from connectors.errors import CrossfadeError, Misconfigured
 from domain.quarantine import Quarantine, Reason
 from migration.capture.connectors import prepare_capture
-from migration.collection import Opened
 from migration.epochs import epochs_of, reachable_epochs, share
+from migration.opener import Opened
 from migration.preflight.tables import table_mistakes
 from migration.quarantine import Quarantines
 from migration.state import CollectionState

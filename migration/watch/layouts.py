@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from connectors.errors import CrossfadeError, Misconfigured
-from migration.collection import Opened, Opener
+from migration.opener import Opened, Opener
 from migration.quarantine import LAYOUT, Quarantines
 from migration.watch.databases import mistakes_of
 

@@ -17,9 +17,9 @@ from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, Mem
 from connectors.ports import BulkTable, Ledger, LegacyTable
 from connectors.sql.databases import open_legacy
 from domain.legacy import LegacyChange, TableDescription
-from domain.values import Kind
 from schemas.content import Content
 from schemas.settings import Collection, Connector
+from schemas.values import Kind
 from stack.layout import StackAddresses
 
 DATABASES: tuple[Connector, ...] = ("postgres", "mariadb")

@@ -21,7 +21,7 @@ from connectors.telemetry import Telemetry
 from domain.points import DocumentPoints, chunks_of, given_by
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
-from migration.verify.digests import Records
+from migration.verify.digests import Digests
 from migration.verify.options import Bounds, RoundOptions
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
@@ -140,7 +140,7 @@ class Verified:
     place: Place
     shape: Shape
     legacy: LegacyConnector
-    records: Records
+    digests: Digests
     stores: CollectionStores
 
     async def backfill(self) -> None:
@@ -160,7 +160,7 @@ class Verified:
         ctx = HandlerContext(lambda: 0, 1, Telemetry(tracing=False))
         bus = MemoryBus.provisioned(Settings(collections={}))
         way = RoundOptions(
-            Bounds(page=7, recheck_delay_s=0, range_rows=25), at_rest, lambda: 0, self.records, full=full
+            Bounds(page=7, recheck_delay_s=0, range_rows=25), at_rest, lambda: 0, self.digests, full=full
         )
         return await verify(self.stores, way, DifferencePublisher(self.stores, bus, ctx, repair=False))
 
@@ -192,7 +192,7 @@ async def verified(name: str, connector: Connector, stack: StackAddresses, folde
                 tasks=legacy.tasks,
                 checksums=legacy.checksums,
             )
-            found = Verified(place, shape, legacy, Records.of(folder, "documents", legacy.checksums.columns), stores)
+            found = Verified(place, shape, legacy, Digests.of(folder, "documents", legacy.checksums.columns), stores)
             await found.backfill()
             yield found
         finally:

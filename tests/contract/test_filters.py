@@ -14,10 +14,10 @@ from connectors.sql.connector import LegacyConnector
 from connectors.sql.databases import apply_remedies, open_legacy
 from domain.filters import canonical_filter, matches
 from domain.legacy import ColumnDetails, LegacyRow, TableDescription
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
 from schemas.settings import Connector
+from schemas.values import Kind
 from stack.layout import StackAddresses
 from tests.contract.column_values import COLUMNS, create_tables, fill
 from tests.contract.legacy_places import DATABASES, fresh_place

@@ -10,8 +10,8 @@ from connectors.ports import SearchRequest
 from connectors.sql.databases import apply_remedies, open_legacy
 from connectors.sql.layout import Column, Layout
 from connectors.sql.postgres.search import conditions
-from domain.values import Kind
 from schemas.settings import Collection, Connector
+from schemas.values import Kind
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import fresh_place
 from tests.contract.vector_stores import DIMENSION, document, opened, vector

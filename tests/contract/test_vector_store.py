@@ -21,10 +21,10 @@ from domain.points import (
     tombstones_for,
     vector_checksums,
 )
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.keys import EPOCH_SHIFT, LAST_EPOCH, packed_id, point_id, version_of
 from schemas.settings import Quantization
+from schemas.values import Kind
 from tests.contract.vector_stores import DIMENSION, KINDS, SERVERS, document, opened, question, vector
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from migration.collection import open_all
+from migration.opener import open_all
 from schemas.settings import Connector
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import DATABASES, Connection

@@ -16,8 +16,9 @@ import pytest
 
 from connectors.telemetry import Telemetry
 from domain.points import StoredChunk
-from migration.collection import CollectionPorts, CollectionStores, Opened, open_stores
+from migration.collection import CollectionPorts, CollectionStores
 from migration.context import HandlerContext, now_ms
+from migration.opener import Opened, open_stores
 from migration.verify.options import Bounds, RoundOptions
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest

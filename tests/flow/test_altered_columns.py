@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from migration.collection import open_stores
+from migration.opener import open_stores
 from schemas.settings import Connector
 from tests.contract.legacy_places import DATABASES
 from tests.flow.foreign import WAIT_S

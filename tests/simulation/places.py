@@ -16,11 +16,11 @@ from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import MemoryLegacy
 from domain.legacy import LegacyRow, TableDescription
 from domain.positions import mariadb_end, postgres_end
-from domain.values import Kind
 from schemas.content import Content
 from schemas.documents import Position
 from schemas.records import Outgoing
 from schemas.settings import Collection, EmbeddingColumn, Kafka, Settings, Worker
+from schemas.values import Kind
 from tests.simulation.ports import POISON
 from topics.captures import Capture
 

@@ -10,8 +10,9 @@ from hashlib import blake2b
 from domain.comparison import Difference
 from migration.collection import CollectionPorts
 from migration.verify.compare import look_locked
-from migration.verify.ledger_audit import unsound, waits
+from migration.verify.ledger_audit import unsound
 from migration.verify.publish import DifferencePublisher
+from migration.verify.recheck import waits
 from tests.simulation import actions as act
 from tests.simulation.harm import trigger_of
 from tests.simulation.history import Generator
@@ -171,7 +172,7 @@ def repair_all(world: World, name: str) -> None:
     publisher = DifferencePublisher(stores, world.bus, world.ctx, repair=True, ends_of=ends_of)
     ids = sorted({*world.legacy[name].stored, *in_qdrant(world.vectors, name)})
     found = list(at_once(look_locked(stores, ids)).differences.values())
-    at_once(publisher.tell(found, at_once(waits(stores, [one.id for one in found]))))
+    at_once(publisher.publish(found, at_once(waits(stores, [one.id for one in found]))))
     left = at_once(unsound(stores, ends_of, _passed))
     at_once(publisher.refresh(list(left), left))
 
@@ -202,5 +203,5 @@ def differing(world: World, ports: CollectionPorts, *, repaired: bool) -> list[D
     stores = world.stores(ports.name)
     ids = sorted({*world.legacy[ports.name].stored, *in_qdrant(ports.vectors, ports.name)})
     found = list(at_once(look_locked(stores, ids)).differences.values())
-    at_once(DifferencePublisher(stores, world.bus, world.ctx, repair=repaired).tell(found))
+    at_once(DifferencePublisher(stores, world.bus, world.ctx, repair=repaired).publish(found, {}))
     return found

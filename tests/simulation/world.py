@@ -26,12 +26,14 @@ from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryTable
 from connectors.memory.vectors import MemoryVectorStore
 from connectors.telemetry import Telemetry
 from domain.legacy import LegacyRow
-from migration.collection import CollectionPorts, CollectionStores, Opened
+from migration.collection import CollectionPorts, CollectionStores
 from migration.context import HandlerContext
 from migration.epochs import Epochs
+from migration.opener import Opened
 from migration.refresh import append_refreshes
-from migration.verify.ledger_audit import EndsOf, waits
+from migration.verify.ledger_audit import EndsOf
 from migration.verify.publish import DifferencePublisher
+from migration.verify.recheck import waits
 from schemas.content import Content
 from schemas.records import Outgoing, Received
 from tests.simulation import actions as act

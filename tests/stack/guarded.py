@@ -10,7 +10,7 @@ import pytest
 
 from connectors.kafka.connect import ConnectClient
 from migration.capture.connectors import groups, prepare_capture
-from migration.collection import Opened
+from migration.opener import Opened
 from migration.quarantine import Quarantines
 from migration.watch import capture as capture_guard
 from migration.watch.capture import guard_capture

@@ -20,8 +20,9 @@ from connectors.memory.bus import MemoryBus
 from connectors.sql.databases import open_legacy
 from migration.capture.connectors import groups, make_connector
 from migration.capture.names import assign_captures, databases_of
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts
 from migration.epochs import Epochs
+from migration.opener import Opened
 from migration.state import CollectionState
 from schemas.documents import DocumentChanged
 from schemas.records import Received

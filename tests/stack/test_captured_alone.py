@@ -19,8 +19,8 @@ from connectors.telemetry import Telemetry
 from domain.quarantine import Quarantine, Reason
 from migration.capture.connectors import groups, make_topics, prepare_capture
 from migration.capture.names import assign_captures, databases_of
-from migration.collection import Opened, Opener
 from migration.epochs import Epochs
+from migration.opener import Opened, Opener
 from migration.quarantine import Quarantines
 from migration.state import CollectionState
 from migration.watch.capture import guard_capture

@@ -21,8 +21,8 @@ from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Stor
 from connectors.qdrant.engine import wire
 from connectors.qdrant.points import batch_of, check_metadata, payload_characters
 from domain.points import DocumentPoints, StoredChunk
-from domain.values import Kind
 from schemas.queries import Hit
+from schemas.values import Kind
 
 CONNECT_TIMEOUT_S = 1.0
 HEALTH_TIMEOUT_S = 2.0

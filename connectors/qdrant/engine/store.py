@@ -29,9 +29,9 @@ from connectors.qdrant.points import (
     search_documents,
 )
 from domain.points import DocumentPoints, StoredChunk
-from domain.values import Kind
 from schemas.keys import POINT_ID_BYTES
 from schemas.queries import Hit
+from schemas.values import Kind
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from connectors.errors import CrossfadeError, Refused, TransientError
 from connectors.ports import IN_MEMORY, IdPage, SearchRequest, Storage
 from connectors.qdrant.points import PointBatch
 from domain.points import DocumentPoints, StoredChunk
-from domain.values import Kind
+from schemas.values import Kind
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _LENGTH_BYTES: Final = 4

@@ -25,8 +25,8 @@ from connectors.sql.mariadb.pool import Pool, Session, quoted
 from connectors.sql.mariadb.rights import DENIED, account_of, rights_findings
 from connectors.sql.mariadb.table_checks import TABLES, is_table, kind_findings, uncapturable, unlogged_findings
 from domain.legacy import Diagnostic, Remedy, Setting, Sql
-from domain.values import Kind
 from schemas.settings import Collection
+from schemas.values import Kind
 
 MIN_PACKET_BYTES = 16 * 1024 * 1024
 

@@ -11,7 +11,7 @@ from connectors.sql.checksums import columns_name, range_checksum
 from connectors.sql.layout import VERSION_COLUMN, Column, Layout
 from connectors.sql.mariadb.expressions import Given, range_condition
 from connectors.sql.mariadb.pool import Pool, quoted
-from domain.values import Kind
+from schemas.values import Kind
 
 _RANGE = """
 SELECT {number} AS number, COUNT(*) AS total, SUM(CAST(CONV(LEFT(h, 16), 16, 10) AS UNSIGNED)) AS high,

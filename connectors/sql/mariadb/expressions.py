@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from connectors.errors import Refused
 from connectors.sql.layout import BAD_BOUND, Column, Layout
 from connectors.sql.mariadb.pool import quoted
-from domain.values import Kind
 from schemas.keys import ID_CHARACTERS
+from schemas.values import Kind
 
 Given = str | bytes | int | None
 

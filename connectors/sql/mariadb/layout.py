@@ -12,9 +12,9 @@ from connectors.sql.layout import HIGHEST_SIGNED, HIGHEST_UNSIGNED, Column, Layo
 from connectors.sql.mariadb.pool import Session, quoted
 from connectors.sql.mariadb.table_checks import OTHER_TEXT, SAME_SETS, uncapturable
 from domain.legacy import ColumnDetails
-from domain.values import Kind, canonical
 from schemas.content import Scalar
 from schemas.settings import Collection
+from schemas.values import Kind, canonical
 
 KINDS: dict[str, Kind] = {
     "char": Kind.TEXT,

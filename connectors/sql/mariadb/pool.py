@@ -1,6 +1,6 @@
 """A bounded pool of aiomysql connections. Every error is one of `connectors.errors`. No SQL of a collection is here.
 
-Every value is returned as text (or bytes). `domain.values` converts it, as it does for captured changes.
+Every value is returned as text (or bytes). `schemas.values` converts it, as it does for captured changes.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from connectors.sql.mariadb.expressions import compared, given, read_list
 from connectors.sql.mariadb.pool import Pool, quoted
 from connectors.sql.search import SCORE, free_name, hits_of, tenant_exists, tenant_is_text, wanted_of
 from connectors.sql.values import sql_text
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
+from schemas.values import Kind
 
 SEARCH_TIMEOUT_S = 10  # the server's own limit: a search that the caller gave up must not go on there
 _NEVER_INFINITE = frozenset(

@@ -23,8 +23,8 @@ from connectors.sql.postgres.layout import NOT_UTF8, column_of, find_table, othe
 from connectors.sql.postgres.pool import Pool, Session, quoted
 from connectors.sql.postgres.table_checks import NAME_A_TABLE, other_kind, table_findings, type_findings
 from domain.legacy import Diagnostic, Remedy, Setting, Sql
-from domain.values import Kind
 from schemas.settings import Collection
+from schemas.values import Kind
 
 _SERVER = """
 SELECT current_setting('wal_level') AS wal_level,

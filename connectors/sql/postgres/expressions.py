@@ -8,9 +8,9 @@ from __future__ import annotations
 from connectors.errors import Refused
 from connectors.sql.layout import BAD_BOUND, Column, Layout
 from connectors.sql.postgres.pool import quoted
-from domain.values import Kind
 from schemas.keys import ID_CHARACTERS
 from schemas.settings import Collection
+from schemas.values import Kind
 
 # Keys are compared in a wide type, so that a number outside the column's range matches no row instead of failing.
 KEY_TYPES = {Kind.INTEGER: "bigint", Kind.TEXT: "text", Kind.UUID: "uuid"}
@@ -21,7 +21,7 @@ _AS_THEY_ARE = frozenset({"text", "character varying", "bpchar", "bytea"})
 
 
 def selected(column: Column, alias: str = "t") -> str:
-    """Return the expression that reads a column as text for `domain.values`. Bytes and plain text are not cast."""
+    """Return the expression that reads a column as text for `schemas.values`. Bytes and plain text are not cast."""
     name = f"{alias}.{quoted(column.name)}"
     return name if column.sql_type in _AS_THEY_ARE else f"{name}::text AS {quoted(column.name)}"
 

@@ -9,8 +9,8 @@ from connectors.errors import Misconfigured
 from connectors.sql.layout import Column, Layout
 from connectors.sql.postgres.pool import Session, quoted
 from domain.legacy import ColumnDetails
-from domain.values import Kind
 from schemas.settings import Collection
+from schemas.values import Kind
 
 # By pg_type.typname. For a domain, this is the name of its base type.
 KINDS: dict[str, Kind] = {

@@ -22,7 +22,7 @@ ACQUIRE_TIMEOUT_S = 15.0
 COMMAND_TIMEOUT_S = 25.0
 # An operator's statement may build an index.
 MEND_TIMEOUT_S = 3600.0
-# The text forms are those that `domain.values` reads. Lock waits end before the caller gives up. Small queries are not
+# The text forms are those that `schemas.values` reads. Lock waits end before the caller gives up. Small queries are not
 # compiled.
 SERVER_SETTINGS = {
     "application_name": "crossfade",

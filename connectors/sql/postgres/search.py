@@ -13,9 +13,9 @@ from connectors.sql.postgres.expressions import document_vector, literal, read_l
 from connectors.sql.postgres.pool import Pool, Session, quoted
 from connectors.sql.search import SCORE, free_name, hits_of, tenant_exists, tenant_is_text, wanted_of
 from connectors.sql.values import embedding_value, sql_text
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.queries import Hit
+from schemas.values import Kind
 
 # Ranking reads a row's text again. Only this many matches, in the table's own order, are ranked; the rest is left out.
 RANKED = 400

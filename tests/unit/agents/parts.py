@@ -21,7 +21,6 @@ from connectors.telemetry import Telemetry, Trace
 from domain.filters import matches
 from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of
-from domain.values import Kind
 from migration.collection import CollectionPorts
 from migration.context import HandlerContext
 from schemas.cloudevents import decode, encode
@@ -31,6 +30,7 @@ from schemas.keys import document_key
 from schemas.queries import Hit, Phase
 from schemas.records import Outgoing, Received
 from schemas.settings import Collection, EmbeddingColumn, Kafka
+from schemas.values import Kind
 from topics.captures import Capture
 from topics.catalogue import CATALOGUE, EMBEDDED, RESOLVED, WRITTEN
 

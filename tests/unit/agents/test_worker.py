@@ -13,8 +13,8 @@ import pytest
 import agents.worker
 from agents.runner import RoleHealth
 from agents.worker import Worker
-from migration.collection import Opened
 from migration.epochs import Epochs
+from migration.opener import Opened
 from schemas.settings import Settings
 from tests.unit.agents.parts import World
 

@@ -10,11 +10,11 @@ import pytest
 
 from domain.legacy import TableDescription
 from domain.submission import content_of, named_columns, omitted_by
-from domain.values import Kind
 from schemas.cloudevents import InvalidEvent
 from schemas.content import Content
 from schemas.documents import DocumentSubmitted
 from schemas.settings import Collection, EmbeddingColumn
+from schemas.values import Kind
 
 ONE = Collection(table="t", key=("id",), text=("body",), metadata=("year", "rating"))
 TWO = Collection(table="t", key=("id",), text=("title", "body"), tenant="shop")

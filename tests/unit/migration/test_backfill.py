@@ -17,13 +17,13 @@ from connectors.memory.vectors import MemoryVectorStore
 from domain.legacy import LegacyRow, TableDescription
 from domain.pacing import Limits
 from domain.points import DocumentPoints, chunks_of
-from domain.values import Kind
 from migration.backfill import ranges, throttle
 from migration.backfill.ranges import BackfillPorts, page_rows
 from migration.backfill.run import BackfillOptions, backfill
 from migration.collection import CollectionStores
 from schemas.content import Content, content_hash
 from schemas.tasks import BACKFILL, CONTROL, HEADER, BackfillState, Control
+from schemas.values import Kind
 
 NAME, DIMENSION = "docs", 4
 GIVEN = np.asarray([0, 0, 3, 4], "<f4").tobytes()

@@ -12,11 +12,11 @@ import pytest
 from connectors.debezium.changes import UNAVAILABLE, SchemaChanged, decode_capture, id_in_key
 from domain.fold import LedgerState, Verdict, fold, is_echo
 from domain.legacy import ColumnDetails, TableDescription
-from domain.values import Kind
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentChanged
 from schemas.records import Received
 from schemas.settings import Collection
+from schemas.values import Kind
 
 SAMPLES = Path(__file__).parent / "samples"
 COLLECTION = Collection(table="sample", key=("id",), text=("body",), metadata=("n",))

@@ -17,7 +17,7 @@ from connectors.qdrant.engine import optimiser as optimise
 from connectors.qdrant.engine import store as embedded
 from connectors.qdrant.engine.files import copy_folder
 from connectors.qdrant.engine.store import EmbeddedVectorStore
-from domain.values import Kind
+from schemas.values import Kind
 from tests.contract.vector_stores import DIMENSION, document, question
 
 Store = EmbeddedVectorStore

@@ -24,9 +24,9 @@ from connectors.qdrant.points import Found, batch_of, best_hits, search_document
 from connectors.qdrant.requests import filter_of, operations_of, parts_of, upsert_of
 from connectors.qdrant.server import ServerVectorStore, check_results, check_version
 from domain.points import DocumentPoints, chunks_of
-from domain.values import Kind
 from schemas.content import Scalar
 from schemas.keys import point_id
+from schemas.values import Kind
 from tests.contract.vector_stores import document, question, vector
 from tests.gateways.older_server import OlderServer
 

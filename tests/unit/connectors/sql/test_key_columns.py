@@ -8,7 +8,7 @@ import pytest
 
 from connectors.sql.layout import HIGHEST_SIGNED, HIGHEST_UNSIGNED, canonical_key
 from connectors.sql.postgres.layout import column_of
-from domain.values import Kind
+from schemas.values import Kind
 
 PLAIN: dict[str, Any] = {
     "name": "k", "sql_type": "text", "base": "text", "typtype": "b", "not_null": True, "generated": "", "typmod": -1,

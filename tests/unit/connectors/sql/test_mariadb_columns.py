@@ -12,9 +12,9 @@ from connectors.sql.mariadb.layout import column_of, enum_labels
 from connectors.sql.mariadb.table_checks import without_overlaps
 from connectors.sql.values import content_bytes
 from domain.legacy import LegacyChange
-from domain.values import Kind
 from schemas.content import Content
 from schemas.settings import Collection
+from schemas.values import Kind
 
 TEXT: dict[str, Any] = {
     "name": "k", "base": "varchar", "sql_type": "varchar(9)", "is_json": "0", "made": "NEVER", "length": "9",

@@ -8,8 +8,8 @@ from connectors.sql.layout import Column, Layout
 from connectors.sql.mariadb.expressions import key_condition
 from connectors.sql.mariadb.search import conditions
 from connectors.sql.search import SCORE, free_name
-from domain.values import Kind
 from schemas.settings import Collection
+from schemas.values import Kind
 
 
 def layout(*names: str, charset: str | None = None) -> Layout:

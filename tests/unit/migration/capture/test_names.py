@@ -18,8 +18,9 @@ from domain.legacy import TableDescription
 from domain.quarantine import Reason
 from migration.capture.connectors import groups
 from migration.capture.names import Database, assign_captures, conflicts
-from migration.collection import CollectionPorts, Opened
+from migration.collection import CollectionPorts
 from migration.epochs import Epochs
+from migration.opener import Opened
 from migration.state import CollectionState
 from schemas.settings import Collection, Settings
 from topics.captures import Capture

@@ -19,7 +19,6 @@ from connectors.ports import NAMELESS, BulkTable, Embedder, VectorStore
 from connectors.telemetry import Telemetry
 from domain.legacy import TableDescription
 from domain.points import DocumentPoints, chunks_of
-from domain.values import Kind
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
 from migration.verify.options import Barrier, Bounds, RoundOptions
@@ -29,6 +28,7 @@ from migration.verify.result import Verification
 from migration.verify.run import verify
 from schemas.content import Content, content_hash
 from schemas.settings import Collection, Settings
+from schemas.values import Kind
 from tests.contract.vector_stores import vector
 
 NAME = "docs"

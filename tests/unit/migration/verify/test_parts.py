@@ -12,11 +12,12 @@ import pytest
 
 from domain.comparison import Difference, Disagreement, wrong_vectors
 from domain.points import StoredChunk, vector_checksums
-from migration.verify.digests import Part, Records
+from migration.verify.digests import Digests, Part
 from migration.verify.orphans import Seen
-from migration.verify.resample import Reservoir
+from migration.verify.ranges import Pages
 from migration.verify.result import Sample, Verification
-from migration.verify.throttle import Pages, Throttle
+from migration.verify.tally import Reservoir, count
+from migration.verify.throttle import Throttle
 from operations.render.verification import document_of, line_of
 from operations.render.verification_page import page_of
 from schemas.keys import packed_id, point_hash, point_id
@@ -109,7 +110,7 @@ def _difference(document_id: str) -> Difference:
 def a_run(number: int = 1, differences: int = 3) -> Verification:
     run = Verification("articles", number, 1_000, 3_500, legacy_documents=10, vector_documents=9, rows_read=10)
     for n in range(differences):
-        run.add(_difference(f"<script>{n}"), listed=2)
+        count(run, _difference(f"<script>{n}"), listed=2)
     run.pending, run.pending_ids, run.errors = 1, ["late & slow"], ["rows: <away>"]
     run.sample = Sample(5, 0, 0.99999)
     run.ranges = [
@@ -166,11 +167,11 @@ def test_an_empty_run_has_a_page() -> None:
 
 
 def test_a_record_with_a_hole_is_none(tmp_path: Path) -> None:
-    records = Records.of(tmp_path, "docs", "columns")
+    digests = Digests.of(tmp_path, "docs", "columns")
     whole = [Part(None, "f", "1-0", ["a"], bytes(16)), Part("f", "m", "1-0", ["g"], bytes(16))]
     for parts, read in ((whole, True), (whole[:1], False), (whole[1:], False), ([whole[0], whole[0]], False)):
-        records.write(1, None, "m", parts)
-        assert (records.read(1, None, "m") is not None) == read
+        digests.write(1, None, "m", parts)
+        assert (digests.read(1, None, "m") is not None) == read
 
 
 def test_a_listed_difference_has_the_keys_that_programs_read() -> None:

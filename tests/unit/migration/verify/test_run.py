@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,17 @@ from connectors.memory.checksums import MemoryChecksums
 from connectors.memory.legacy import MemoryBulk, MemoryLegacy
 from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of
-from domain.values import Kind
-from migration.verify.digests import Records
+from migration.verify.digests import Digests
 from migration.verify.options import Bounds
 from migration.verify.proof import Proof
+from migration.verify.resample import sample
 from migration.verify.result import Verification
 from migration.verify.rounds import rounds
 from schemas.cloudevents import decode
 from schemas.content import Content, content_hash
 from schemas.documents import DifferenceFound, DocumentChanged
 from schemas.tasks import HEADER, PROOF, ProofState, RangeProof
+from schemas.values import Kind
 from tests.contract.vector_stores import vector
 from tests.unit.migration.verify.place import NAME, Place
 from topics.catalogue import DIFFERENCES, LOG
@@ -134,12 +136,12 @@ CORRUPTIONS: dict[str, tuple[Callable[[Place], None], str, str]] = {
 @pytest.mark.parametrize("name", CORRUPTIONS)
 async def test_a_corrupted_point_is_found_whether_rows_are_read_or_not(place: Place, tmp_path: Path, name: str) -> None:
     place.checksums = MemoryChecksums(place.legacy)
-    records = Records.of(tmp_path, NAME, "memory")
+    digests = Digests.of(tmp_path, NAME, "memory")
     corrupt, kind, detail = CORRUPTIONS[name]
-    assert (await place.verify(records=records)).verdict == "equal"
+    assert (await place.verify(digests=digests)).verdict == "equal"
     corrupt(place)
     for full in (False, True):
-        run = await place.verify(records=records, full=full)
+        run = await place.verify(digests=digests, full=full)
         assert [(d.id, d.kind, d.detail) for d in run.differences] == [("d5" if "one" in name else "d3", kind, detail)]
 
 
@@ -153,31 +155,31 @@ async def test_a_point_without_checksums_is_unknown_and_is_written_anew_by_a_rep
 
 async def test_rows_are_not_read_again_while_their_checksum_stays(place: Place, tmp_path: Path) -> None:
     place.checksums = MemoryChecksums(place.legacy)
-    records = Records.of(tmp_path, NAME, "memory")
-    assert (await place.verify(records=records)).rows_read == 10
-    assert (await place.verify(records=records)).rows_read == 0
+    digests = Digests.of(tmp_path, NAME, "memory")
+    assert (await place.verify(digests=digests)).rows_read == 10
+    assert (await place.verify(digests=digests)).rows_read == 0
     await place.put("d3", "changed", version=2)
-    run = await place.verify(records=records)
+    run = await place.verify(digests=digests)
     assert (run.verdict, run.legacy_documents, run.rows_read) == ("equal", 10, 4)
-    assert (await place.verify(records=records)).rows_read == 0
-    assert (await place.verify(records=records, full=True)).rows_read == 10
+    assert (await place.verify(digests=digests)).rows_read == 0
+    assert (await place.verify(digests=digests, full=True)).rows_read == 10
 
 
 async def test_a_damaged_record_is_no_record(place: Place, tmp_path: Path) -> None:
     place.checksums = MemoryChecksums(place.legacy)
-    records = Records.of(tmp_path, NAME, "memory")
-    await place.verify(records=records)
-    for file in records.folder.iterdir():
+    digests = Digests.of(tmp_path, NAME, "memory")
+    await place.verify(digests=digests)
+    for file in digests.folder.iterdir():
         file.write_bytes(file.read_bytes()[:-5])
-    assert (await place.verify(records=records)).rows_read == 10
-    other = Records.of(tmp_path, NAME, "other columns")
-    assert (await place.verify(records=other)).rows_read == 10
+    assert (await place.verify(digests=digests)).rows_read == 10
+    other = Digests.of(tmp_path, NAME, "other columns")
+    assert (await place.verify(digests=other)).rows_read == 10
 
 
 async def test_a_change_between_checksum_and_rows_does_not_hide(place: Place, tmp_path: Path) -> None:
     """The row that is read has changed since its checksum was taken. The next run finds that Qdrant differs from it."""
     place.checksums = MemoryChecksums(place.legacy)
-    records = Records.of(tmp_path, NAME, "memory")
+    digests = Digests.of(tmp_path, NAME, "memory")
 
     class Late(MemoryBulk):
         async def scan_range(self, after: str | None, upto: str | None, limit: int) -> list[LegacyRow]:
@@ -188,10 +190,10 @@ async def test_a_change_between_checksum_and_rows_does_not_hide(place: Place, tm
 
     done: list[bool] = []
     place.bulk = Late(place.legacy)
-    assert (await place.verify(records=records)).verdict == "equal"
+    assert (await place.verify(digests=digests)).verdict == "equal"
     place.bulk = None
     await place.point("d0", "text", version=3)
-    assert kinds(await place.verify(records=records)) == {"d0": "stale"}
+    assert kinds(await place.verify(digests=digests)) == {"d0": "stale"}
 
 
 async def test_what_is_under_way_is_pending_and_not_different(place: Place) -> None:
@@ -312,14 +314,14 @@ async def test_a_run_that_reads_every_row_does_not_go_on_with_one_that_did_not(p
 
 async def test_a_difference_that_stays_costs_its_own_row_and_no_other(place: Place, tmp_path: Path) -> None:
     place.checksums = MemoryChecksums(place.legacy)
-    records = Records.of(tmp_path, NAME, "memory")
+    digests = Digests.of(tmp_path, NAME, "memory")
     place.damage("d3", text="edited")
-    assert (await place.verify(records=records)).rows_read == 10
+    assert (await place.verify(digests=digests)).rows_read == 10
     for _ in range(2):
-        run = await place.verify(records=records)
+        run = await place.verify(digests=digests)
         assert (kinds(run), run.rows_read) == ({"d3": "stale"}, 1)
     await place.point("d3", version=2)
-    assert [(await place.verify(records=records)).rows_read for _ in range(2)] == [1, 0]
+    assert [(await place.verify(digests=digests)).rows_read for _ in range(2)] == [1, 0]
 
 
 async def test_a_restart_forgets_what_was_proved(place: Place) -> None:
@@ -383,7 +385,7 @@ async def test_a_wrong_vector_that_carries_its_own_checksum_is_seen_by_the_sampl
         await written(place, f"d{number}", pieces, vectors)
         assert texts
     assert (await place.verify()).verdict == "equal"
-    run = await place.verify(open_embedder=place.embedder)
+    run = await place.verify(resample=partial(sample, place.stores(), place.embedder))
     assert kinds(run) == {"d7": "stale"}
     assert run.differences[0].detail.startswith("wrong vector: cosine")
     assert (run.sample.documents, run.sample.wrong) == (10, 1)
@@ -450,13 +452,13 @@ async def test_rows_that_no_page_brings_are_unknown_although_their_points_are_ri
 ) -> None:
     place.bulk = Skipping(place.legacy)
     place.checksums = MemoryChecksums(place.legacy) if checksums else None
-    records = Records.of(tmp_path, NAME, "memory") if checksums else None
+    digests = Digests.of(tmp_path, NAME, "memory") if checksums else None
     for _ in range(2):
-        run = await place.verify(1, records=records)
+        run = await place.verify(1, digests=digests)
         assert (run.verdict, run.legacy_documents, run.found) == ("unknown", 10, 0)
         assert any("rows of the table were read by no page" in error for error in run.errors)
     place.bulk = None
-    assert (await place.verify(1, records=records)).verdict == "equal"
+    assert (await place.verify(1, digests=digests)).verdict == "equal"
 
 
 async def test_a_row_that_came_in_behind_the_reading_is_compared_where_the_numbers_tell(place: Place) -> None:

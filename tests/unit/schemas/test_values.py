@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.values import Kind, canonical
 from schemas.content import Scalar
+from schemas.values import Kind, canonical
 
 EAST = timezone(timedelta(hours=2))
 

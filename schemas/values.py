@@ -1,8 +1,8 @@
 """Metadata values in one canonical form, whether they come from a producer's JSON, Debezium, or SQL.
 
 Without it the same row would have one hash when captured and another when read. Times are ISO 8601 in UTC with
-microseconds (see `domain.moments`), decimals are plain strings without trailing zeros, UUIDs are lower case. Values for
-which JSON has no number are text: `NaN`, `Infinity`, integers of 2^63 and above.
+microseconds (see `schemas.moments`), decimals are plain strings without trailing zeros, UUIDs are lower case. Values
+for which JSON has no number are text: `NaN`, `Infinity`, integers of 2^63 and above.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from domain import moments
+from schemas import moments
 from schemas.content import Scalar
 
 # The limits of PostgreSQL's numeric, the widest type: `1e999999999` written out would exhaust the memory.
