@@ -87,8 +87,8 @@ async def capture(
             continue
         at = (record.topic, record.partition, changed.position, changed.occurred_at_ms, record.timestamp_ms)
         if places is not None and unreadable is not None and places.went_back(*at):
-            said = f"a change came from {changed.position}, before what was captured already"
-            await unreadable(ports.name, Reason.SERVER, said)
+            text = f"a change came from {changed.position}, before what was captured already"
+            await unreadable(ports.name, Reason.SERVER, text)
         key = document_key(changed.collection, changed.id)
         event_id = f"{record.topic}/{record.partition}/{record.offset}"
         entries.append(ctx.emit(changed, LOG, key, event_id=event_id, source=SOURCE, trace=message.trace))

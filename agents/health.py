@@ -26,17 +26,9 @@ def state_of(role: RoleHealth, stall_s: float, now_s: float) -> str:
     return "degraded" if role.waiting_for else "ready"
 
 
-def told(quarantines: Mapping[str, Quarantine]) -> list[dict[str, object]]:
+def documents_of(quarantines: Mapping[str, Quarantine]) -> list[dict[str, object]]:
     """Return the page's entries for quarantined collections: each with its reason and its remedy."""
-    return [
-        {
-            "collection": name,
-            "reason": quarantine.reason.name.lower(),
-            "said": quarantine.said,
-            "mend": quarantine.remedy,
-        }
-        for name, quarantine in sorted(quarantines.items())
-    ]
+    return [{"collection": name, **quarantine.document} for name, quarantine in sorted(quarantines.items())]
 
 
 def _nothing_stopped() -> Mapping[str, Quarantine]:
@@ -77,9 +69,10 @@ async def serve_health(
 
     async def readyz(_: web.Request) -> web.Response:
         found = report()
-        quarantines = told(stopped())
+        quarantines = documents_of(stopped())
         ready = started() and not quarantines and all(role["state"] == "ready" for role in found)
-        return web.json_response({"ready": ready, "roles": found, "stopped": quarantines}, status=200 if ready else 503)
+        page = {"ready": ready, "roles": found, "quarantined": quarantines, "stopped": quarantines}
+        return web.json_response(page, status=200 if ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -41,8 +41,8 @@ async def write_legacy(batch: Batch, *, collections: Collections, bus: Bus, ctx:
     work, failures = by_collection(batch, collections, DocumentResolved)
     outcomes: list[Outgoing] = []
     for name, items in work.items():
-        told, refused = await _write(collections[name], items, bus, ctx)
-        outcomes += told
+        published, refused = await _write(collections[name], items, bus, ctx)
+        outcomes += published
         failures += refused
     await bus.publish(outcomes)
     return failures
@@ -223,8 +223,8 @@ def _wait_ended(message: Message, event: DocumentResolved, cause: Cause, ctx: Ha
     return ctx.emit(entry, LOG, key, event_id=event_id, source=SOURCE, trace=message.trace)
 
 
-async def refusal_told(failure: Failure, *, collections: Collections) -> None:
+async def confirm_refusal(failure: Failure, *, collections: Collections) -> None:
     """Note that a refusal's refresh entry and dead letter are published: a second delivery publishes neither."""
     if isinstance(failure.error, RefusedByLegacy):
         event, _ = decode(failure.message.record, DocumentResolved)
-        await collection_of(collections, event.collection).ledger.refusals_told({event.id: event.version})
+        await collection_of(collections, event.collection).ledger.confirm_refusals({event.id: event.version})

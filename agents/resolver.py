@@ -210,7 +210,7 @@ def lost_entry(message: Message, error: Exception, ctx: HandlerContext) -> list[
     return [written(message, _resolved(entry, entry.cause_version), "qdrant", "dead_lettered", ctx, reason)]
 
 
-async def dead_letter_told(failure: Failure, *, collections: Collections, ctx: HandlerContext) -> None:
+async def save_refused_fold(failure: Failure, *, collections: Collections, ctx: HandlerContext) -> None:
     """Save the fold of an entry whose decision the broker refused, once its dead letter is published.
 
     Otherwise the end of a wait that the entry brings would be missed for good, and no repair could take effect. A

@@ -34,7 +34,7 @@ RETRY_AFTER_MAX_S = 60.0
 
 Handler = Callable[[Batch], Awaitable[Failures]]
 Lost = Callable[[Message, Exception], list[Outgoing]]
-Told = Callable[[Failure], Awaitable[None]]
+OnDeadLetter = Callable[[Failure], Awaitable[None]]
 
 
 async def _nothing_to_note(_: Failure) -> None:
@@ -100,7 +100,7 @@ class Runner:
     bus: Bus
     ctx: HandlerContext
     retry: Retry = Retry()
-    told: Told = _nothing_to_note
+    on_dead_letter: OnDeadLetter = _nothing_to_note
     gives_up: bool = True
     waits_for_rights: bool = False
     kept: InitVar[RoleHealth | None] = None
@@ -181,7 +181,7 @@ class Runner:
                 if limit == _SMALLER_BYTES[-1]:
                     raise
                 log.warning("%s: the dead letter is cut: %s", self.role, refused)
-        await self._note_told(failure)
+        await self._note_dead_letter(failure)
         self.health.dead_letters += 1
         self.ctx.telemetry.dead_lettered(record.topic)
 
@@ -204,12 +204,12 @@ class Runner:
 
         await self._try(publish)
 
-    async def _note_told(self, failure: Failure) -> None:
-        async def told() -> Failures:
-            await self.told(failure)
+    async def _note_dead_letter(self, failure: Failure) -> None:
+        async def on_dead_letter() -> Failures:
+            await self.on_dead_letter(failure)
             return []
 
         try:
-            await self._try(told)
+            await self._try(on_dead_letter)
         except CrossfadeError as error:
             log.warning("%s: a second delivery would publish this dead letter again: %s", self.role, error)

@@ -38,13 +38,13 @@ class StatusReporter:
     last: dict[Key, State] = field(default_factory=dict)
     waiting: deque[Outgoing] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
-    def tell(self, scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
+    def report(self, scope: Scope, name: str, state: State, *, collection: str = "", reason: str = "") -> None:
         """Report a state, unless it is the one that was reported last."""
         key = (scope, name, collection)
         if self.last.get(key, "closed") == state:
             return
         self.last[key] = state
-        self.ctx.telemetry.standing(scope, name, collection, state)
+        self.ctx.telemetry.service_state(scope, name, collection, state)
         log.warning("%s %s: %s %s", scope, " of ".join(part for part in (name, collection) if part), state, reason)
         changed = ServiceChanged(
             scope=scope, name=name, collection=collection or None, state=state, reason=reason[:1000]
@@ -58,15 +58,15 @@ class StatusReporter:
 
     async def look(self, roles: Iterable[RoleHealth], quarantines: Mapping[str, Quarantine]) -> None:
         """Report, for as long as the worker runs, which roles wait and which collections are quarantined."""
-        told: set[str] = set()
+        reported: set[str] = set()
         while True:
             for role in roles:
-                self.tell("role", role.role, "open" if role.waiting_for else "closed", reason=role.waiting_for or "")
-            for name in told - quarantines.keys():
-                self.tell("collection", name, "closed")
+                self.report("role", role.role, "open" if role.waiting_for else "closed", reason=role.waiting_for or "")
+            for name in reported - quarantines.keys():
+                self.report("collection", name, "closed")
             for name, quarantine in quarantines.items():
-                self.tell("collection", name, "open", reason=quarantine.said)
-            told = set(quarantines)
+                self.report("collection", name, "open", reason=quarantine.message)
+            reported = set(quarantines)
             await self.publish()
             await asyncio.sleep(LOOK_S)
 

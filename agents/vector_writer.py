@@ -77,7 +77,7 @@ async def _write(ports: CollectionPorts, items: Sequence[Item], ctx: HandlerCont
     marks = [VectorMark(event.id, event.version, event.content_hash, len(event.chunks), event.model) for event in held]
     await ports.ledger.vectors_written(marks)
     noted(ports.name, marks)
-    passing("vector.before_told")
+    passing("vector.before_outcomes")
     applied = {(event.id, event.version) for event in held}
     return [
         written(message, event, "qdrant", "applied" if (event.id, event.version) in applied else "superseded", ctx)

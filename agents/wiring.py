@@ -11,11 +11,11 @@ from agents.batch import Failures
 from agents.capture import capture
 from agents.embedder import embed
 from agents.intake import intake, refused_submission
-from agents.legacy_writer import lost_write, refusal_told, write_legacy
+from agents.legacy_writer import confirm_refusal, lost_write, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.query import answer_all, refused_question
-from agents.resolver import dead_letter_told, lost_entry, resolve
-from agents.runner import Handler, Lost, RoleHealth, Told
+from agents.resolver import lost_entry, resolve, save_refused_fold
+from agents.runner import Handler, Lost, OnDeadLetter, RoleHealth
 from agents.selection import named_by_key, submitted_to
 from agents.vector_writer import Noted, write_vectors
 from connectors.ports import Bus
@@ -68,7 +68,7 @@ class Agent:
     handle: Callable[..., Awaitable[Failures]]
     given: Callable[[Parts], dict[str, Any]] = _common
     lost: Callable[[Parts], Lost] = _nothing_lost
-    told: Callable[[Parts], Told] | None = None
+    on_dead_letter: Callable[[Parts], OnDeadLetter] | None = None
     gives_up: bool = False
     collection_of: Callable[[Received], str] | None = None
     parks: bool = False
@@ -106,7 +106,7 @@ AGENTS: tuple[Agent, ...] = (
         BY_NAME["resolver"],
         resolve,
         lost=lambda parts: partial(lost_entry, ctx=parts.ctx),
-        told=lambda parts: partial(dead_letter_told, collections=parts.collections, ctx=parts.ctx),
+        on_dead_letter=lambda parts: partial(save_refused_fold, collections=parts.collections, ctx=parts.ctx),
         collection_of=named_by_key,
         parks=True,
     ),
@@ -114,7 +114,7 @@ AGENTS: tuple[Agent, ...] = (
         BY_NAME["legacy"],
         write_legacy,
         lost=lambda parts: partial(lost_write, collections=parts.collections, ctx=parts.ctx),
-        told=lambda parts: partial(refusal_told, collections=parts.collections),
+        on_dead_letter=lambda parts: partial(confirm_refusal, collections=parts.collections),
         collection_of=named_by_key,
         parks=True,
     ),

@@ -79,7 +79,7 @@ class Worker:
         self.port = 0
         self.written = Written()
         self._agents = [agent for agent in AGENTS if agent.name in roles]
-        self._breakers = Breakers(opened.settings.routing, self._status.tell)
+        self._breakers = Breakers(opened.settings.routing, self._status.report)
         self._suspended = bool(self.quarantines.replaced)
         for agent in self._agents:
             if self._suspended and agent.role.stage:
@@ -143,8 +143,8 @@ class Worker:
             waits_for_rights=agent.parks,
             kept=health,
         )
-        if agent.told is not None:
-            runner.told = agent.told(parts)
+        if agent.on_dead_letter is not None:
+            runner.on_dead_letter = agent.on_dead_letter(parts)
         return runner
 
     def _laned(

@@ -50,7 +50,7 @@ class Ledger(Protocol):
         """Store the vector writer's marks whose version is higher than the stored `vector_version`."""
         ...
 
-    async def refusals_told(self, versions: Mapping[str, int]) -> None:
+    async def confirm_refusals(self, versions: Mapping[str, int]) -> None:
         """Clear each document's `refused_version` if it is the given one: dead letter and refresh are published."""
         ...
 

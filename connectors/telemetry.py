@@ -151,7 +151,7 @@ class Telemetry:
         self._embedded = meter.create_counter("crossfade.embedded_texts", "{text}", "Chunks whose vector was computed")
         self._queries = meter.create_histogram("crossfade.query.duration", "s", "From question to answer")
         self._dead = meter.create_counter("crossfade.dead_letters", "{message}", "Records sent to a dead-letter topic")
-        self._told: Counter[tuple[str, str, str]] = Counter()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
         self._stopped = meter.create_gauge(
             "crossfade.collection.stopped", "{collection}", "1 for a quarantined collection"
         )
@@ -191,13 +191,13 @@ class Telemetry:
         attributes = {"messaging.destination.name": topic, "crossfade.role": role}
         self._consumed.add(count, attributes)
         self._process.record(seconds, attributes)
-        for (collection, store, outcome), told in self._told.items():
-            self._outcomes.add(told, _outcome_attributes(collection, store, outcome))
-        self._told.clear()
+        for (collection, store, outcome), number in self._counts.items():
+            self._outcomes.add(number, _outcome_attributes(collection, store, outcome))
+        self._counts.clear()
 
     def outcome(self, collection: str, store: str, outcome: str, latency_ms: int) -> None:
         """Count the outcome of a change in a store. The counts are reported with the batch, which is cheaper."""
-        self._told[collection, store, outcome] += 1
+        self._counts[collection, store, outcome] += 1
         if outcome == "applied":
             self._freshness.record(latency_ms / 1000, _outcome_attributes(collection, store, outcome))
 
@@ -216,7 +216,7 @@ class Telemetry:
         """Count a dead letter."""
         self._dead.add(1, {"messaging.destination.name": topic})
 
-    def standing(self, scope: str, name: str, collection: str, state: str) -> None:
+    def service_state(self, scope: str, name: str, collection: str, state: str) -> None:
         """Publish the state of a circuit: closed, half_open or open."""
         attributes = {"crossfade.scope": scope, "crossfade.name": name}
         if collection:

@@ -153,8 +153,8 @@ def _payload(document_id: str, legacy: LegacyFacts, visible: Sequence[StoredChun
             return Disagreement.PAYLOAD, "wrong payload: tenant"
         if point.metadata is None:
             continue
-        told = legacy.metadata
-        if told is not None and point.metadata != told and _present(point.metadata) != _present(told):
+        expected = legacy.metadata
+        if expected is not None and point.metadata != expected and _present(point.metadata) != _present(expected):
             return Disagreement.PAYLOAD, "wrong payload: metadata"
         if point.checksum is not None and point.checksum != checksum_of(document_id, point):
             return Disagreement.PAYLOAD, ""
@@ -202,8 +202,8 @@ def wrong_vectors(points: Sequence[StoredChunk], given: Sequence[bytes | None], 
         return wrong
     found = vector_checksums([points[n].vector or b"" for n in sound])
     for n, along in zip(sound, found, strict=True):
-        told = points[n].vector_checksum
-        if told is not None and not abs(along - told) <= VECTOR_CHECKSUM_ERROR:  # NaN is also wrong
+        expected = points[n].vector_checksum
+        if expected is not None and not abs(along - expected) <= VECTOR_CHECKSUM_ERROR:  # NaN is also wrong
             wrong.add(n)
     held = [n for n in sound if given[n] is not None]
     if held:

@@ -27,7 +27,7 @@ class Reason(IntEnum):
     FOREIGN_CHANGE = 12
 
 
-_SAID = {
+_MESSAGES = {
     Reason.CAPTURE_LOST: "capture lost its position in the database's log, so changes may be missing",
     Reason.UNREADABLE: "a captured change cannot be read",
     Reason.MODEL: "its points in Qdrant were made by another model",
@@ -41,7 +41,7 @@ _SAID = {
     Reason.UNREACHABLE: "a store that it needs cannot be used",
     Reason.FOREIGN_CHANGE: "a captured change came from another database than its own",
 }
-_MEND = {
+_REMEDY = {
     Reason.CAPTURE_LOST: "crossfade recapture {name}",
     Reason.UNREADABLE: "crossfade config check, then: crossfade recapture {name}",
     Reason.MODEL: "set its model back or give the collection another name, then: crossfade recapture {name}",
@@ -71,14 +71,20 @@ class Quarantine:
     detail: str = ""
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """What happened, as a sentence without its full stop."""
-        return f"{_SAID[self.reason]}: {self.detail}" if self.detail else _SAID[self.reason]
+        return f"{_MESSAGES[self.reason]}: {self.detail}" if self.detail else _MESSAGES[self.reason]
 
     @property
     def remedy(self) -> str:
         """The command or step that fixes it."""
-        return _MEND[self.reason].format(name=self.collection)
+        return _REMEDY[self.reason].format(name=self.collection)
+
+    @property
+    def document(self) -> dict[str, str]:
+        """The quarantine as JSON reports it. `said` and `mend` are former names, until the next major version."""
+        reason, message, remedy = self.reason.name.lower(), self.message, self.remedy
+        return {"reason": reason, "message": message, "remedy": remedy, "said": message, "mend": remedy}
 
     @property
     def passes(self) -> bool:

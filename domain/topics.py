@@ -51,7 +51,7 @@ class Replaced:
     """
 
     topic: str
-    said: str
+    message: str
     sure: bool
     moved: bool = False
 
@@ -64,8 +64,8 @@ def replaced(name: str, mark: TopicMark, look: TopicLook | None) -> Replaced | N
         return Replaced(name, f"{name} is on another cluster ({look.cluster}, it was {mark.cluster})", True, moved=True)
     if mark.topic and look.topic and mark.topic != look.topic:
         return Replaced(name, f"{name} was deleted and created again", sure=True)
-    said = _went_back(mark, look) or _unread_gone(mark, look)
-    return Replaced(name, f"{name}: {said}", sure=False) if said else None
+    text = _went_back(mark, look) or _unread_gone(mark, look)
+    return Replaced(name, f"{name}: {text}", sure=False) if text else None
 
 
 def _went_back(mark: TopicMark, look: TopicLook) -> str:
@@ -128,4 +128,4 @@ def adoption(submitted: bool, log: bool, resolved: bool, embedded: bool) -> Adop
 
 def named(topics: Iterable[Replaced]) -> str:
     """Return what happened to topics, as the detail of a quarantine."""
-    return "; ".join(one.said for one in topics)
+    return "; ".join(one.message for one in topics)

@@ -42,11 +42,11 @@ async def _read(bulk: BulkTable, after: str | None, upto: str | None, page: int)
 
 def gaps(found: Coverage) -> list[tuple[str, str]]:
     """Return which rows of the table the ranges leave out or read twice, each with the reason."""
-    said: list[tuple[str, str]] = []
+    left_out: list[tuple[str, str]] = []
     if found.without_id:
-        said.append((f"rows whose key makes no document: {found.without_id}", UNUSABLE_ID))
+        left_out.append((f"rows whose key makes no document: {found.without_id}", UNUSABLE_ID))
     if found.outside > 0:
-        said.append((f"rows of the table that were read by no range: {found.outside}", LIES))
+        left_out.append((f"rows of the table that were read by no range: {found.outside}", LIES))
     if found.outside < 0:
-        said.append((f"rows of the table that were read by more than one range: {-found.outside}", LIES))
-    return said
+        left_out.append((f"rows of the table that were read by more than one range: {-found.outside}", LIES))
+    return left_out

@@ -116,8 +116,8 @@ class Observer:
         for name, (database, no_database) in databases.items():
             progress = Progress(name, self._settings.collections[name].phase)
             if database is not None:
-                told = (database.quarantine, database.backfill, database.proof)
-                progress = replace(progress, quarantine=told[0], backfill=told[1], proof=told[2])
+                parts_ = (database.quarantine, database.backfill, database.proof)
+                progress = replace(progress, quarantine=parts_[0], backfill=parts_[1], proof=parts_[2])
             place, no_place = places[name]
             # The names under which the collection is captured are recorded in its database.
             no_place = None if no_database is not None and captures[name] is None else no_place
@@ -127,7 +127,7 @@ class Observer:
                     progress,
                     lags=None if lags is None else self._own(lags, captures[name]),
                     capture=place,
-                    unanswered={part: said for part, said in missing.items() if said is not None},
+                    unanswered={part: text for part, text in missing.items() if text is not None},
                 )
             )
         return found

@@ -20,7 +20,7 @@ class Step:
 
     name: StepName
     state: Literal["done", "to do", "blocked"]
-    said: str
+    message: str
     remedy: str = ""
 
 
@@ -52,7 +52,8 @@ def is_due(plan: Sequence[Step], name: StepName) -> bool:
 
 def document_of(collection: str, plan: Sequence[Step]) -> dict[str, Any]:
     """Return the plan of one collection as a JSON document."""
-    return {"collection": collection, "steps": [{**asdict(step), "mend": step.remedy} for step in plan]}
+    former = [{**asdict(step), "said": step.message, "mend": step.remedy} for step in plan]
+    return {"collection": collection, "steps": former}
 
 
 def _configuration(facts: Facts) -> Step:
@@ -66,7 +67,7 @@ def _configuration(facts: Facts) -> Step:
 def _capture(facts: Facts) -> Step:
     progress, name = facts.progress, facts.progress.collection
     if progress.quarantine is not None:
-        return Step("capture", "blocked", f"quarantined: {progress.quarantine.said}", progress.quarantine.remedy)
+        return Step("capture", "blocked", f"quarantined: {progress.quarantine.message}", progress.quarantine.remedy)
     if not PHASES[progress.phase].writes_qdrant:
         remedy = f'crossfade.toml: [collections.{name}] phase = "dual_write", and start the worker again'
         return Step("capture", "blocked", f"in phase {progress.phase} no change is written to Qdrant", remedy)

@@ -147,7 +147,7 @@ class Quarantines:
         self._phase(quarantine.collection)
         self.telemetry.stopped(quarantine.collection, quarantine.reason.name.lower())
         log.error(
-            "collection %s is quarantined: %s. Remedy: %s", quarantine.collection, quarantine.said, quarantine.remedy
+            "collection %s is quarantined: %s. Remedy: %s", quarantine.collection, quarantine.message, quarantine.remedy
         )
 
     def _leave(self, name: str) -> None:

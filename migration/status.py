@@ -134,8 +134,8 @@ def document_of(progress: Progress) -> dict[str, Any]:
         "collection": progress.collection,
         "phase": progress.phase,
         "state": progress.former_state,
-        "stopped": quarantine
-        and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
+        "quarantine": quarantine and quarantine.document,
+        "stopped": quarantine and quarantine.document,
         "backfill": backfill
         and {
             **backfill.state.model_dump(),

@@ -130,13 +130,13 @@ class Adopter:
     async def plan(self) -> Plan:
         """Return the plan of the adoption. Raises TaskFailed if no topic was replaced, or one is missing."""
         found = await self.watch.confirmed()
-        said = {topic: one.said for topic, one in found.items()}
+        messages = {topic: one.message for topic, one in found.items()}
         noted: set[str] = set()
         for members in databases(self.books):
             for topic in await found_replaced(members[0].ledger):
-                said.setdefault(topic, f"{topic} was found replaced before")
+                messages.setdefault(topic, f"{topic} was found replaced before")
             noted |= await found_moved(members[0].ledger)
-        working = {topic for topic in said if topic in READERS}
+        working = {topic for topic in messages if topic in READERS}
         if not working:
             raise _nothing(self._captured(found))
         await self._check_usable()
@@ -147,7 +147,7 @@ class Adopter:
         if current:
             steps = replace(steps, version_epoch=False, producer_epoch=False, restart=frozenset())
         raised = Epochs(epochs.version + steps.version_epoch, epochs.producer + steps.producer_epoch)
-        return Plan(said, steps, frozenset(self._captured(found)), raised, moved, current)
+        return Plan(messages, steps, frozenset(self._captured(found)), raised, moved, current)
 
     async def carry_out(self, plan: Plan, progress: Progress) -> Adopted:
         """Carry out the plan. Raises TaskFailed if a worker goes on reading."""

@@ -28,10 +28,10 @@ def main() -> None:
         import typer  # noqa: PLC0415
 
         from operations.app import command_tree  # noqa: PLC0415
-        from operations.context import told  # noqa: PLC0415
+        from operations.context import errors_reported  # noqa: PLC0415
 
         try:
-            with told():
+            with errors_reported():
                 command_tree(next((one for one in sys.argv[1:] if not one.startswith("-")), None))()
         except typer.Exit as end:
             sys.exit(end.exit_code)

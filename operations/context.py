@@ -87,12 +87,12 @@ def home_folder(home: Path | None) -> Path:
 
 def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
     """Run a command's work. Errors are reported and end the process with their exit code; Ctrl-C cancels the work."""
-    with told(), asyncio.Runner(loop_factory=loop_factory) as runner:
+    with errors_reported(), asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def errors_reported() -> Iterator[None]:
     """Turn every error into a message on stderr and an exit code."""
     debug = bool(os.environ.get("CROSSFADE_DEBUG"))
     if not debug:

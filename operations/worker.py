@@ -42,8 +42,8 @@ _GARBAGE_OBJECTS = 20_000
 # How long closing may take, in addition to draining, in a worker that is stuck.
 _END_BOUND_S = 5.0
 _PARENT_POLL_S = 0.5
-_PATIENCE_S = 1.0
-_PATIENCE_MAX_S = 10.0
+_WAIT_S = 1.0
+_WAIT_MAX_S = 10.0
 log = logging.getLogger("crossfade.worker")
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ async def _end(guard: asyncio.Task[None]) -> None:
 
 async def _patiently(prepare: Callable[[], Coroutine[Any, Any, T]], waits: bool) -> T:
     """Call `prepare`. With `waits`, retry it while a store or a broker does not answer."""
-    pause_s = _PATIENCE_S
+    pause_s = _WAIT_S
     while True:
         try:
             return await prepare()
@@ -161,7 +161,7 @@ async def _patiently(prepare: Callable[[], Coroutine[Any, Any, T]], waits: bool)
                 raise
             log.warning("the worker waits to start: %s", error)
         await asyncio.sleep(pause_s)
-        pause_s = min(_PATIENCE_MAX_S, 2 * pause_s)
+        pause_s = min(_WAIT_MAX_S, 2 * pause_s)
 
 
 async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:

@@ -83,7 +83,7 @@ def dead_letter(
     `epoch` is the epoch of the record's topic.
     """
     error_type = type(error)
-    told = {
+    described = {
         TOPIC: record.topic,
         PARTITION: str(record.partition),
         OFFSET: str(record.offset),
@@ -95,16 +95,16 @@ def dead_letter(
         EPOCH: str(epoch),
     }
     if record.unread:
-        told[RECORDS] = str(record.records)
-    headers = tuple((name, value.encode("utf-8", "replace")[:MESSAGE_BYTES]) for name, value in told.items())
+        described[RECORDS] = str(record.records)
+    headers = tuple((name, value.encode("utf-8", "replace")[:MESSAGE_BYTES]) for name, value in described.items())
     key = b"" if record.key is None and record.value is None else record.key
     whole = Outgoing(record.topic + SUFFIX, key, record.value, _original_headers(record) + headers)
     return whole if size_of(whole) <= limit else _cut(whole, headers, limit)
 
 
-def _cut(whole: Outgoing, told: Headers, limit: int) -> Outgoing:
+def _cut(whole: Outgoing, described: Headers, limit: int) -> Outgoing:
     """Return a letter that fits: key and headers are shortened to fixed limits, the value to the space that is left."""
-    original = whole.headers[: len(whole.headers) - len(told)]
+    original = whole.headers[: len(whole.headers) - len(described)]
     key = whole.key if whole.key is None else whole.key[:_KEY_BYTES]
     kept = original if size_of_headers(original) <= _HEADER_BYTES else _first(original, _HEADER_BYTES)
     cut: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def _cut(whole: Outgoing, told: Headers, limit: int) -> Outgoing:
         cut["key"] = _described(whole.key or b"")
     if kept != original:
         cut["headers"] = {**_described(b"".join([f"{n}\0".encode() + v for n, v in original])), "count": len(original)}
-    letter = Outgoing(whole.topic, key, b"", (*kept, *told))
+    letter = Outgoing(whole.topic, key, b"", (*kept, *described))
     # Reserve the bytes that the description of a cut value takes.
     room = limit - size_of(letter) - size_of_headers(_mark({**cut, "value": _described(b"") | {"bytes": 1 << 40}}))
     if whole.value is None or len(whole.value) <= room:

@@ -37,7 +37,7 @@ def decision_of(
     if quarantine is None:
         return decide(query, ports.settings.phase, available)
     decision = decide(query, ports.settings.phase, {**available, "qdrant": False})
-    return replace(decision, reasons=(*decision.reasons, f"the collection is quarantined: {quarantine.said}"))
+    return replace(decision, reasons=(*decision.reasons, f"the collection is quarantined: {quarantine.message}"))
 
 
 async def first_answer(

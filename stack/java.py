@@ -113,7 +113,7 @@ def _lock_file(cache: Path) -> IO[str]:
 
 async def _locked(descriptor: int, progress: Callable[[str], None]) -> None:
     deadline = time.monotonic() + _DOWNLOAD_BOUND_S
-    told = False
+    reported = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,9 +121,9 @@ async def _locked(descriptor: int, progress: Callable[[str], None]) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise ProcessFailed("Another process downloads Kafka and Debezium and does not finish.") from None
-        if not told:
+        if not reported:
             progress("another process is downloading Kafka and Debezium")
-            told = True
+            reported = True
         await asyncio.sleep(0.2)
 
 

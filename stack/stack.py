@@ -136,7 +136,7 @@ class LocalStack:
         """Keep other commands from starting or ending parts of this home at the same time."""
         with self._layout.lock_file.open("w") as lock:
             deadline = time.monotonic() + _LOCK_BOUND_S
-            told = False
+            reported = False
             while True:
                 try:
                     fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,9 +146,9 @@ class LocalStack:
                         raise ProcessFailed(
                             f"Another command has been starting or ending the stack in {self.home} for too long."
                         ) from None
-                if not told:
+                if not reported:
                     progress("another command is starting or ending this stack; waiting for it")
-                    told = True
+                    reported = True
                 await asyncio.sleep(0.1)
             yield
 

@@ -83,8 +83,8 @@ class Origin:
         other = [name for name, value in wanted.items() if (value is not None and source.get(name) != value)]
         if not other:
             return None
-        said = ", ".join(f"{name} {str(source.get(name))[:100]!r} instead of {wanted[name]!r}" for name in other)
-        return f"its source says {said}"
+        text = ", ".join(f"{name} {str(source.get(name))[:100]!r} instead of {wanted[name]!r}" for name in other)
+        return f"its source says {text}"
 
 
 def origin_of(capture: Capture, collection: Collection) -> Origin:

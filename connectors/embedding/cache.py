@@ -129,10 +129,10 @@ async def _follow(process: asyncio.subprocess.Process, progress: Callable[[str],
     if process.stdout is None:
         return None
     async for line in process.stdout:
-        said: dict[str, str] = json.loads(line)
-        if "refused" in said:
-            raise Misconfigured(said["refused"])
-        if "done" in said:
-            return said["done"]
-        progress(said["progress"])
+        answer: dict[str, str] = json.loads(line)
+        if "refused" in answer:
+            raise Misconfigured(answer["refused"])
+        if "done" in answer:
+            return answer["done"]
+        progress(answer["progress"])
     return None

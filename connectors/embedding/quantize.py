@@ -45,7 +45,7 @@ def quantize_int8(source: Path, target: Path, instructions: InstructionSet, kept
 
 
 def quantize_closely(
-    quantize: Callable[[Sequence[str]], float], suspects: Sequence[str], minimum: float
+    quantize: Callable[[Sequence[str]], float], layers: Sequence[str], minimum: float
 ) -> tuple[str, ...]:
     """Return the fewest candidates to keep in float, at most two, that raise the lowest cosine to the minimum.
 
@@ -54,9 +54,9 @@ def quantize_closely(
     """
     kept: tuple[str, ...] = ()
     cosine = quantize(kept)
-    while cosine < minimum and len(kept) < min(_MOST_KEPT, len(suspects)):
-        found = {suspect: quantize((*kept, suspect)) for suspect in suspects if suspect not in kept}
-        kept = (*kept, max(found, key=lambda suspect: found[suspect]))
+    while cosine < minimum and len(kept) < min(_MOST_KEPT, len(layers)):
+        found = {layer: quantize((*kept, layer)) for layer in layers if layer not in kept}
+        kept = (*kept, max(found, key=lambda layer: found[layer]))
         cosine = quantize(kept)
     return kept
 

@@ -269,19 +269,19 @@ class ConnectClient:
                 ) from error
             if answer.is_success:
                 return answer
-            said = _message(answer)
-            starting = answer.status_code == httpx.codes.NOT_FOUND and not said
-            busy = answer.status_code == httpx.codes.CONFLICT or _REBALANCE in said
+            answer_text = _message(answer)
+            starting = answer.status_code == httpx.codes.NOT_FOUND and not answer_text
+            busy = answer.status_code == httpx.codes.CONFLICT or _REBALANCE in answer_text
             if not starting and answer.status_code in accept:
                 return answer
             if not starting and not busy:
-                said = said or f"{answer.status_code} {answer.text[:300]}"
-                raise ConnectError(f"Kafka Connect refuses {method} {path}: {said}")
+                answer_text = answer_text or f"{answer.status_code} {answer.text[:300]}"
+                raise ConnectError(f"Kafka Connect refuses {method} {path}: {answer_text}")
             if time.monotonic() >= deadline:
                 raise ConnectUnreachable(
                     f"At {self._url} answers something that is not Kafka Connect."
                     if starting
-                    else f"Kafka Connect at {self._url} does nothing but rebalance: {said}."
+                    else f"Kafka Connect at {self._url} does nothing but rebalance: {answer_text}."
                 )
             await asyncio.sleep(_POLL_S)
 

@@ -97,8 +97,8 @@ class MemoryLegacy:
             position=(self.source_epoch, 1, len(self.captured) + 1),
         )
         if after is not None and not is_echo(changed):
-            told = {"content": after.content, "content_hash": content_hash(after.content)}
-            changed = changed.model_copy(update=told)
+            content_of = {"content": after.content, "content_hash": content_hash(after.content)}
+            changed = changed.model_copy(update=content_of)
         self.captured.append(changed)
 
     def key_of(self, document_id: str) -> tuple[int | str, ...] | None:
@@ -280,8 +280,8 @@ class MemoryLedger:
                     embedding_model=mark.embedding_model,
                 )
 
-    async def refusals_told(self, versions: Mapping[str, int]) -> None:
-        """See `Ledger.refusals_told`."""
+    async def confirm_refusals(self, versions: Mapping[str, int]) -> None:
+        """See `Ledger.confirm_refusals`."""
         for one, version in versions.items():
             row = self._store.ledger_rows.get(one)
             if row is not None and row.refused_version == version:

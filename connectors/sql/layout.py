@@ -208,14 +208,14 @@ def altered_columns(layout: Layout, now: Mapping[str, Column]) -> str | None:
 
     A missing table is not reported here.
     """
-    said = []
+    changes = []
     for name in layout.write_columns if now else ():
         was, found = layout.columns[name], now.get(name)
         if found is None:
-            said.append(f"column {name} is gone")
+            changes.append(f"column {name} is gone")
         elif found != was:
-            said.append(f"column {name} is another one ({_typed(was)}, now {_typed(found)})")
-    return "; ".join(said) or None
+            changes.append(f"column {name} is another one ({_typed(was)}, now {_typed(found)})")
+    return "; ".join(changes) or None
 
 
 def content_refusal(description: TableDescription, content: Content, tenant_is_text: bool = True) -> str | None:

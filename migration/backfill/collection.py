@@ -35,7 +35,7 @@ async def backfill_collection(
     settings: Settings,
     home: Path,
     name: str,
-    wanted: BackfillOptions,
+    options: BackfillOptions,
     *,
     say: Callable[[str], None],
     progress: Progress,
@@ -56,7 +56,7 @@ async def backfill_collection(
         ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
         refresh = partial(append_refreshes, stores, bus=bus, ctx=ctx, source=SOURCE)
         lags = partial(_lags, offsets, pipeline([capture.topic]))
-        return await backfill(BackfillPorts(stores, embedder, refresh), legacy.tasks, wanted, lags, now_ms, progress)
+        return await backfill(BackfillPorts(stores, embedder, refresh), legacy.tasks, options, lags, now_ms, progress)
 
 
 async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capture:

@@ -49,12 +49,12 @@ class RangeRun:
 
     def __init__(
         self,
-        sides: BackfillPorts,
+        ports: BackfillPorts,
         state: RangeState,
         turn: Callable[[], Awaitable[None]],
         keep: Callable[[RangeState], Awaitable[None]],
     ) -> None:
-        self._sides, self.state, self._turn, self._keep = sides, state, turn, keep
+        self._ports, self.state, self._turn, self._keep = ports, state, turn, keep
         self._page_rows = FIRST_ROWS
         self._resumed = state.at is not None
         self._read: set[str] = set()
@@ -72,7 +72,7 @@ class RangeRun:
             passing("backfill.after_save")
 
     async def _counted(self) -> int:
-        return await self._sides.stores.bulk.count(self.state.after, self.state.upto)
+        return await self._ports.stores.bulk.count(self.state.after, self.state.upto)
 
     async def _unread(self, state: RangeState, counted: int) -> int:
         """Return how many rows the pages left out; check by reading again only if the numbers of rows do not match."""
@@ -80,13 +80,13 @@ class RangeRun:
         twice = not self._resumed and len(self._read) != state.rows
         if not twice and state.rows >= max(now, counted) and not (self._resumed and state.rows != now):
             return 0
-        return await passed_over(self._sides.stores.bulk, state.after, state.upto)
+        return await passed_over(self._ports.stores.bulk, state.after, state.upto)
 
     async def _page(self) -> RangeState:
         """Do the next page and return the range's state after it."""
-        sides, state = self._sides, self.state
+        ports, state = self._ports, self.state
         after = state.after if state.at is None else state.at
-        rows = await sides.stores.bulk.scan_range(after, state.upto, self._page_rows)
+        rows = await ports.stores.bulk.scan_range(after, state.upto, self._page_rows)
         passing("backfill.after_rows")
         if not rows:
             return state.model_copy(update={"done": True})
@@ -107,30 +107,30 @@ class RangeRun:
         )
 
     async def _written(self, rows: Sequence[LegacyRow]) -> list[DocumentPoints]:
-        sides = self._sides
+        ports = self._ports
         made = await documents_of(
             rows,
-            sides.embedder,
-            given=sides.stores.description.embedding is not None,
-            max_text_bytes=sides.stores.max_text_bytes,
+            ports.embedder,
+            given=ports.stores.description.embedding is not None,
+            max_text_bytes=ports.stores.max_text_bytes,
         )
-        await sides.stores.vectors.insert(sides.stores.name, made.documents)
+        await ports.stores.vectors.insert(ports.stores.name, made.documents)
         passing("backfill.after_insert")
         await self._look_after([document for document in made.documents if len(document.chunks) > 1])
         # What cannot be embedded here takes the path of every change: to the embedder, from there to the dead letters.
-        await sides.refresh(list(made.failed))
+        await ports.refresh(list(made.failed))
         return made.documents
 
     async def _look_after(self, documents: Sequence[DocumentPoints]) -> None:
         """End orphan chunks: those that a live write, which came in between, has not ended."""
         if not documents:
             return
-        stored = await self._sides.stores.vectors.stored(
-            self._sides.stores.name, [document.id for document in documents]
+        stored = await self._ports.stores.vectors.stored(
+            self._ports.stores.name, [document.id for document in documents]
         )
         ended = [orphan_chunks(document, stored.get(document.id, ())) for document in documents]
-        await self._sides.stores.vectors.write(
-            self._sides.stores.name, [document for document in ended if document is not None]
+        await self._ports.stores.vectors.write(
+            self._ports.stores.name, [document for document in ended if document is not None]
         )
 
 

@@ -34,9 +34,9 @@ class BackfillOptions:
 
 
 async def backfill(
-    sides: BackfillPorts,
+    ports: BackfillPorts,
     tasks: TaskStore,
-    wanted: BackfillOptions,
+    options: BackfillOptions,
     lags: Lags,
     clock: Callable[[], int],
     progress: Progress,
@@ -49,18 +49,18 @@ async def backfill(
     async with tasks.hold(BACKFILL):
         plan = await begun(
             tasks,
-            sides.stores.bulk,
+            ports.stores.bulk,
             clock,
-            model=sides.embedder.model_key,
-            range_rows=wanted.range_rows,
-            restart=wanted.restart,
+            model=ports.embedder.model_key,
+            range_rows=options.range_rows,
+            restart=options.restart,
         )
         try:
-            await _fill(plan, sides, wanted, lags, progress)
+            await _fill(plan, ports, options, lags, progress)
             await plan.say(filled_at_ms=clock())
-            if wanted.index:
-                await _index(plan, sides, progress)
-            await _check_read(plan, sides)
+            if options.index:
+                await _index(plan, ports, progress)
+            await _check_read(plan, ports)
             await plan.say(state="done", finished_at_ms=clock(), eta_s=0.0, throttle=None)
         except CrossfadeError as error:
             await plan.say(state="failed", error=str(error))
@@ -68,41 +68,41 @@ async def backfill(
     return plan.state
 
 
-async def _fill(plan: Plan, sides: BackfillPorts, wanted: BackfillOptions, lags: Lags, progress: Progress) -> None:
-    previous_threshold = await sides.stores.vectors.suspend_indexing(sides.stores.name)
+async def _fill(plan: Plan, ports: BackfillPorts, options: BackfillOptions, lags: Lags, progress: Progress) -> None:
+    previous_threshold = await ports.stores.vectors.suspend_indexing(ports.stores.name)
     if previous_threshold is not None:  # None: an earlier attempt has switched indexing off already
         await plan.say(indexed_from=previous_threshold)
-    async with Pace(partial(_look, plan, sides, wanted.limits, lags), wanted.limits) as pace:
-        telling = asyncio.create_task(_tell(plan, pace, progress), name="backfill progress")
+    async with Pace(partial(_look, plan, ports, options.limits, lags), options.limits) as pace:
+        reporting = asyncio.create_task(_report(plan, pace, progress), name="backfill progress")
         try:
             async with asyncio.TaskGroup() as group:
-                for number in range(wanted.limits.parallel):
-                    group.create_task(_ranges(plan, sides, partial(pace.turn, number)))
+                for number in range(options.limits.parallel):
+                    group.create_task(_ranges(plan, ports, partial(pace.turn, number)))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
     progress(plan.state)
 
 
-async def _check_read(plan: Plan, sides: BackfillPorts) -> None:
+async def _check_read(plan: Plan, ports: BackfillPorts) -> None:
     """Compare what was read with the table's own number of rows. Raises Refused if rows were left out."""
-    left = gaps(await sides.stores.bulk.coverage(plan.bounds))
+    left = gaps(await ports.stores.bulk.coverage(plan.bounds))
     if plan.unread:
         left.append((f"rows of the table that were read by no page: {plan.unread}", LIES))
     if left:
         raise Refused("; ".join(f"{what} ({reason})" for what, reason in left))
 
 
-async def _ranges(plan: Plan, sides: BackfillPorts, turn: Callable[[], Awaitable[None]]) -> None:
+async def _ranges(plan: Plan, ports: BackfillPorts, turn: Callable[[], Awaitable[None]]) -> None:
     await turn()
     while (taken := await plan.next()) is not None:
         number, state = taken
-        await RangeRun(sides, state, turn, partial(plan.keep, number)).run()
+        await RangeRun(ports, state, turn, partial(plan.keep, number)).run()
 
 
-async def _tell(plan: Plan, pace: Pace, progress: Progress) -> None:
+async def _report(plan: Plan, pace: Pace, progress: Progress) -> None:
     while True:
         state = "paused" if pace.stands and await plan.paused() else "running"
         if (state, pace.reason) != (plan.state.state, plan.state.throttle):
@@ -111,10 +111,10 @@ async def _tell(plan: Plan, pace: Pace, progress: Progress) -> None:
         await asyncio.sleep(SHOWN_S)
 
 
-async def _look(plan: Plan, sides: BackfillPorts, limits: Limits, lags: Lags) -> Seen:
+async def _look(plan: Plan, ports: BackfillPorts, limits: Limits, lags: Lags) -> Seen:
     try:
         paused = await plan.paused()
-        running = max(0, await sides.stores.bulk.running_statements() - limits.parallel)
+        running = max(0, await ports.stores.bulk.running_statements() - limits.parallel)
     except CrossfadeError:
         return Seen({}, None)
     try:
@@ -123,9 +123,9 @@ async def _look(plan: Plan, sides: BackfillPorts, limits: Limits, lags: Lags) ->
         return Seen(None, running, paused)
 
 
-async def _index(plan: Plan, sides: BackfillPorts, progress: Progress) -> None:
+async def _index(plan: Plan, ports: BackfillPorts, progress: Progress) -> None:
     await plan.say(state="indexing", throttle=None)
     progress(plan.state)
-    await sides.stores.vectors.resume_indexing(sides.stores.name, plan.state.indexed_from)
-    await plan.say(recall=await recall_at_10(sides.stores.vectors, sides.stores.name, RECALL_QUESTIONS))
+    await ports.stores.vectors.resume_indexing(ports.stores.name, plan.state.indexed_from)
+    await plan.say(recall=await recall_at_10(ports.stores.vectors, ports.stores.name, RECALL_QUESTIONS))
     progress(plan.state)

@@ -176,9 +176,9 @@ def conflicts(collections: Mapping[str, CollectionPorts], databases: Sequence[Da
 def _copies(database: Database) -> list[Quarantine]:
     """Find copies of a server. A copy has the server's identity: two that run cannot be distinguished by records."""
     first = next(iter(database.identities.values()))
-    said = "its address leads to a copy of the server of another collection: one of them must be left out"
+    text = "its address leads to a copy of the server of another collection: one of them must be left out"
     return [
-        Quarantine(name, Reason.TABLE, said)
+        Quarantine(name, Reason.TABLE, text)
         for name, each in database.identities.items()
         if each.running != first.running
     ]

@@ -44,7 +44,7 @@ from topics.captures import capture_base, new_capture
 Progress = Callable[[str], None]
 _DRAIN_BOUND_S = 86_400.0
 _POLL_S = 1.0
-_TELL_S = 10.0
+_REPORT_S = 10.0
 # How long the backlog may stay unchanged before the run fails because no worker processes it.
 STILL_S = 120.0
 _ROUNDS = 10
@@ -77,7 +77,7 @@ async def recapture(settings: Settings, home: Path, names: Sequence[str], progre
                 raise TaskFailed(f"{name}: {opened.away[name]}", "Bring its database back, then recapture.")
             quarantine = opened.quarantines.get(name)
             if quarantine is not None and quarantine.reason is Reason.MODEL and quarantine.detail:
-                raise TaskFailed(f"{name}: {quarantine.said}.", f"Remedy: {quarantine.remedy}")
+                raise TaskFailed(f"{name}: {quarantine.message}.", f"Remedy: {quarantine.remedy}")
         async with ConnectClient(connect_of(settings.kafka)) as client:
             await _check_neighbours(client, opened, names)
             databases, away = await databases_of(opened.collections)
@@ -175,14 +175,14 @@ async def _leave(client: ConnectClient, opened: Opened, group: Group, left: Sequ
 async def _snapshot_read(client: ConnectClient, group: Group, progress: Progress) -> None:
     await client.wait_running(group.connector, CONNECTOR_BOUND_S)
     names = ", ".join(ports.name for ports in group.members)
-    told = time.monotonic()
+    reported_s = time.monotonic()
     while not await client.has_snapshot(group.connector):
         status = await client.status(group.connector)
         if status.failed:
             raise TaskFailed(f"The connector {group.connector} failed: {status.failure}", "Fix the cause first.")
-        if time.monotonic() - told > _TELL_S:
+        if time.monotonic() - reported_s > _REPORT_S:
             progress(f"{names}: the snapshot is being read")
-            told = time.monotonic()
+            reported_s = time.monotonic()
         await asyncio.sleep(_POLL_S)
     progress(f"{names}: the snapshot is read")
 

@@ -119,7 +119,7 @@ def _names(event: _Event | None, collections: Mapping[str, Collection]) -> froze
     if isinstance(event, DocumentEmbedded):
         omitted = tuple(name for name in collection.metadata if name not in event.metadata)
         return named_columns(collection, omitted, brings_vector=True)
-    if isinstance(event, DocumentChanged) and _says_nothing_new(event):
+    if isinstance(event, DocumentChanged) and _brings_nothing_new(event):
         return frozenset()
     brings_vector = event.content is not None and event.content.embedding is not None
     return named_columns(collection, event.omitted, brings_vector=brings_vector)
@@ -145,13 +145,13 @@ def _submitted(record: Received) -> tuple[str, DocumentSubmitted | None]:
     return document_key(submitted.collection, submitted.id), submitted
 
 
-def _says_nothing_new(entry: DocumentChanged) -> bool:
+def _brings_nothing_new(entry: DocumentChanged) -> bool:
     return bool(entry.rejects) or (entry.origin == "legacy" and is_echo(entry))
 
 
 def is_newer(subject: Subject, record: Received, entry: DocumentChanged, epochs: Epochs) -> bool:
     """Say whether a log entry of the subject's document was accepted after the letter."""
-    if _says_nothing_new(entry):
+    if _brings_nothing_new(entry):
         return False
     if subject.version is not None:
         return version_of(epochs.version, record.offset) > subject.version

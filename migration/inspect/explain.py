@@ -23,7 +23,7 @@ class Explanation:
     """The verdict over table and Qdrant, and the statements about it, the most important first."""
 
     verdict: Verdict
-    said: tuple[str, ...]
+    messages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +41,22 @@ def explain(document: Document) -> Explanation:
         return Explanation("unknown", tuple(_unread(document)))
     difference = difference_of(document)
     nowhere = document.stores.row is None and not _visible(document.stores)
-    said: list[str] = []
+    sentences: list[str] = []
     verdict: Verdict
     if difference is None:
         verdict = "pending" if document.waiting else "absent" if nowhere else "equal"
-        said.append("Neither the table nor Qdrant has it." if nowhere else "The table and Qdrant hold the same.")
+        sentences.append("Neither the table nor Qdrant has it." if nowhere else "The table and Qdrant hold the same.")
     else:
         verdict = "pending" if document.waiting else difference.kind
-        said.append(_said(difference))
-    said += _waiting(document)
-    said += _status(document, difference is not None)
+        sentences.append(_sentence(difference))
+    sentences += _waiting(document)
+    sentences += _status(document, difference is not None)
     if difference is not None:
-        said += _causes(document)
-        said += _damage(document)
+        sentences += _causes(document)
+        sentences += _damage(document)
         if not document.waiting:
-            said.append(f"To repair: crossfade verify {document.collection} --repair")
-    return Explanation(verdict, (*said, *_unread(document)))
+            sentences.append(f"To repair: crossfade verify {document.collection} --repair")
+    return Explanation(verdict, (*sentences, *_unread(document)))
 
 
 def difference_of(document: Document) -> Difference | None:
@@ -116,7 +116,7 @@ def _size(stores: Stores) -> int:
     return next((len(point.vector) // 4 for point in _visible(stores) if point.vector is not None), 0)
 
 
-def _said(difference: Difference) -> str:
+def _sentence(difference: Difference) -> str:
     versions = f"the row is at {place_of(difference.legacy_version)}, Qdrant at {place_of(difference.vector_version)}"
     return {
         "missing": "The table has it, Qdrant does not.",
@@ -134,7 +134,7 @@ def _waiting(document: Document) -> Iterator[str]:
 
 def _status(document: Document, differs: bool) -> Iterator[str]:
     if document.quarantine is not None:
-        yield f"The collection is quarantined: {document.quarantine.said}. Remedy: {document.quarantine.remedy}"
+        yield f"The collection is quarantined: {document.quarantine.message}. Remedy: {document.quarantine.remedy}"
     if differs and not PHASES[document.phase].writes_qdrant:
         yield f"The phase {document.phase} leaves Qdrant as it is."
     ledger = document.stores.ledger

@@ -138,10 +138,10 @@ class _Kafka:
         if bootstrap is None:
             unread["kafka"] = "no brokers are known; set kafka.bootstrap, or run: crossfade up"
             return found
-        told = await _into(unread, "kafka", self._told(bootstrap, found.stores), _KAFKA_S)
-        return found if told is None else replace(found, log=told[0], waiting=told[1], letters=told[2])
+        in_kafka = await _into(unread, "kafka", self._in_kafka(bootstrap, found.stores), _KAFKA_S)
+        return found if in_kafka is None else replace(found, log=in_kafka[0], waiting=in_kafka[1], letters=in_kafka[2])
 
-    async def _told(
+    async def _in_kafka(
         self, bootstrap: str, stores: Stores
     ) -> tuple[LogPart | None, tuple[Waiting, ...], tuple[Letter, ...]]:
         offsets = KafkaOffsets(bootstrap)

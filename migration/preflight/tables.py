@@ -30,9 +30,9 @@ async def check_tables(settings: Settings, progress: Progress, *, apply: bool) -
 
     Raises TableNotReady with what is wrong and the statement that fixes it.
     """
-    for name, said in (await table_mistakes(settings, progress, apply=apply)).items():
+    for name, text in (await table_mistakes(settings, progress, apply=apply)).items():
         raise TableNotReady(
-            f"The collection {name} is not ready:\n{said}",
+            f"The collection {name} is not ready:\n{text}",
             "Run the statements, or let crossfade run them: crossfade config check --apply",
         )
 

@@ -34,7 +34,7 @@ def _nothing(_: object) -> None:
 
 @asynccontextmanager
 async def _opened(
-    settings: Settings, home: Path, name: str, wanted: VerifyOptions, say: Callable[[str], None]
+    settings: Settings, home: Path, name: str, options: VerifyOptions, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[CollectionStores, RoundOptions, DifferencePublisher]]:
     async with AsyncExitStack() as resources:
         stores = await open_stores(resources, settings, home, name)
@@ -46,40 +46,40 @@ async def _opened(
             stores,
             bus,
             ctx,
-            repair=wanted.repair,
+            repair=options.repair,
             check_log=partial(check_log, settings, stores),
             ends_of=partial(ends_of, settings, stores),
         )
-        way = RoundOptions(
-            wanted.bounds,
+        round_options = RoundOptions(
+            options.bounds,
             barrier.drained,
             now_ms,
             Digests.of(home, name, stores.checksums.columns) if stores.checksums else None,
             partial(sample, stores, partial(open_embedder, settings=settings, home=home, name=name, progress=say)),
-            full=wanted.full,
-            restart=wanted.restart,
-            continuous=wanted.cpu_share is not None,
-            throttle=Throttle(wanted.cpu_share),
+            full=options.full,
+            restart=options.restart,
+            continuous=options.cpu_share is not None,
+            throttle=Throttle(options.cpu_share),
         )
-        yield stores, way, publisher
+        yield stores, round_options, publisher
 
 
 async def verify_collection(
     settings: Settings,
     home: Path,
     name: str,
-    wanted: VerifyOptions,
+    options: VerifyOptions,
     *,
     say: Callable[[str], None] = _nothing,
     progress: Progress = _nothing,
 ) -> Verification:
     """Verify one collection once; `progress` gets the result as it grows. Raises as `open_stores` and `verify`."""
-    async with _opened(settings, home, name, wanted, say) as (stores, way, publisher):
-        return await verify(stores, way, publisher, progress=progress)
+    async with _opened(settings, home, name, options, say) as (stores, round_options, publisher):
+        return await verify(stores, round_options, publisher, progress=progress)
 
 
 async def verify_rounds(
-    settings: Settings, home: Path, name: str, wanted: VerifyOptions, *, most: int | None, say: Callable[[str], None]
+    settings: Settings, home: Path, name: str, options: VerifyOptions, *, most: int | None, say: Callable[[str], None]
 ) -> AsyncIterator[Verification]:
     """Verify one collection round after round and yield each result. If `most` is None, the rounds never end.
 
@@ -88,8 +88,8 @@ async def verify_rounds(
     number = 0
     while most is None or number < most:
         try:
-            async with _opened(settings, home, name, wanted, say) as (stores, way, publisher):
-                async for run in rounds(stores, way, publisher, most=most, number=number + 1):
+            async with _opened(settings, home, name, options, say) as (stores, round_options, publisher):
+                async for run in rounds(stores, round_options, publisher, most=most, number=number + 1):
                     number = run.round
                     yield run
         except TransientError as error:

@@ -76,11 +76,11 @@ class Judged:
     """The result for a page of points: how many documents begin on it, the orphans, and how many points name none."""
 
     begun: int
-    ghosts: list[str]
+    orphans: list[str]
     nameless: int
 
 
-async def ghosts(stores: CollectionStores, seen: Seen, throttle: Throttled, retried: Retried) -> AsyncIterator[Judged]:
+async def orphans(stores: CollectionStores, seen: Seen, throttle: Throttled, retried: Retried) -> AsyncIterator[Judged]:
     """Yield the result for each page of points.
 
     An orphan with points on several pages is reported for each of them. Raises StoreUnavailable, TransientError.

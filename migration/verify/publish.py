@@ -53,7 +53,7 @@ class DifferencePublisher:
             page = differences[start : start + _PAGE]
             ids = [difference.id for difference in page if difference.repairable]
             repaired += await self.refresh(ids, waited)
-            passing("verify.before_told")
+            passing("verify.before_publish")
             await self._publish(page)
         return repaired
 

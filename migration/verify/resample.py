@@ -60,10 +60,10 @@ async def _compare(
     pieces = dict(zip(texts, await embedder.chunked(list(texts.values())), strict=True))
     vectors = iter(await embedder.embed_documents([piece for some in pieces.values() for piece in some]))
     for document_id, some in pieces.items():
-        anew = [next(vectors) for _ in some]
+        recomputed = [next(vectors) for _ in some]
         points = [p for p in sorted(seen.points[document_id], key=lambda p: p.chunk) if not p.deleted]
         done.documents += 1
-        cosine = min(map(_cosine, anew, [p.vector or b"" for p in points]), default=-1.0)
+        cosine = min(map(_cosine, recomputed, [p.vector or b"" for p in points]), default=-1.0)
         same = [p.text for p in points] == list(some)
         if same and cosine >= LEAST_COSINE:
             done.lowest_cosine = min(cosine, done.lowest_cosine if done.lowest_cosine is not None else 1.0)

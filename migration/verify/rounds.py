@@ -25,7 +25,7 @@ AFTER_FAILURE_S = 5.0
 
 async def rounds(
     stores: CollectionStores,
-    way: RoundOptions,
+    options: RoundOptions,
     sink: DifferenceSink,
     *,
     most: int | None,
@@ -41,15 +41,15 @@ async def rounds(
     while most is None or number < most:
         number += 1
         try:
-            run = await verify(stores, way, sink, number=number)
+            run = await verify(stores, options, sink, number=number)
         except TransientError as error:
-            run = Verification(stores.name, number, way.clock(), way.clock(), unknown=1, errors=[str(error)])
+            run = Verification(stores.name, number, options.clock(), options.clock(), unknown=1, errors=[str(error)])
             await asyncio.sleep(AFTER_FAILURE_S)
-        way = replace(way, restart=False)
+        options = replace(options, restart=False)
         yield run
         with suppress(TransientError):
             if await stores.table.altered() is not None:
                 return
-        await way.throttle.pause()
+        await options.throttle.pause()
         if most is None or number < most:
             await asyncio.sleep(pause_s)

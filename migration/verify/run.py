@@ -20,7 +20,7 @@ from migration.collection import CollectionStores
 from migration.coverage import gaps
 from migration.verify.compare import Candidate, candidate
 from migration.verify.options import RoundOptions
-from migration.verify.orphans import ghosts
+from migration.verify.orphans import orphans
 from migration.verify.ports import DifferenceSink
 from migration.verify.proof import Plan, Proof, is_sparse
 from migration.verify.ranges import Range, Walk
@@ -47,7 +47,7 @@ _RESUMED_MS = 3_600_000
 
 async def verify(
     stores: CollectionStores,
-    way: RoundOptions,
+    options: RoundOptions,
     sink: DifferenceSink,
     *,
     number: int = 1,
@@ -62,16 +62,16 @@ async def verify(
         proof = await Proof.read(stores.tasks)
         kept = bool(proof.ranges)
 
-        def one_round(way: RoundOptions) -> Round:
-            return Round(stores, way, sink, proof, Verification(stores.name, number, way.clock()), progress)
+        def one_round(options: RoundOptions) -> Round:
+            return Round(stores, options, sink, proof, Verification(stores.name, number, options.clock()), progress)
 
         try:
-            return await one_round(way).run()
+            return await one_round(options).run()
         except Refused as error:
             if not kept:
                 raise
             log.warning("%s: the ranges of the last proof cannot be used and are made again: %s", stores.name, error)
-            return await one_round(replace(way, restart=True)).run()
+            return await one_round(replace(options, restart=True)).run()
 
 
 def _held(stores: CollectionStores) -> AbstractAsyncContextManager[None]:
@@ -84,28 +84,32 @@ class Round:
     def __init__(
         self,
         stores: CollectionStores,
-        way: RoundOptions,
+        options: RoundOptions,
         sink: DifferenceSink,
         proof: Proof,
         result: Verification,
         progress: Progress,
     ) -> None:
-        self._stores, self._way, self._proof, self._result = stores, way, proof, result
+        self._stores, self._options, self._proof, self._result = stores, options, proof, result
         self._progress = progress
-        reservoir = Reservoir(way.bounds.sample, result.started_at_ms)
+        reservoir = Reservoir(options.bounds.sample, result.started_at_ms)
         self._sink = sink
-        self._tally = Tally(result, proof, way.digests, sink, reservoir, way.bounds.listed)
-        self._walk = Walk(stores, way.bounds, way.digests, way.throttle, full=way.full)
-        self._rechecker = Rechecker(stores, way.bounds, way.barrier)
+        self._tally = Tally(result, proof, options.digests, sink, reservoir, options.bounds.listed)
+        self._walk = Walk(stores, options.bounds, options.digests, options.throttle, full=options.full)
+        self._rechecker = Rechecker(stores, options.bounds, options.barrier)
         self._candidates: asyncio.Queue[tuple[int | None, list[Candidate]] | None] = asyncio.Queue(_WAITING)
         self._columns = stores.checksums.columns if stores.checksums else ""
-        self._kind: dict[str, bool | str] = {"continuous": way.continuous, "full": way.full, "columns": self._columns}
+        self._kind: dict[str, bool | str] = {
+            "continuous": options.continuous,
+            "full": options.full,
+            "columns": self._columns,
+        }
         self._since_ms: int | None = None
         self._failed_in_a_row = 0
 
     async def run(self) -> Verification:
         """Do the round; however it ends, the next one continues with what this one had not proved."""
-        way, result = self._way, self._result
+        options, result = self._options, self._result
         await self._begin()
         try:
             await _together(self._read(), self._confirm())
@@ -115,37 +119,39 @@ class Round:
         except CrossfadeError as error:
             await self._failed(error)
             raise
-        result.ended_at_ms = way.clock()
+        result.ended_at_ms = options.clock()
         result.ranges = [self._proof.ranges[rng.number] for rng in self._proof.chain()]
         await self._proof.save(result, result.ended_at_ms, state="done", kind=self._kind)
         return result
 
     async def _begin(self) -> None:
-        proof, way = self._proof, self._way
+        proof, options = self._proof, self._options
         await proof.prune()
         state = proof.state
-        recent = state is not None and way.clock() - state.updated_at_ms <= _RESUMED_MS
-        enough = state is not None and (state.full or not way.full)
-        anew = way.restart or (state is not None and state.columns != self._columns)
-        if state is not None and recent and enough and proof.interrupted and not anew:
+        recent = state is not None and options.clock() - state.updated_at_ms <= _RESUMED_MS
+        enough = state is not None and (state.full or not options.full)
+        begin_again = options.restart or (state is not None and state.columns != self._columns)
+        if state is not None and recent and enough and proof.interrupted and not begin_again:
             self._result.started_at_ms = self._since_ms = state.started_at_ms
-        elif anew or is_sparse(proof, way.bounds.range_rows):
+        elif begin_again or is_sparse(proof, options.bounds.range_rows):
             await proof.clear()
-            if way.digests is not None:
-                way.digests.clear()
-        await proof.save(self._result, way.clock(), kind=self._kind)
+            if options.digests is not None:
+                options.digests.clear()
+        await proof.save(self._result, options.clock(), kind=self._kind)
 
     async def _failed(self, error: CrossfadeError) -> None:
         try:
-            await self._proof.save(self._result, self._way.clock(), state="failed", error=str(error), kind=self._kind)
+            await self._proof.save(
+                self._result, self._options.clock(), state="failed", error=str(error), kind=self._kind
+            )
         except CrossfadeError as second:  # the first error is the one to report
             log.debug("the proof could not be kept: %s", second)
 
     async def _read(self) -> None:
-        plan = Plan(self._proof, self._stores.bulk, self._way.bounds.range_rows, _retried)
+        plan = Plan(self._proof, self._stores.bulk, self._options.bounds.range_rows, _retried)
         planning = asyncio.Lock()
-        await _together(*(self._walk_ranges(plan, planning) for _ in range(self._way.bounds.in_flight)))
-        await self._ghosts()
+        await _together(*(self._walk_ranges(plan, planning) for _ in range(self._options.bounds.in_flight)))
+        await self._orphans()
         await self._candidates.put(None)
 
     async def _walk_ranges(self, plan: Plan, planning: asyncio.Lock) -> None:
@@ -155,7 +161,7 @@ class Round:
             if rng is None:
                 return
             await self._walk_range(rng, plan)
-            await self._proof.save(self._result, self._way.clock(), kind=self._kind)
+            await self._proof.save(self._result, self._options.clock(), kind=self._kind)
             self._progress(self._result)
 
     async def _walk_range(self, rng: Range, plan: Plan) -> None:
@@ -163,7 +169,7 @@ class Round:
         if done is not None:
             self._tally.resumed(rng, done)
             return
-        begun = self._way.clock()
+        begun = self._options.clock()
         what = f"the rows after {rng.after or 'the beginning'}"
         if self._failed_in_a_row >= _GIVEN_UP:
             self._tally.unknown(what, rng, begun, "not read, because a store does not answer")
@@ -185,7 +191,7 @@ class Round:
         """Compare the rows of the ranges with the table's own number of rows, in one snapshot."""
         if self._failed_in_a_row >= _GIVEN_UP:
             return
-        begun, ranges = self._way.clock(), [(rng.after, rng.upto) for rng in self._proof.chain()]
+        begun, ranges = self._options.clock(), [(rng.after, rng.upto) for rng in self._proof.chain()]
         try:
             altered = await _retried(self._stores.table.altered)
             found = await _retried(lambda: self._stores.bulk.coverage(ranges))
@@ -197,17 +203,17 @@ class Round:
         for what, reason in gaps(found):
             self._tally.unknown(what, None, begun, reason)
 
-    async def _ghosts(self) -> None:
-        told: set[str] = set()
+    async def _orphans(self) -> None:
+        reported: set[str] = set()
         nameless = 0
-        pages = ghosts(self._stores, self._tally.seen, self._way.throttle, _retried)
-        begun = self._way.clock()
+        pages = orphans(self._stores, self._tally.seen, self._options.throttle, _retried)
+        begun = self._options.clock()
         try:
             async for page in pages:
                 self._result.vector_documents += page.begun
                 nameless += page.nameless
-                fresh = [one for one in page.ghosts if one not in told]
-                told.update(fresh)
+                fresh = [one for one in page.orphans if one not in reported]
+                reported.update(fresh)
                 if fresh:
                     await self._candidates.put((None, await _retried(partial(self._without_row, fresh))))
                 self._progress(self._result)
@@ -254,23 +260,23 @@ class Round:
 
     async def _audit(self) -> None:
         """If repair is requested, fix ledger rows that would misdirect a later change."""
-        way = self._way
-        drained = partial(way.barrier, way.bounds.recheck_timeout_s)
+        options = self._options
+        drained = partial(options.barrier, options.bounds.recheck_timeout_s)
         try:
             found = await _retried(lambda: self._sink.unsound(drained))
         except TransientError as error:
-            self._tally.unknown("the ledger", None, way.clock(), str(error))
+            self._tally.unknown("the ledger", None, options.clock(), str(error))
             return
         await self._tally.unsound(found)
 
     async def _sample(self) -> None:
-        chosen, way = self._tally.reservoir.chosen, self._way
-        if way.resample is None or not chosen:
+        chosen, options = self._tally.reservoir.chosen, self._options
+        if options.resample is None or not chosen:
             return
         try:
-            self._result.sample, found = await way.resample(chosen)
+            self._result.sample, found = await options.resample(chosen)
         except TransientError as error:
-            self._tally.unknown("the sample of vectors", None, way.clock(), str(error))
+            self._tally.unknown("the sample of vectors", None, options.clock(), str(error))
             return
         await self._tally.different(found)
 

@@ -145,7 +145,7 @@ async def quarantine_all(watch: TopicWatch, quarantines: Quarantines, found: Map
                 if working and ((quarantine := quarantines.of(ports.name)) is None or quarantine.passes):
                     await quarantines.quarantine(ports.name, Reason.TOPIC_REPLACED, named(working.values()))
                 elif own in found:
-                    await quarantines.quarantine(ports.name, Reason.CAPTURE_LOST, found[own].said)
+                    await quarantines.quarantine(ports.name, Reason.CAPTURE_LOST, found[own].message)
         except CrossfadeError as error:
             log.warning("that topics were replaced is not recorded now: %s", error)
 

@@ -19,12 +19,12 @@ from operations.context import (
     HomeOption,
     JsonOption,
     amount,
+    errors_reported,
     load,
     print_json,
     print_table,
     run,
     say,
-    told,
 )
 from operations.errors import CommandError
 from schemas.cloudevents import explain
@@ -59,7 +59,7 @@ def ask(
 
     The route follows the collection's phase. Exit code 1: no backend could answer.
     """
-    with told():
+    with errors_reported():
         if route not in (None, *get_args(Backend)):
             raise CommandError(
                 f"There is no backend {route!r}.", f"Backends: {', '.join(get_args(Backend))}.", USAGE_ERROR
@@ -76,7 +76,7 @@ def ask(
         )
     answered = run(_answer(context, query, timeout_s))
     if answered.refused and not json:
-        with told():
+        with errors_reported():
             raise CommandError(f"The question was refused: {answered.error}.", exit_code=USAGE_ERROR)
     if json:
         print_json(answered.model_dump(mode="json"))

@@ -21,11 +21,11 @@ from operations.context import (
     HomeOption,
     JsonOption,
     amount,
+    errors_reported,
     load,
     print_json,
     run,
     say,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -70,15 +70,15 @@ def backfill(
     from migration.backfill.collection import backfill_collection  # noqa: PLC0415
     from migration.backfill.run import BackfillOptions  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         arm(os.environ)
         context = load(config, home)
         name = context.collection(collection)
         _ = context.bootstrap, context.dsn(name)
     collect_rarely()
-    wanted = BackfillOptions(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
+    options = BackfillOptions(Limits(parallel, lag_s, lag_messages, running), range_rows, restart, index)
     with progress_shown() as progress:
-        work = backfill_collection(context.settings, context.home, name, wanted, say=say, progress=progress)
+        work = backfill_collection(context.settings, context.home, name, options, say=say, progress=progress)
         done = run(work, uvloop.new_event_loop)
     if json:
         print_json({"collection": name, **done.model_dump()})
@@ -92,11 +92,11 @@ def summary(state: BackfillState) -> str:
     filled_at_ms = state.filled_at_ms or state.updated_at_ms
     handed = f", {amount(state.handed_over, 'row')} handed over to the agents" if state.handed_over else ""
     took = _s(state.started_at_ms, filled_at_ms)
-    said = f"{amount(state.rows, 'row')}, {amount(state.points, 'point')}{handed} ({took})."
+    text = f"{amount(state.rows, 'row')}, {amount(state.points, 'point')}{handed} ({took})."
     if state.recall is None:
-        return said
+        return text
     indexed = _s(filled_at_ms, state.finished_at_ms or state.updated_at_ms)
-    return f"{said} Recall@10 of the index, built in {indexed}: {state.recall:.3f}."
+    return f"{text} Recall@10 of the index, built in {indexed}: {state.recall:.3f}."
 
 
 def _s(from_ms: int, to_ms: int) -> str:
@@ -122,10 +122,10 @@ def progress_shown() -> Iterator[Callable[[BackfillState], None]]:
         return
     shown_s = 0.0
 
-    def tell(state: BackfillState) -> None:
+    def show_line(state: BackfillState) -> None:
         nonlocal shown_s
         if time.monotonic() - shown_s >= _LINE_S:
             shown_s = time.monotonic()
             say(line(state))
 
-    yield tell
+    yield show_line

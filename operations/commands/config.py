@@ -15,11 +15,11 @@ from operations.context import (
     HomeOption,
     JsonOption,
     amount,
+    errors_reported,
     load,
     print_json,
     print_table,
     run,
-    told,
 )
 
 app = typer.Typer(no_args_is_help=True, help="The configuration, and what it names.")
@@ -43,7 +43,7 @@ def check(
 
     Exit code 3: there are errors. Warnings alone are not errors.
     """
-    with told():
+    with errors_reported():
         context = load(config, home)
     checked, executed = run(_checked(context, apply))
     errors = sum(finding.level == "error" for part in checked for finding in part.findings)

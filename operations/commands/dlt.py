@@ -21,11 +21,11 @@ from operations.context import (
     HomeOption,
     JsonOption,
     amount,
+    errors_reported,
     load,
     print_json,
     print_table,
     run,
-    told,
 )
 from operations.errors import CommandError
 from schemas.cloudevents import timestamp
@@ -59,7 +59,7 @@ class _Group:
 @app.command("list")
 def list_letters(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """Count dead letters by topic, stage and error, and show how many of them were replayed."""
-    with told():
+    with errors_reported():
         context = load(config, home)
     groups = run(_grouped(context))
     if json:
@@ -101,7 +101,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show dead letters: where each came from, its error, and the beginning of its value (the whole with --json)."""
-    with told():
+    with errors_reported():
         context = load(config, home)
     found = run(_shown(context, topic, partition, offset, limit))
     if json:
@@ -136,7 +136,7 @@ def replay_letters(
     A letter is superseded, and left out, if something newer was accepted for its document since.
     Exit code 3: some letters were left out.
     """
-    with told():
+    with errors_reported():
         if not everything and (topic is None or offset is None):
             raise CommandError(
                 "Which dead letters?", "Name a topic and --offset (and --partition), or give --all.", USAGE_ERROR

@@ -15,10 +15,10 @@ from operations.context import (
     ConfigOption,
     HomeOption,
     JsonOption,
+    errors_reported,
     load,
     print_json,
     run,
-    told,
 )
 
 _PIPED_WIDTH = 240
@@ -49,7 +49,7 @@ def inspect(
     from migration.inspect.read import Bounds, inspect  # noqa: PLC0415
     from operations.render.document import document_of, page  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
         name = context.collection(collection)
     found = run(inspect(context.settings, context.home, name, document_id, Bounds(log_records)))

@@ -18,12 +18,12 @@ from operations.context import (
     ConfigOption,
     HomeOption,
     JsonOption,
+    errors_reported,
     load,
     print_json,
     print_table,
     run,
     say,
-    told,
 )
 from operations.errors import CommandError
 
@@ -45,14 +45,14 @@ def plan(
     from migration.plan import blocked, document_of, steps  # noqa: PLC0415
     from migration.plan_facts import facts_of  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
         name = context.collection(collection)
     found = steps(run(facts_of(context, name)))
     if json:
         print_json(document_of(name, found))
     else:
-        print_table(("step", "state", "", "remedy"), [(s.name, s.state, s.said, s.remedy) for s in found], title=name)
+        print_table(("step", "state", "", "remedy"), [(s.name, s.state, s.message, s.remedy) for s in found], title=name)
     if blocked(found):
         raise typer.Exit(DIFFERENCES)
 
@@ -86,14 +86,14 @@ def start(
     from migration.verify.options import VerifyOptions  # noqa: PLC0415
     from operations.render.verification import document_of  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
         name = context.collection(collection)
         arm(os.environ)
     due = steps(run(facts_of(context, name)))
-    with told():
+    with errors_reported():
         if (stop := blocked(due)) is not None:
-            raise CommandError(f"{name}: {stop.said}.", f"Remedy: {stop.remedy}", DIFFERENCES)
+            raise CommandError(f"{name}: {stop.message}.", f"Remedy: {stop.remedy}", DIFFERENCES)
     collect_rarely()
     document: dict[str, Any] = {"collection": name, "backfill": None}
     if is_due(due, "backfill"):
@@ -135,7 +135,7 @@ def status(
     # Imported late, as in `plan`.
     from operations.render.live_status import show  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
         names = list(context.settings.collections) if collection is None else [context.collection(collection)]
         if not names:
@@ -173,7 +173,7 @@ def _set_paused(collection: str | None, config: Path | None, home: Path | None, 
     # Imported late, as in `plan`.
     from migration.backfill.pause import set_paused  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
         name = context.collection(collection)
         dsn = context.dsn(name)
@@ -181,5 +181,5 @@ def _set_paused(collection: str | None, config: Path | None, home: Path | None, 
     if json:
         print_json({"collection": name, "paused": paused, "backfill": state.state if state else None})
         return
-    said = "is asked to pause" if paused else "may go on"
-    print(f"{name}: its backfill {said}{'' if state else '; there is none yet'}.")
+    text = "is asked to pause" if paused else "may go on"
+    print(f"{name}: its backfill {text}{'' if state else '; there is none yet'}.")

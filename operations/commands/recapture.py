@@ -13,11 +13,11 @@ from operations.context import (
     HomeOption,
     JsonOption,
     amount,
+    errors_reported,
     load,
     print_json,
     run,
     say,
-    told,
 )
 
 app = typer.Typer()
@@ -36,12 +36,12 @@ def recapture(
     A worker must be running. Collections of one database that are named together share a connector.
     """
     # It needs the same modules as a worker, and they take a second to import.
-    from migration.capture.recapture import recapture as capture_anew  # noqa: PLC0415
+    from migration.capture.recapture import recapture as capture_again  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
         names = list(dict.fromkeys(context.collection(name) for name in collections))
-    done = run(capture_anew(context.settings, context.home, names, say))
+    done = run(capture_again(context.settings, context.home, names, say))
     if json:
         print_json([asdict(one) for one in done])
         return

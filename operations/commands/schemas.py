@@ -9,7 +9,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from operations.context import ConfigOption, HomeOption, JsonOption, load, print_json, told
+from operations.context import ConfigOption, HomeOption, JsonOption, errors_reported, load, print_json
 from operations.errors import CommandError
 from schemas.export import schema_files
 from topics.asyncapi import asyncapi
@@ -32,7 +32,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write one JSON Schema for each event, one for crossfade.toml, and asyncapi.json for the configured topics."""
-    with told():
+    with errors_reported():
         context = load(config, home)
         files = schema_files() | {ASYNCAPI_FILE: asyncapi(context.settings, version("crossfade"))}
         try:

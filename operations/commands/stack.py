@@ -23,13 +23,13 @@ from operations.context import (
     ConfigOption,
     HomeOption,
     JsonOption,
+    errors_reported,
     home_folder,
     load,
     print_json,
     print_table,
     run,
     say,
-    told,
 )
 from operations.errors import CommandError
 from stack.layout import PART_NAMES, PartName, StackAddresses
@@ -77,12 +77,12 @@ def status(config: ConfigOption = None, home: HomeOption = None, json: JsonOptio
     Exit code 3: a collection is quarantined, or its connector does not run. Only --json shows passwords.
     """
     parts = run(_stack(home).status())
-    with told():
+    with errors_reported():
         settings = load(config, home).settings
     collections = run(_stops(settings)) if settings.collections else []
     if json:
         print_json(
-            {"parts": [dataclasses.asdict(part) for part in parts], "collections": list(map(_told, collections))}
+            {"parts": [dataclasses.asdict(part) for part in parts], "collections": list(map(_document, collections))}
         )
     else:
         _print_status(parts)
@@ -101,14 +101,14 @@ async def _stops(settings: Settings) -> list[Progress]:
     return await stops(settings)
 
 
-def _told(progress: Progress) -> dict[str, object]:
+def _document(progress: Progress) -> dict[str, object]:
     quarantine = progress.quarantine
     return {
         "collection": progress.collection,
         "phase": progress.phase,
         "state": progress.former_state,
-        "stopped": quarantine
-        and {"reason": quarantine.reason.name.lower(), "said": quarantine.said, "mend": quarantine.remedy},
+        "quarantine": quarantine and quarantine.document,
+        "stopped": quarantine and quarantine.document,
         "capture_failure": progress.capture.failure if progress.capture else None,
         "unanswered": progress.unanswered.get("database"),
     }
@@ -121,7 +121,7 @@ def _print_collections(collections: list[Progress]) -> None:
     rows = []
     for progress in collections:
         quarantine, missing = progress.quarantine, progress.unanswered.get("database")
-        detail = f"{quarantine.said}. Remedy: {quarantine.remedy}" if quarantine else missing or ""
+        detail = f"{quarantine.message}. Remedy: {quarantine.remedy}" if quarantine else missing or ""
         if progress.state == "not captured" and progress.capture is not None:
             detail = progress.capture.failure or f"its connector is {progress.capture.state.lower()}"
         rows.append((progress.collection, progress.state, progress.phase, detail))
@@ -129,7 +129,7 @@ def _print_collections(collections: list[Progress]) -> None:
 
 
 def _stack(home: Path | None, names: list[str] | None = None) -> LocalStack:
-    with told():
+    with errors_reported():
         unknown = [name for name in names or () if name not in PART_NAMES]
         if unknown:
             raise CommandError(

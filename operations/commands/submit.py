@@ -18,9 +18,9 @@ from operations.context import (
     JsonOption,
     amount,
     counting,
+    errors_reported,
     load,
     print_json,
-    told,
 )
 
 app = typer.Typer()
@@ -39,7 +39,7 @@ def submit(
     The text may also be an object of the text columns.
     {"collection": "…", "id": "…", "delete": true} deletes a document.
     """
-    with told():
+    with errors_reported():
         context = load(config, home)
         _ = context.bootstrap
     count = _submitted(context, file)
@@ -52,7 +52,7 @@ def submit(
 def _submitted(context: Context, file: Path) -> int:
     bus = AiokafkaBus(context.settings.kafka)
     count = 0
-    with told(), asyncio.Runner() as runner, counting("submitted") as counted:
+    with errors_reported(), asyncio.Runner() as runner, counting("submitted") as counted:
         try:
             # Lines are read while the event loop is not running, so that Ctrl-C also ends the wait for the next line.
             for batch in batches(file):

@@ -17,12 +17,12 @@ from operations.context import (
     HomeOption,
     JsonOption,
     amount,
+    errors_reported,
     load,
     print_json,
     print_table,
     run,
     say,
-    told,
 )
 from topics.catalogue import DAY_MS, FOR_EVER
 from topics.provisioning import Action, ExistingTopic, desired_topics, plan, reassignment
@@ -54,7 +54,7 @@ async def make_plan(context: Context) -> Planned:
 @app.command("list")
 def list_topics(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """Show every topic: its partitions, how long its records are kept, and whether it is as it should be."""
-    with told():
+    with errors_reported():
         context = load(config, home)
     planned = run(make_plan(context))
     if json:
@@ -89,7 +89,7 @@ def apply_topics(
     Replicas are added by Kafka's own kafka-reassign-partitions; the file that it needs is printed.
     Exit code 3: a step was refused, or waits for --yes or for replicas; the other steps were done.
     """
-    with told():
+    with errors_reported():
         context = load(config, home)
     planned, done = run(_apply(context, yes=yes, dry_run=dry_run))
     steps = [action for action in planned.actions if action.kind != "keep"]
@@ -107,7 +107,7 @@ def apply_topics(
         rows = [(_outcome(action, done, dry_run), action.topic.name, _reason(action)) for action in steps]
         if rows:
             print_table(("step", "topic", "why"), rows)
-        for line in _replicas_said(planned):
+        for line in _replicas_text(planned):
             print(line)
         print(f"Done: {amount(len(done), 'step')}. As it should be: {amount(kept, 'topic')}.")
     if any(action.kind in {"refuse", "reassign"} or (action.confirm and not yes) for action in steps):
@@ -144,7 +144,7 @@ def adopt_topics(
     # It opens the databases, whose drivers take a while to import.
     from migration.topic_adoption import opened  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
 
     async def adopt() -> tuple[Any, Any, dict[str, str]]:
@@ -166,7 +166,7 @@ def adopt_topics(
     if json:
         print_json(document)
     else:
-        for line in _adoption_said(plan, done):
+        for line in _adoption_text(plan, done):
             print(line)
         for name, why in left_out.items():
             print(f"{name} is left out, and to be adopted when it can be opened: {why}")
@@ -174,7 +174,7 @@ def adopt_topics(
         raise typer.Exit(DIFFERENCES)
 
 
-def _adoption_said(plan: Any, done: Any) -> list[str]:
+def _adoption_text(plan: Any, done: Any) -> list[str]:
     lines = list(plan.replaced.values())
     roles = ", ".join(sorted(plan.steps.restart))
     epochs = f"epoch of the log {plan.epochs.version}, of producers' positions {plan.epochs.producer}"
@@ -188,7 +188,7 @@ def _adoption_said(plan: Any, done: Any) -> list[str]:
     return [*lines, *(f"Now prove it equal: {remedy}" for remedy in done.remedies.values())]
 
 
-def _replicas_said(planned: Planned) -> list[str]:
+def _replicas_text(planned: Planned) -> list[str]:
     """Return the lines that explain how to add the missing replicas."""
     few = [action.topic for action in planned.actions if action.kind == "reassign"]
     if not few:

@@ -25,13 +25,13 @@ from operations.context import (
     JsonOption,
     amount,
     counting,
+    errors_reported,
     load,
     print_json,
     print_table,
     renamed,
     run,
     say,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def verify(
     from migration.verify.options import Bounds, VerifyOptions  # noqa: PLC0415
     from operations.render.verification import document_of  # noqa: PLC0415
 
-    with told():
+    with errors_reported():
         context = load(config, home)
         name = context.collection(collection)
         arm(os.environ)
@@ -111,11 +111,11 @@ def verify(
         sample=-(-sample // _SAMPLE_SHARE) if continuous else sample,
         in_flight=1 if continuous else Bounds().in_flight,
     )  # fmt: skip
-    wanted = VerifyOptions(bounds, repair, full, restart, cpu_share if continuous else None)
+    options = VerifyOptions(bounds, repair, full, restart, cpu_share if continuous else None)
     if continuous:
-        last = run(_rounds(context, name, wanted, max_rounds, html, json), uvloop.new_event_loop)
+        last = run(_rounds(context, name, options, max_rounds, html, json), uvloop.new_event_loop)
     else:
-        last = run(once(context, name, wanted, html), uvloop.new_event_loop)
+        last = run(once(context, name, options, html), uvloop.new_event_loop)
         if json:
             print_json(document_of(last))
         else:
@@ -132,7 +132,7 @@ def end_with(found: Verification) -> None:
         raise typer.Exit(FAILED)
 
 
-async def once(context: Context, name: str, wanted: VerifyOptions, html: Path | None) -> Verification:
+async def once(context: Context, name: str, options: VerifyOptions, html: Path | None) -> Verification:
     """Verify a collection once. Show the progress on stderr, and write the page to `html`."""
     from migration.verify.collection import verify_collection  # noqa: PLC0415  # as above
 
@@ -141,7 +141,7 @@ async def once(context: Context, name: str, wanted: VerifyOptions, html: Path | 
             context.settings,
             context.home,
             name,
-            wanted,
+            options,
             say=say,
             progress=lambda run: counted(run.legacy_documents + run.vector_documents),
         )
@@ -150,7 +150,7 @@ async def once(context: Context, name: str, wanted: VerifyOptions, html: Path | 
 
 
 async def _rounds(
-    context: Context, name: str, wanted: VerifyOptions, most: int | None, html: Path | None, json: bool
+    context: Context, name: str, options: VerifyOptions, most: int | None, html: Path | None, json: bool
 ) -> Verification | None:
     """Report each round on stderr until a signal or the last round. Return the last finished one, None without one."""
     from migration.context import now_ms  # noqa: PLC0415
@@ -160,7 +160,7 @@ async def _rounds(
     done: list[Verification] = []
 
     async def follow() -> None:
-        async for found in verify_rounds(context.settings, context.home, name, wanted, most=most, say=say):
+        async for found in verify_rounds(context.settings, context.home, name, options, most=most, say=say):
             done.append(found)
             del done[:-_ROUNDS_KEPT]
             line = orjson.dumps(document_of(found, ranges=False)).decode() if json else line_of(found, now_ms())

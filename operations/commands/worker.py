@@ -10,7 +10,17 @@ from typing import Annotated, cast, get_args
 import typer
 import uvloop
 
-from operations.context import PANEL_RUN, USAGE_ERROR, ConfigOption, Context, HomeOption, load, run, say, told
+from operations.context import (
+    PANEL_RUN,
+    USAGE_ERROR,
+    ConfigOption,
+    Context,
+    HomeOption,
+    errors_reported,
+    load,
+    run,
+    say,
+)
 from operations.errors import CommandError
 from stack.supervisor import Plan, replace_process
 from topics.roles import ROLE_NAMES, RoleName
@@ -37,7 +47,7 @@ def worker(
     Creates missing topics and starts capture first. Several workers share the work by partition.
     A worker that crashes or stalls is restarted. One that fails too often in a row is given up (exit code 1).
     """
-    with told():
+    with errors_reported():
         chosen = roles_of(roles)
         context = load(config, home)
     if not unsupervised:

@@ -24,10 +24,10 @@ def page(document: Document, explanation: Explanation, *, whole: bool) -> Render
     colour = _COLOURS.get(explanation.verdict, "red")
     title = Text(f"{document.collection}/{document.id}", "bold").append("  ")
     title.append(explanation.verdict, f"not bold {colour}")
-    said = [Text(f"  {sentence}") for sentence in explanation.said]
+    wording = [Text(f"  {sentence}") for sentence in explanation.messages]
     cut = [Text(f"  {place}: {why}", "yellow") for place, why in document.cut.items()]
     places = (_row(document, whole), _ledger(document), _points(document, whole), _log(document), _letters(document))
-    return Group(title, *said, *cut, *(part for place in places for part in (Text(), place)))
+    return Group(title, *wording, *cut, *(part for place in places for part in (Text(), place)))
 
 
 def document_of(document: Document, explanation: Explanation, *, whole: bool) -> dict[str, Any]:
@@ -38,9 +38,10 @@ def document_of(document: Document, explanation: Explanation, *, whole: bool) ->
         "id": document.id,
         "phase": document.phase,
         "verdict": explanation.verdict,
-        "said": list(explanation.said),
-        "stopped": document.quarantine
-        and {"reason": document.quarantine.reason.name.lower(), "mend": document.quarantine.remedy},
+        "messages": list(explanation.messages),
+        "said": list(explanation.messages),
+        "quarantine": document.quarantine and document.quarantine.document,
+        "stopped": document.quarantine and document.quarantine.document,
         "row": row
         and {
             "version": row.version,
@@ -51,7 +52,7 @@ def document_of(document: Document, explanation: Explanation, *, whole: bool) ->
             "embedding_bytes": len(row.content.embedding) if row.content.embedding is not None else None,
         },
         "ledger": ledger and asdict(ledger),
-        "points": [_told(document.id, point, whole) for point in document.stores.points],
+        "points": [_point_document(document.id, point, whole) for point in document.stores.points],
         "log": log and asdict(log),
         "under_way": [asdict(each) for each in document.waiting],
         "dead_letters": [asdict(letter) for letter in document.letters],
@@ -60,7 +61,7 @@ def document_of(document: Document, explanation: Explanation, *, whole: bool) ->
     }
 
 
-def _told(document_id: str, point: StoredChunk, whole: bool) -> dict[str, Any]:
+def _point_document(document_id: str, point: StoredChunk, whole: bool) -> dict[str, Any]:
     return {
         "chunk": point.chunk,
         "version": point.version,
@@ -164,9 +165,9 @@ def _letters(document: Document) -> RenderableType:
         return _empty("dead letters", document, "dead letters", "none")
     table = _table("dead letters", "from", "place", "written", "stage", "error", "replayed")
     for letter in document.letters:
-        place, said = f"{letter.partition}:{letter.offset}", Text(f"{letter.error}: {letter.message}")
+        place, wording = f"{letter.partition}:{letter.offset}", Text(f"{letter.error}: {letter.message}")
         replayed = "yes" if letter.replayed else "no"
-        table.add_row(letter.source, place, _when(letter.written_at_ms), letter.stage, said, replayed)
+        table.add_row(letter.source, place, _when(letter.written_at_ms), letter.stage, wording, replayed)
     return table
 
 
@@ -198,8 +199,8 @@ def _text(value: str | None, whole: bool) -> str | None:
 def _shown(value: str | None, whole: bool) -> Text:
     if value is None:
         return Text("-", "dim")
-    said = _text(value, whole) or ""
-    return Text(said if whole else " ".join(said.split()))
+    wording = _text(value, whole) or ""
+    return Text(wording if whole else " ".join(wording.split()))
 
 
 def _when(time_ms: int) -> str:

@@ -57,7 +57,7 @@ def _table(progress: Progress) -> Table:
     table.add_column(overflow="fold")
     lines: list[Line] = []
     if progress.quarantine is not None:
-        lines.append(("quarantine", Text(f"{progress.quarantine.said}. Remedy: {progress.quarantine.remedy}", _BAD)))
+        lines.append(("quarantine", Text(f"{progress.quarantine.message}. Remedy: {progress.quarantine.remedy}", _BAD)))
     if "database" not in progress.unanswered:
         lines += _backfill(progress.backfill) if progress.backfill else [("backfill", Text("none", _QUIET))]
         lines += _proof(progress.proof) if progress.proof else [("proof", Text("none: crossfade verify", _DOUBTFUL))]
@@ -65,25 +65,25 @@ def _table(progress: Progress) -> Table:
         lines.append(("lag", _lags(progress.lags)))
     if progress.capture is not None:
         lines += _capture(progress.capture)
-    lines += [("no answer", Text(f"{part}: {said}", _BAD)) for part, said in progress.unanswered.items()]
-    for name, said in lines:
-        table.add_row(f"  {name}", said)
+    lines += [("no answer", Text(f"{part}: {line}", _BAD)) for part, line in progress.unanswered.items()]
+    for name, line in lines:
+        table.add_row(f"  {name}", line)
     return table
 
 
 def _backfill(backfill: Backfill) -> Iterable[Line]:
     state = backfill.state
-    said = Text(state.state, _STATES[state.state])
+    line = Text(state.state, _STATES[state.state])
     share = f" ({min(100, 100 * state.rows // state.rows_estimated)} %)" if state.rows_estimated else ""
-    said.append(f"  {state.rows:,} of about {state.rows_estimated:,} rows{share}", "default")
+    line.append(f"  {state.rows:,} of about {state.rows_estimated:,} rows{share}", "default")
     if state.state == "running":
-        said.append(f"  {state.rate:,.0f} rows/s", "default")
+        line.append(f"  {state.rate:,.0f} rows/s", "default")
         if state.eta_s is not None:
-            said.append(f"  about {span(state.eta_s)} left", "default")
+            line.append(f"  about {span(state.eta_s)} left", "default")
     total = f"{state.ranges:,}" if state.planned else f"{state.ranges:,} so far"
-    said.append(f"  checkpoints {backfill.ranges_done:,} of {total}", "default")
-    said.append(f"  moved {span(backfill.moved_s)} ago", _DOUBTFUL if backfill.still else "default")
-    yield "backfill", said
+    line.append(f"  checkpoints {backfill.ranges_done:,} of {total}", "default")
+    line.append(f"  moved {span(backfill.moved_s)} ago", _DOUBTFUL if backfill.still else "default")
+    yield "backfill", line
     counts = f"{state.points:,} points, {state.handed_over:,} rows handed over to the agents"
     yield "", Text(counts + (f", recall {state.recall:.4f}" if state.recall is not None else ""), _QUIET)
     if backfill.paused:
@@ -98,17 +98,17 @@ def _backfill(backfill: Backfill) -> Iterable[Line]:
 
 def _proof(proof: Proof) -> Iterable[Line]:
     state = proof.state
-    said = Text(state.verdict, _VERDICTS[state.verdict])
+    line = Text(state.verdict, _VERDICTS[state.verdict])
     age = f"{span(proof.age_s)} old" if proof.age_s is not None else "not whole yet"
-    said.append(f"  {age}  {state.rows:,} rows, {state.points:,} points  round {state.round}", "default")
+    line.append(f"  {age}  {state.rows:,} rows, {state.points:,} points  round {state.round}", "default")
     if state.state != "done":
-        said.append(f"  {state.state}{', continuous' if state.continuous else ''}", "default")
-    yield "proof", said
+        line.append(f"  {state.state}{', continuous' if state.continuous else ''}", "default")
+    yield "proof", line
     if state.differences:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(state.differences.items()))
         oldest = proof.oldest_difference_s
-        told = "" if oldest is None else f"; the oldest is {span(oldest)} old"
-        yield "", Text(f"not repaired: {kinds}{told}. To repair: crossfade verify --repair", _BAD)
+        since = "" if oldest is None else f"; the oldest is {span(oldest)} old"
+        yield "", Text(f"not repaired: {kinds}{since}. To repair: crossfade verify --repair", _BAD)
     if state.pending or state.unknown:
         yield "", Text(f"{state.pending:,} pending, {state.unknown:,} unknown", _DOUBTFUL)
     if state.error:
@@ -116,27 +116,27 @@ def _proof(proof: Proof) -> Iterable[Line]:
 
 
 def _lags(lags: Sequence[RoleLag]) -> Text:
-    said = Text()
+    line = Text()
     for number, lag in enumerate(lags):
-        said.append("  " if number else "").append(f"{lag.role} ", _QUIET)
+        line.append("  " if number else "").append(f"{lag.role} ", _QUIET)
         if not lag.messages:
-            said.append("0", _GOOD)
+            line.append("0", _GOOD)
             continue
         age = "age unknown" if lag.seconds is None else span(lag.seconds)
         slow = lag.seconds is None or lag.seconds > _SLOW_S
-        said.append(f"{lag.messages:,} ({age})", _BAD if slow else _DOUBTFUL)
-    return said
+        line.append(f"{lag.messages:,} ({age})", _BAD if slow else _DOUBTFUL)
+    return line
 
 
 def _capture(place: ReplicationPosition) -> Iterable[Line]:
-    said = Text(place.state.lower(), _GOOD if place.state == "RUNNING" else _BAD)
+    line = Text(place.state.lower(), _GOOD if place.state == "RUNNING" else _BAD)
     if place.position is not None:
-        said.append(f"  at {place.position}", "default")
+        line.append(f"  at {place.position}", "default")
     if place.behind_bytes is not None:
-        said.append(f"  {size(place.behind_bytes)} behind", "default")
+        line.append(f"  {size(place.behind_bytes)} behind", "default")
     if place.kept_bytes is not None:
-        said.append(f"  the database keeps {size(place.kept_bytes)} of its log", "default")
-    yield "capture", said
+        line.append(f"  the database keeps {size(place.kept_bytes)} of its log", "default")
+    yield "capture", line
     for wrong in (place.note, place.failure):
         if wrong:
             yield "", Text(wrong, _BAD)

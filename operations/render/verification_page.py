@@ -40,7 +40,7 @@ header { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; align-items: center
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.05rem; margin: 2.5rem 0 .75rem; }
 .verdict { padding: .2rem .8rem; border-radius: 99px; color: #fff; background: $colour; font-weight: 600; }
-.said, .note { color: var(--soft); margin: 0; }
+.summary, .note { color: var(--soft); margin: 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .7rem .9rem; }
 .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; line-height: 1.3; }
@@ -60,7 +60,7 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; wh
 <body>
 <header>
 <h1>$collection</h1><span class="verdict">$verdict</span>
-<p class="said">$said</p>
+<p class="summary">$summary</p>
 </header>
 <div class="cards">$cards</div>
 <h2>Ranges of the table's key</h2>
@@ -86,7 +86,7 @@ def page_of(runs: Sequence[Verification]) -> str:
     return _PAGE.substitute(
         collection=escape(run.collection),
         verdict=run.verdict,
-        said=f"{_SAID[run.verdict]}, as of {_time(run.started_at_ms)}",
+        summary=f"{_SAID[run.verdict]}, as of {_time(run.started_at_ms)}",
         colour=COLOURS[run.verdict],
         cards="".join(_cards(run)),
         strip=strip(run.ranges),

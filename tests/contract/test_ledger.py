@@ -115,7 +115,7 @@ async def test_folds_and_marks_and_writes_at_the_same_time_do_not_lose_each_othe
 async def test_empty_calls_do_nothing(ports: Ports) -> None:
     await ports.ledger.save_fold({})
     await ports.ledger.vectors_written([])
-    await ports.ledger.refusals_told({})
+    await ports.ledger.confirm_refusals({})
     assert await ports.ledger.read([]) == {}
 
 

@@ -48,7 +48,7 @@ async def step(rng: random.Random, ports: Ports) -> object:
         state = LedgerState(version=rng.randrange(30), written=rng.randrange(30), pending=rng.random() < 0.5)
         await ports.ledger.save_fold({one: LedgerRow(state) for one in some})
     elif choice == 4:
-        await ports.ledger.refusals_told({one: rng.randrange(30) for one in some})
+        await ports.ledger.confirm_refusals({one: rng.randrange(30) for one in some})
     elif choice == 5:
         marks = [VectorMark(one, rng.randrange(30), rng.choice([None, "h"]), rng.randrange(5), "m") for one in some]
         await ports.ledger.vectors_written(marks)

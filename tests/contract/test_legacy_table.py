@@ -112,9 +112,9 @@ async def test_a_refusal_stays_to_be_told_until_it_was(ports: Ports) -> None:
     assert await verdicts(ports, wrong) == [REFUSED]
     (again,) = await ports.table.apply([wrong])
     assert (again.verdict, again.unconfirmed) == (SUPERSEDED, True)
-    await ports.ledger.refusals_told({"a": 4})
+    await ports.ledger.confirm_refusals({"a": 4})
     assert (await ports.table.apply([wrong]))[0].unconfirmed
-    await ports.ledger.refusals_told({"a": 5})
+    await ports.ledger.confirm_refusals({"a": 5})
     assert not (await ports.table.apply([wrong]))[0].unconfirmed
     assert await verdicts(ports, upsert("a", 6)) == [APPLIED]
 

@@ -41,7 +41,7 @@ async def seen(store: Store, document_id: str, **bounds: Any) -> tuple[Document,
     found = await inspect(settings(store), store.site.home, store.name, document_id, Bounds(**bounds))
     explanation = explain(found)
     assert found.unread == {}
-    return found, explanation.verdict, " ".join(explanation.said)
+    return found, explanation.verdict, " ".join(explanation.messages)
 
 
 async def becomes(store: Store, verdict: str, document_id: str) -> None:

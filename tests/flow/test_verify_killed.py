@@ -19,7 +19,7 @@ from tests.flow.worker_process import COMMAND_BOUND_S, MAIN
 
 pytestmark = pytest.mark.stack
 SMALL = ("--range-rows", "10", "--page", "5", "--recheck-delay", "0.5", "--sample", "0", "--json")
-TELLING = "verify.before_told"
+TELLING = "verify.before_publish"
 KILLED_AT = {"verify.after_rows": 4, "verify.after_save": 2, "verify.after_points": 1, TELLING: 1}
 
 

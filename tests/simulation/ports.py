@@ -27,7 +27,7 @@ Seen = Callable[[str, str, Sequence[Any], Any], None]
 Done = Callable[..., Awaitable[Any]]
 # The calls that change something. A fault may leave a call in `DIVISIBLE` half done. All other calls are reads.
 DIVISIBLE = frozenset({"bus.publish", "table.apply", "vectors.write"})
-EFFECTS = DIVISIBLE | {"ledger.save_fold", "ledger.vectors_written", "ledger.refusals_told"}
+EFFECTS = DIVISIBLE | {"ledger.save_fold", "ledger.vectors_written", "ledger.confirm_refusals"}
 REFUSALS = {"bus.publish": Refused, "vectors.write": Refused, "embedder.embed_documents": EmbeddingFailed}
 POISON, NO_VECTOR = "poison", "novector"
 

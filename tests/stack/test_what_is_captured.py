@@ -169,7 +169,7 @@ async def test_a_connector_that_fails_is_its_collections_quarantine_and_passes_w
         await prepare_capture(opened, quarantines, said.append)
     assert said == ["capture of mariadb runs"]
     assert {name: quarantine.reason for name, quarantine in quarantines.now.items()} == {"acme": Reason.CONNECTOR}
-    assert "password authentication failed" in quarantines.now["acme"].said
+    assert "password authentication failed" in quarantines.now["acme"].message
     guard = asyncio.create_task(guard_capture(opened, quarantines, lambda: None))
     try:
         await until(lambda: not quarantines.now)
@@ -177,7 +177,7 @@ async def test_a_connector_that_fails_is_its_collections_quarantine_and_passes_w
         async with ConnectClient(shop.stack.connect) as client:
             await client._request("PUT", f"/connectors/{group.connector}/pause")
             await until(lambda: quarantines.now.keys() == {"globex"})
-            assert f"{group.connector} is paused by somebody" in quarantines.now["globex"].said
+            assert f"{group.connector} is paused by somebody" in quarantines.now["globex"].message
             await client._request("PUT", f"/connectors/{group.connector}/resume")
             await until(lambda: not quarantines.now)
     finally:
@@ -192,7 +192,7 @@ async def test_without_kafka_connect_a_worker_can_start_and_its_collections_say_
     quarantines = Quarantines(opened.collections, Telemetry(tracing=False), opened.settings.collections, kafka=away)
     await prepare_capture(opened, quarantines, lambda _: None)
     assert quarantines.now["acme"].reason is Reason.CONNECTOR
-    assert "Kafka Connect at http://127.0.0.1:9 does not answer" in quarantines.now["acme"].said
+    assert "Kafka Connect at http://127.0.0.1:9 does not answer" in quarantines.now["acme"].message
     capture = opened.collections["acme"].capture
     assert capture is not None
     assert {capture.topic, capture.dead_letters} <= {*await topic_names(shop.stack.kafka)}

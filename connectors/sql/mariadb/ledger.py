@@ -116,8 +116,8 @@ class MariadbLedger:
         async with self._pool.session() as session:
             await session.execute(statement, [value for row in rows for value in (self._collection, *row)])
 
-    async def refusals_told(self, versions: Mapping[str, int]) -> None:
-        """See `Ledger.refusals_told`."""
+    async def confirm_refusals(self, versions: Mapping[str, int]) -> None:
+        """See `Ledger.confirm_refusals`."""
         statement = (
             f"UPDATE {self._ledger} SET refused_version = 0 "  # noqa: S608 - a quoted identifier
             "WHERE collection = %s AND document_id = %s AND refused_version = %s"

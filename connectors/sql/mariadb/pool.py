@@ -28,7 +28,7 @@ ACQUIRE_TIMEOUT_S = 15.0
 COMMAND_TIMEOUT_S = 25.0
 STATEMENT_TIMEOUT_S = 20  # at the server, before the caller gives up
 # An operator's statement may build an index.
-MEND_TIMEOUT_S = 3600.0
+FIX_TIMEOUT_S = 3600.0
 IDLE_S = 5.0  # a connection that was idle longer is pinged before use
 MAX_CONNECTIONS = 4
 _COMMAND_BYTES = 16  # what a packet has besides the statement, and some to spare
@@ -326,11 +326,11 @@ async def _packet_bytes(connection: Any) -> int:
 
 async def execute_all(dsn: str, statements: Sequence[str]) -> None:
     """Execute statements one after the other. Raises Misconfigured, Refused, StoreUnavailable."""
-    pool = Pool(dsn, maximum=1, command_timeout_s=MEND_TIMEOUT_S)
+    pool = Pool(dsn, maximum=1, command_timeout_s=FIX_TIMEOUT_S)
     try:
         for statement in statements:
             async with pool.session() as session:
-                await session.execute(f"SET SESSION max_statement_time = {MEND_TIMEOUT_S:.0f}")
+                await session.execute(f"SET SESSION max_statement_time = {FIX_TIMEOUT_S:.0f}")
                 await session.execute(statement)
     finally:
         await pool.close()

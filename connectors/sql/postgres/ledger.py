@@ -72,7 +72,7 @@ ON CONFLICT (collection, document_id) DO UPDATE SET
 WHERE l.vector_version < excluded.vector_version
 """
 
-_TOLD = """
+_CONFIRM = """
 UPDATE {ledger} SET refused_version = 0, updated_at = now()
 WHERE collection = $1 AND document_id = $2 AND refused_version = $3
 """
@@ -99,8 +99,8 @@ class PostgresLedger:
         self._prepare = _PREPARE.format(**names)
         self._page = _PAGE.format(**names)
         self._put_back = {name: _PUT_BACK.format(column=name, **names) for name in VERSION_COLUMNS}
-        self._read, self._folded, self._vectors, self._told, self._forget = (
-            statement.format(**names) for statement in (_READ, _FOLDED, _VECTORS, _TOLD, _FORGET)
+        self._read, self._folded, self._vectors, self._confirm, self._forget = (
+            statement.format(**names) for statement in (_READ, _FOLDED, _VECTORS, _CONFIRM, _FORGET)
         )
 
     async def prepare(self) -> None:
@@ -156,10 +156,12 @@ class PostgresLedger:
                 [mark.embedding_model for mark in chosen],
             )
 
-    async def refusals_told(self, versions: Mapping[str, int]) -> None:
-        """See `Ledger.refusals_told`."""
+    async def confirm_refusals(self, versions: Mapping[str, int]) -> None:
+        """See `Ledger.confirm_refusals`."""
         async with self._pool.session() as session:
-            await session.executemany(self._told, [(self._collection, one, versions[one]) for one in sorted(versions)])
+            await session.executemany(
+                self._confirm, [(self._collection, one, versions[one]) for one in sorted(versions)]
+            )
 
     async def page(self, after: str, limit: int) -> dict[str, LedgerRow]:
         """See `Ledger.page`."""

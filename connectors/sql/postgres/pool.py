@@ -21,7 +21,7 @@ ACQUIRE_TIMEOUT_S = 15.0
 # Only this timeout detects a half-open connection. No statement that a worker role runs takes this long.
 COMMAND_TIMEOUT_S = 25.0
 # An operator's statement may build an index.
-MEND_TIMEOUT_S = 3600.0
+FIX_TIMEOUT_S = 3600.0
 # The text forms are those that `schemas.values` reads. Lock waits end before the caller gives up. Small queries are not
 # compiled.
 SERVER_SETTINGS = {
@@ -212,7 +212,7 @@ class Pool:
 
 async def execute_all(dsn: str, statements: Sequence[str]) -> None:
     """Execute statements one after the other, each in its own transaction. Raises as `Pool.open` does, and Refused."""
-    pool = await Pool.open(dsn, maximum=1, command_timeout_s=MEND_TIMEOUT_S)
+    pool = await Pool.open(dsn, maximum=1, command_timeout_s=FIX_TIMEOUT_S)
     try:
         for statement in statements:
             async with pool.session() as connection:

@@ -143,11 +143,11 @@ async def test_a_stopped_collection_is_named_with_its_reason_and_what_mends_it_a
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
             async with client.get("/readyz") as answer:
                 assert answer.status == 503
-                (told,) = (await answer.json())["stopped"]
+                (told,) = (await answer.json())["quarantined"]
             async with client.get("/livez") as alive:
                 assert alive.status == 200
     finally:
         await runner.cleanup()
     assert (told["collection"], told["reason"]) == ("articles", "capture_lost")
-    assert told["said"].endswith("changes may be missing: the slot is missing")
-    assert told["mend"] == "crossfade recapture articles"
+    assert told["message"].endswith("changes may be missing: the slot is missing")
+    assert told["remedy"] == told["mend"] == "crossfade recapture articles"

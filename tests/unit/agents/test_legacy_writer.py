@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.batch import Failure
-from agents.legacy_writer import RefusedByLegacy, lost_write, refusal_told, write_legacy
+from agents.legacy_writer import RefusedByLegacy, confirm_refusal, lost_write, write_legacy
 from connectors.errors import Misconfigured, StoreUnavailable
 from domain.fold import LedgerState, Verdict, fold
 from domain.legacy import LegacyRow
@@ -287,7 +287,7 @@ async def test_a_refusal_that_was_told_is_not_told_again() -> None:
     world = World(constraint=no_poison)
     batch = [world.resolved("1", 5, "poison")]
     (failure,) = await write_legacy(batch, **world.handled)
-    await refusal_told(failure, collections=world.collections)
+    await confirm_refusal(failure, collections=world.collections)
     assert world.legacy.ledger_rows["1"].refused_version == 0
     assert await write_legacy(batch, **world.handled) == []
     assert len(world.bus.events(LOG, DocumentChanged)) == 1
@@ -296,7 +296,7 @@ async def test_a_refusal_that_was_told_is_not_told_again() -> None:
 async def test_only_refusals_are_noted_as_told() -> None:
     world = World(constraint=no_poison)
     (failure,) = await write_legacy([world.resolved("1", 5, "poison")], **world.handled)
-    await refusal_told(Failure(failure.message, InvalidEvent("unreadable")), collections=world.collections)
+    await confirm_refusal(Failure(failure.message, InvalidEvent("unreadable")), collections=world.collections)
     assert world.legacy.ledger_rows["1"].refused_version == 5
 
 

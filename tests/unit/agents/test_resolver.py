@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agents.batch import Failure, Message
-from agents.resolver import dead_letter_told, lost_entry, resolve
+from agents.resolver import lost_entry, resolve, save_refused_fold
 from connectors.errors import Refused
 from domain.fold import LedgerState
 from domain.ledger import LedgerRow
@@ -318,8 +318,8 @@ async def test_a_refused_decision_is_remembered_with_its_dead_letter_but_for_a_p
     assert world.legacy.ledger_rows["1"].state.pending
     ctx: dict[str, Any] = {"collections": world.collections, "ctx": world.ctx}
     for message in batch[1:]:
-        await dead_letter_told(Failure(message, Refused("too large")), **ctx)
+        await save_refused_fold(Failure(message, Refused("too large")), **ctx)
     state = world.legacy.ledger_rows["1"].state
     assert (state.version, state.pending) == (v(1), False)
     assert "2" not in world.legacy.ledger_rows
-    await dead_letter_told(Failure(world.bus.add(Outgoing(LOG, b"k", b"{")), InvalidEvent("no JSON")), **ctx)
+    await save_refused_fold(Failure(world.bus.add(Outgoing(LOG, b"k", b"{")), InvalidEvent("no JSON")), **ctx)

@@ -12,7 +12,7 @@ import pytest
 
 from agents.batch import Batch, Failure, Failures, Message
 from agents.health import is_stuck, state_of
-from agents.legacy_writer import refusal_told, write_legacy
+from agents.legacy_writer import confirm_refusal, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
 from agents.runner import Retry, Runner, _again
 from connectors.errors import EmbeddingUnavailable, Misconfigured, Refused, StoreUnavailable, TransientError
@@ -307,7 +307,7 @@ async def test_a_refused_change_has_one_dead_letter_however_often_it_is_delivere
     world = World(constraint=lambda _id, _content: "value too long")
     runner = runner_of(world, partial(write_legacy, **world.handled))
     runner.lost = partial(lost_resolved, store="legacy", ctx=world.ctx)
-    runner.told = partial(refusal_told, collections=world.collections)
+    runner.told = partial(confirm_refusal, collections=world.collections)
     batch = [world.resolved("1", 5)]
     world.journal.fail(f"publish {dead_letter_topic(RESOLVED)} {WRITTEN}", StoreUnavailable("no broker"))
     for _ in range(3):

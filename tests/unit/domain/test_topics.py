@@ -39,9 +39,9 @@ def test_a_topic_that_only_grew_is_the_same(seen: TopicLook) -> None:
 def test_another_id_or_cluster_is_another_topic_whatever_its_offsets() -> None:
     again = found(MARK, look((0, 90), (0, 90), topic="other"))
     moved = found(MARK, look((0, 90), (0, 90), topic="other", cluster="there"))
-    assert (again.sure, again.said) == (True, "log was deleted and created again")
+    assert (again.sure, again.message) == (True, "log was deleted and created again")
     assert (again.moved, moved.moved) == (False, True)
-    assert (moved.sure, moved.said) == (True, "log is on another cluster (there, it was cluster)")
+    assert (moved.sure, moved.message) == (True, "log is on another cluster (there, it was cluster)")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_another_id_or_cluster_is_another_topic_whatever_its_offsets() -> None:
 )
 def test_what_went_back_or_went_unread_is_looked_at_twice(seen: TopicLook | None, said: str) -> None:
     one = found(MARK, seen)
-    assert (one.sure, one.said) == (False, said)
+    assert (one.sure, one.message) == (False, said)
 
 
 def test_a_role_that_never_read_misses_nothing() -> None:

@@ -108,18 +108,18 @@ CUT = LogPart(1, (), 900, 5000, "it begins at offset 900 (--log-records reads mo
 def test_verdict_and_reason(found: Document, verdict: str, said: str) -> None:
     explanation = explain(found)
     assert explanation.verdict == verdict
-    assert said.lower() in " ".join(explanation.said).lower()
+    assert said.lower() in " ".join(explanation.messages).lower()
 
 
 def test_a_repair_is_named_only_for_what_differs_and_is_not_under_way() -> None:
     repair = "crossfade verify docs --repair"
-    assert repair in " ".join(explain(document(ROW)).said)
-    assert repair not in " ".join(explain(document(ROW, waiting=WAITING)).said)
-    assert repair not in " ".join(explain(document(ROW, point())).said)
+    assert repair in " ".join(explain(document(ROW)).messages)
+    assert repair not in " ".join(explain(document(ROW, waiting=WAITING)).messages)
+    assert repair not in " ".join(explain(document(ROW, point())).messages)
 
 
 def test_a_letter_that_was_replayed_is_no_reason() -> None:
-    assert "dead letter" not in " ".join(explain(document(ROW, letters=(replace(LETTER, replayed=True),))).said)
+    assert "dead letter" not in " ".join(explain(document(ROW, letters=(replace(LETTER, replayed=True),))).messages)
 
 
 def test_an_embedding_of_the_row_is_held_against_the_point() -> None:
@@ -128,7 +128,7 @@ def test_an_embedding_of_the_row_is_held_against_the_point() -> None:
     stored = structs.replace(stored, checksum=checksum_of("7", stored))
 
     def first(row: LegacyRow, kept: StoredChunk) -> str:
-        return explain(document(row, kept, brings=True)).said[0]
+        return explain(document(row, kept, brings=True)).messages[0]
 
     assert "hold the same" in first(brought, stored)
     assert "computed, the row brings one" in first(brought, point())

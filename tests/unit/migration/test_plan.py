@@ -60,7 +60,7 @@ def test_what_was_filled_and_proved_after_it_is_done() -> None:
 def test_an_interrupted_backfill_goes_on() -> None:
     state = FILLED.state.model_copy(update={"state": "failed", "rows": 4})
     (step,) = (s for s in steps(known(backfill=replace(FILLED, state=state))) if s.name == "backfill")
-    assert (step.state, step.said) == ("to do", "failed: goes on after 4 rows, about 9 rows")
+    assert (step.state, step.message) == ("to do", "failed: goes on after 4 rows, about 9 rows")
 
 
 @pytest.mark.parametrize(
