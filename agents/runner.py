@@ -89,9 +89,9 @@ class Runner:
     `gives_up`: a message that fails with a transient error up to the limit becomes a dead letter. A role that does not
     give up waits instead, as for a store that does not answer. It cannot undo the part of a change that it made, and
     later changes would lack a change that it left out. `waits_for_rights`: if a store refuses the role itself (a
-    password, a right, a missing table), the role waits as for a store that does not answer.
-    `told` is called when the dead letter of a failure is published; called or not, the message is not lost. `kept` is
-    the health to keep up to date, for a handler that also reports its progress.
+    password, a right, a missing table), the role waits as for a store that does not answer. `on_dead_letter` is called
+    when the dead letter of a failure is published; called or not, the message is not lost. `kept` is the health to keep
+    up to date, for a handler that also reports its progress.
     """
 
     role: str

@@ -56,12 +56,12 @@ def _nothing_lost(_: Parts) -> Lost:
 class Agent:
     """An agent: its role, its handler, and the parts of a worker that the handler gets.
 
-    `lost` makes the function that answers for a message that became a dead letter, `told` the function that notes that
-    the dead letter was published. `gives_up`: a message that fails with a transient error up to a limit becomes a dead
-    letter. The other agents keep the order of changes: later changes would lack a change that they left out, or
-    applied only in part. `collection_of` returns the collection of a record, if each collection has a lane. `parks`: a
-    lane whose database is unavailable is parked. `concurrent`: messages are handled independently, since none waits for
-    another.
+    `lost` makes the function that answers for a message that became a dead letter, `on_dead_letter` the function that
+    is called when the dead letter was published. `gives_up`: a message that fails with a transient error up to a limit
+    becomes a dead letter. The other agents keep the order of changes: later changes would lack a change that they left
+    out, or applied only in part. `collection_of` returns the collection of a record, if each collection has a lane.
+    `parks`: a lane whose database is unavailable is parked. `concurrent`: messages are handled independently, since
+    none waits for another.
     """
 
     role: Role

@@ -34,7 +34,7 @@ OTHERS: tuple[list[tuple[str, ...]], ...] = (
 )
 
 
-class Beside(threading.Thread):
+class Background(threading.Thread):
     """Runs commands one after the other, whatever their exit codes, and keeps their output."""
 
     def __init__(self, commands: Sequence[tuple[str, ...]], printed: IO[bytes]) -> None:
@@ -67,7 +67,7 @@ def main() -> int:
     with ExitStack() as resources:
         os.environ["CROSSFADE_TEST_MODELS"] = resources.enter_context(tempfile.TemporaryDirectory())
         printed = [resources.enter_context(tempfile.TemporaryFile()) for _ in OTHERS]
-        others = [Beside(commands, output) for commands, output in zip(OTHERS, printed, strict=True)]
+        others = [Background(commands, output) for commands, output in zip(OTHERS, printed, strict=True)]
         for other in others:
             other.start()
         try:

@@ -52,7 +52,9 @@ def plan(
     if json:
         print_json(document_of(name, found))
     else:
-        print_table(("step", "state", "", "remedy"), [(s.name, s.state, s.message, s.remedy) for s in found], title=name)
+        print_table(
+            ("step", "state", "", "remedy"), [(s.name, s.state, s.message, s.remedy) for s in found], title=name
+        )
     if blocked(found):
         raise typer.Exit(DIFFERENCES)
 

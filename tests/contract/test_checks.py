@@ -31,14 +31,14 @@ def messages(findings: list[Diagnostic], level: str | None = None) -> str:
     return "\n".join(finding.message for finding in findings if level in (None, finding.level))
 
 
-async def test_what_mends_the_findings_leaves_none_but_warnings_without_a_statement(place: Place) -> None:
+async def test_the_remedies_of_the_findings_leave_none_but_warnings_without_a_statement(place: Place) -> None:
     table = DOCUMENTS[place.connector].replace("crossfade_version bigint INVISIBLE, ", "")
     await place.execute(table.replace("crossfade_version bigint, ", "").replace("PRIMARY KEY", "", 1))
     findings = await check(place)
-    told = messages(findings)
-    assert "crossfade_version" in told
-    assert "neither the primary key nor unique" in told
-    assert ("replica identity" in told) == (place.connector == "postgres")
+    reported = messages(findings)
+    assert "crossfade_version" in reported
+    assert "neither the primary key nor unique" in reported
+    assert ("replica identity" in reported) == (place.connector == "postgres")
     applied = await apply_remedies(place.dsn, findings)
     assert len(applied) == len({finding.remedy for finding in findings if finding.remedy})
     left = await check(place)
@@ -65,18 +65,18 @@ async def test_a_table_that_is_not_there_is_named_with_one_like_it(place: Place)
 
 async def test_a_column_that_is_not_there_is_named_with_ones_like_it(place: Place) -> None:
     await place.execute(DOCUMENTS[place.connector])
-    told = messages(await check(place, text=("titel", "body"), metadata=("yaer",), tenant="owner"), "error")
-    assert "text column titel is not in the table; did you mean title?" in told
-    assert "metadata column yaer is not in the table; did you mean year?" in told
-    assert "tenant column owner is not in the table" in told
+    reported = messages(await check(place, text=("titel", "body"), metadata=("yaer",), tenant="owner"), "error")
+    assert "text column titel is not in the table; did you mean title?" in reported
+    assert "metadata column yaer is not in the table; did you mean year?" in reported
+    assert "tenant column owner is not in the table" in reported
 
 
-async def test_columns_of_the_wrong_type_are_told_by_their_use(place: Place) -> None:
+async def test_columns_of_the_wrong_type_are_reported_by_their_use(place: Place) -> None:
     raw = "bytea" if place.connector == "postgres" else "blob"
     await place.execute(
         f"CREATE TABLE {{t}} (id double precision PRIMARY KEY, number bigint, raw {raw}, crossfade_version bigint)"
     )
-    told = messages(
+    reported = messages(
         await check(
             place,
             text=("number",),
@@ -86,10 +86,10 @@ async def test_columns_of_the_wrong_type_are_told_by_their_use(place: Place) -> 
         ),
         "error",
     )
-    assert "key column id" in told
-    assert "text column number is of type bigint" in told
-    assert "metadata column raw" in told
-    assert "format json needs" in told
+    assert "key column id" in reported
+    assert "text column number is of type bigint" in reported
+    assert "metadata column raw" in reported
+    assert "format json needs" in reported
 
 
 @pytest.mark.parametrize("definition", ["crossfade_version integer", "crossfade_version bigint NOT NULL DEFAULT 0"])
@@ -107,13 +107,13 @@ async def test_columns_that_round_or_that_new_rows_would_miss_are_warned_of(plac
         "CREATE TABLE {t} (id bigint PRIMARY KEY, body text, price numeric(8,2), at timestamp(0) NULL, "
         "needed integer NOT NULL, crossfade_version bigint)"
     )
-    told = messages(await check(place, text=("body",), metadata=("price", "at"), tenant=None), "warning")
-    assert "column price rounds" in told
-    assert "column at rounds" in told
-    assert "column needed is NOT NULL without a default" in told
+    reported = messages(await check(place, text=("body",), metadata=("price", "at"), tenant=None), "warning")
+    assert "column price rounds" in reported
+    assert "column at rounds" in reported
+    assert "column needed is NOT NULL without a default" in reported
 
 
-async def test_the_local_stacks_server_has_nothing_to_mend(place: Place) -> None:
+async def test_the_local_stacks_server_has_nothing_to_fix(place: Place) -> None:
     await place.execute(DOCUMENTS[place.connector])
     subjects = {"PostgreSQL", "MariaDB"}
     assert [finding for finding in await check(place) if finding.subject in subjects] == []
@@ -145,11 +145,11 @@ async def test_a_role_that_may_not_capture_is_told_with_the_grant(place: Place) 
 async def test_an_unknown_text_search_configuration_is_an_error(stack: StackAddresses) -> None:
     async with fresh_place("postgres", stack) as place:
         await place.execute(DOCUMENTS["postgres"])
-        told = messages(await check(place, text_search_config="englisch"), "error")
-        assert "did you mean english?" in told
+        reported = messages(await check(place, text_search_config="englisch"), "error")
+        assert "did you mean english?" in reported
 
 
-async def test_a_key_whose_collation_joins_ids_is_told(stack: StackAddresses) -> None:
+async def test_a_key_whose_collation_joins_ids_is_reported(stack: StackAddresses) -> None:
     async with fresh_place("mariadb", stack) as place:
         await place.execute(DOCUMENTS["mariadb"].replace("utf8mb4_nopad_bin", "utf8mb4_general_ci"))
         assert "differs only in case" in messages(await check(place), "warning")
@@ -173,7 +173,7 @@ async def test_a_server_that_a_crash_costs_what_was_captured_is_warned_of(stack:
             await place.execute(*(f"SET GLOBAL {variable} = 1" for variable in variables))
 
 
-async def test_a_key_beside_the_primary_key_is_as_good_as_that(place: Place) -> None:
+async def test_a_key_besides_the_primary_key_is_as_good_as_that(place: Place) -> None:
     await place.execute(
         "CREATE TABLE {t} (id bigint PRIMARY KEY, number bigint NOT NULL UNIQUE, body text, crossfade_version bigint)"
     )

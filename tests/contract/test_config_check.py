@@ -145,7 +145,7 @@ def test_mistakes_inside_the_file_are_found_without_any_server(tmp_path: Path) -
 
 @pytest.mark.stack
 @pytest.mark.parametrize(
-    ("column", "form", "value", "said"),
+    ("column", "form", "value", "wording"),
     [
         ("vector(768)", "pgvector", None, "vectors of 768 numbers, all-MiniLM-L6-v2 makes 384"),
         ("vector", "pgvector", "[1,2,3]", "vectors of 3 numbers"),
@@ -156,8 +156,8 @@ def test_mistakes_inside_the_file_are_found_without_any_server(tmp_path: Path) -
         ("jsonb", "float32", None, "format float32 needs bytea"),
     ],
 )
-def test_embeddings_of_another_model_are_told(
-    tmp_path: Path, stack: StackAddresses, table: str, column: str, form: str, value: str | None, said: str | None
+def test_embeddings_of_another_model_are_reported(
+    tmp_path: Path, stack: StackAddresses, table: str, column: str, form: str, value: str | None, wording: str | None
 ) -> None:
     async def prepare() -> None:
         connection = await asyncpg.connect(stack.postgres)
@@ -172,11 +172,11 @@ def test_embeddings_of_another_model_are_told(
     path = written(tmp_path, stack, table)
     path.write_text(f'{path.read_text("utf-8")}embedding = {{column = "given", format = "{form}"}}\n', "utf-8")
     found = messages(check(path)[1], "docs")
-    assert [said in message for message in found if said] == ([True] if said else [])
-    assert bool(found) == bool(said)
+    assert [wording in message for message in found if wording] == ([True] if wording else [])
+    assert bool(found) == bool(wording)
 
 
-def test_every_error_names_what_mends_it(tmp_path: Path) -> None:
+def test_every_error_names_its_remedy(tmp_path: Path) -> None:
     nowhere = StackAddresses("127.0.0.1:1", "http://127.0.0.1:1", "postgresql://u@127.0.0.1:1/d", None)
     path = written(tmp_path, nowhere, "articles")
     path.write_text(f'{path.read_text("utf-8")}model = "./absent"\nchunk_tokens = 3\n', "utf-8")
@@ -188,7 +188,7 @@ def test_every_error_names_what_mends_it(tmp_path: Path) -> None:
     assert any("chunk_tokens is 3, the least is 8" in message for message in messages(document, "configuration"))
 
 
-async def test_a_collection_of_another_dimension_is_told(tmp_path: Path) -> None:
+async def test_a_collection_of_another_dimension_is_reported(tmp_path: Path) -> None:
     home = tmp_path / "home"
     host = await start_host(home)
     store = HostedVectorStore(socket_path(home))
@@ -213,7 +213,7 @@ def collection_with(tokens: int, overlap: int = 0) -> Collection:
         (1000, 300, ["reads 254", "300 of 254"]),
     ],
 )  # fmt: skip
-def test_a_chunking_that_the_model_cannot_follow_is_told(tokens: int, overlap: int, expected: list[str]) -> None:
+def test_a_chunking_that_the_model_cannot_follow_is_reported(tokens: int, overlap: int, expected: list[str]) -> None:
     found = check_chunking("docs", collection_with(tokens, overlap), ModelFacts(384, 254))
     assert [part in finding.message for part, finding in zip(expected, found, strict=True)] == [True] * len(expected)
 

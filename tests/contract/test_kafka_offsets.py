@@ -130,7 +130,7 @@ async def test_the_age_is_that_of_the_oldest_record_of_all_partitions(rig: Rig) 
     assert first.seconds > 1.0
 
 
-async def test_the_age_of_large_records_is_told_too(rig: Rig) -> None:
+async def test_the_age_of_large_records_is_reported_too(rig: Rig) -> None:
     await rig.publish("in", 4, size=900_000)
     found = {each.role: each for each in await rig.lags()}
     assert found["intake"].messages == 4

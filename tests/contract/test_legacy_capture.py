@@ -135,7 +135,7 @@ async def test_a_row_read_by_sql_has_the_hash_of_the_captured_row(connector: Con
         # The values of these rows are exact, even if capture also produces their forms for other values.
         description = replace(legacy.table.description, details={})
 
-        def told(record: Received) -> DocumentChanged:
+        def reported(record: Received) -> DocumentChanged:
             renamed = (record.value or b"").replace(b'"embedding":', b'"emb":')
             changed = decode_capture(
                 Received(record.topic, 0, record.offset, record.key, renamed, record.headers),
@@ -148,8 +148,8 @@ async def test_a_row_read_by_sql_has_the_hash_of_the_captured_row(connector: Con
             return changed
 
         full, empty = await legacy.bulk.scan_range(None, None, 10)
-        snapshot = told(captured(connector, "snapshot")[0])
-        first, second, *_ = (told(record) for record in captured(connector, "insert"))
+        snapshot = reported(captured(connector, "snapshot")[0])
+        first, second, *_ = (reported(record) for record in captured(connector, "insert"))
         assert snapshot.content is not None
         assert full.content.metadata == snapshot.content.metadata
         assert content_hash(full.content) == snapshot.content_hash == first.content_hash

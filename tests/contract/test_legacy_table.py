@@ -107,7 +107,7 @@ async def test_a_value_of_another_row_that_must_be_unique_is_refused_and_leaves_
     }
 
 
-async def test_a_refusal_stays_to_be_told_until_it_was(ports: Ports) -> None:
+async def test_a_refusal_stays_to_be_reported_until_it_was(ports: Ports) -> None:
     wrong = upsert("a", 5, content(year=3000))
     assert await verdicts(ports, wrong) == [REFUSED]
     (again,) = await ports.table.apply([wrong])

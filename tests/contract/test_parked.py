@@ -85,7 +85,7 @@ async def test_records_are_read_again_from_an_offset_in_bounded_chunks(stack: St
     assert found == list(range(6, 20))
 
 
-async def test_records_that_are_no_longer_kept_are_told_of(stack: StackAddresses, topic: str) -> None:
+async def test_records_that_are_no_longer_kept_are_reported(stack: StackAddresses, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka)
     await admin.start()
     try:

@@ -23,7 +23,7 @@ async def check(place: Place, **changes: Any) -> list[Diagnostic]:
     return await check_legacy("documents", place.collection(**(PLAIN | changes)), place.dsn)
 
 
-def told(findings: list[Diagnostic], level: str) -> str:
+def named(findings: list[Diagnostic], level: str) -> str:
     return "\n".join(finding.message for finding in findings if finding.level == level)
 
 
@@ -64,7 +64,7 @@ async def test_what_postgresql_cannot_capture_is_refused(stack: StackAddresses, 
         await place.execute(*(one.replace("{s}", place.schema) for one in statements))
         try:
             findings = await check(place)
-            assert words in told(findings, "error")
+            assert words in named(findings, "error")
             assert all(f.remedy for f in findings if f.level == "error")
         finally:
             if kind == "foreign table":
@@ -78,7 +78,7 @@ async def test_a_child_of_a_table_and_a_single_partition_are_tables_of_their_own
             f"CREATE TABLE {{t}} (PRIMARY KEY (id)) INHERITS ({place.schema}.parent)",
             FULL,
         )
-        assert told(await check(place), "error") == ""
+        assert named(await check(place), "error") == ""
 
 
 async def test_a_partitioned_table_needs_the_whole_old_row_of_each_partition(stack: StackAddresses) -> None:
@@ -91,13 +91,13 @@ async def test_a_partitioned_table_needs_the_whole_old_row_of_each_partition(sta
             f"CREATE TABLE {schema}.higher PARTITION OF {schema}.high DEFAULT",
         )
         findings = await check(place)
-        errors = told(findings, "error")
+        errors = named(findings, "error")
         assert "the replica identity is not FULL" in errors
         assert "partition low is not FULL" in errors
         assert "partition higher is not FULL" in errors
-        assert "in no log; run verify --repair" in told(findings, "warning")
+        assert "in no log; run verify --repair" in named(findings, "warning")
         await apply_remedies(place.dsn, findings)
-        assert told(await check(place), "error") == ""
+        assert named(await check(place), "error") == ""
         legacy = await open_legacy("documents", place.collection(**PLAIN), place.dsn)
         try:
             await legacy.prepare()
@@ -109,7 +109,7 @@ async def test_a_partitioned_table_needs_the_whole_old_row_of_each_partition(sta
             # A partition that is added later has not inherited the replica identity.
             await place.execute(f"ALTER TABLE {{t}} DETACH PARTITION {schema}.low")
             await place.execute(f"CREATE TABLE {schema}.again PARTITION OF {{t}} FOR VALUES FROM (0) TO (100)")
-            assert "partition again is not FULL" in told(await check(place), "error")
+            assert "partition again is not FULL" in named(await check(place), "error")
         finally:
             await legacy.close()
 
@@ -132,7 +132,7 @@ async def test_rows_that_a_policy_hides_are_an_error_and_never_absent(stack: Sta
             assert len(await legacy.table.rows(["1", "9"])) == 2
             await place.execute("CREATE POLICY few ON {t} USING (id < 5)", "ALTER TABLE {t} ENABLE ROW LEVEL SECURITY")
             findings = await check_legacy("documents", place.collection(**PLAIN), dsn)
-            assert "row level security hides rows" in told(findings, "error")
+            assert "row level security hides rows" in named(findings, "error")
             # This also holds under a running worker: no row is taken for a deleted one.
             for reading in (
                 legacy.table.rows(["1", "9"]),
@@ -144,7 +144,7 @@ async def test_rows_that_a_policy_hides_are_an_error_and_never_absent(stack: Sta
                 with pytest.raises(Misconfigured, match="row-level security"):
                     await reading
             await place.execute(f"ALTER ROLE {role} BYPASSRLS")
-            assert "row level security" not in told(
+            assert "row level security" not in named(
                 await check_legacy("documents", place.collection(**PLAIN), dsn), "error"
             )
         finally:
@@ -190,7 +190,7 @@ async def test_what_mariadb_cannot_capture_is_refused(stack: StackAddresses, kin
         statements, words = MARIADB[kind]
         await place.execute(*(one.replace("{s}", place.schema) for one in statements))
         findings = await check(place)
-        assert words in told(findings, "error")
+        assert words in named(findings, "error")
         assert all(f.remedy for f in findings if f.level == "error")
 
 
@@ -201,7 +201,7 @@ async def test_what_capture_reads_as_something_else_is_refused_where_it_is_used(
             "mood enum('a') CHARACTER SET tis620, same varchar(9) CHARACTER SET cp1251, n int(6) zerofill)",
             "INSERT INTO {t} (id, body, n) VALUES (1, 'x', 42)",
         )
-        assert told(await check(place), "error") == ""
+        assert named(await check(place), "error") == ""
         findings = await check(place, metadata=("size", "mood", "same"), tenant="word")
         assert {f.message.split(":")[0] for f in findings if f.level == "error"} == {
             "column size is YEAR(2)",
@@ -235,11 +235,11 @@ async def test_what_a_foreign_key_does_without_the_binary_log_is_warned_of(
             f"CREATE TABLE {{t}} ({COLUMNS}, author bigint, "
             f"FOREIGN KEY (author) REFERENCES {place.schema}.authors (id) {action})",
         )
-        found = told(await check(place, metadata=("author",)), "warning")
+        found = named(await check(place, metadata=("author",)), "warning")
         assert ("is not in the binary log" in found) == (warned is not None)
         assert (warned or "") in found
         # A column that is not in Qdrant may change freely. A row that is deleted takes its document with it.
-        assert ("is not in the binary log" in told(await check(place), "warning")) == (action == "ON DELETE CASCADE")
+        assert ("is not in the binary log" in named(await check(place), "warning")) == (action == "ON DELETE CASCADE")
 
 
 async def test_a_partitioned_table_of_mariadb_works_and_is_warned_of(stack: StackAddresses) -> None:
@@ -250,8 +250,8 @@ async def test_a_partitioned_table_of_mariadb_works_and_is_warned_of(stack: Stac
             "INSERT INTO {t} (id, body) VALUES (1, 'a'), (99, 'b'), (100, 'c')",
         )
         findings = await check(place)
-        assert told(findings, "error") == ""
-        assert "rows that come or go with a partition" in told(findings, "warning")
+        assert named(findings, "error") == ""
+        assert "rows that come or go with a partition" in named(findings, "warning")
         legacy = await open_legacy("documents", place.collection(**PLAIN), place.dsn)
         try:
             assert [row.id for row in await legacy.bulk.scan_range("1", None, 10)] == ["99", "100"]
@@ -271,8 +271,8 @@ async def test_a_key_that_no_index_has_in_its_order_works_and_is_warned_of(
             "INSERT INTO {t} (a, b, body) VALUES (1, 9, 'x'), (2, 8, 'x'), (3, 7, 'x')",
         )
         slow = "no index has the key's columns in their order"
-        assert slow not in told(await check(place, key=("a", "b")), "warning")
-        assert slow in told(await check(place, key=("b", "a")), "warning")
+        assert slow not in named(await check(place, key=("a", "b")), "warning")
+        assert slow in named(await check(place, key=("b", "a")), "warning")
         legacy = await open_legacy("documents", place.collection(**(PLAIN | {"key": ("b", "a")})), place.dsn)
         try:
             assert [row.id for row in await legacy.bulk.scan_range("7/3", None, 10)] == ["8/2", "9/1"]
@@ -290,9 +290,9 @@ async def test_an_index_that_includes_more_columns_is_the_keys_and_one_of_some_r
             "CREATE UNIQUE INDEX ON {t} (b) WHERE b > 0",
             FULL,
         )
-        assert told(await check(place, key=("a",)), "error") == ""
+        assert named(await check(place, key=("a",)), "error") == ""
         for column in ("b", "c"):
-            assert "neither the primary key nor unique" in told(await check(place, key=(column,)), "error")
+            assert "neither the primary key nor unique" in named(await check(place, key=(column,)), "error")
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
@@ -305,7 +305,7 @@ async def test_a_database_that_cannot_hold_every_text_is_refused(stack: StackAdd
             other = Place("postgres", f"{place.dsn.rpartition('/')[0]}/{place.schema}", "public")
             await other.execute(f"CREATE TABLE {{t}} ({COLUMNS})", FULL)
             findings = await check(other)
-            assert f"the database's encoding is {encoding}" in told(findings, "error")
+            assert f"the database's encoding is {encoding}" in named(findings, "error")
             with pytest.raises(Misconfigured, match=encoding):
                 await open_legacy("documents", other.collection(**PLAIN), other.dsn)
         finally:

@@ -221,16 +221,16 @@ def test_the_lag_of_a_group_counts_from_what_it_committed_or_from_the_beginning(
 
 
 @pytest.mark.parametrize("arguments", [["replay"], ["replay", "no-such-topic", "--all"], ["show", "no-such-topic"]])
-def test_a_wrong_use_is_told_without_a_traceback(shop: Shop, arguments: list[str]) -> None:
-    code, document, told = shop.call(dlt.app, *arguments)
+def test_a_wrong_use_is_reported_without_a_traceback(shop: Shop, arguments: list[str]) -> None:
+    code, document, reported = shop.call(dlt.app, *arguments)
     assert (code, document) == (2, None)
-    assert told.startswith("crossfade: ")
-    assert "Traceback" not in told
+    assert reported.startswith("crossfade: ")
+    assert "Traceback" not in reported
 
 
 def test_without_brokers_the_command_says_so(tmp_path: Path) -> None:
     lonely = Shop(tmp_path, "127.0.0.1:1")
-    code, document, told = lonely.call(topics.app, "list")
+    code, document, reported = lonely.call(topics.app, "list")
     assert (code, document) == (1, None)
-    assert "do not answer" in told
-    assert "crossfade up" in told
+    assert "do not answer" in reported
+    assert "crossfade up" in reported

@@ -17,7 +17,7 @@ from tests.faults.kinds import FAULTS
 from tests.faults.trials import Figures, Trial, figures_of, one_trial, schedule
 
 
-def told(text: str) -> None:
+def reported(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -25,7 +25,7 @@ def told(text: str) -> None:
 async def run(home: Path, folder: Path, count: int, seed: int, only: str) -> Figures:
     """Start the stack and run the trials. Stop at the first one with findings."""
     stack = LocalStack(home, ALL_PARTS, install_mariadb=True)
-    addresses = await stack.up(told)
+    addresses = await stack.up(reported)
     begun = time.monotonic()
     wanted = [part.strip() for part in only.split(",") if part.strip()]
     chosen = tuple(kind for kind in FAULTS if any(part in kind for part in wanted))
@@ -35,7 +35,7 @@ async def run(home: Path, folder: Path, count: int, seed: int, only: str) -> Fig
         trials: list[Trial] = []
         for number, (trial_seed, fault) in enumerate(schedule(count or len(chosen), seed, chosen), 1):
             trials.append(await one_trial(ground, number, trial_seed, fault))
-            told(str(trials[-1]))
+            reported(str(trials[-1]))
             if not trials[-1].findings.clean:
                 break
         return figures_of(ground, trials, time.monotonic() - begun)
@@ -52,7 +52,7 @@ def main() -> int:
     given = os.environ.get("CROSSFADE_TEST_HOME")
     folder = Path(tempfile.mkdtemp(prefix="crossfade-faults-"))
     home = Path(given).absolute() if given else folder / "home"
-    told(f"logs of the workers: {folder}")
+    reported(f"logs of the workers: {folder}")
     try:
         figures = asyncio.run(run(home, folder, arguments.trials, arguments.seed, arguments.only))
     finally:

@@ -141,22 +141,22 @@ def check_outcomes(books: Books, seen: Seen) -> tuple[Findings, Counter[str]]:
         if sent.error is not None:
             found.lost.append(f"{sent.document_id}: not accepted: {sent.error}")
             continue
-        told = seen.outcomes.get(sent.event_id, [])
-        ended = _ended(sent, told, seen, found)
+        reported = seen.outcomes.get(sent.event_id, [])
+        ended = _ended(sent, reported, seen, found)
         if ended is not None:
             counts[ended] += 1
     return found, counts
 
 
 def _ended(
-    sent: Sent, told: Sequence[tuple[str | None, str, int | None, str]], seen: Seen, found: Findings
+    sent: Sent, reported: Sequence[tuple[str | None, str, int | None, str]], seen: Seen, found: Findings
 ) -> str | None:
     name = f"{sent.store}/{sent.document_id} {sent.stamp}"
-    if any(store is None and outcome == "dead_lettered" for store, outcome, _, _ in told):
+    if any(store is None and outcome == "dead_lettered" for store, outcome, _, _ in reported):
         return "dead_lettered"
     worst = "applied"
     for store in STORES:
-        own = [(outcome, version) for where, outcome, version, _ in told if where == store]
+        own = [(outcome, version) for where, outcome, version, _ in reported if where == store]
         kinds = {outcome for outcome, _ in own}
         if not own:
             found.lost.append(f"{name}: no outcome in {store}")

@@ -139,9 +139,9 @@ class Closing:
         return await command(self.config, self.home, *arguments)
 
     async def recapture(self, *purposes: str) -> str:
-        code, said = await self.command("recapture", *(self.tables[purpose].name for purpose in purposes))
-        assert code == 0, said
-        return said
+        code, output = await self.command("recapture", *(self.tables[purpose].name for purpose in purposes))
+        assert code == 0, output
+        return output
 
 
 @asynccontextmanager

@@ -103,12 +103,12 @@ class Ground:
             assert time.monotonic() < deadline, f"nothing was stopped in {bound_s:.0f} s:\n{self.worker.tail()}"
             await asyncio.sleep(0.3)
         self.recaptured += 1
-        code, said = await command(self.config, self.stack.home, "recapture", *stopped)
-        assert code == 0, f"recapture ended with {code}: {said}"
+        code, output = await command(self.config, self.stack.home, "recapture", *stopped)
+        assert code == 0, f"recapture ended with {code}: {output}"
 
-    async def repair(self, told_before: int) -> None:
+    async def repair(self, reported_before: int) -> None:
         """Repair as an operator does after a dead letter. The checker reads the result, not the command's output."""
-        assert self.seen.dead_lettered > told_before, "a difference that nothing told of"
+        assert self.seen.dead_lettered > reported_before, "a difference that nothing told of"
         self.repaired = True
         for store in self.stores:
             await command(
@@ -169,7 +169,7 @@ class Ground:
             found.extend(check_outcomes(store.books, self.seen)[0])
         return found
 
-    async def until_clean(self, told_before: int, *, repairs: bool, bound_s: float = CLEAN_BOUND_S) -> Findings:
+    async def until_clean(self, reported_before: int, *, repairs: bool, bound_s: float = CLEAN_BOUND_S) -> Findings:
         """Check until two checks in a row find nothing, or the bound is reached; return the last findings.
 
         With `repairs`, repair the differences after every `LOOKS_BEFORE_REPAIR` checks. Dead letters beyond
@@ -189,7 +189,7 @@ class Ground:
             clean, looks = (clean + 1 if found.clean else 0), looks + 1
             self.waited_for = self.waited_for if found.clean else str(found)
             if repairs and not found.clean and looks % LOOKS_BEFORE_REPAIR == 0:
-                await self.repair(told_before)
+                await self.repair(reported_before)
             await asyncio.sleep(_POLL_S)
         return found
 

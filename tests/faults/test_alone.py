@@ -39,8 +39,8 @@ async def goes_on(ground: Closing, purpose: str, document_id: str) -> None:
     name = ground.tables[purpose].name
 
     async def seen() -> bool:
-        code, said = await ground.command("inspect", name, document_id, "--json")
-        return code == 0 and "written meanwhile" in said
+        code, output = await ground.command("inspect", name, document_id, "--json")
+        return code == 0 and "written meanwhile" in output
 
     await eventually(seen, f"{document_id} is in both stores")
 

@@ -83,8 +83,8 @@ async def test_a_dropped_slot_stops_its_collections_for_good_and_recapture_bring
     await ground.is_stopped(a="capture_lost", b="capture_lost")
     assert (await ground.command("verify", ground.tables["a"].name))[0] == 3
 
-    said = await ground.recapture("a", "b")
-    assert said.count("in both stores, equal") == 2
+    output = await ground.recapture("a", "b")
+    assert output.count("in both stores, equal") == 2
     await ground.is_stopped()
     await ground.same("a", "b")
     assert await ground.tables["a"].recorded("source_epoch") == 2
@@ -202,8 +202,8 @@ async def test_points_of_another_model_stop_their_collection_and_qdrant_alone(gr
     await ground.is_stopped(a="model")
     await change_unseen(ground, "a")
     await a_direct_write_arrives(ground, "b", "goes-on")
-    code, said = await ground.command("recapture", name)
-    assert (code, said) == (1, "")
+    code, output = await ground.command("recapture", name)
+    assert (code, output) == (1, "")
     await ground.is_stopped(a="model")
 
     await ground.tables["a"].execute(f"update crossfade_meta set value = {recorded} where name = 'model.{name}'")

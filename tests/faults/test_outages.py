@@ -68,7 +68,7 @@ async def test_with_qdrant_away_the_table_is_written_and_answers_and_qdrant_catc
     await ground.same("a")
     name = ground.tables["a"].name
     assert (await answer(foreign, name))["served_by"] == "qdrant"
-    told = len(await states(foreign, "qdrant"))
+    reported = len(await states(foreign, "qdrant"))
     qdrant = LocalStack(stack_home).part("qdrant")
     await qdrant.stop()
     try:
@@ -82,8 +82,8 @@ async def test_with_qdrant_away_the_table_is_written_and_answers_and_qdrant_catc
             assert (answered["served_by"], answered["degraded"]) == ("legacy", True)
 
         async def open_and_waiting() -> bool:
-            told_now = await states(foreign, "qdrant")
-            return "open" in told_now[told:] and (await waits(ground, "embedder") or await waits(ground, "vector"))
+            now = await states(foreign, "qdrant")
+            return "open" in now[reported:] and (await waits(ground, "embedder") or await waits(ground, "vector"))
 
         await eventually(open_and_waiting, "the circuit of qdrant is told open, and its roles wait")
         assert (await ground.page("livez"))[0] == 200

@@ -61,18 +61,18 @@ def written_until_killed(folder: Path, version: int, seconds: float) -> dict[str
     command = [sys.executable, "-c", WRITER, str(folder), str(version)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
-        told: dict[str, int] = {}
+        reported: dict[str, int] = {}
         ends = None
         for line in writer.stdout:
             if not line.endswith("\n"):
                 break
             name, last = line.split()
-            told[name] = int(last)
+            reported[name] = int(last)
             ends = ends or time.monotonic() + seconds
             if time.monotonic() > ends:
                 writer.kill()
-        assert told
-        return told
+        assert reported
+        return reported
 
 
 def test_acknowledged_updates_survive_kills_between_flushes(tmp_path: Path) -> None:

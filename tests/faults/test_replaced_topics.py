@@ -80,8 +80,8 @@ async def in_the_table(ground: Closing, document_id: str, body: str) -> None:
 
 
 async def adopted(ground: Closing) -> None:
-    code, said = await ground.command("topics", "adopt", "--yes")
-    assert code == 0, said
+    code, output = await ground.command("topics", "adopt", "--yes")
+    assert code == 0, output
 
 
 async def proved(ground: Closing, *purposes: str) -> None:
@@ -138,9 +138,9 @@ async def test_a_database_that_is_away_holds_up_no_adoption_and_is_adopted_when_
         await ground.is_stopped(b="unreachable")
         await delete_and_make_again(ground, working(ground, LOG))
         await ground.is_stopped(a="topic_replaced", b="unreachable")
-        code, said = await ground.command("topics", "adopt", "--yes")
-        assert code == 0, said
-        assert f"{ground.tables['b'].name} is left out" in said
+        code, output = await ground.command("topics", "adopt", "--yes")
+        assert code == 0, output
+        assert f"{ground.tables['b'].name} is left out" in output
         await ground.is_stopped(a="points_replaced", b="unreachable")
         await ground.recapture("a")
         submit(ground, producer, "row-1", "beside one that is away")

@@ -91,6 +91,6 @@ async def test_a_mistake_in_the_configuration_ends_both_at_once_with_what_is_wro
         *("worker", "--config", str(ground.config), "--home", str(ground.home)),
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await asyncio.wait_for(process.communicate(), 60)
+    _, output = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
-    assert said.count(b"ALTER TABLE") == 1
+    assert output.count(b"ALTER TABLE") == 1

@@ -67,7 +67,7 @@ async def test_nothing_is_lost_stale_or_resurrected(number: int, kind: str, grou
     assert done[-1].findings.clean, str(done[-1])
 
 
-async def test_the_trials_met_real_load_and_told_of_every_event(ground: Ground, done: list[Trial]) -> None:
+async def test_the_trials_met_real_load_and_reported_every_event(ground: Ground, done: list[Trial]) -> None:
     figures = figures_of(ground, done, sum(trial.whole_s for trial in done))
     sys.stderr.write(f"{figures.text()}\n")
     assert figures.clean

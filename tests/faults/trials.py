@@ -34,12 +34,12 @@ class Trial:
     waited_for: str = ""
 
     def __str__(self) -> str:
-        said = "" if self.findings.clean else f" WRONG: {self.findings}"
-        mended = " (repaired after dead letters)" if self.repaired else ""
+        found = "" if self.findings.clean else f" WRONG: {self.findings}"
+        more = " (repaired after dead letters)" if self.repaired else ""
         times = f"recovered {self.recover_s:5.1f} s, whole {self.whole_s:5.1f} s"
         waited = f"; at last waited for {self.waited_for:.100}" if self.waited_for and self.findings.clean else ""
         return (
-            f"{self.number:3} seed {self.seed:<6} {self.kind:42} {self.events:4} events, {times}{mended}{said}{waited}"
+            f"{self.number:3} seed {self.seed:<6} {self.kind:42} {self.events:4} events, {times}{more}{found}{waited}"
         )
 
 
@@ -86,7 +86,7 @@ async def one_trial(ground: Ground, number: int, seed: int, fault: Fault) -> Tri
     begun = time.monotonic()
     rng = random.Random(seed)
     traffic = Traffic(rng, ground.stores, ground.submitter, f"{number}.{seed}")
-    stop, told_before = asyncio.Event(), ground.seen.dead_lettered
+    stop, reported_before = asyncio.Event(), ground.seen.dead_lettered
     loading = asyncio.create_task(traffic.run(stop))
     sampling = asyncio.create_task(_sample(ground))
     try:
@@ -95,7 +95,7 @@ async def one_trial(ground: Ground, number: int, seed: int, fault: Fault) -> Tri
         recovered_at = await _recovered(ground, traffic)
         stop.set()
         await loading
-        findings = await ground.until_clean(told_before, repairs=fault.repairs)
+        findings = await ground.until_clean(reported_before, repairs=fault.repairs)
     finally:
         for task in (loading, sampling):
             task.cancel()

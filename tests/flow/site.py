@@ -141,9 +141,9 @@ class Store:
         """Submit a document, and return its outcome in Qdrant once both stores have it."""
         cause = self.submit(document_id, **data)
         for store in ("legacy", "qdrant"):
-            told = await self.written(cause, store)
-            assert told.data["outcome"] == "applied", told.data
-        return told
+            reported = await self.written(cause, store)
+            assert reported.data["outcome"] == "applied", reported.data
+        return reported
 
     async def points(self, document_id: str) -> Sequence[StoredChunk]:
         """Return the visible points of a document, with text and vector."""

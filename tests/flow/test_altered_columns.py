@@ -46,6 +46,6 @@ async def test_a_key_and_metadata_of_another_type_are_served_without_a_restart(
     await eventually(captured, f"the row of the new kind is in Qdrant after {WAIT_S:.0f} s")
     await store.applied("word", metadata={"line": "many"})
     assert await store.fetch("select id from {t} order by id") == [("17abc",), ("18",), ("word",)]
-    code, said = await store.command("verify", store.name, "--repair")
-    assert code == 3, said  # documents written before the change still hold numbers
+    code, output = await store.command("verify", store.name, "--repair")
+    assert code == 3, output  # documents written before the change still hold numbers
     await store.holds_the_same(3)

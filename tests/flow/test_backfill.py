@@ -41,7 +41,7 @@ async def live_writes(store: Store, ended: asyncio.Event) -> int:
     return number
 
 
-async def test_killed_at_every_step_beside_live_writes_it_ends_with_equal_stores(filled: Store) -> None:
+async def test_killed_at_every_step_during_live_writes_it_ends_with_equal_stores(filled: Store) -> None:
     assert await filled.count() == 400
     assert await filled.points("row-399") == []  # not loaded yet
     ended = asyncio.Event()
@@ -50,12 +50,12 @@ async def test_killed_at_every_step_beside_live_writes_it_ends_with_equal_stores
         for number, place in enumerate(PLACES, 1):
             killed = await filled.command("backfill", filled.name, "--range-rows", "100", failpoint=f"{place}:{number}")
             assert killed[0] == -9, killed
-        code, said = await filled.command("backfill", filled.name, "--range-rows", "100", "--json")
+        code, output = await filled.command("backfill", filled.name, "--range-rows", "100", "--json")
     finally:
         ended.set()
         changes = await writing
-    assert code == 0, said
-    done = json.loads(said)
+    assert code == 0, output
+    done = json.loads(output)
     assert (done["state"], done["planned"]) == ("done", True)
     assert done["rows"] >= 300  # some of the first hundred were deleted before the backfill reached them
     assert done["recall"] > 0.9

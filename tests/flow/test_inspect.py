@@ -70,9 +70,9 @@ async def test_a_document_that_is_equal_is_the_same_everywhere(store: Store) -> 
     assert [entry.version for entry in produced][-1] == ledger.state.written
     assert len(produced) == 2
     assert {entry.comes_to for entry in log.entries} == {None}
-    code, said = await store.command("inspect", store.name, "twice", "--json")
-    told: dict[str, Any] = json.loads(said)
-    assert (code, told["verdict"], told["points"][0]["payload_right"]) == (0, "equal", True)
+    code, output = await store.command("inspect", store.name, "twice", "--json")
+    reported: dict[str, Any] = json.loads(output)
+    assert (code, reported["verdict"], reported["points"][0]["payload_right"]) == (0, "equal", True)
 
 
 async def test_what_capture_never_saw_is_missing_stale_or_a_ghost_and_the_reason_is_named(store: Store) -> None:
@@ -81,14 +81,14 @@ async def test_what_capture_never_saw_is_missing_stale_or_a_ghost_and_the_reason
         await store.execute("update {t} set body = 'Changed beside capture.' where id = 'row-1'")
         await store.execute("delete from {t} where id = 'row-2'")
     for document_id, expected in {"unseen": "missing", "row-1": "stale", "row-2": "ghost"}.items():
-        _, verdict, said = await seen(store, document_id)
+        _, verdict, output = await seen(store, document_id)
         assert (document_id, verdict) == (document_id, expected)
-        assert "capture did not see it" in said
-        assert f"crossfade verify {store.name} --repair" in said
-    code, said = await store.command("inspect", store.name, "row-1")
+        assert "capture did not see it" in output
+        assert f"crossfade verify {store.name} --repair" in output
+    code, output = await store.command("inspect", store.name, "row-1")
     assert code == 3
-    assert f"{store.name}/row-1  stale" in said
-    assert "Changed beside capture." in said
+    assert f"{store.name}/row-1  stale" in output
+    assert "Changed beside capture." in output
     ctx = HandlerContext(now_ms, store.site.opened.epochs.version, Telemetry(tracing=False))
     repaired = ["unseen", "row-1", "row-2"]
     await append_refreshes(store.ports, repaired, bus=store.site.opened.bus, ctx=ctx, source="test")
@@ -101,8 +101,8 @@ async def test_a_change_under_way_is_pending_and_says_where_it_is(store: Store) 
         store.submit("row-3", text={"title": "new", "body": "Under way."}, metadata={"kind": "note", "line": 3})
 
         await becomes(store, "pending", "row-3")
-        found, _, said = await seen(store, "row-3")
-        assert "A change is in flight: resolver has not finished crossfade.documents.log.v1" in said
+        found, _, output = await seen(store, "row-3")
+        assert "A change is in flight: resolver has not finished crossfade.documents.log.v1" in output
         assert "resolver" in {each.role for each in found.waiting}
         assert found.log is not None
         assert found.log.entries[-1].comes_to == "takes effect"
@@ -129,10 +129,10 @@ async def test_a_refused_change_is_shown_with_its_dead_letter(store: Store) -> N
     cause = store.submit("row-4", text={"title": "t", "body": "Refused."}, metadata={"kind": "note", "line": 5000})
     assert (await store.written(cause, "legacy")).data["outcome"] == "dead_lettered"
     await becomes(store, "equal", "row-4")
-    found, _, said = await seen(store, "row-4")
+    found, _, output = await seen(store, "row-4")
     (letter,) = found.letters
     assert (letter.source, letter.stage) == ("crossfade.documents.resolved.v1", "legacy")
-    assert f"crossfade dlt replay {letter.source} --partition {letter.partition} --offset {letter.offset}" in said
+    assert f"crossfade dlt replay {letter.source} --partition {letter.partition} --offset {letter.offset}" in output
     broken = store.submit("row-4", txt="not a document")
     assert (await store.written(broken, None)).data["outcome"] == "dead_lettered"
     found, _, _ = await seen(store, "row-4")

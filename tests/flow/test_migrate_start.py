@@ -19,14 +19,14 @@ def moved(site: Site) -> Store:
 
 
 async def plan(store: Store) -> tuple[int, dict[str, str]]:
-    code, said = await store.command("migrate", "plan", store.name, "--json")
-    return code, {step["name"]: step["state"] for step in json.loads(said)["steps"]}
+    code, output = await store.command("migrate", "plan", store.name, "--json")
+    return code, {step["name"]: step["state"] for step in json.loads(output)["steps"]}
 
 
 async def start(store: Store, *options: str) -> dict[str, Any]:
-    code, said = await store.command("migrate", "start", store.name, "--json", *options)
-    assert code == 0, said
-    return dict(json.loads(said))
+    code, output = await store.command("migrate", "start", store.name, "--json", *options)
+    assert code == 0, output
+    return dict(json.loads(output))
 
 
 async def test_a_move_is_planned_done_proved_and_not_done_twice(moved: Store, tmp_path: Path) -> None:
@@ -34,15 +34,15 @@ async def test_a_move_is_planned_done_proved_and_not_done_twice(moved: Store, tm
     assert await plan(moved) == (0, {**done, "backfill": "to do", "proof": "to do"})
     assert await moved.points("row-29") == []
 
-    told = await start(moved, "--html", str(tmp_path / "proof.html"))
-    assert (told["backfill"]["rows"], told["backfill"]["state"]) == (30, "done")
-    assert (told["proof"]["verdict"], told["proof"]["legacy_documents"]) == ("equal", 30)
+    reported = await start(moved, "--html", str(tmp_path / "proof.html"))
+    assert (reported["backfill"]["rows"], reported["backfill"]["state"]) == (30, "done")
+    assert (reported["proof"]["verdict"], reported["proof"]["legacy_documents"]) == ("equal", 30)
     assert moved.name in (tmp_path / "proof.html").read_text(encoding="utf-8")
     assert len(await moved.points("row-29")) == 1
     assert await plan(moved) == (0, {**done, "backfill": "done", "proof": "done"})
 
     again = await start(moved)
     assert (again["backfill"], again["proof"]["verdict"]) == (None, "equal")
-    code, said = await moved.command("migrate", "plan", moved.name)
+    code, output = await moved.command("migrate", "plan", moved.name)
     assert code == 0
-    assert "30 rows, 30 points" in said
+    assert "30 rows, 30 points" in output

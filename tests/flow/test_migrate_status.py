@@ -53,21 +53,21 @@ def plain(site: Site) -> Store:
 
 
 async def test_the_command_tells_it_as_json_and_as_a_page(plain: Store) -> None:
-    code, said = await plain.command("migrate", "status", plain.name, "--json")
-    (told,) = json.loads(said)["collections"]
-    assert (code, told["collection"], told["phase"], told["stopped"]) == (0, plain.name, "dual_write", None)
-    assert [lag["role"] for lag in told["lag"]] == ROLES
-    assert told["capture"]["state"] == "RUNNING"
-    code, said = await plain.command("migrate", "status", plain.name)
+    code, output = await plain.command("migrate", "status", plain.name, "--json")
+    (reported,) = json.loads(output)["collections"]
+    assert (code, reported["collection"], reported["phase"], reported["stopped"]) == (0, plain.name, "dual_write", None)
+    assert [lag["role"] for lag in reported["lag"]] == ROLES
+    assert reported["capture"]["state"] == "RUNNING"
+    code, output = await plain.command("migrate", "status", plain.name)
     assert code == 0
-    assert f"{plain.name}  dual_write  active" in said
-    assert "running  at " in said
+    assert f"{plain.name}  dual_write  active" in output
+    assert "running  at " in output
 
 
 async def test_pause_and_resume_reach_the_task_store(plain: Store) -> None:
     for word, paused in (("pause", True), ("resume", False)):
-        code, said = await plain.command("migrate", word, plain.name, "--json")
-        assert (code, json.loads(said)["paused"]) == (0, paused)
+        code, output = await plain.command("migrate", word, plain.name, "--json")
+        assert (code, json.loads(output)["paused"]) == (0, paused)
         assert await control(plain) == Control(paused=paused)
 
 
@@ -101,9 +101,9 @@ async def test_watch_follows_with_a_line_for_each_look_until_ctrl_c(plain: Store
 
 
 async def test_status_of_the_stack_names_the_collections(plain: Store) -> None:
-    code, said = await plain.command("status", "--json")
-    told = json.loads(said)
+    code, output = await plain.command("status", "--json")
+    reported = json.loads(output)
     assert code == 0
-    states = {each["collection"]: (each["stopped"], each["unanswered"]) for each in told["collections"]}
+    states = {each["collection"]: (each["stopped"], each["unanswered"]) for each in reported["collections"]}
     assert states[plain.name] == (None, None)
-    assert {part["state"] for part in told["parts"]} == {"running"}
+    assert {part["state"] for part in reported["parts"]} == {"running"}

@@ -67,8 +67,8 @@ async def test_a_write_that_a_trigger_does_something_with_hides_no_later_one(sto
     for statement in strip:
         await store.execute(statement)
     cause = store.submit("tricky", text={"title": "Tricky", "body": "A trigger does something with it."})
-    told = await store.written(cause, "legacy")
-    assert told.data["outcome"] in {"applied", "dead_lettered"}
+    reported = await store.written(cause, "legacy")
+    assert reported.data["outcome"] in {"applied", "dead_lettered"}
     for statement in drop:
         await store.execute(statement)
     await store.execute("delete from {t} where id = 'tricky'")
@@ -88,7 +88,7 @@ async def test_a_lost_echo_and_a_deletion_after_it_are_repaired(store: Store) ->
     assert await store.points("lost") == []
 
 
-async def test_two_repairs_lead_from_any_damage_to_equal_stores_beside_writes(store: Store) -> None:
+async def test_two_repairs_lead_from_any_damage_to_equal_stores_during_writes(store: Store) -> None:
     await store.command("verify", store.name)  # so that there are checkpoints to damage
     ids = [f"row-{n}" for n in range(10, 10 + len(DAMAGES))]
     await submitted(store, ids, "before")
@@ -108,8 +108,8 @@ async def test_two_repairs_lead_from_any_damage_to_equal_stores_beside_writes(st
             if change == TASKS[0]:
                 await store.command("verify", store.name, "--repair", "--sample", "0")
         await store.command("verify", store.name, "--repair", "--full", "--sample", "0")
-    code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
-    assert code == 0, said
+    code, output = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
+    assert code == 0, output
     assert await store.points("row-7") == []
     # The ledger no longer does harm: later changes arrive without a repair.
     for document_id in ids:
@@ -136,8 +136,8 @@ async def repaired(store: Store) -> None:
     """Repair twice, and check that both stores are equal."""
     for _ in range(2):
         await store.command("verify", store.name, "--repair", "--sample", "0")
-    code, said = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
-    assert code == 0, said
+    code, output = await store.command("verify", store.name, "--full", "--sample", "0", "--recheck-timeout", "40")
+    assert code == 0, output
 
 
 @asynccontextmanager

@@ -50,23 +50,23 @@ async def test_sigterm_in_the_midst_of_submissions_loses_nothing(site: Site) -> 
     causes |= submit_half(stores, 1)
     await site.worker.start()
 
-    told: Counter[tuple[str, str]] = Counter()
+    reported: Counter[tuple[str, str]] = Counter()
 
-    async def all_told() -> bool:
-        told.clear()
+    async def all_reported() -> bool:
+        reported.clear()
         for seen in await site.foreign.everything(WRITTEN):
             if seen.data["cause"] in causes:
                 assert (seen.data["outcome"], seen.key) == ("applied", causes[seen.data["cause"]])
-                told[seen.data["cause"], seen.data["store"]] += 1
-        return set(told) == {(cause, store) for cause in causes for store in ("legacy", "qdrant")}
+                reported[seen.data["cause"], seen.data["store"]] += 1
+        return set(reported) == {(cause, store) for cause in causes for store in ("legacy", "qdrant")}
 
-    await eventually(all_told, "every submission has its outcome in both stores")
+    await eventually(all_reported, "every submission has its outcome in both stores")
     for store in stores:
         assert await store.value("select count(*) from {t} where id like 'in-flight-%'") == DOCUMENTS
         await store.holds_the_same(await store.count())
 
 
-async def test_what_waits_for_a_worker_is_no_difference_of_a_stopped_collection(site: Site) -> None:
+async def test_what_waits_for_a_worker_is_no_difference_of_a_quarantined_collection(site: Site) -> None:
     store = site.store("docs", "postgres")
     state = CollectionState(store.ports.ledger, store.name)
     await store.holds_the_same(await store.count())
@@ -74,14 +74,14 @@ async def test_what_waits_for_a_worker_is_no_difference_of_a_stopped_collection(
     await state.set_reason(Reason.POINTS_REPLACED)
     try:
         await store.execute("insert into {t} values ('waits', 't', 'Committed.', 'sql', 1)")
-        code, said = await store.command(
+        code, output = await store.command(
             "verify", store.name, "--json", "--full", "--sample", "0", "--recheck-timeout", "2"
         )
-        found = json.loads(said)
-        assert (code, found["differences"], found["pending"]) == (1, 0, 1), said
+        found = json.loads(output)
+        assert (code, found["differences"], found["pending"]) == (1, 0, 1), output
     finally:
         await site.worker.start()
-    code, said = await store.command("verify", store.name, "--json", "--full", "--sample", "0")
-    assert (code, json.loads(said)["differences"]) == (0, 0), said
+    code, output = await store.command("verify", store.name, "--json", "--full", "--sample", "0")
+    assert (code, json.loads(output)["differences"]) == (0, 0), output
     await state.set_reason(None)
     await store.applied("waits", text={"title": "t", "body": "Again."}, metadata={"kind": None, "line": 1})

@@ -34,8 +34,8 @@ async def stores(site: Site) -> AsyncIterator[dict[Connector, Store]]:
         await store.holds_the_same(await store.count())
     yield found
     # If a missing point is one of the collection's witnesses, the worker quarantines the collection, and rightly.
-    code, said = await store.command("recapture", *(store.name for store in found.values()))
-    assert code == 0, said
+    code, output = await store.command("recapture", *(store.name for store in found.values()))
+    assert code == 0, output
     for store in found.values():
         await store.holds_the_same(await store.count())
 
@@ -53,11 +53,11 @@ async def test_every_corruption_is_found_and_nothing_else_while_writes_go_on(sto
         for rows in ((), ("--full",)):
             if rows:  # as the worker does if a damaged point is one of the collection's witnesses
                 await CollectionState(store.ports.ledger, store.name).set_reason(Reason.POINTS_REPLACED)
-            code, said = await store.command(
+            code, output = await store.command(
                 "verify", store.name, "--json", "--sample", "0", "--recheck-timeout", "45", *rows
             )
-            assert code == 3, said
-            document = json.loads(said)
+            assert code == 3, output
+            document = json.loads(output)
             check(document, damage.expected)
             assert (document["differences"], document["unknown"]) == (CORRUPTIONS, 0)
 
@@ -67,9 +67,9 @@ def check(document: dict[str, Any], expected: dict[str, str]) -> None:
     missed = {one: kind for one, kind in expected.items() if found.get(one) != kind}
     alarms = [each for each in document["listed"] if each["id"] not in expected]
     assert (missed, alarms) == ({}, [])
-    told = Counter(each["detail"].partition(":")[0] for each in document["listed"])
-    assert {"no visible point", "no legacy row", "content hash", "wrong vector", "wrong payload"} <= set(told)
-    assert told["duplicate chunk"] >= CORRUPTIONS // len(KINDS)
+    reported = Counter(each["detail"].partition(":")[0] for each in document["listed"])
+    assert {"no visible point", "no legacy row", "content hash", "wrong vector", "wrong payload"} <= set(reported)
+    assert reported["duplicate chunk"] >= CORRUPTIONS // len(KINDS)
 
 
 async def damaged(store: Store, ids: list[str]) -> Damage:

@@ -153,8 +153,12 @@ async def test_a_question_is_one_trace_through_decision_search_and_answer(docs: 
 
 async def test_a_captured_change_starts_a_trace_of_its_own(docs: Store) -> None:
     await docs.execute("insert into {t} values ('by-sql', 'bilby', 'Bandicoots dig in this text.', 'possum', 1)")
-    told = await docs.site.foreign.found(WRITTEN, lambda seen: seen.key == f"{docs.name}/by-sql")
-    assert (told.data["store"], told.data["origin"], told.data["outcome"]) == ("qdrant", "legacy", "applied")
+    written = await docs.site.foreign.found(WRITTEN, lambda seen: seen.key == f"{docs.name}/by-sql")
+    assert (written.data["store"], written.data["origin"], written.data["outcome"]) == (
+        "qdrant",
+        "legacy",
+        "applied",
+    )
     assert docs.ports.capture is not None
     captured = docs.ports.capture.topic
     names = [
@@ -162,7 +166,7 @@ async def test_a_captured_change_starts_a_trace_of_its_own(docs: Store) -> None:
         *(f"send {topic}" for topic in (LOG, RESOLVED, EMBEDDED, WRITTEN)),
         *(f"select {LEDGER}", f"update {LEDGER}", f"upsert {docs.name}", f"embeddings {MODEL}"),
     ]
-    spans = await trace_with(docs, told.trace_id, names)
+    spans = await trace_with(docs, written.trace_id, names)
     assert Counter(span.name for span in spans) == Counter(names)
     expect_connected(spans, "")
     expect_names(spans)

@@ -25,31 +25,31 @@ async def store(site: Site, request: pytest.FixtureRequest) -> Store:
 
 
 async def verified(store: Store, *options: str) -> tuple[int, dict[str, Any]]:
-    code, said = await store.command(
+    code, output = await store.command(
         "verify", store.name, "--json", "--recheck-delay", "0.5", "--sample", "0", *options
     )
-    document: dict[str, Any] = json.loads(said)
+    document: dict[str, Any] = json.loads(output)
     return code, document
 
 
 async def found_and_repaired(store: Store, expected: dict[str, str]) -> None:
     """Check that the command finds exactly these differences (kind by document), repairs them, and then finds none."""
-    code, said = await verified(store)
-    assert {each["id"]: each["kind"] for each in said["listed"]} == expected
-    assert (code, said["differences"], said["repaired"]) == (DIFFERENT, len(expected), 0)
-    code, said = await verified(store, "--repair")
-    assert (code, said["differences"], said["repaired"]) == (DIFFERENT, len(expected), len(expected))
+    code, output = await verified(store)
+    assert {each["id"]: each["kind"] for each in output["listed"]} == expected
+    assert (code, output["differences"], output["repaired"]) == (DIFFERENT, len(expected), 0)
+    code, output = await verified(store, "--repair")
+    assert (code, output["differences"], output["repaired"]) == (DIFFERENT, len(expected), len(expected))
     await store.holds_the_same(await store.count())
-    code, said = await verified(store)
-    assert (code, said["differences"], said["listed"]) == (SAME, 0, [])
-    assert said["legacy_documents"] == said["vector_documents"] == await store.count()
-    told = {
+    code, output = await verified(store)
+    assert (code, output["differences"], output["listed"]) == (SAME, 0, [])
+    assert output["legacy_documents"] == output["vector_documents"] == await store.count()
+    reported = {
         (seen.headers["ce_type"], seen.data["id"], seen.data["kind"])
         for seen in await store.site.foreign.everything(DIFFERENCES)
         if seen.data["collection"] == store.name
     }
     for event in ("crossfade.difference.found.v1", "crossfade.difference.repaired.v1"):
-        assert {(event, document_id, kind) for document_id, kind in expected.items()} <= told
+        assert {(event, document_id, kind) for document_id, kind in expected.items()} <= reported
 
 
 async def test_writes_that_capture_never_saw_are_found_and_repaired(store: Store) -> None:
@@ -78,10 +78,10 @@ async def test_what_was_done_to_qdrant_is_found_and_repaired(store: Store) -> No
 async def test_differences_are_printed_for_people_too(store: Store) -> None:
     async with store.uncaptured():
         await store.execute("update {t} set title = 'changed beside capture' where id = 'row-7'")
-    code, said = await store.command("verify", store.name, "--recheck-delay", "0.5", "--repair")
+    code, output = await store.command("verify", store.name, "--recheck-delay", "0.5", "--repair")
     assert code == DIFFERENT
-    assert "row-7" in said
-    assert "stale" in said
+    assert "row-7" in output
+    assert "stale" in output
     await store.holds_the_same(await store.count())
 
 

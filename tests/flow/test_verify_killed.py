@@ -19,8 +19,8 @@ from tests.flow.worker_process import COMMAND_BOUND_S, MAIN
 
 pytestmark = pytest.mark.stack
 SMALL = ("--range-rows", "10", "--page", "5", "--recheck-delay", "0.5", "--sample", "0", "--json")
-TELLING = "verify.before_publish"
-KILLED_AT = {"verify.after_rows": 4, "verify.after_save": 2, "verify.after_points": 1, TELLING: 1}
+PUBLISHING = "verify.before_publish"
+KILLED_AT = {"verify.after_rows": 4, "verify.after_save": 2, "verify.after_points": 1, PUBLISHING: 1}
 
 
 @pytest.fixture(
@@ -33,8 +33,8 @@ async def store(site: Site, request: pytest.FixtureRequest) -> Store:
 
 
 async def run(store: Store, *options: str, failpoint: str = "") -> tuple[int, dict[str, Any]]:
-    code, said = await store.command("verify", store.name, *SMALL, *options, failpoint=failpoint)
-    return code, json.loads(said) if said else {}
+    code, output = await store.command("verify", store.name, *SMALL, *options, failpoint=failpoint)
+    return code, json.loads(output) if output else {}
 
 
 def test_each_failpoint_of_the_verifier_is_tried() -> None:
@@ -44,26 +44,26 @@ def test_each_failpoint_of_the_verifier_is_tried() -> None:
 async def test_a_verifier_that_was_killed_anywhere_comes_to_the_same_verdict(store: Store) -> None:
     rows = await store.count()
     for place, times in KILLED_AT.items():
-        if place == TELLING:
+        if place == PUBLISHING:
             continue
         code, _ = await run(store, "--full", failpoint=f"{place}:{times}")
         assert code == -signal.SIGKILL, place
         code, again = await run(store, "--full")
         assert (code, again["verdict"], again["legacy_documents"]) == (0, "equal", rows), place
         assert [each["verdict"] for each in again["ranges"]] == ["equal"] * len(again["ranges"])
-    code, said = await run(store)
-    assert (code, said["verdict"], said["rows_read"]) == (0, "equal", 0)
+    code, output = await run(store)
+    assert (code, output["verdict"], output["rows_read"]) == (0, "equal", 0)
 
 
-async def test_a_verifier_that_was_killed_before_it_told_finds_the_same_again(store: Store) -> None:
+async def test_a_verifier_that_was_killed_before_it_reported_finds_the_same_again(store: Store) -> None:
     async with store.uncaptured():
         await store.execute("update {t} set body = 'Changed beside capture.' where id = 'row-11'")
-    code, _ = await run(store, "--repair", failpoint=f"{TELLING}:{KILLED_AT[TELLING]}")
+    code, _ = await run(store, "--repair", failpoint=f"{PUBLISHING}:{KILLED_AT[PUBLISHING]}")
     assert code == -signal.SIGKILL
     # The refresh was appended before the kill; nothing else repairs the document.
     await store.holds_the_same(await store.count())
-    code, said = await run(store)
-    assert (code, said["verdict"], said["listed"]) == (0, "equal", [])
+    code, output = await run(store)
+    assert (code, output["verdict"], output["listed"]) == (0, "equal", [])
 
 
 async def test_rounds_go_on_until_a_signal_and_end_cleanly(store: Store) -> None:

@@ -26,13 +26,13 @@ async def test_rows_that_were_there_before_are_in_qdrant_by_the_snapshot(docs: S
 
 
 async def test_a_submitted_document_is_in_the_table_and_found_by_both_backends(docs: Store) -> None:
-    told = await docs.applied(
+    reported = await docs.applied(
         "elephant",
         text={"title": "Elephants", "body": "Elephants are the largest land animals alive today."},
         metadata={"kind": "animal", "line": 7},
     )
     (row,) = await docs.fetch("select title, kind, line, crossfade_version from {t} where id = 'elephant'")
-    assert row == ("Elephants", "animal", 7, told.data["version"])
+    assert row == ("Elephants", "animal", 7, reported.data["version"])
     backends: tuple[Backend, ...] = ("legacy", "qdrant")
     for route in backends:
         query_id = uuid.uuid4().hex
@@ -68,9 +68,9 @@ async def test_bad_events_are_answered_and_kept_and_the_rest_goes_on(docs: Store
     cause = docs.submit("bad", text={"title": "x"}, metadata={"no_such_column": 1})
     foreign.send(SUBMITTED, f"{docs.name}/broken", "no object", "crossfade.document.submitted.v1")
     await docs.applied("after", text={"title": "after", "body": "What follows a bad event is still written."})
-    told = (await docs.written(cause, None)).data
-    assert told["outcome"] == "dead_lettered"
-    assert "no_such_column" in told["error"]
+    reported = (await docs.written(cause, None)).data
+    assert reported["outcome"] == "dead_lettered"
+    assert "no_such_column" in reported["error"]
     kept = await foreign.found(dead_letter_topic(SUBMITTED), lambda s: s.key == f"{docs.name}/bad")
     assert kept.data["id"] == "bad"
     assert kept.headers["__connect.errors.topic"] == SUBMITTED
@@ -86,15 +86,15 @@ async def test_what_the_table_refuses_is_kept_and_qdrant_goes_back_to_the_row(
 ) -> None:
     before = await docs.fetch(f"select * from {{t}} where id = '{document_id}'")
     cause = docs.submit(document_id, text={"title": title, "body": "The table refuses this."}, metadata={"line": line})
-    told = await docs.written(cause, "legacy")
-    assert told.data["outcome"] == "dead_lettered"
-    assert told.data["error"]
+    reported = await docs.written(cause, "legacy")
+    assert reported.data["outcome"] == "dead_lettered"
+    assert reported.data["error"]
     assert await docs.fetch(f"select * from {{t}} where id = '{document_id}'") == before
 
     async def back() -> bool:
         points = await docs.points(document_id)
         # The refused text was in Qdrant for a moment: only the version shows that this is the row's text again.
-        return [p.text for p in points] == [_text(before[0])] and points[0].version > told.data["version"]
+        return [p.text for p in points] == [_text(before[0])] and points[0].version > reported.data["version"]
 
     await eventually(back, "Qdrant holds the row's text again")
     await docs.holds_the_same(await docs.count())

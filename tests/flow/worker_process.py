@@ -42,13 +42,13 @@ async def command(config: Path, home: Path, *arguments: str, failpoint: str = ""
     )
     try:
         async with asyncio.timeout(COMMAND_BOUND_S):
-            said, _ = await process.communicate()
+            printed, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return process.returncode, said.decode()
+    return process.returncode, printed.decode()
 
 
 class WorkerProcess:

@@ -72,7 +72,7 @@ async def _unconfirmed(runner: Runner, failure: Any) -> None:
     letter = dead_letter(failure.message.record, stage=runner.role, error=failure.error, attempt=1)
     try:
         await runner.bus.publish([letter, *runner.lost(failure.message, failure.error)])
-        await runner.told(failure)
+        await runner.reported(failure)
     except CrossfadeError:
         return
 
@@ -108,7 +108,7 @@ async def _ledger_first(batch: Batch, *, bus: Bus, **ports: Any) -> Failures:
     return failures
 
 
-async def _beside_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: Any) -> dict[str, Refused]:
+async def _around_the_writers(ports: CollectionPorts, ids: Sequence[str], **_: Any) -> dict[str, Refused]:
     ledger, rows = await ports.ledger.read(ids), await ports.table.rows(ids)
     for document_id, row in rows.items():
         text, version = row.content.full_text(), ledger[document_id].state.version if document_id in ledger else 0
@@ -267,7 +267,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "rows are written to Qdrant directly instead of through the log",
         _everywhere(
             "append_refreshes",
-            _beside_the_writers,
+            _around_the_writers,
             "agents.resolver",
             "agents.legacy_writer",
             "migration.verify.publish",

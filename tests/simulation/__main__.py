@@ -29,16 +29,16 @@ def _ends(outcome: Outcome) -> str:
 
 def many(first: int, number: int) -> int:
     """Run a range of seeds; stop at the first that fails."""
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     done, actions, ends = 0, 0, Counter[str]()
     for seed, violation, ended, steps in outcomes(first, first + number):
         if violation is not None:
             print(explain(seed) or f"seed {seed}: {violation}", flush=True)
             return 1
         done, actions, ends = done + 1, actions + steps, ends + ended
-        if time.monotonic() - told >= PROGRESS_S or done == number:
-            told = time.monotonic()
-            rate = done / (told - started)
+        if time.monotonic() - reported >= PROGRESS_S or done == number:
+            reported = time.monotonic()
+            rate = done / (reported - started)
             left_s = (number - done) / rate
             print(f"{done}/{number} seeds, {rate:.0f}/s, {left_s:.0f} s left", file=sys.stderr, flush=True)
     seconds = time.monotonic() - started

@@ -33,8 +33,8 @@ def explain(seed: int) -> str | None:
         return None
     rows, kept = shrink(first_rows, actions, outcome)
     again = run(rows, kept)
-    told = [f"seed {seed} (trace {outcome.digest}): {outcome.violation}"]
-    told += [f"shrunk from {len(actions)} actions to {len(kept)}: {again.violation}"]
-    told += [f"  first rows: {dict(rows.changes)}", *(f"  {action}" for action in kept)]
-    told += ["what happened:", *(f"  {line}" for line in again.trace)]
-    return "\n".join([*told, f"again: make simulate SEED={seed}"])
+    reported = [f"seed {seed} (trace {outcome.digest}): {outcome.violation}"]
+    reported += [f"shrunk from {len(actions)} actions to {len(kept)}: {again.violation}"]
+    reported += [f"  first rows: {dict(rows.changes)}", *(f"  {action}" for action in kept)]
+    reported += ["what happened:", *(f"  {line}" for line in again.trace)]
+    return "\n".join([*reported, f"again: make simulate SEED={seed}"])

@@ -106,7 +106,7 @@ class Port:
         async def call(*args: Any, **options: Any) -> Any:
             if args and not args[-1] and args[-1] is not None:
                 return await found(*args, **options)
-            fault = await Point(_told(label, args))
+            fault = await Point(_reported(label, args))
             done = found if not options else lambda *given: found(*given, **options)
             return await self._trouble.call(self._collection, label, done, args, fault)
 
@@ -118,7 +118,7 @@ def _small(record: Outgoing) -> bool:
     return record.topic == WRITTEN or record.value is None or b'"content":null' in record.value
 
 
-def _told(label: str, args: Sequence[Any]) -> str:
+def _reported(label: str, args: Sequence[Any]) -> str:
     if label != "bus.publish":
         return label
     records: Sequence[Outgoing] = args[0]

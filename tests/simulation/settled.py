@@ -67,16 +67,16 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
     if len(versions) > 1:
         raise Violation(f"1: {cause} took effect as {len(versions)} versions: {versions}")
     key, version = versions[0]
-    told = watch.told.get((key, version, "legacy"), set())
-    if "dead_lettered" in told:
-        if "applied" in told and (key, version) not in watch.copied:
+    reported = watch.reported.get((key, version, "legacy"), set())
+    if "dead_lettered" in reported:
+        if "applied" in reported and (key, version) not in watch.copied:
             raise Violation(f"1: {cause} was told applied and dead-lettered")
         return "dead_lettered"
-    if "applied" in told:
+    if "applied" in reported:
         if (key, version) not in watch.applied | watch.copied:
             raise Violation(f"1: {cause} was told applied, and the table never had it")
         return "applied"
-    if "superseded" in told:
+    if "superseded" in reported:
         if newest[key] <= version:
             raise Violation(f"1: {cause} was told superseded, and nothing is newer")
         return "superseded"
@@ -85,40 +85,40 @@ def _end(watch: Watch, cause: str, place: str, versions: list[tuple[str, int]], 
 
 def _check_qdrant_outcomes(watch: Watch, newest: Mapping[str, int]) -> None:
     for key, version in watch.resolved:
-        told = watch.told.get((key, version, "qdrant"), set())
+        reported = watch.reported.get((key, version, "qdrant"), set())
         event = watch.resolved[key, version]
-        if event["origin"] != "producer" and (key, version, "legacy") in watch.told:
+        if event["origin"] != "producer" and (key, version, "legacy") in watch.reported:
             raise Violation(f"1: the table's outcome of version {version} of {key} was told, which came from the table")
         if watch.waits_for_its_row((key, version)):
             _check_row_outcomes(watch, newest, key, version)
             continue
-        others = {one for one, _ in watch.told_of_rows.get(event["cause"], set())} - {version}
+        others = {one for one, _ in watch.reported_for_rows.get(event["cause"], set())} - {version}
         if event["origin"] == "producer" and others:
             raise Violation(f"1: Qdrant's outcome of {event['cause']} was told of {version} and of {others} of {key}")
-        if not told:
+        if not reported:
             raise Violation(f"1: Qdrant's outcome of version {version} of {key} was never told")
-        if "applied" in told and watch.is_too_long((key, version)):
+        if "applied" in reported and watch.is_too_long((key, version)):
             raise Violation(f"1: Qdrant's version {version} of {key} was told applied, and is too long for it")
         # A replaced writer reports "applied" for a version that another overtook between its check and its write.
-        if "applied" in told and watch.newest.get(key, -1) < version:
+        if "applied" in reported and watch.newest.get(key, -1) < version:
             raise Violation(f"1: version {version} of {key} was told applied, and Qdrant never had it or a newer one")
-        if told == {"superseded"} and newest[key] <= version:
+        if reported == {"superseded"} and newest[key] <= version:
             raise Violation(f"1: Qdrant's version {version} of {key} was told superseded, and nothing is newer")
 
 
 def _check_row_outcomes(watch: Watch, newest: Mapping[str, int], key: str, version: int) -> None:
     """Check Qdrant's outcomes for an event that leaves columns out: they are for its row, and carry the event's id."""
     cause = watch.resolved[key, version]["cause"]
-    told = watch.told_of_rows.get(cause, set())
-    if not told:
+    reported = watch.reported_for_rows.get(cause, set())
+    if not reported:
         raise Violation(f"1: Qdrant's outcome of {cause}, version {version} of {key}, was never told")
-    if (version, "applied") in told:
+    if (version, "applied") in reported:
         raise Violation(f"1: {cause} was told applied as {version} of {key}, and not as its row")
-    for one, outcome in told:
+    for one, outcome in reported:
         if outcome == "applied" and watch.newest.get(key, -1) < one:
             raise Violation(f"1: the row of {cause} was told applied as {one} of {key}, and Qdrant never had it")
-    if {outcome for _, outcome in told} == {"superseded"} and newest[key] <= max(told)[0]:
-        raise Violation(f"1: the row of {cause} was told superseded, and nothing of {key} is newer than {max(told)[0]}")
+    if {outcome for _, outcome in reported} == {"superseded"} and newest[key] <= max(reported)[0]:
+        raise Violation(f"1: the row of {cause} is superseded, and nothing of {key} is newer than {max(reported)[0]}")
 
 
 def _dead(watch: Watch, stage: str) -> set[str]:

@@ -58,8 +58,8 @@ class Watch:
         self.logged: dict[str, list[Received]] = {}
         self.resolved: dict[Version, dict[str, Any]] = {}
         self.embedded: set[Version] = set()
-        self.told: dict[tuple[str, int, str], set[str]] = {}
-        self.told_of_rows: dict[str, set[tuple[int, str]]] = {}
+        self.reported: dict[tuple[str, int, str], set[str]] = {}
+        self.reported_for_rows: dict[str, set[tuple[int, str]]] = {}
         self.refused: set[str] = set()
         self.dead: dict[str, set[str]] = {}
         self.not_refreshed: set[str] = set()
@@ -90,7 +90,7 @@ class Watch:
         if topic == LOG:
             self.logged.setdefault(event_id, []).append(record)
         elif topic == WRITTEN:
-            self._told(event_id, orjson.loads(record.value or b""))
+            self._reported(event_id, orjson.loads(record.value or b""))
         else:
             key, _, rest = event_id.rpartition("@")
             version = key, int(rest.partition("/")[0])
@@ -99,14 +99,14 @@ class Watch:
             else:
                 self._resolved(version, orjson.loads(record.value or b""))
 
-    def _told(self, event_id: str, event: dict[str, Any]) -> None:
+    def _reported(self, event_id: str, event: dict[str, Any]) -> None:
         if event["store"] is None:
             self.refused.add(event["cause"])
             return
         key = f"{event['collection']}/{event['id']}"
-        self.told.setdefault((key, event["version"], event["store"]), set()).add(event["outcome"])
+        self.reported.setdefault((key, event["version"], event["store"]), set()).add(event["outcome"])
         if event["store"] == "qdrant":
-            self.told_of_rows.setdefault(event["cause"], set()).add((event["version"], event["outcome"]))
+            self.reported_for_rows.setdefault(event["cause"], set()).add((event["version"], event["outcome"]))
 
     def _resolved(self, version: Version, event: dict[str, Any]) -> None:
         if UNAVAILABLE in ((event["content"] or {}).get("text") or {}).values():
@@ -216,11 +216,11 @@ class Watch:
             return ledger.state.version >= version_of(EPOCH, record.offset)
         event_id = record.header("ce_id") or ""
         version = int(event_id.rpartition("@")[2].partition("/")[0])
-        qdrant = bool(self.told.get((key, version, "qdrant")))
+        qdrant = bool(self.reported.get((key, version, "qdrant")))
         if role == "legacy":
             producer = self.resolved[key, version]["origin"] == "producer"
-            told = not producer or bool(self.told.get((key, version, "legacy")))
-            return told and ledger.legacy_version >= version
+            reported = not producer or bool(self.reported.get((key, version, "legacy")))
+            return reported and ledger.legacy_version >= version
         if role == "embedder":
             return qdrant or (key, version) in self.embedded or self.waits_for_its_row((key, version))
         stored = at_once(self.vectors.stored(name, [document_id])).get(document_id, [])

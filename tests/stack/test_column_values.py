@@ -63,18 +63,18 @@ async def compared(
                 continue
             sure[name] += 1
             read = rows[changed.id]
-            for told, value in (
+            for reported, value in (
                 (changed.content.metadata[name], read.metadata[name]),
                 (changed.content.text, read.text),
             ):
-                if (type(told), told) != (type(value), value):
-                    wrong.append((changed.id, name, repr(value), repr(told)))
+                if (type(reported), reported) != (type(value), value):
+                    wrong.append((changed.id, name, repr(value), repr(reported)))
     return wrong, sure
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("connector", DATABASES)
-async def test_every_value_of_every_column_type_is_told_as_sql_reads_it_or_read_again(
+async def test_every_value_of_every_column_type_is_reported_as_sql_reads_it_or_read_again(
     connector: Connector, count: int, stack: StackAddresses
 ) -> None:
     rng = random.Random(count)

@@ -61,7 +61,7 @@ async def ids_of(stack: StackAddresses, place: Place, table: str, source: Collec
         await legacy.close()
     consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka, auto_offset_reset="earliest")
     await consumer.start()
-    told: set[str] = set()
+    reported: set[str] = set()
     try:
         consumer.assign([TopicPartition(f"{place.schema}.{place.schema}.{table}", 0)])
         with suppress(TimeoutError):
@@ -69,10 +69,10 @@ async def ids_of(stack: StackAddresses, place: Place, table: str, source: Collec
                 for _ in range(len(read)):
                     changed = decode_capture(received(await consumer.getone()), "documents", source, description, 1)
                     assert changed is not None
-                    told.add(changed.id)
+                    reported.add(changed.id)
     finally:
         await consumer.stop()
-    return read, told
+    return read, reported
 
 
 @pytest.mark.parametrize("rare", [False, pytest.param(True, marks=pytest.mark.long)])
@@ -91,7 +91,7 @@ async def test_an_id_is_the_same_whichever_way_its_row_comes(
                 source = place.collection(
                     table=f"{place.schema}.{table}", key=("w", "k"), text=("body",), metadata=(), tenant=None
                 )
-                read, told = await ids_of(stack, place, table, source)
-                if read != told:
-                    wrong[kind.name] = (sorted(read - told), sorted(told - read))
+                read, reported = await ids_of(stack, place, table, source)
+                if read != reported:
+                    wrong[kind.name] = (sorted(read - reported), sorted(reported - read))
     assert wrong == {}

@@ -160,9 +160,9 @@ def test_without_user_namespaces_a_system_user_gets_a_way_to_its_data_and_nothin
 def test_status_before_the_first_up_fails_and_prints_one_document(tmp_path: Path) -> None:
     result = CliRunner().invoke(commands.app, ["status", "--home", str(tmp_path), "--json"])
     assert result.exit_code == 1
-    said = json.loads(result.stdout)
-    assert {part["detail"] for part in said["parts"]} == {"never started"}
-    assert said["collections"] == []
+    output = json.loads(result.stdout)
+    assert {part["detail"] for part in output["parts"]} == {"never started"}
+    assert output["collections"] == []
 
 
 def test_down_before_the_first_up_is_done_at_once(tmp_path: Path) -> None:

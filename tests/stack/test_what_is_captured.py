@@ -159,15 +159,15 @@ async def test_a_connector_that_fails_is_its_collections_quarantine_and_passes_w
     collections = {"acme": shop.collection("postgres", "acme"), "globex": shop.collection("mariadb", "globex")}
     opened = await shop.opened(**collections)
     quarantines = Quarantines(opened.collections, Telemetry(tracing=False), collections, kafka=shop.kafka)
-    said: list[str] = []
+    output: list[str] = []
 
     def with_a_wrong_password(*arguments: Any, **named: Any) -> dict[str, str]:
         return {**postgres_connector(*arguments, **named), "database.password": "wrong"}
 
     with monkeypatch.context() as patched:
         patched.setattr(capturing, "postgres_connector", with_a_wrong_password)
-        await prepare_capture(opened, quarantines, said.append)
-    assert said == ["capture of mariadb runs"]
+        await prepare_capture(opened, quarantines, output.append)
+    assert output == ["capture of mariadb runs"]
     assert {name: quarantine.reason for name, quarantine in quarantines.now.items()} == {"acme": Reason.CONNECTOR}
     assert "password authentication failed" in quarantines.now["acme"].message
     guard = asyncio.create_task(guard_capture(opened, quarantines, lambda: None))

@@ -221,7 +221,7 @@ class World:
         return {"collections": self.collections, "bus": cast(Bus, self.bus), "ctx": self.ctx}
 
     @property
-    def told(self) -> dict[str, Any]:
+    def reported(self) -> dict[str, Any]:
         """The arguments of the functions that return the outcome of a dead letter."""
         return {"collections": self.collections, "ctx": self.ctx}
 

@@ -91,8 +91,8 @@ async def test_a_crash_and_a_second_delivery_append_the_same_entry(after: bool) 
 async def test_a_change_after_which_none_can_be_read_stops_its_collection_and_publishes_nothing() -> None:
     world = World()
     batch = [change(world, 1, row("old"), row("new")), change(world, 2, None, None, "t")]
-    said = f"{CAPTURE}/0/1: the table was truncated: the documents that are gone are not named"
-    assert await stops(world, batch) == (NAME, Reason.UNREADABLE, said)
+    output = f"{CAPTURE}/0/1: the table was truncated: the documents that are gone are not named"
+    assert await stops(world, batch) == (NAME, Reason.UNREADABLE, output)
     assert world.bus.events(LOG, DocumentChanged) == []
 
 
@@ -104,9 +104,9 @@ async def test_a_change_of_another_database_schema_table_or_connector_stops_the_
 ) -> None:
     world = World()
     batch = [change(world, 1, row("old"), row("new")), change(world, 2, row("old"), row("new"), **{field: value})]
-    name, reason, said = await stops(world, batch)
+    name, reason, output = await stops(world, batch)
     assert (name, reason) == (NAME, Reason.FOREIGN_CHANGE)
-    assert f"{field} {value!r} instead of {ORIGIN[field]!r}" in said
+    assert f"{field} {value!r} instead of {ORIGIN[field]!r}" in output
     assert world.bus.events(LOG, DocumentChanged) == []
 
 

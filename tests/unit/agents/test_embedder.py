@@ -29,7 +29,7 @@ async def vector(text: str) -> bytes:
     return (await HashingEmbedder(dimension=8).embed_documents([text]))[0]
 
 
-def told(world: World) -> list[tuple[str, int, list[str]]]:
+def reported(world: World) -> list[tuple[str, int, list[str]]]:
     return [(e.id, e.version, [c.text for c in e.chunks]) for e in world.bus.events(EMBEDDED, DocumentEmbedded)]
 
 
@@ -65,7 +65,7 @@ async def test_of_a_changed_document_only_the_chunks_whose_text_changed_are_embe
     world.embedder.calls.clear()
     await through(world, [world.resolved("1", 6, "a a a X X X c c c d d d")])
     assert world.embedder.texts == ["X X X", "d d d"]
-    assert told(world)[-1] == ("1", 6, ["a a a", "X X X", "c c c", "d d d"])
+    assert reported(world)[-1] == ("1", 6, ["a a a", "X X X", "c c c", "d d d"])
     assert await world.points("1") == [(0, 6, "a a a"), (1, 6, "X X X"), (2, 6, "c c c"), (3, 6, "d d d")]
     _, changed = world.bus.events(EMBEDDED, DocumentEmbedded)
     assert [chunk.vector for chunk in changed.chunks] == [await vector(chunk.text) for chunk in changed.chunks]
@@ -105,7 +105,7 @@ async def test_the_texts_of_a_batch_are_embedded_in_one_call_the_newest_of_each_
     batch = [world.resolved("1", 5, "old"), world.resolved("2", 6, "b"), world.resolved("1", 7, "new")]
     await embed(batch, **world.handled)
     assert [sorted(call) for call in world.embedder.calls] == [["b", "new"]]
-    assert sorted(told(world)) == [("1", 7, ["new"]), ("2", 6, ["b"])]
+    assert sorted(reported(world)) == [("1", 7, ["new"]), ("2", 6, ["b"])]
     assert world.outcomes() == [("1", 5, "superseded")]
 
 
@@ -161,7 +161,7 @@ async def test_a_deletion_passes_without_any_embedding() -> None:
 async def test_a_document_without_text_has_one_chunk() -> None:
     world = await World().prepared()
     await embed([world.resolved("1", 5, "")], **world.handled)
-    assert told(world) == [("1", 5, [""])]
+    assert reported(world) == [("1", 5, [""])]
 
 
 async def test_a_text_without_a_usable_vector_fails_alone() -> None:
@@ -170,7 +170,7 @@ async def test_a_text_without_a_usable_vector_fails_alone() -> None:
     (failure,) = await embed([world.resolved("1", 5, "a"), bad, world.resolved("3", 7, "c")], **world.handled)
     assert failure.message is bad
     assert isinstance(failure.error, EmbeddingFailed)
-    assert told(world) == [("1", 5, ["a"]), ("3", 7, ["c"])]
+    assert reported(world) == [("1", 5, ["a"]), ("3", 7, ["c"])]
     for event in world.bus.events(EMBEDDED, DocumentEmbedded):
         assert [chunk.vector for chunk in event.chunks] == [await vector(chunk.text) for chunk in event.chunks]
 
@@ -180,7 +180,7 @@ async def test_an_engine_out_of_time_is_left_to_the_runner_with_nothing_publishe
     await world.embedder.close()
     with pytest.raises(EmbeddingUnavailable):
         await embed([world.resolved("1", 5, "a"), world.resolved("2", 6, None)], **world.handled)
-    assert told(world) == []
+    assert reported(world) == []
 
 
 async def test_nothing_is_embedded_where_the_phase_does_not_write_to_qdrant() -> None:
@@ -188,7 +188,7 @@ async def test_nothing_is_embedded_where_the_phase_does_not_write_to_qdrant() ->
     batch = [world.resolved("1", 5, "a"), world.resolved("1", 6, None)]
     assert await embed(batch, **world.handled) == []
     assert world.outcomes() == [("1", 5, "not_written"), ("1", 6, "not_written")]
-    assert (told(world), world.embedder.calls) == ([], [])
+    assert (reported(world), world.embedder.calls) == ([], [])
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -210,7 +210,7 @@ async def test_what_cannot_be_read_fails_alone(fields: dict[str, Any] | None) ->
     bad = world.bus.add(Outgoing(RESOLVED, b"docs/9", b"{")) if fields is None else world.resolved("9", 4, **fields)
     (failure,) = await embed([bad, world.resolved("1", 5, "a")], **world.handled)
     assert failure.message is bad
-    assert told(world) == [("1", 5, ["a"])]
+    assert reported(world) == [("1", 5, ["a"])]
 
 
 async def test_progress_counts_within_a_document_that_is_longer_than_a_slice() -> None:
@@ -224,7 +224,7 @@ async def test_progress_counts_within_a_document_that_is_longer_than_a_slice() -
     steps = [after - before for before, after in pairwise([0, *seen])]
     assert max(steps) <= 128
     assert len(world.embedder.texts) == 400
-    assert len(told(world)[0][2]) == 400
+    assert len(reported(world)[0][2]) == 400
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ async def test_the_status_says_whether_to_restart_and_whether_to_send_work(
         client.get("/readyz") as ready,
     ):
         assert (alive.status, ready.status) == (livez, readyz)
-        told = await alive.json(), await ready.json()
-    assert (told[0]["alive"], told[1]["ready"]) == (livez == 200, readyz == 200)
-    assert [each["role"] for each in told[0]["roles"]] == [each.role for each in roles]
+        reported = await alive.json(), await ready.json()
+    assert (reported[0]["alive"], reported[1]["ready"]) == (livez == 200, readyz == 200)
+    assert [each["role"] for each in reported[0]["roles"]] == [each.role for each in roles]
 
 
 async def test_the_page_follows_the_roles_as_they_are_now() -> None:
@@ -86,9 +86,9 @@ async def test_the_page_follows_the_roles_as_they_are_now() -> None:
         changing.handled, changing.dead_letters = 7, 2
         async with client.get("/readyz") as after:
             assert after.status == 503
-            (told,) = (await after.json())["roles"]
-    told.pop("idle_s")
-    assert told == {
+            (reported,) = (await after.json())["roles"]
+    reported.pop("idle_s")
+    assert reported == {
         "role": "intake",
         "state": "degraded",
         "handled": 7,
@@ -136,18 +136,18 @@ def test_a_role_is_stuck_in_one_batch_too_long_unless_it_waits_for_a_store(
     assert (is_stuck(health, STALL_S, 100.0), state_of(health, STALL_S, 100.0)) == (stuck, state)
 
 
-async def test_a_stopped_collection_is_named_with_its_reason_and_what_mends_it_and_no_restart_is_asked_for() -> None:
+async def test_a_quarantined_collection_is_named_with_its_reason_and_its_remedy_and_no_restart_is_asked_for() -> None:
     quarantine = Quarantine("articles", Reason.CAPTURE_LOST, "the slot is missing")
     runner, port = await serve_health([READY], lambda: True, 0, STALL_S, lambda: {"articles": quarantine})
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
             async with client.get("/readyz") as answer:
                 assert answer.status == 503
-                (told,) = (await answer.json())["quarantined"]
+                (reported,) = (await answer.json())["quarantined"]
             async with client.get("/livez") as alive:
                 assert alive.status == 200
     finally:
         await runner.cleanup()
-    assert (told["collection"], told["reason"]) == ("articles", "capture_lost")
-    assert told["message"].endswith("changes may be missing: the slot is missing")
-    assert told["remedy"] == told["mend"] == "crossfade recapture articles"
+    assert (reported["collection"], reported["reason"]) == ("articles", "capture_lost")
+    assert reported["message"].endswith("changes may be missing: the slot is missing")
+    assert reported["remedy"] == reported["mend"] == "crossfade recapture articles"

@@ -121,8 +121,8 @@ async def test_a_crash_at_publishing_and_a_second_delivery_append_the_same_entri
 async def test_a_refused_producer_gets_an_answer_under_the_key_of_its_record() -> None:
     world = World()
     error = InvalidEvent("metadata.year: wrong")
-    (told,) = refused_submission(submit(world, "1"), error, world.ctx)
-    await world.bus.publish([told])
+    (reported,) = refused_submission(submit(world, "1"), error, world.ctx)
+    await world.bus.publish([reported])
     (written,) = world.bus.events(WRITTEN, DocumentWritten)
     assert written == DocumentWritten(
         collection=NAME,
@@ -135,15 +135,15 @@ async def test_a_refused_producer_gets_an_answer_under_the_key_of_its_record() -
         cause="e-docs/1",
         latency_ms=5,
     )
-    assert (told.key, dict(told.headers)["ce_id"]) == (b"docs/1", f"{SUBMITTED}/0/0/refused".encode())
+    assert (reported.key, dict(reported.headers)["ce_id"]) == (b"docs/1", f"{SUBMITTED}/0/0/refused".encode())
 
 
 @pytest.mark.parametrize("key", [None, b"\xff"])
-async def test_a_refusal_is_told_even_of_a_record_that_names_no_document(key: bytes | None) -> None:
+async def test_a_refusal_is_reported_even_of_a_record_that_names_no_document(key: bytes | None) -> None:
     world = World()
     message = raw(world, b"{", key, content_type="application/cloudevents+json")
-    (told,) = refused_submission(message, InvalidEvent("no"), world.ctx)
-    await world.bus.publish([told])
+    (reported,) = refused_submission(message, InvalidEvent("no"), world.ctx)
+    await world.bus.publish([reported])
     (written,) = world.bus.events(WRITTEN, DocumentWritten)
     assert (written.collection, written.id, written.cause) == ("", "", f"{SUBMITTED}/0/0")
-    assert told.key
+    assert reported.key

@@ -106,7 +106,7 @@ class Role:
     opened: set[str] = field(default_factory=lambda: set(NAMES))
     applied: dict[str, dict[int, list[int]]] = field(default_factory=lambda: defaultdict(lambda: {0: [], 1: []}))
     generation: int = 1
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     world: World = field(default_factory=World)
     hang: set[str] = field(default_factory=set)
 
@@ -122,9 +122,9 @@ class Role:
             self._reread,
             lambda: self.generation,
             lambda: {(LOG, 0), (LOG, 1)},
-            away=lambda name, _: self.told.append(f"away {name}"),
-            back=lambda name: self.told.append(f"back {name}"),
-            expired=lambda name, _: self.told.append(f"expired {name}"),
+            away=lambda name, _: self.reported.append(f"away {name}"),
+            back=lambda name: self.reported.append(f"back {name}"),
+            expired=lambda name, _: self.reported.append(f"expired {name}"),
         )
         return Lanes(RoleHealth("resolver"), ports)
 
@@ -213,11 +213,11 @@ async def test_the_others_go_on_while_a_database_is_away_and_it_catches_up_by_it
             await step(lanes, role.broker)
     assert role.missing() == {"a": 10, "b": 0, "c": 0}
     assert lanes.parked() == {"a"}
-    assert role.told[0] == "away a"
+    assert role.reported[0] == "away a"
     del role.away["a"]
     await settled(lanes, role)
     assert role.missing() == {"a": 0, "b": 0, "c": 0}
-    assert role.told[-1] == "back a"
+    assert role.reported[-1] == "back a"
     await forgotten(role, "a")
     role.broker.append("a", 0)
     await step(lanes, role.broker)
@@ -237,7 +237,7 @@ async def test_a_part_that_only_takes_long_leaves_its_batch_and_is_not_done_agai
     role.hang.clear()
     await settled(lanes, role)
     assert role.applied["a"][0] == [0]
-    assert role.told == ["back a"]
+    assert role.reported == ["back a"]
     await lanes.close()
 
 
@@ -256,7 +256,7 @@ async def test_a_lane_never_remembers_a_place_that_it_has_handled(monkeypatch: p
         while role.cursors.fails:  # noqa: ASYNC110 - the lane calls the brokers when its part has left
             await asyncio.sleep(0.001)
         role.hang.clear()
-        while "back a" not in role.told:  # noqa: ASYNC110 - the collection's lane does it
+        while "back a" not in role.reported:  # noqa: ASYNC110 - the collection's lane does it
             await asyncio.sleep(0.001)
         assert not running.done()
         await running
@@ -281,7 +281,7 @@ async def test_a_collection_that_was_never_opened_is_passed_over_and_not_lost() 
     await lanes.close()
 
 
-async def test_records_that_expired_meanwhile_are_told_of() -> None:
+async def test_records_that_expired_meanwhile_are_reported() -> None:
     role = Role(Broker(), away={"a": StoreUnavailable("down")})
     lanes = role.start()
     for _ in range(4):
@@ -296,7 +296,7 @@ async def test_records_that_expired_meanwhile_are_told_of() -> None:
     async with asyncio.timeout(5):
         while role.missing()["a"]:  # noqa: ASYNC110 - the collection's lane does it
             await asyncio.sleep(0.005)
-    assert "expired a" in role.told
+    assert "expired a" in role.reported
     watch.cancel()
     await again.close()
 

@@ -19,20 +19,20 @@ from schemas.records import Outgoing, Received
 from tests.unit.agents.parts import NAME, NOW, Crash, World, content, too_large
 from topics.catalogue import LOG, RESOLVED, WRITTEN
 
-APPLY, REFRESH, TELL = "table.apply", f"publish {LOG}", f"publish {WRITTEN}"
+APPLY, REFRESH, REPORT = "table.apply", f"publish {LOG}", f"publish {WRITTEN}"
 
 
 def no_poison(_: str, given: Content) -> str | None:
     return "value too long" if "poison" in given.full_text() else None
 
 
-async def test_a_producers_change_is_written_with_its_version_and_told() -> None:
+async def test_a_producers_change_is_written_with_its_version_and_reported() -> None:
     world = World()
     assert await write_legacy([world.resolved("1", 5, "body")], **world.handled) == []
     assert world.row("1") == ("body", 5)
     assert world.legacy.ledger_rows["1"].legacy_version == 5
-    (told,) = world.bus.events(WRITTEN, DocumentWritten)
-    assert told == DocumentWritten(
+    (reported,) = world.bus.events(WRITTEN, DocumentWritten)
+    assert reported == DocumentWritten(
         collection=NAME,
         id="1",
         store="legacy",
@@ -42,10 +42,10 @@ async def test_a_producers_change_is_written_with_its_version_and_told() -> None
         cause="cause-5",
         latency_ms=50,
     )
-    assert world.steps() == [APPLY, TELL]
+    assert world.steps() == [APPLY, REPORT]
 
 
-async def test_the_newest_of_each_document_is_written_and_the_others_are_told_as_superseded() -> None:
+async def test_the_newest_of_each_document_is_written_and_the_others_are_reported_as_superseded() -> None:
     world = World()
     batch = [world.resolved("1", 5, "a"), world.resolved("2", 6, "b"), world.resolved("1", 7, "c")]
     await write_legacy(batch, **world.handled)
@@ -119,8 +119,8 @@ async def test_a_second_delivery_writes_nothing_again() -> None:
     assert world.legacy.captured == captured
 
 
-@pytest.mark.parametrize(("step", "after"), [(APPLY, False), (APPLY, True), (TELL, False), (TELL, True)])
-async def test_a_crash_at_any_step_and_a_second_delivery_write_once_and_tell_of_each(step: str, after: bool) -> None:
+@pytest.mark.parametrize(("step", "after"), [(APPLY, False), (APPLY, True), (REPORT, False), (REPORT, True)])
+async def test_a_crash_at_any_step_and_a_second_delivery_write_once_and_report_each(step: str, after: bool) -> None:
     world = World()
     batch = [world.resolved("1", 5, "a"), world.resolved("2", 6, "b")]
     world.journal.fail(step, Crash(), after=after)
@@ -132,11 +132,11 @@ async def test_a_crash_at_any_step_and_a_second_delivery_write_once_and_tell_of_
     assert set(world.outcomes()) == {("1", 5, "applied"), ("2", 6, "applied")}
 
 
-async def test_a_deletion_that_was_applied_and_not_told_is_told_as_applied() -> None:
+async def test_a_deletion_that_was_applied_and_not_reported_is_reported_as_applied() -> None:
     world = World()
     await write_legacy([world.resolved("1", 5, "a")], **world.handled)
     gone = [world.resolved("1", 6, None)]
-    world.journal.fail(TELL, Crash())
+    world.journal.fail(REPORT, Crash())
     with pytest.raises(Crash):
         await write_legacy(gone, **world.handled)
     await write_legacy(gone, **world.handled)
@@ -151,7 +151,7 @@ async def test_a_late_deletion_is_not_applied_where_a_row_carries_its_version() 
     assert world.outcomes()[2:] == [("1", 5, "superseded")]
 
 
-async def test_an_older_version_that_comes_late_is_told_as_superseded() -> None:
+async def test_an_older_version_that_comes_late_is_reported_as_superseded() -> None:
     world = World()
     await write_legacy([world.resolved("1", 7, "new")], **world.handled)
     await write_legacy([world.resolved("1", 6, "old"), world.resolved("2", 5, "b")], **world.handled)
@@ -159,7 +159,7 @@ async def test_an_older_version_that_comes_late_is_told_as_superseded() -> None:
     assert world.outcomes() == [("1", 7, "applied"), ("1", 6, "superseded"), ("2", 5, "applied")]
 
 
-async def test_a_refused_change_fails_and_has_the_row_read_again_before_anything_is_told() -> None:
+async def test_a_refused_change_fails_and_has_the_row_read_again_before_anything_is_reported() -> None:
     world = World(constraint=no_poison)
     world.legacy.write_directly("1", content("as it was"))
     refused, good = world.resolved("1", 5, "poison"), world.resolved("2", 6, "b")
@@ -172,7 +172,7 @@ async def test_a_refused_change_fails_and_has_the_row_read_again_before_anything
     assert refresh.occurred_at_ms == NOW
     assert (world.row("1"), world.row("2")) == (("as it was", None), ("b", 6))
     assert world.outcomes() == [("2", 6, "applied")]
-    assert world.steps() == [APPLY, "ledger.read", "table.rows", REFRESH, TELL]
+    assert world.steps() == [APPLY, "ledger.read", "table.rows", REFRESH, REPORT]
 
 
 async def test_a_row_that_is_not_as_it_was_sent_is_applied_and_read_again() -> None:
@@ -204,12 +204,12 @@ async def test_versions_that_leave_columns_out_are_written_one_after_the_other_o
     refreshes = world.bus.events(LOG, DocumentChanged)
     assert [(entry.id, entry.rejects) for entry in refreshes] == [("1", 6), ("2", 7)]
     assert all(entry.cause for entry in refreshes), "what becomes of the row is the outcome of the event"
-    told = [
+    reported = [
         (one.id, one.version, one.outcome)
         for one in world.bus.events(WRITTEN, DocumentWritten)
         if one.store == "qdrant"
     ]
-    assert told == [("1", 5, "superseded")]
+    assert reported == [("1", 5, "superseded")]
     await write_legacy([*batch, world.resolved("1", 9, content=content("full"))], **world.handled)
     assert world.legacy.stored["1"].content == content("full")
 
@@ -238,8 +238,8 @@ async def test_the_row_of_an_event_is_its_outcome_also_where_a_later_event_is_re
     (refresh,) = world.bus.events(LOG, DocumentChanged)
     assert (refresh.content, refresh.rejects) == (content("as it was", year=2), 6)
     assert (refresh.cause, refresh.cause_version) == ("cause-5", 5)
-    told = [(e.version, e.outcome) for e in world.bus.events(WRITTEN, DocumentWritten) if e.store == "qdrant"]
-    assert told == [(6, "superseded")]
+    reported = [(e.version, e.outcome) for e in world.bus.events(WRITTEN, DocumentWritten) if e.store == "qdrant"]
+    assert reported == [(6, "superseded")]
 
 
 async def test_a_second_delivery_of_versions_that_leave_columns_out_does_not_write_over_the_application() -> None:
@@ -259,9 +259,9 @@ async def test_a_version_superseded_in_its_batch_is_not_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "after"), [(APPLY, True), ("table.rows", False), (REFRESH, False), (REFRESH, True), (TELL, False)]
+    ("step", "after"), [(APPLY, True), ("table.rows", False), (REFRESH, False), (REFRESH, True), (REPORT, False)]
 )
-async def test_a_refusal_that_was_not_told_is_told_by_the_second_delivery(step: str, after: bool) -> None:
+async def test_a_refusal_that_was_not_reported_is_reported_by_the_second_delivery(step: str, after: bool) -> None:
     world = World(constraint=no_poison)
     batch = [world.resolved("1", 5, "poison"), world.resolved("2", 6, "b")]
     world.journal.fail(step, Crash(), after=after)
@@ -275,7 +275,7 @@ async def test_a_refusal_that_was_not_told_is_told_by_the_second_delivery(step: 
     assert {(refresh.id, refresh.rejects) for refresh in refreshes} == {("1", 5)}
 
 
-async def test_a_refusal_joined_with_a_later_change_is_told_again_where_it_is_delivered_alone() -> None:
+async def test_a_refusal_joined_with_a_later_change_is_reported_again_where_it_is_delivered_alone() -> None:
     world = World(constraint=no_poison)
     refused = world.resolved("1", 5, "poison")
     await write_legacy([refused, world.resolved("1", 6, "direct", origin="legacy")], **world.handled)
@@ -283,7 +283,7 @@ async def test_a_refusal_joined_with_a_later_change_is_told_again_where_it_is_de
     assert isinstance(failure.error, RefusedByLegacy)
 
 
-async def test_a_refusal_that_was_told_is_not_told_again() -> None:
+async def test_a_refusal_that_was_reported_is_not_reported_again() -> None:
     world = World(constraint=no_poison)
     batch = [world.resolved("1", 5, "poison")]
     (failure,) = await write_legacy(batch, **world.handled)
@@ -293,7 +293,7 @@ async def test_a_refusal_that_was_told_is_not_told_again() -> None:
     assert len(world.bus.events(LOG, DocumentChanged)) == 1
 
 
-async def test_only_refusals_are_noted_as_told() -> None:
+async def test_only_refusals_are_noted_as_reported() -> None:
     world = World(constraint=no_poison)
     (failure,) = await write_legacy([world.resolved("1", 5, "poison")], **world.handled)
     await confirm_refusal(Failure(failure.message, InvalidEvent("unreadable")), collections=world.collections)
@@ -320,8 +320,8 @@ async def test_what_cannot_be_read_fails_alone() -> None:
 def test_a_write_that_is_lost_ends_the_wait_for_its_echo_and_has_the_row_read() -> None:
     world = World()
     message = world.resolved("1", 5, "body")
-    told, ended = lost_write(message, Misconfigured("permission denied"), **world.told)
-    assert (told.topic, ended.topic, ended.key) == (WRITTEN, LOG, message.record.key)
+    reported, ended = lost_write(message, Misconfigured("permission denied"), **world.reported)
+    assert (reported.topic, ended.topic, ended.key) == (WRITTEN, LOG, message.record.key)
     entry, _ = decode(
         Received(LOG, 0, 0, ended.key, ended.value, ended.headers, NOW),
         DocumentChanged,
@@ -333,12 +333,12 @@ def test_a_write_that_is_lost_ends_the_wait_for_its_echo_and_has_the_row_read() 
 
 def test_a_write_that_the_table_refused_has_its_refresh_already() -> None:
     world = World()
-    (told,) = lost_write(world.resolved("1", 5, "body"), RefusedByLegacy("too long"), **world.told)
-    assert told.topic == WRITTEN
+    (reported,) = lost_write(world.resolved("1", 5, "body"), RefusedByLegacy("too long"), **world.reported)
+    assert reported.topic == WRITTEN
 
 
-def test_nothing_is_told_of_what_is_no_producers_or_cannot_be_read() -> None:
+def test_nothing_is_reported_of_what_is_no_producers_or_cannot_be_read() -> None:
     world = World()
     others = [world.resolved("1", 5, "body", origin=origin) for origin in ("legacy", "refresh")]
     others.append(world.bus.add(Outgoing(RESOLVED, b"docs/1", b"{")))
-    assert [lost_write(message, Misconfigured("no"), **world.told) for message in others] == [[], [], []]
+    assert [lost_write(message, Misconfigured("no"), **world.reported) for message in others] == [[], [], []]

@@ -29,10 +29,10 @@ OTHER = struct.pack("<8f", *reversed(VECTOR))
 WHOLE: dict[str, Any] = {"text": "new text", "metadata": {"year": 1}}
 WITHOUT_TEXT: dict[str, Any] = {"metadata": {"year": 1}}
 WITHOUT_YEAR: dict[str, Any] = {"text": "new text"}
-Told = dict[tuple[str, str], list[str]]
+Reported = dict[tuple[str, str], list[str]]
 
 
-async def all_told(world: World, *events: dict[str, Any], broken: str = "") -> Told:
+async def all_reported(world: World, *events: dict[str, Any], broken: str = "") -> Reported:
     """Run submissions of one document through every role until none has more to read.
 
     Return the outcomes by event and store.
@@ -44,7 +44,7 @@ async def all_told(world: World, *events: dict[str, Any], broken: str = "") -> T
     lost: dict[str, tuple[str, Callable[..., Any], Lost]] = {
         "intake": (SUBMITTED, intake, lambda _m, _e: []),
         "resolver": (LOG, resolve, partial(lost_entry, ctx=world.ctx)),
-        "legacy": (RESOLVED, write_legacy, partial(lost_write, **world.told)),
+        "legacy": (RESOLVED, write_legacy, partial(lost_write, **world.reported)),
         "embedder": (RESOLVED, embed, partial(lost_resolved, store="qdrant", ctx=world.ctx)),
         "vector": (EMBEDDED, write_vectors, partial(lost_embedded, ctx=world.ctx)),
     }
@@ -56,7 +56,7 @@ async def all_told(world: World, *events: dict[str, Any], broken: str = "") -> T
             handle: Handler = partial(fail if role == broken else handler, **world.handled)
             if batch:
                 await Runner(role, handle, answers, world.bus, world.ctx).run(batch)
-    found: Told = {}
+    found: Reported = {}
     for event in world.bus.events(WRITTEN, DocumentWritten):
         if event.cause:
             found.setdefault((event.cause, str(event.store)), []).append(event.outcome)
@@ -67,7 +67,7 @@ async def fail(*_: Any, **__: Any) -> Any:
     raise Misconfigured("no right")
 
 
-def told(legacy: str, qdrant: str, number: int = 0) -> Told:
+def reported(legacy: str, qdrant: str, number: int = 0) -> Reported:
     event = f"event-{number}"
     return {(event, "legacy"): [legacy], (event, "qdrant"): [qdrant]}
 
@@ -93,7 +93,7 @@ def with_row(embedding: str | None, row: Content) -> World:
 async def test_an_event_that_is_written_is_applied_once_in_each_store(
     embedding: str | None, event: dict[str, Any], row: Content
 ) -> None:
-    assert await all_told(with_row(embedding, row), event) == told("applied", "applied")
+    assert await all_reported(with_row(embedding, row), event) == reported("applied", "applied")
 
 
 @pytest.mark.parametrize(("embedding", "event"), EVENTS)
@@ -101,7 +101,7 @@ async def test_an_event_that_never_came_to_the_table_has_one_outcome_in_each_sto
     embedding: str | None, event: dict[str, Any]
 ) -> None:
     world = with_row(embedding, content("old", year=0))
-    assert await all_told(world, event, broken="legacy") == told("dead_lettered", "applied")
+    assert await all_reported(world, event, broken="legacy") == reported("dead_lettered", "applied")
 
 
 @pytest.mark.parametrize(("embedding", "event"), EVENTS)
@@ -110,7 +110,7 @@ async def test_an_event_that_the_table_refuses_has_one_outcome_in_each_store(
 ) -> None:
     world = with_row(embedding, content("old", year=13))
     event = event if "year" not in event.get("metadata", {}) else {**event, "metadata": {"year": 13}}
-    outcomes = await all_told(world, event)
+    outcomes = await all_reported(world, event)
     assert outcomes["event-0", "legacy"] == ["dead_lettered"]
     assert len(outcomes["event-0", "qdrant"]) == 1
 
@@ -120,21 +120,21 @@ async def test_an_event_is_not_written_where_the_phase_leaves_qdrant_alone(
     embedding: str | None, event: dict[str, Any]
 ) -> None:
     world = World(phase="off", embedding=embedding)
-    assert await all_told(world, event) == told("applied", "not_written")
+    assert await all_reported(world, event) == reported("applied", "not_written")
     lost = World(phase="off", embedding=embedding)
-    assert await all_told(lost, event, broken="legacy") == told("dead_lettered", "not_written")
+    assert await all_reported(lost, event, broken="legacy") == reported("dead_lettered", "not_written")
 
 
 @pytest.mark.parametrize(
     ("row", "reason"), [(content("long " * 30), "text"), (too_large(), "the row does not fit into the log")]
 )
-async def test_an_event_whose_row_is_too_large_for_qdrant_or_the_log_is_told_so_and_nothing_else(
+async def test_an_event_whose_row_is_too_large_for_qdrant_or_the_log_is_reported_and_nothing_else(
     row: Content, reason: str
 ) -> None:
     world = with_row(None, row)
     await world.prepared()
     await world.store("1", 1, "old")
-    assert await all_told(world, WITHOUT_TEXT) == told("applied", "dead_lettered")
+    assert await all_reported(world, WITHOUT_TEXT) == reported("applied", "dead_lettered")
     (error,) = [event.error for event in world.bus.events(WRITTEN, DocumentWritten) if event.store == "qdrant"]
     assert (error or "").startswith(reason)
     if reason == "text":
@@ -144,8 +144,8 @@ async def test_an_event_whose_row_is_too_large_for_qdrant_or_the_log_is_told_so_
 
 async def test_a_vector_in_no_row_stays_with_its_text_behind_which_an_event_without_text_comes() -> None:
     world = with_row(None, content("old"))
-    both = await all_told(world, {**WITHOUT_YEAR, "embedding": VECTOR}, {"metadata": {"year": 2}})
-    assert both == told("applied", "applied") | told("applied", "applied", 1)
+    both = await all_reported(world, {**WITHOUT_YEAR, "embedding": VECTOR}, {"metadata": {"year": 2}})
+    assert both == reported("applied", "applied") | reported("applied", "applied", 1)
     (chunk,) = (await world.vectors.stored(NAME, ["1"], content=True))["1"]
     assert (chunk.text, chunk.vector) == ("new text", struct.pack("<8f", *VECTOR))
     assert world.embedder.calls == []

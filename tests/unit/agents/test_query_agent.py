@@ -135,7 +135,7 @@ async def test_a_backend_that_takes_too_long_is_passed_over() -> None:
     assert "legacy: no answer within 0.0 s" in asked.decided.reasons
 
 
-async def test_without_any_answer_the_error_names_what_each_backend_said() -> None:
+async def test_without_any_answer_the_error_names_what_each_backend_reported() -> None:
     asked = await asking()
     asked.world.journal.fail(QDRANT, StoreUnavailable("no route"))
     asked.world.journal.fail(LEGACY, StoreUnavailable("refused"))
@@ -296,7 +296,7 @@ async def test_a_question_without_a_key_has_nobody_to_answer() -> None:
     assert refused_question(message, InvalidEvent("no"), asked.world.ctx) == []
 
 
-async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_why() -> None:
+async def test_of_a_quarantined_collection_the_table_answers_and_the_decision_says_why() -> None:
     asked = await asking("primary")
     asked.stopped = Quarantine(NAME, Reason.CAPTURE_LOST)
     answered = await asked.ask()
@@ -305,15 +305,15 @@ async def test_of_a_stopped_collection_the_table_answers_and_the_decision_says_w
     assert asked.searches() == [LEGACY]
 
 
-async def test_each_change_of_a_circuit_is_told_once() -> None:
+async def test_each_change_of_a_circuit_is_reported_once() -> None:
     asked = await asking("primary", breaker_cooldown_s=0.0)
-    standing = StatusReporter(asked.world.bus, asked.world.ctx)
-    asked.breakers.report = standing.tell
+    reporter = StatusReporter(asked.world.bus, asked.world.ctx)
+    asked.breakers.report = reporter.report
     asked.world.journal.fail(QDRANT, *[StoreUnavailable("down")] * 3)
     for _ in range(5):
         await asked.ask()
-    await standing.publish()
-    told = asked.world.bus.events(SERVICE, ServiceChanged)
-    assert {(each.scope, each.name, each.collection) for each in told} == {("backend", "qdrant", NAME)}
+    await reporter.publish()
+    reported = asked.world.bus.events(SERVICE, ServiceChanged)
+    assert {(each.scope, each.name, each.collection) for each in reported} == {("backend", "qdrant", NAME)}
     # Without a cooldown an opened circuit is half open at once. A failed probe leaves it so, the next closes it.
-    assert [each.state for each in told] == ["half_open", "closed"]
+    assert [each.state for each in reported] == ["half_open", "closed"]

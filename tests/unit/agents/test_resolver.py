@@ -24,7 +24,7 @@ PUBLISH, LEDGER, REFRESH = f"publish {RESOLVED}", "ledger.save_fold", f"publish 
 
 def entry(world: World, document_id: str, body: str | None = "text", *, key: str = "", **other: Any) -> Message:
     given = None if body is None else content(body)
-    told: dict[str, Any] = {
+    known: dict[str, Any] = {
         "collection": NAME,
         "id": document_id,
         "origin": "producer",
@@ -35,8 +35,8 @@ def entry(world: World, document_id: str, body: str | None = "text", *, key: str
         "occurred_at_ms": NOW - 9,
     }
     offset = world.bus.inner.end_offsets(LOG)[0]
-    told |= {"position": (EPOCH, 0, offset)} | other
-    return world.put(LOG, DocumentChanged(**told), key or f"{NAME}/{document_id}", trace=TRACEPARENT)
+    known |= {"position": (EPOCH, 0, offset)} | other
+    return world.put(LOG, DocumentChanged(**known), key or f"{NAME}/{document_id}", trace=TRACEPARENT)
 
 
 def incomplete(world: World, document_id: str, lsn: int) -> Message:
@@ -97,11 +97,16 @@ async def test_entries_of_one_document_are_folded_in_log_order_within_a_batch() 
 
 def row_of(world: World, event: int, **other: Any) -> Message:
     """Append the refresh after the write of an event that omitted columns, read before anything was captured."""
-    told: dict[str, Any] = {"origin": "refresh", "position": (), "cause": f"event-{event}", "cause_version": v(event)}
-    return entry(world, "1", "row", **told | other)
+    known: dict[str, Any] = {
+        "origin": "refresh",
+        "position": (),
+        "cause": f"event-{event}",
+        "cause_version": v(event),
+    }
+    return entry(world, "1", "row", **known | other)
 
 
-async def test_an_event_whose_row_is_overtaken_is_told_superseded_with_the_version_that_it_became() -> None:
+async def test_an_event_whose_row_is_overtaken_is_reported_superseded_with_the_version_that_it_became() -> None:
     world = World()
     batch = [entry(world, "1"), entry(world, "1", "newer"), row_of(world, 0, rejects=v(0))]
     await resolve(batch, **world.handled)
@@ -289,10 +294,10 @@ async def test_a_producers_entry_never_fails_for_the_row_that_a_later_one_asks_f
     assert failure.message is batch[1]
 
 
-async def test_an_event_whose_row_goes_to_the_dead_letter_topic_is_told_so_with_its_own_version() -> None:
+async def test_an_event_whose_row_goes_to_the_dead_letter_topic_is_reported_with_its_own_version() -> None:
     world = World()
-    (told,) = lost_entry(row_of(world, 0, incomplete=True), Refused("too large"), world.ctx)
-    world.bus.add(told)
+    (known,) = lost_entry(row_of(world, 0, incomplete=True), Refused("too large"), world.ctx)
+    world.bus.add(known)
     (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
     assert (outcome.store, outcome.outcome, outcome.error) == ("qdrant", "dead_lettered", "too large")
     assert (outcome.cause, outcome.version, outcome.origin) == ("event-0", v(0), "refresh")
@@ -301,11 +306,11 @@ async def test_an_event_whose_row_goes_to_the_dead_letter_topic_is_told_so_with_
     assert [lost_entry(message, Refused("too large"), world.ctx) for message in others] == [[], [], []]
 
 
-async def test_a_producers_event_that_is_lost_before_any_store_is_told_so_once() -> None:
+async def test_a_producers_event_that_is_lost_before_any_store_is_reported_once() -> None:
     world = World()
     entry(world, "0")
-    (told,) = lost_entry(entry(world, "1"), Refused("too large"), world.ctx)
-    world.bus.add(told)
+    (known,) = lost_entry(entry(world, "1"), Refused("too large"), world.ctx)
+    world.bus.add(known)
     (outcome,) = world.bus.events(WRITTEN, DocumentWritten)
     assert (outcome.store, outcome.outcome, outcome.error) == (None, "dead_lettered", "too large")
     assert (outcome.cause, outcome.version, outcome.origin) == ("event-1", v(1), "producer")

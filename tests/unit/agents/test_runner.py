@@ -214,8 +214,14 @@ async def test_the_outcome_of_a_lost_version_is_published_with_its_dead_letter(s
         runner.lost = partial(lost_embedded, ctx=world.ctx)
         message, topic = await world.embedded("1", 5, "a"), EMBEDDED
     await runner.run([message])
-    (told,) = world.bus.events(WRITTEN, DocumentWritten)
-    assert (told.store, told.id, told.version, told.outcome, told.error) == (store, "1", 5, "dead_lettered", "no")
+    (event,) = world.bus.events(WRITTEN, DocumentWritten)
+    assert (event.store, event.id, event.version, event.outcome, event.error) == (
+        store,
+        "1",
+        5,
+        "dead_lettered",
+        "no",
+    )
     assert world.steps() == [f"publish {dead_letter_topic(topic)} {WRITTEN}"]
 
 
@@ -278,15 +284,15 @@ async def test_cancellation_gets_out_of_a_wait_for_a_store() -> None:
     assert dead(world) == []
 
 
-async def test_a_failure_is_noted_as_told_after_its_dead_letter_is_published() -> None:
+async def test_a_failure_is_noted_as_reported_after_its_dead_letter_is_published() -> None:
     world = World()
     noted: list[tuple[bytes | None, list[bytes | None]]] = []
 
-    async def told(failure: Failure) -> None:
+    async def event(failure: Failure) -> None:
         noted.append((failure.message.record.value, dead(world)))
 
     runner = runner_of(world, Script())
-    runner.told = told
+    runner.event = event
     await runner.run(submitted(world, "a", "worse"))
     assert noted == [(b"worse", [b"worse"])]
 
@@ -294,11 +300,11 @@ async def test_a_failure_is_noted_as_told_after_its_dead_letter_is_published() -
 async def test_a_note_that_cannot_be_made_stops_nothing() -> None:
     world = World()
 
-    async def told(_: Failure) -> None:
+    async def event(_: Failure) -> None:
         raise Misconfigured("the ledger is gone")
 
     runner = runner_of(world, Script())
-    runner.told = told
+    runner.event = event
     await runner.run(submitted(world, "worse", "a", "worse"))
     assert (dead(world), runner.health.dead_letters) == ([b"worse", b"worse"], 2)
 
@@ -307,7 +313,7 @@ async def test_a_refused_change_has_one_dead_letter_however_often_it_is_delivere
     world = World(constraint=lambda _id, _content: "value too long")
     runner = runner_of(world, partial(write_legacy, **world.handled))
     runner.lost = partial(lost_resolved, store="legacy", ctx=world.ctx)
-    runner.told = partial(confirm_refusal, collections=world.collections)
+    runner.event = partial(confirm_refusal, collections=world.collections)
     batch = [world.resolved("1", 5)]
     world.journal.fail(f"publish {dead_letter_topic(RESOLVED)} {WRITTEN}", StoreUnavailable("no broker"))
     for _ in range(3):

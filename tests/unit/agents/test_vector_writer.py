@@ -15,10 +15,10 @@ from schemas.records import Outgoing
 from tests.unit.agents.parts import Crash, World
 from topics.catalogue import EMBEDDED, WRITTEN
 
-STORED, WRITE, MARK, TELL = "vectors.stored", "vectors.write", "ledger.vectors_written", f"publish {WRITTEN}"
+STORED, WRITE, MARK, REPORT = "vectors.stored", "vectors.write", "ledger.vectors_written", f"publish {WRITTEN}"
 
 
-async def test_a_document_is_written_whole_marked_in_the_ledger_and_told() -> None:
+async def test_a_document_is_written_whole_marked_in_the_ledger_and_reported() -> None:
     world = await World().prepared()
     batch = [await world.embedded("1", 5, "a", "b")]
     assert await write_vectors(batch, **world.handled) == []
@@ -27,7 +27,7 @@ async def test_a_document_is_written_whole_marked_in_the_ledger_and_told() -> No
         vector_version=5, content_hash="hash-5", chunk_count=2, embedding_model=world.embedder.model_key
     )
     assert world.outcomes() == [("1", 5, "applied")]
-    assert world.steps() == [STORED, WRITE, MARK, TELL]
+    assert world.steps() == [STORED, WRITE, MARK, REPORT]
 
 
 async def test_chunks_that_are_gone_become_tombstones_of_the_new_version() -> None:
@@ -47,7 +47,7 @@ async def test_a_deletion_leaves_tombstones_also_of_a_document_that_was_never_st
     assert world.outcomes() == [("1", 5, "applied"), ("2", 6, "applied")]
 
 
-async def test_a_lower_version_changes_nothing_and_is_told_as_superseded() -> None:
+async def test_a_lower_version_changes_nothing_and_is_reported_as_superseded() -> None:
     world = await World().prepared()
     await world.store("1", 7, "newer")
     await write_vectors([await world.embedded("1", 6, "a", "b")], **world.handled)
@@ -78,7 +78,7 @@ async def test_the_newest_of_each_document_is_written_whatever_the_order_in_the_
 
 @pytest.mark.parametrize(
     ("step", "after"),
-    [(STORED, True), (WRITE, False), (WRITE, True), (MARK, False), (MARK, True), (TELL, False), (TELL, True)],
+    [(STORED, True), (WRITE, False), (WRITE, True), (MARK, False), (MARK, True), (REPORT, False), (REPORT, True)],
 )
 async def test_a_crash_at_any_step_and_a_second_delivery_leave_points_ledger_and_outcome(
     step: str, after: bool

@@ -61,15 +61,15 @@ BOTH = [("t", 0), ("t", 1)]
 
 def test_a_partition_that_is_not_served_while_another_goes_on_is_stuck_after_twice_the_limit() -> None:
     watched = CommitWatch(RoleHealth("capture", finished_at_s=0.0), 0.0)
-    told = []
+    reported = []
     for second in range(0, 130, 5):
         lags = [*lag(second, 10), *lag(7, 3, partition=1)]
-        told.append(watched.stuck(lags, BOTH, float(second), STALL_S))
-    assert told[:25] == [None] * 25
-    assert told[25] == "capture has 3 records to read of t/1, unserved for 125 s"
+        reported.append(watched.stuck(lags, BOTH, float(second), STALL_S))
+    assert reported[:25] == [None] * 25
+    assert reported[25] == "capture has 3 records to read of t/1, unserved for 125 s"
 
 
-def test_a_partition_counts_from_when_it_had_something_to_read_and_anew_after_a_wait() -> None:
+def test_a_partition_counts_from_when_it_had_something_to_read_and_again_after_a_wait() -> None:
     health = RoleHealth("capture", finished_at_s=0.0)
     watched = CommitWatch(health, 0.0)
     for second in range(0, 500, 5):

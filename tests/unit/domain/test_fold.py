@@ -20,8 +20,8 @@ def producer(offset: int, *, partition: int = 0, epoch: int = 1, **other: Any) -
 
 def captured(lsn: int, before: int | None = None, after: int | None = None, **other: Any) -> DocumentChanged:
     """Return a streamed change of the row. `before` and `after` are its `crossfade_version`."""
-    told: dict[str, Any] = {"position": (1, 1, lsn), "before_version": before, "after_version": after} | other
-    return DocumentChanged(collection="c", id="1", origin="legacy", **told)
+    reported: dict[str, Any] = {"position": (1, 1, lsn), "before_version": before, "after_version": after} | other
+    return DocumentChanged(collection="c", id="1", origin="legacy", **reported)
 
 
 def snapshot(lsn: int, after: int | None = None, **other: Any) -> DocumentChanged:

@@ -48,10 +48,10 @@ def test_the_reasons_name_phase_route_and_circuit() -> None:
 
 
 def test_each_alternative_says_why_it_was_not_chosen() -> None:
-    told = {a.backend: (a.score, a.why_not) for a in decision("primary", down=("qdrant",)).alternatives}
-    assert told == {"qdrant": (0.0, "circuit open"), "legacy": (1.0, None)}
-    told = {a.backend: (a.score, a.why_not) for a in decision("dual_write").alternatives}
-    assert told == {"legacy": (2.0, None), "qdrant": (1.0, "lower in the order of the phase or the request")}
+    reported = {a.backend: (a.score, a.why_not) for a in decision("primary", down=("qdrant",)).alternatives}
+    assert reported == {"qdrant": (0.0, "circuit open"), "legacy": (1.0, None)}
+    reported = {a.backend: (a.score, a.why_not) for a in decision("dual_write").alternatives}
+    assert reported == {"legacy": (2.0, None), "qdrant": (1.0, "lower in the order of the phase or the request")}
 
 
 def test_the_features_describe_the_question_without_its_text() -> None:

@@ -45,7 +45,7 @@ def test_another_id_or_cluster_is_another_topic_whatever_its_offsets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "said"),
+    ("seen", "expected"),
     [
         (None, "log does not exist any more"),
         (look((0, 9), (0, 20), read={}), "log: partition 0 ends at offset 9, it ended at 10"),
@@ -56,9 +56,9 @@ def test_another_id_or_cluster_is_another_topic_whatever_its_offsets() -> None:
         (look((0, 10), (22, 30), read={}), "log: 2 records of partition 1 were deleted before resolver read them"),
     ],
 )
-def test_what_went_back_or_went_unread_is_looked_at_twice(seen: TopicLook | None, said: str) -> None:
+def test_what_went_back_or_went_unread_is_looked_at_twice(seen: TopicLook | None, expected: str) -> None:
     one = found(MARK, seen)
-    assert (one.sure, one.message) == (False, said)
+    assert (one.sure, one.message) == (False, expected)
 
 
 def test_a_role_that_never_read_misses_nothing() -> None:

@@ -67,7 +67,7 @@ class Place:
     tasks: MemoryTasks = field(default_factory=MemoryTasks)
     refreshed: list[str] = field(default_factory=list)
     lag: tuple[int, float | None] = (0, 0.0)
-    told: list[BackfillState] = field(default_factory=list)
+    reported: list[BackfillState] = field(default_factory=list)
     now_ms: int = 1_000_000
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class Place:
         )
         sides = BackfillPorts(stores, embedder or HashingEmbedder(DIMENSION), refresh)
         wanted = BackfillOptions(Limits(parallel=parallel), range_rows=5, restart=restart)
-        return await backfill(sides, self.tasks, wanted, lags, self.clock, self.told.append)
+        return await backfill(sides, self.tasks, wanted, lags, self.clock, self.reported.append)
 
     async def header(self) -> BackfillState:
         return BackfillState.model_validate_json((await self.tasks.read(BACKFILL))[HEADER])
@@ -157,7 +157,7 @@ async def test_an_interrupted_one_goes_on_and_reads_no_page_that_was_kept_again(
     assert len(await place.points()) == 23
 
 
-async def test_restart_and_a_finished_one_begin_anew(place: Place) -> None:
+async def test_restart_and_a_finished_one_begin_again(place: Place) -> None:
     await place.run()
     await place.run()
     assert len(place.bulk.read) == 46
@@ -181,7 +181,7 @@ async def test_restart_and_a_finished_one_begin_anew(place: Place) -> None:
         {CONTROL: b"\xff"},
     ],
 )
-async def test_what_is_kept_and_cannot_be_read_is_begun_anew_and_misses_no_row(
+async def test_what_is_kept_and_cannot_be_read_is_begun_again_and_misses_no_row(
     place: Place, damage: dict[int, bytes]
 ) -> None:
     place.bulk.away_from = 5
@@ -217,12 +217,12 @@ async def test_only_one_at_a_time_and_its_place_is_free_after_an_error(place: Pl
 async def test_it_waits_while_an_operator_says_so_and_while_the_agents_are_behind(place: Place) -> None:
     await place.tasks.save(BACKFILL, {CONTROL: Control(paused=True).model_dump_json().encode()})
     running = asyncio.create_task(place.run())
-    await _until(lambda: any(state.state == "paused" for state in place.told))
+    await _until(lambda: any(state.state == "paused" for state in place.reported))
     assert place.bulk.read == []
     assert (await place.header()).throttle == "paused by an operator"
     place.lag = (10**6, 1.0)
     await place.tasks.save(BACKFILL, {CONTROL: Control(paused=False).model_dump_json().encode()})
-    await _until(lambda: "behind" in (place.told[-1].throttle or ""))
+    await _until(lambda: "behind" in (place.reported[-1].throttle or ""))
     assert place.bulk.read == []
     place.lag = (0, None)
     assert (await running).rows == 23

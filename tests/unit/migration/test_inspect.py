@@ -59,7 +59,7 @@ CUT = LogPart(1, (), 900, 5000, "it begins at offset 900 (--log-records reads mo
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict", "said"),
+    ("found", "verdict", "expected"),
     [
         (document(ROW, point()), "equal", "hold the same"),
         (document(ROW, point(version=0)), "equal", "hold the same"),
@@ -105,10 +105,10 @@ CUT = LogPart(1, (), 900, 5000, "it begins at offset 900 (--log-records reads mo
         (document(ROW, point(), unread={"log": "nobody answers"}), "equal", "Not read: log"),
     ],
 )
-def test_verdict_and_reason(found: Document, verdict: str, said: str) -> None:
+def test_verdict_and_reason(found: Document, verdict: str, expected: str) -> None:
     explanation = explain(found)
     assert explanation.verdict == verdict
-    assert said.lower() in " ".join(explanation.messages).lower()
+    assert expected.lower() in " ".join(explanation.messages).lower()
 
 
 def test_a_repair_is_named_only_for_what_differs_and_is_not_under_way() -> None:
@@ -164,7 +164,7 @@ def test_text_is_shortened_unless_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "expected",
     [
         "docs/7  pending",
         "1:4711",
@@ -177,26 +177,30 @@ def test_text_is_shortened_unless_it_is_asked_for() -> None:
         "under way: only some were searched",
     ],
 )
-def test_the_page_says(said: str) -> None:
+def test_the_page_says(expected: str) -> None:
     found = document(ROW, point(metadata={}), waiting=WAITING, letters=(LETTER,))
-    assert said in shown(replace(found, cut={"under way": "only some were searched"}))
+    assert expected in shown(replace(found, cut={"under way": "only some were searched"}))
 
 
 def test_the_page_of_nothing_says_what_is_not_there_and_what_was_not_read() -> None:
-    said = shown(Document("docs", "7", "dual_write", NOW_MS, unread={"kafka": "nobody", "points": "nothing"}))
+    expected = shown(Document("docs", "7", "dual_write", NOW_MS, unread={"kafka": "nobody", "points": "nothing"}))
     for line in ("row: no row", "ledger: no row", "points in Qdrant: not read: nothing", "log: not read: nobody"):
-        assert line in said
+        assert line in expected
 
 
 def test_the_document_is_json_and_names_everything() -> None:
     found = document(ROW, point(), waiting=WAITING, letters=(LETTER,), quarantine=Quarantine("docs", Reason.MODEL))
-    told = orjson.loads(orjson.dumps(document_of(found, explain(found), whole=False)))
-    assert (told["verdict"], told["row"]["content_hash"], told["points"][0]["version"]) == ("pending", HASH, V1)
-    assert (told["points"][0]["payload_right"], told["points"][0]["vector_right"]) == (True, True)
-    assert told["log"]["entries"][0]["offset"] == 4711
-    assert told["under_way"][0]["role"] == "resolver"
-    assert told["dead_letters"][0]["message"] == "a constraint"
-    assert told["stopped"]["reason"] == "model"
+    shown = orjson.loads(orjson.dumps(document_of(found, explain(found), whole=False)))
+    assert (shown["verdict"], shown["row"]["content_hash"], shown["points"][0]["version"]) == (
+        "pending",
+        HASH,
+        V1,
+    )
+    assert (shown["points"][0]["payload_right"], shown["points"][0]["vector_right"]) == (True, True)
+    assert shown["log"]["entries"][0]["offset"] == 4711
+    assert shown["under_way"][0]["role"] == "resolver"
+    assert shown["dead_letters"][0]["message"] == "a constraint"
+    assert shown["stopped"]["reason"] == "model"
 
 
 def test_a_version_is_shown_as_its_place_in_the_log() -> None:

@@ -80,7 +80,7 @@ def test_another_verdict_an_unfinished_proof_or_one_from_before_the_backfill_is_
         (known(capture=replace(RUNS, state="FAILED", failure="gone")), "capture", "crossfade status"),
     ],
 )
-def test_what_must_be_mended_first_is_named_with_what_mends_it(facts: Facts, name: StepName, remedy: str) -> None:
+def test_what_must_be_fixed_first_is_named_with_its_remedy(facts: Facts, name: StepName, remedy: str) -> None:
     stop = blocked(steps(facts))
     assert stop is not None
     assert (stop.name, stop.remedy) == (name, remedy)

@@ -35,7 +35,7 @@ async def test_a_stop_that_cannot_be_recorded_does_not_count_yet() -> None:
     assert world.legacy.recorded[f"halted.{NAME}"] == Reason.UNREADABLE
 
 
-async def test_the_first_reason_stays_and_a_new_loss_while_capturing_anew_counts() -> None:
+async def test_the_first_reason_stays_and_a_new_loss_while_capturing_again_counts() -> None:
     world = World()
     quarantines = quarantines_of(world)
     await quarantines.quarantine(NAME, Reason.UNREADABLE, "")

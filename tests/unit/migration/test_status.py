@@ -169,7 +169,7 @@ def test_the_document_has_everything_and_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "expected",
     [
         "docs  dual_write  quarantined",
         "capture lost its position in the database's log, so changes may be missing. Remedy: crossfade recapture docs",
@@ -187,12 +187,12 @@ def test_the_document_has_everything_and_is_json() -> None:
         "kafka: nobody [there]",
     ],
 )
-def test_the_page_says(said: str) -> None:
-    assert said in shown(WHOLE)
+def test_the_page_says(expected: str) -> None:
+    assert expected in shown(WHOLE)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (0.04, "0.0 s"),
         (9.96, "10.0 s"),
@@ -204,15 +204,15 @@ def test_the_page_says(said: str) -> None:
         (10**8, "1157 d 9 h"),
     ],
 )
-def test_a_span_has_the_units_that_matter(seconds: float, said: str) -> None:
-    assert span(seconds) == said
+def test_a_span_has_the_units_that_matter(seconds: float, expected: str) -> None:
+    assert span(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 * 1024**4, "5.0 TiB")]
+    ("number", "expected"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 * 1024**4, "5.0 TiB")]
 )
-def test_a_size_has_the_unit_that_fits(number: int, said: str) -> None:
-    assert size(number) == said
+def test_a_size_has_the_unit_that_fits(number: int, expected: str) -> None:
+    assert size(number) == expected
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ CONFIG = '[kafka]\nbootstrap = "127.0.0.1:1"\n' + "".join(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "expected"),
     [
         ("worker --roles writer", 2, "There is no role writer"),
         ("worker --roles ,", 2, "No role is named"),
@@ -126,19 +126,19 @@ CONFIG = '[kafka]\nbootstrap = "127.0.0.1:1"\n' + "".join(
     ],
 )
 def test_a_mistake_ends_with_its_exit_code_and_a_sentence_on_stderr(
-    tmp_path: Path, arguments: str, code: int, said: str
+    tmp_path: Path, arguments: str, code: int, expected: str
 ) -> None:
     (tmp_path / "two.toml").write_text(CONFIG, encoding="utf-8")
     (tmp_path / "one.toml").write_text(CONFIG.partition("[collections.second]")[0], encoding="utf-8")
     (tmp_path / "wrong.jsonl").write_text('{"collection": "first", "id": "1", "delete": true}\n{}\n', encoding="utf-8")
     result = CliRunner().invoke(APP, shlex.split(arguments))
     assert result.exit_code == code
-    assert said in result.stderr
+    assert expected in result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
 
 
-def test_an_error_outside_of_a_command_is_told_too(
+def test_an_error_outside_of_a_command_is_reported_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> None:
@@ -161,9 +161,9 @@ def test_ctrl_c_ends_with_130_and_without_a_traceback(tmp_path: Path) -> None:
         assert process.stderr is not None
         waiting_for_a_line(process.pid)
         process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
+        expected = process.stderr.read()
     assert process.returncode == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in expected
 
 
 def waiting_for_a_line(pid: int) -> None:
@@ -182,8 +182,8 @@ def test_a_line_becomes_a_record_or_a_message_with_its_number() -> None:
     gone = submission_record(2, b'{"collection": "c", "id": "7", "delete": true}')
     assert (gone.key, gone.value) == (b"c/7", None)
     assert [name for name, _ in gone.headers] == ["ce_id"]
-    for line, said in ((b"{", "JSON"), (b"[]", "object"), (b'{"collection": "c", "id": "1", "txt": ""}', "t")):
-        with pytest.raises(CommandError, match=f"Line 3 is not a document.*{said}") as caught:
+    for line, expected in ((b"{", "JSON"), (b"[]", "object"), (b'{"collection": "c", "id": "1", "txt": ""}', "t")):
+        with pytest.raises(CommandError, match=f"Line 3 is not a document.*{expected}") as caught:
             submission_record(3, line)
         assert caught.value.exit_code == 2
 

@@ -71,9 +71,9 @@ def test_the_file_is_looked_for_in_four_places(tmp_path: Path) -> None:
 
 def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
     assert "absent.toml" in mistake(tmp_path / "absent.toml", tmp_path).message
-    told = mistake(None, tmp_path, {"CROSSFADE_CONFIG": "absent.toml"})
-    assert "absent.toml" in told.message
-    assert "CROSSFADE_CONFIG" in told.hint
+    reported = mistake(None, tmp_path, {"CROSSFADE_CONFIG": "absent.toml"})
+    assert "absent.toml" in reported.message
+    assert "CROSSFADE_CONFIG" in reported.hint
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_mistake_in_the_file_names_file_key_and_what_is_allowed(tmp_path: Path
     assert all(part in message for part in [*parts, "given.toml"]), message
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     message = mistake(
         written(tmp_path, "[kafka]\npartitions = 0\nreplication = 0\n[qdrant]\nurl = 3\n"), tmp_path
     ).message
@@ -119,11 +119,11 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path, name: s
 
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
-    told = mistake(written(tmp_path, COLLECTION + "dsn = 1234567\n[qdrant]\napi_key = 7654321\n"), tmp_path).message
-    assert "collections.docs.dsn" in told
-    assert "qdrant.api_key" in told
-    assert "1234567" not in told
-    assert "7654321" not in told
+    reported = mistake(written(tmp_path, COLLECTION + "dsn = 1234567\n[qdrant]\napi_key = 7654321\n"), tmp_path).message
+    assert "collections.docs.dsn" in reported
+    assert "qdrant.api_key" in reported
+    assert "1234567" not in reported
+    assert "7654321" not in reported
 
 
 def test_other_variables_of_the_program_are_left_alone(tmp_path: Path) -> None:

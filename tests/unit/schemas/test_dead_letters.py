@@ -62,7 +62,7 @@ def test_a_record_that_fails_again_carries_the_newest_error_once() -> None:
     assert read_dead_letter(as_read(second)).offset == 9
 
 
-def test_the_headers_fit_beside_the_largest_record() -> None:
+def test_the_headers_fit_next_to_the_largest_record() -> None:
     record = Received("source", 0, 0, b"k", b"v")
     sent = dead_letter(record, stage="s", error=ValueError("ü" * 1_000_000), attempt=1)
     assert size_of(sent) < DEAD_LETTER_HEADER_BYTES
@@ -75,7 +75,7 @@ def test_a_record_that_does_not_say_where_it_came_from_is_no_dead_letter(headers
         read_dead_letter(Received("x-dlt", 0, 0, b"k", b"v", headers))
 
 
-def test_a_header_that_is_no_number_is_told() -> None:
+def test_a_header_that_is_no_number_is_reported() -> None:
     sent = dead_letter(Received("source", 0, 0, b"k", b"v"), stage="s", error=ValueError(), attempt=1)
     broken = tuple((name, b"x" if name.endswith("offset") else value) for name, value in sent.headers)
     with pytest.raises(InvalidEvent, match="not a number"):

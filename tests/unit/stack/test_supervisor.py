@@ -69,8 +69,8 @@ class Supervised:
 
     async def ended(self) -> tuple[int, str]:
         assert self.process is not None
-        _, said = await asyncio.to_thread(self.process.communicate, timeout=30)
-        return self.process.returncode, said
+        _, output = await asyncio.to_thread(self.process.communicate, timeout=30)
+        return self.process.returncode, output
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
@@ -108,11 +108,11 @@ async def test_a_worker_that_fails_at_once_again_and_again_is_given_up_with_its_
     supervised: Supervised,
 ) -> None:
     supervised.start("print('the reason of it all', file=sys.stderr); sys.exit(1)")
-    code, said = await supervised.ended()
+    code, output = await supervised.ended()
     assert code == FAILED
     assert len(supervised.starts) == 3
-    assert "not started again" in said
-    assert said.rpartition("Its last lines:")[2].strip().startswith("the reason of it all")
+    assert "not started again" in output
+    assert output.rpartition("Its last lines:")[2].strip().startswith("the reason of it all")
 
 
 async def test_a_worker_whose_configuration_is_wrong_is_not_started_again(supervised: Supervised) -> None:
@@ -143,9 +143,9 @@ async def test_a_worker_that_does_not_drain_in_its_limit_is_killed_and_that_is_a
     process = supervised.start(SERVE.replace("drain)", "lambda *_: None)"), drain_s=0.2)
     await supervised.until((supervised.folder / "ready.json").exists)
     process.terminate()
-    code, said = await supervised.ended()
+    code, output = await supervised.ended()
     assert code == FAILED
-    assert "is killed" in said
+    assert "is killed" in output
     assert not psutil.pid_exists(supervised.starts[0])
 
 

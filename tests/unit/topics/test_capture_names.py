@@ -68,10 +68,10 @@ def test_the_origin_of_a_change_is_a_database_schema_and_table_in_postgresql_and
 ):
     postgres = Collection(dsn="postgresql://u:p@h/ac%20me", table="articles", key=("id",), text=("body",))
     mariadb = Collection(connector="mariadb", dsn="mysql://u:p@h/acme", table="posts", key=("id",), text=("body",))
-    said = {"name": "p", "db": "ac me", "schema": "public", "table": "articles"}
+    output = {"name": "p", "db": "ac me", "schema": "public", "table": "articles"}
     origin = origin_of(Capture(1, "p", "c", "public.articles"), postgres)
-    assert origin.difference(said) is None
-    assert origin.difference(said | {"schema": None}) == "its source says schema 'None' instead of 'public'"
+    assert origin.difference(output) is None
+    assert origin.difference(output | {"schema": None}) == "its source says schema 'None' instead of 'public'"
     origin = origin_of(Capture(1, "p", "c", "globex.posts"), mariadb)
     assert origin.difference({"name": "p", "db": "globex", "table": "posts"}) is None
     assert origin.difference({"name": "p", "db": "acme", "table": "posts"}) is not None

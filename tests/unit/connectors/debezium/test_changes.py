@@ -57,12 +57,12 @@ def decoded(record: Received, table: TableDescription = TABLE) -> DocumentChange
 @pytest.mark.parametrize("connector", ["postgres", "mariadb"])
 def test_what_the_real_connectors_send_is_decoded_in_order(connector: str) -> None:
     entries = [(what, decode(record)) for what, record in samples(connector)]
-    told = [
+    reported = [
         (what, entry.id, entry.deleted, entry.snapshot, entry.before_version, entry.after_version)
         for what, entry in entries
         if entry is not None
     ]
-    assert told == [
+    assert reported == [
         ("snapshot", "1", False, True, None, None),
         ("insert", "2", False, False, None, None),
         ("insert", "3", False, False, None, None),
@@ -150,9 +150,9 @@ def test_a_text_that_was_cut_is_nothing_to_the_changes_after_it() -> None:
 @pytest.mark.parametrize("columns", [("id",), ("shop", "id")])
 def test_a_key_with_half_a_character_is_wrong_by_itself(columns: tuple[str, ...]) -> None:
     table = TableDescription(columns, ("body",), {"n": Kind.INTEGER}, None, None)
-    with pytest.raises(InvalidEvent, match="no text") as told:
+    with pytest.raises(InvalidEvent, match="no text") as reported:
         decode(cut(change("c", None, row(shop="a", id="CUT"))), table)
-    assert not isinstance(told.value, SchemaChanged)
+    assert not isinstance(reported.value, SchemaChanged)
     with pytest.raises(InvalidEvent, match="no text"):
         id_in_key(b'{"shop": "a", "id": "\\ude00"}', table)
 
@@ -179,7 +179,7 @@ def nested(record: Received, depth: int) -> Received:
     ],
     ids=["text", "key", "operation", "connector"],
 )
-def test_values_that_are_nested_without_end_are_told_as_every_other_that_cannot_be_read(
+def test_values_that_are_nested_without_end_are_reported_as_every_other_that_cannot_be_read(
     record: Received, depth: int
 ) -> None:
     with pytest.raises(InvalidEvent):
@@ -214,7 +214,7 @@ STRUCTURE = [
 
 
 @pytest.mark.parametrize(("record", "message"), STRUCTURE)
-def test_what_makes_all_later_changes_unreadable_too_is_told_as_a_changed_schema(
+def test_what_makes_all_later_changes_unreadable_too_is_reported_as_a_changed_schema(
     record: Received, message: str
 ) -> None:
     with pytest.raises(SchemaChanged, match=message):
@@ -229,9 +229,9 @@ def test_what_makes_all_later_changes_unreadable_too_is_told_as_a_changed_schema
     ],
 )
 def test_what_is_wrong_with_one_row_alone_is_an_invalid_event_that_says_why(record: Received, message: str) -> None:
-    with pytest.raises(InvalidEvent, match=message) as told:
+    with pytest.raises(InvalidEvent, match=message) as reported:
         decode(record)
-    assert not isinstance(told.value, SchemaChanged)
+    assert not isinstance(reported.value, SchemaChanged)
 
 
 @pytest.mark.parametrize("column", ["mood", "body", "tenant"])

@@ -15,7 +15,7 @@ from connectors.embedding.service import EmbeddingService, EmbeddingSettings, se
 from connectors.errors import EmbeddingFailed, EmbeddingUnavailable
 
 TOKENIZER = plain_tokenizer((locate_model("all-MiniLM-L6-v2", print) / "tokenizer.json").read_text(encoding="utf-8"))
-PATIENCE_S = 30
+WAIT_S = 30
 
 
 class GatedEngine:
@@ -30,7 +30,7 @@ class GatedEngine:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         self.asked.append(list(texts))
-        assert self.gate.wait(PATIENCE_S)
+        assert self.gate.wait(WAIT_S)
         if "crash" in texts:
             raise RuntimeError("no memory")
         rows = [[float("nan"), 0.0] if text == "nan" else [float(len(text)), 1.0] for text in texts]
@@ -46,12 +46,12 @@ class GatedEngine:
 def opened(**changes: Any) -> tuple[GatedEngine, GatedEngine, EmbeddingService]:
     documents, queries = GatedEngine(), GatedEngine()
     queries.gate.set()
-    settings = EmbeddingSettings(**{"timeout_s": PATIENCE_S, "threads": 1, **changes})
+    settings = EmbeddingSettings(**{"timeout_s": WAIT_S, "threads": 1, **changes})
     return documents, queries, serve(documents, queries, settings)
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 the engine's threads set no event of this loop
             await asyncio.sleep(0.001)
 
@@ -198,13 +198,13 @@ async def test_the_loop_goes_on_while_a_long_text_is_cut(monkeypatch: pytest.Mon
 
     def slow(_: Chunker, text: str, progress: Any) -> tuple[str, ...]:
         cutting.set()
-        assert seen.wait(PATIENCE_S)  # set by the loop, which must not be blocked
+        assert seen.wait(WAIT_S)  # set by the loop, which must not be blocked
         return (text,)
 
     monkeypatch.setattr(Chunker, "chunks", slow)
     long = "wing " * 1000
     waiting = asyncio.create_task(service.chunked([long]))
-    assert await asyncio.to_thread(cutting.wait, PATIENCE_S)
+    assert await asyncio.to_thread(cutting.wait, WAIT_S)
     seen.set()
     assert await waiting == [(long,)]
     await service.close()

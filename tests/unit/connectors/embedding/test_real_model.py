@@ -42,7 +42,7 @@ TEXTS = (
 class Exported:
     cache: Path
     folder: Path
-    said: list[list[str]]
+    output: list[list[str]]
 
     def description(self) -> ModelDescription:
         return ModelDescription.from_json((self.folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
@@ -55,15 +55,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     if models := os.environ.get("CROSSFADE_TEST_MODELS"):
         (Path(models) / "embedding").mkdir(exist_ok=True)
         (cache / "embedding").symlink_to(Path(models) / "embedding", target_is_directory=True)
-    said: list[list[str]] = [[], []]
+    output: list[list[str]] = [[], []]
 
     async def open_twice() -> None:
-        for service in await asyncio.gather(*(open_embedding(SETTINGS, cache, lines.append) for lines in said)):
+        for service in await asyncio.gather(*(open_embedding(SETTINGS, cache, lines.append) for lines in output)):
             await service.close()
 
     asyncio.run(open_twice())
     revision = content_revision(locate_model(SETTINGS.model, print), SETTINGS.engine)
-    return Exported(cache, export_folder(cache, revision, SETTINGS), said)
+    return Exported(cache, export_folder(cache, revision, SETTINGS), output)
 
 
 @pytest.fixture

@@ -50,19 +50,19 @@ async def test_it_waits_while_connect_starts_and_while_its_workers_are_given_the
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [(STARTING, "not Kafka Connect"), (REBALANCE, "rebalance"), (REBALANCE_AS_FAILURE, "rebalance")],
 )
-async def test_what_does_not_end_is_told_as_being_away(
-    answer: Answer, said: str, monkeypatch: pytest.MonkeyPatch
+async def test_what_does_not_end_is_reported_as_being_away(
+    answer: Answer, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connectors_api, "_BUSY_BOUND_S", 0.2)
     async with client_of([answer]) as client:
-        with pytest.raises(ConnectUnreachable, match=said):
+        with pytest.raises(ConnectUnreachable, match=expected):
             await client.config("c")
 
 
-async def test_another_failure_is_told_at_once() -> None:
+async def test_another_failure_is_reported_at_once() -> None:
     async with client_of([FAILURE, CONFIG]) as client:
         with pytest.raises(ConnectError, match="refuses GET /connectors/c/config: Request timed out"):
             await client.config("c")
@@ -102,7 +102,7 @@ OTHER_SHAPES = (
 
 
 @pytest.mark.parametrize("body", OTHER_SHAPES)
-async def test_an_answer_of_another_shape_is_told_as_not_being_kafka_connect(body: str) -> None:
+async def test_an_answer_of_another_shape_is_reported_as_not_being_kafka_connect(body: str) -> None:
     async with client_of([(200, "application/json", body)]) as client:
         for name, call in CALLS.items():
             with pytest.raises(ConnectUnreachable, match="not Kafka Connect"):

@@ -81,7 +81,7 @@ def test_a_batch_that_cannot_be_read_is_handed_over_as_its_bytes_and_those_behin
     assert (record.topic, record.partition, record.records) == ("topic", 3, 2)
 
 
-def test_a_record_that_is_broken_inside_does_not_hide_those_beside_it() -> None:
+def test_a_record_that_is_broken_inside_does_not_hide_its_neighbours() -> None:
     whole = batch_of([(b"k", b"first", ()), (b"k", b"MIDDLE", ()), (b"k", b"last", ())])
     at_length = whole.index(b"MIDDLE") - 1
     broken = with_checksum(whole[:at_length] + bytes([0x7E]) + whole[at_length + 1 :])

@@ -49,8 +49,8 @@ def test_a_payload_of_any_values_is_read_and_is_equal_only_where_it_is_the_same(
     payload = SOUND | changes
     chunk = stored_chunk(payload, VECTORS, content=True)
     assert msgspec.msgpack.decode(wire.encode(chunk), type=StoredChunk) == chunk
-    told = json.loads(json.dumps(changes), parse_float=lambda number: int(f) if (f := float(number)) % 1 == 0 else f)
-    unlike = {name for name, value in told.items() if json.dumps(value) != json.dumps(SOUND[name])}
+    read = json.loads(json.dumps(changes), parse_float=lambda number: int(f) if (f := float(number)) % 1 == 0 else f)
+    unlike = {name for name, value in read.items() if json.dumps(value) != json.dumps(SOUND[name])}
     # `wrong_vectors` compares the checksum of a vector. A point without a checksum is unchecked.
     if unlike - {"vector_checksum", "checksum"}:
         assert compare("a", ROW, [chunk]) is not None

@@ -16,7 +16,7 @@ SIGNS = ["@", "/", ":", "#", "?", "%", "%25", "%zz", '"', "'", "\\", " ", "ü", 
 PASSWORDS = [f"{CANARIES[0]}{sign}{CANARIES[1]}" for sign in (*SIGNS, "\n")]
 
 
-async def told(scheme: str, dsn: str) -> str:
+async def reported(scheme: str, dsn: str) -> str:
     try:
         if scheme == "mysql":
             async with MariadbPool(dsn).session():
@@ -35,7 +35,7 @@ async def test_no_error_of_an_address_has_a_part_of_its_password(
     scheme: str, password: str, unused_tcp_port: int
 ) -> None:
     for given in (password, quote(password, safe="")):
-        message = await told(scheme, f"{scheme}://user:{given}@127.0.0.1:{unused_tcp_port}/shop")
+        message = await reported(scheme, f"{scheme}://user:{given}@127.0.0.1:{unused_tcp_port}/shop")
         assert message
         for canary in CANARIES:
             assert canary not in message

@@ -166,9 +166,9 @@ def test_what_postgresql_quotes_of_a_value_is_left_out(message: str) -> None:
     ],
 )
 def test_what_mariadb_quotes_of_a_value_is_left_out(message: str) -> None:
-    told = str(mariadb_mapped(pymysql.err.DataError(1366, message)))
-    assert "secret" not in told
-    assert "slug" in told or "`c`" in told or "DOUBLE" in told
+    reported = str(mariadb_mapped(pymysql.err.DataError(1366, message)))
+    assert "secret" not in reported
+    assert "slug" in reported or "`c`" in reported or "DOUBLE" in reported
 
 
 def test_an_apostrophe_hides_no_address() -> None:

@@ -51,14 +51,14 @@ def test_a_place_in_the_binary_log_is_that_of_the_connectors_offset() -> None:
         (None, "the replication slot crossfade_x is missing"),
     ],
 )
-def test_what_is_wrong_with_a_slot_is_said(slot: SlotPlace | None, note: str | None) -> None:
+def test_what_is_wrong_with_a_slot_is_reported(slot: SlotPlace | None, note: str | None) -> None:
     found = _of_slot(status(), slot)
     assert (found.note or "").startswith(note or "")
     assert (found.note is None) is (note is None)
 
 
 @pytest.mark.parametrize(
-    ("known", "said"),
+    ("known", "expected"),
     [
         (status(), "RUNNING"),
         (status("RUNNING", "FAILED"), "FAILED"),
@@ -67,8 +67,8 @@ def test_what_is_wrong_with_a_slot_is_said(slot: SlotPlace | None, note: str | N
         (ConnectorStatus("crossfade-x", "MISSING", (), None), "MISSING"),
     ],
 )
-def test_a_connector_runs_only_with_its_tasks(known: ConnectorStatus, said: str) -> None:
-    assert _of_slot(known, None).state == said
+def test_a_connector_runs_only_with_its_tasks(known: ConnectorStatus, expected: str) -> None:
+    assert _of_slot(known, None).state == expected
 
 
 def test_log_sequence_numbers_compare_as_numbers() -> None:

@@ -63,8 +63,8 @@ async def test_each_difference_is_found_once_and_published(place: Place, page: i
     run = await place.verify(page)
     assert kinds(run) == {"new": "missing", "d4": "stale", "d5": "stale", "d1": "ghost", "ghost": "ghost"}
     assert run.found == 5
-    told = [decode(record, DifferenceFound)[0] for record in place.bus.records(DIFFERENCES)]
-    assert sorted((event.id, event.kind) for event in told) == sorted(kinds(run).items())
+    reported = [decode(record, DifferenceFound)[0] for record in place.bus.records(DIFFERENCES)]
+    assert sorted((event.id, event.kind) for event in reported) == sorted(kinds(run).items())
 
 
 async def test_a_point_that_names_no_document_is_unknown_and_stops_nothing(place: Place) -> None:
@@ -145,7 +145,7 @@ async def test_a_corrupted_point_is_found_whether_rows_are_read_or_not(place: Pl
         assert [(d.id, d.kind, d.detail) for d in run.differences] == [("d5" if "one" in name else "d3", kind, detail)]
 
 
-async def test_a_point_without_checksums_is_unknown_and_is_written_anew_by_a_repair(place: Place) -> None:
+async def test_a_point_without_checksums_is_unknown_and_is_written_again_by_a_repair(place: Place) -> None:
     place.damage("d3", checksum=None)
     run = await place.verify()
     assert (run.verdict, run.unchecked, run.found) == ("unknown", 1, 0)
