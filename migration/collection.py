@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from connectors.ports import (
-    BulkTable,
-    Checksums,
-    Embedder,
-    Ledger,
-    LegacyTable,
-    SearchBackend,
-    TaskStore,
-    VectorStore,
-)
+from connectors.ports import BulkTable, Checksums, Embedder, Ledger, LegacyTable, SearchBackend, TaskStore
+from connectors.vector_ports import VectorStore
 from domain.legacy import TableDescription, waits_for_row
 from domain.phases import PHASES, PhaseRules
 from schemas.cloudevents import InvalidEvent

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from connectors.addresses import brokers_of, dsn_of
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.bus import AiokafkaBus
-from connectors.ports import Embedder, Ledger, Storage, VectorStore
+from connectors.ports import Embedder, Ledger
 from connectors.qdrant import open_vector_store, stored_dimension
 from connectors.sql.databases import LegacyConnector, open_legacy
+from connectors.vector_ports import Storage, VectorStore
 from domain.quarantine import Quarantine, Reason
 from migration.collection import CollectionPorts, CollectionStores
 from migration.epochs import EPOCH, Epochs, epochs_of, share
@@ -23,6 +25,9 @@ from migration.state import CollectionState, log_partitions, set_log_partitions
 from schemas.keys import FIRST_EPOCH
 from schemas.settings import Collection, Settings
 from topics.catalogue import CATALOGUE, LOG
+
+if TYPE_CHECKING:
+    from connectors.embedding.service import EmbeddingService
 
 Progress = Callable[[str], None]
 
@@ -61,7 +66,7 @@ class Opener:
     vectors: VectorStore
     partitions: int
     resources: AsyncExitStack
-    embedders: dict[tuple[str, int, int], Embedder] = field(default_factory=dict)
+    embedders: dict[tuple[str, int, int], EmbeddingService] = field(default_factory=dict)
 
     async def database(self, name: str) -> LegacyConnector:
         """Open a collection's database and prepare crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
@@ -92,7 +97,12 @@ class Opener:
         collection = self.settings.collections[name]
         key = (collection.model, collection.chunk_tokens, collection.chunk_overlap)
         if key not in self.embedders:
-            self.embedders[key] = await open_embedder(self.resources, self.settings, self.home, name, self.progress)
+            loaded = next((each for (model, _, _), each in self.embedders.items() if model == collection.model), None)
+            self.embedders[key] = (
+                await open_embedder(self.resources, self.settings, self.home, name, self.progress)
+                if loaded is None
+                else loaded.with_chunking(collection.chunk_tokens, collection.chunk_overlap)
+            )
         return self.embedders[key]
 
 
@@ -118,7 +128,7 @@ async def open_vectors(resources: AsyncExitStack, settings: Settings, home: Path
 
 async def open_embedder(
     resources: AsyncExitStack, settings: Settings, home: Path, name: str, progress: Progress
-) -> Embedder:
+) -> EmbeddingService:
     """Open the model of a collection. Raises Misconfigured, EmbeddingUnavailable."""
     # Both modules take a second to import, and most tasks may not need them.
     from connectors.embedding.service import open_embedding  # noqa: PLC0415

@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from connectors.ports import Ledger, VectorReader
+from connectors.ports import Ledger
+from connectors.vector_ports import VectorReader
 from domain.ledger import VectorMark
 from domain.witnesses import RECENT, SAMPLED, Witness
 from schemas.keys import packed_id, point_id

@@ -43,8 +43,9 @@ def postgres_connector(
 ) -> dict[str, str]:
     """Return the configuration of a connector that captures PostgreSQL tables (`schema.table`) from `dsn`.
 
-    It writes the topics of `capture_topics`, which must exist before. `slot` and `publication` belong to this connector
-    alone. Debezium creates a missing publication with these tables.
+    Its topics, one for each table and one for its heartbeats, must exist before: Connect retries writes to a missing
+    topic for ever, without a failure. `slot` and `publication` belong to this connector alone. Debezium creates a
+    missing publication with these tables.
     """
     parts = urlsplit(dsn)
     return {
@@ -122,14 +123,6 @@ def mariadb_connector(
         **_common(name, topic_prefix, snapshot, heartbeat_ms),
         **(columns or {}),
     }
-
-
-def capture_topics(topic_prefix: str, tables: Sequence[str]) -> tuple[str, ...]:
-    """Return the topics that a connector writes: one for each table, and one for its heartbeats.
-
-    They must exist before it starts: Connect retries writes to a missing topic for ever, without a failure.
-    """
-    return (*(f"{topic_prefix}.{table}" for table in tables), f"__debezium-heartbeat.{topic_prefix}")
 
 
 def schema_history_topic(topic_prefix: str) -> str:

@@ -43,11 +43,6 @@ class HashingEmbedder:
         """Length of every vector."""
         return self.identity.dimension
 
-    @property
-    def queue_depth(self) -> int:
-        """Always 0: vectors are computed in the call."""
-        return 0
-
     def chunks(self, text: str) -> tuple[str, ...]:
         """Return the text in pieces, at least one; white space inside a piece is kept."""
         words = list(_PIECE.finditer(text))

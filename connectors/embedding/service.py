@@ -57,11 +57,6 @@ class EmbeddingService:
         """Length of every vector."""
         return self.identity.dimension
 
-    @property
-    def queue_depth(self) -> int:
-        """The number of document texts that wait for the engine."""
-        return self._lanes.documents.depth
-
     def chunks(self, text: str) -> tuple[str, ...]:
         """Return the pieces of a text, at least one, short enough for the model to read whole.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from msgspec import structs
 
 from connectors.errors import CollectionMissing, Misconfigured
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
+from connectors.ports import SearchRequest
 from connectors.qdrant.points import (
     Found,
     best_hits,
@@ -22,6 +22,7 @@ from connectors.qdrant.points import (
     payload_of,
 )
 from connectors.qdrant.records import by_document, stored_chunk
+from connectors.vector_ports import IN_MEMORY, NO_METADATA, IdPage, Storage
 from domain.filters import matches
 from domain.guards import vector_moves
 from domain.points import DocumentPoints, StoredChunk

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from connectors.errors import StoreUnavailable
-from connectors.ports import VectorStore
 from connectors.qdrant.engine.client import HostedVectorStore, healthy
 from connectors.qdrant.engine.files import described_dimension, socket_path
+from connectors.vector_ports import VectorStore
 from schemas.settings import Qdrant
 
 __all__ = ["healthy", "open_vector_store", "socket_path", "stored_dimension"]

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from connectors.ports import NAMELESS
 from connectors.qdrant.floats import EXACT, exact_metadata
 from connectors.qdrant.points import CONTENT_FIELDS, MARK_FIELDS, VECTOR
+from connectors.vector_ports import NAMELESS
 from domain.points import CHECKSUM, VECTOR_CHECKSUM, StoredChunk
 
 T = TypeVar("T")

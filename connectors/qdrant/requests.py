@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from qdrant_client import models
 
 from connectors.batching import slices
-from connectors.ports import Storage
 from connectors.qdrant.floats import bounds
 from connectors.qdrant.points import (
     EXACT_FLOAT,
@@ -19,6 +18,7 @@ from connectors.qdrant.points import (
     payload_characters,
     payload_of,
 )
+from connectors.vector_ports import Storage
 from domain.points import DocumentPoints
 from schemas.content import Scalar
 from schemas.keys import point_id

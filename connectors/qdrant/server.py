@@ -15,7 +15,7 @@ from uuid import UUID
 from qdrant_client import AsyncQdrantClient, grpc, models
 
 from connectors.errors import Misconfigured, Refused, StoreUnavailable
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
+from connectors.ports import SearchRequest
 from connectors.qdrant.errors import mapped
 from connectors.qdrant.insertions import insertion
 from connectors.qdrant.pages import Pages
@@ -47,6 +47,7 @@ from connectors.qdrant.requests import (
     parts_of,
     quantization_of,
 )
+from connectors.vector_ports import IN_MEMORY, NO_METADATA, IdPage, Storage
 from domain.points import DocumentPoints, StoredChunk
 from schemas.keys import packed_id, parse_point_id, unpacked_ids
 from schemas.queries import Hit

@@ -11,9 +11,9 @@ from connectors.addresses import brokers_of
 from connectors.errors import Misconfigured
 from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.offsets import KafkaOffsets
-from connectors.ports import Storage
 from connectors.sql.databases import LegacyConnector
 from connectors.telemetry import Telemetry
+from connectors.vector_ports import Storage
 from domain.phases import PHASES
 from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import BackfillOptions, Progress, backfill

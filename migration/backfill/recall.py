@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connectors.ports import VectorStore
+from connectors.vector_ports import VectorStore
 
 NEIGHBOURS = 10
 _PAGE = 256

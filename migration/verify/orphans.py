@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from connectors.failpoints import passing
-from connectors.ports import NAMELESS, IdPage
+from connectors.vector_ports import NAMELESS, IdPage
 from migration.collection import CollectionStores
 from migration.verify.ports import Retried, Throttled
 from schemas.keys import POINT_ID_BYTES

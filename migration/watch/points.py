@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from connectors.errors import CollectionMissing, CrossfadeError, Misconfigured, TransientError
-from connectors.ports import Storage
+from connectors.vector_ports import Storage
 from domain.quarantine import Reason
 from domain.witnesses import Witness, chosen, missing
 from migration.collection import CollectionPorts

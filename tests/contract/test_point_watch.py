@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from connectors.memory.legacy import MemoryBulk
-from connectors.ports import VectorStore
+from connectors.vector_ports import VectorStore
 from domain.ledger import VectorMark
 from domain.points import DocumentPoints
 from domain.quarantine import Reason

@@ -11,8 +11,8 @@ import pytest
 from msgspec import structs
 
 from connectors.errors import CollectionMissing, Misconfigured, Refused
-from connectors.ports import Storage, VectorStore
 from connectors.qdrant import server
+from connectors.vector_ports import Storage, VectorStore
 from domain.points import (
     VECTOR_CHECKSUM_ERROR,
     PointChunk,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from connectors.memory.vectors import MemoryVectorStore
-from connectors.ports import SearchRequest, VectorStore
+from connectors.ports import SearchRequest
 from connectors.qdrant.engine.store import EmbeddedVectorStore
+from connectors.vector_ports import VectorStore
 from domain.points import DocumentPoints, StoredChunk
 from schemas.content import Scalar
 from tests.contract.vector_stores import DIMENSION, document, vector

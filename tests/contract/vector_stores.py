@@ -19,11 +19,12 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient
 
 from connectors.memory.vectors import MemoryVectorStore
-from connectors.ports import SearchRequest, VectorStore
+from connectors.ports import SearchRequest
 from connectors.qdrant.engine.client import HostedVectorStore, healthy
 from connectors.qdrant.engine.files import socket_path
 from connectors.qdrant.engine.store import EmbeddedVectorStore
 from connectors.qdrant.server import ServerVectorStore
+from connectors.vector_ports import VectorStore
 from domain.points import DocumentPoints, chunks_of
 from schemas.content import Scalar
 from schemas.settings import Qdrant

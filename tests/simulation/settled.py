@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import orjson
 
-from connectors.ports import VectorStore
+from connectors.vector_ports import VectorStore
 from domain.fold import LedgerState, Verdict, fold
 from domain.ledger import LedgerRow
 from domain.legacy import LegacyRow

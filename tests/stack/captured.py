@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from connectors.debezium.configuration import capture_topics, mariadb_connector, postgres_connector
+from connectors.debezium.configuration import mariadb_connector, postgres_connector
 from connectors.kafka.connect import ConnectClient
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import Place
+from tests.stack.capture_topics import capture_topics
 from tests.stack.test_capture import provide
 
 BOUND_S = 90.0

@@ -17,11 +17,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from connectors.debezium.configuration import capture_topics, mariadb_connector, postgres_connector
+from connectors.debezium.configuration import mariadb_connector, postgres_connector
 from connectors.errors import ConnectError
 from connectors.kafka.connect import ConnectClient
 from connectors.sql.postgres.slots import SlotPlace, slot_place
 from stack.layout import StackAddresses
+from tests.stack.capture_topics import capture_topics
 from tests.stack.tools import mariadb_arguments
 
 pytestmark = pytest.mark.stack

@@ -21,13 +21,14 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from pymysql.err import OperationalError
 
-from connectors.debezium.configuration import capture_topics, postgres_connector
+from connectors.debezium.configuration import postgres_connector
 from connectors.errors import ConnectUnreachable, TaskFailed
 from connectors.kafka.connect import ConnectClient
 from stack.jvm import RECORD_BYTES
 from stack.layout import LOOPBACK, PART_NAMES, STOP_ORDER, StackAddresses, read_addresses, read_state
 from stack.mariadb import find_mariadb
 from stack.stack import LocalStack
+from tests.stack.capture_topics import capture_topics
 from tests.stack.tools import mariadb_arguments
 
 pytestmark = pytest.mark.stack

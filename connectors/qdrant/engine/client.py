@@ -17,9 +17,10 @@ import msgspec
 
 from connectors.batching import slices
 from connectors.errors import Refused, StoreUnavailable, TransientError
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
+from connectors.ports import SearchRequest
 from connectors.qdrant.engine import wire
 from connectors.qdrant.points import batch_of, check_metadata, payload_characters
+from connectors.vector_ports import IN_MEMORY, NO_METADATA, IdPage, Storage
 from domain.points import DocumentPoints, StoredChunk
 from schemas.queries import Hit
 from schemas.values import Kind

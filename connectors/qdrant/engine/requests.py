@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import qdrant_edge as edge
 
-from connectors.ports import Storage
 from connectors.qdrant.floats import bounds
 from connectors.qdrant.points import EXACT_FLOAT, OVERSAMPLING, IndexKind, metadata_path
+from connectors.vector_ports import Storage
 from domain.filters import is_number
 from schemas.content import Scalar
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import qdrant_edge as edge
 
 from connectors.errors import CollectionMissing, CrossfadeError, Refused, StoreUnavailable
-from connectors.ports import IN_MEMORY, IdPage, SearchRequest, Storage
+from connectors.ports import SearchRequest
 from connectors.qdrant.engine.errors import mapped
 from connectors.qdrant.engine.files import Description, describe, description_of, folder_inode, generation_folder
 from connectors.qdrant.engine.journal import Entry, Inserted, Journal, Written
@@ -37,6 +37,7 @@ from connectors.qdrant.points import (
     payload_of,
 )
 from connectors.qdrant.records import by_document, chunks_in, version_in
+from connectors.vector_ports import IN_MEMORY, IdPage, Storage
 from domain.points import DocumentPoints, StoredChunk
 from schemas.keys import packed_id, parse_point_id, point_id, unpacked_ids
 

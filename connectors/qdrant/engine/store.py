@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable, TransientError
-from connectors.ports import IN_MEMORY, NO_METADATA, IdPage, SearchRequest, Storage
+from connectors.ports import SearchRequest
 from connectors.qdrant.engine.files import FolderLock, engine_folder
 from connectors.qdrant.engine.optimiser import Optimisation
 from connectors.qdrant.engine.shard import Shard
@@ -28,6 +28,7 @@ from connectors.qdrant.points import (
     metadata_indexes,
     search_documents,
 )
+from connectors.vector_ports import IN_MEMORY, NO_METADATA, IdPage, Storage
 from domain.points import DocumentPoints, StoredChunk
 from schemas.keys import POINT_ID_BYTES
 from schemas.queries import Hit

@@ -13,8 +13,9 @@ import msgspec
 
 from connectors import errors
 from connectors.errors import CrossfadeError, Refused, TransientError
-from connectors.ports import IN_MEMORY, IdPage, SearchRequest, Storage
+from connectors.ports import SearchRequest
 from connectors.qdrant.points import PointBatch
+from connectors.vector_ports import IN_MEMORY, IdPage, Storage
 from domain.points import DocumentPoints, StoredChunk
 from schemas.values import Kind
 

@@ -16,8 +16,9 @@ from connectors.errors import EmbeddingFailed
 from connectors.memory.bus import MemoryBus
 from connectors.memory.legacy import Constraint, MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
 from connectors.memory.vectors import MemoryVectorStore
-from connectors.ports import Bus, Ledger, LegacyTable, SearchBackend, SearchRequest, VectorStore
+from connectors.ports import Bus, Ledger, LegacyTable, SearchBackend, SearchRequest
 from connectors.telemetry import Telemetry, Trace
+from connectors.vector_ports import VectorStore
 from domain.filters import matches
 from domain.legacy import LegacyRow, TableDescription
 from domain.points import DocumentPoints, chunks_of

@@ -76,7 +76,7 @@ async def test_texts_of_different_callers_are_computed_in_one_batch_and_come_bac
     first = [asyncio.create_task(service.embed_documents(["first"])) for _ in range(2)]
     await until(lambda: sum(map(len, documents.asked)) == 2)
     callers = [asyncio.create_task(service.embed_documents(["x" * n, "y" * (n + 10)])) for n in range(1, 5)]
-    await until(lambda: service.queue_depth == 8 or len(documents.asked) > 1)
+    await until(lambda: service._lanes.documents.depth == 8 or len(documents.asked) > 1)
     documents.gate.set()
     found = await asyncio.gather(*callers)
     await asyncio.gather(*first)
@@ -89,12 +89,12 @@ async def test_texts_of_different_callers_are_computed_in_one_batch_and_come_bac
 async def test_a_full_queue_holds_its_callers_until_there_is_room() -> None:
     documents, _, service = opened(batch_size=1, queue_limit=3)
     caller = asyncio.create_task(service.embed_documents([f"t{n}" for n in range(10)]))
-    await until(lambda: len(documents.asked) == 2 and service.queue_depth == 3)
+    await until(lambda: len(documents.asked) == 2 and service._lanes.documents.depth == 3)
     late = asyncio.create_task(service.embed_documents(["late"]))
     for _ in range(50):
         await asyncio.sleep(0)
     # 2 texts are being computed, 3 wait, the others are not in the queue yet
-    assert service.queue_depth == 3
+    assert service._lanes.documents.depth == 3
     assert sum(map(len, documents.asked)) == 2
     documents.gate.set()
     assert len(await caller) == 10
@@ -126,7 +126,7 @@ async def test_a_text_without_vector_does_not_fail_the_other_callers_of_its_batc
     await until(lambda: len(documents.asked) == 2)
     good = asyncio.create_task(service.embed_documents(["good"]))
     bad = asyncio.create_task(service.embed_documents(["nan"]))
-    await until(lambda: service.queue_depth == 2)
+    await until(lambda: service._lanes.documents.depth == 2)
     documents.gate.set()
     assert await good == [expected("good")]
     with pytest.raises(EmbeddingFailed):
@@ -141,7 +141,7 @@ async def test_a_cancelled_caller_takes_its_waiting_texts_with_it() -> None:
     held = asyncio.create_task(service.embed_documents(["a", "b"]))
     await until(lambda: len(documents.asked) == 2)
     gone = asyncio.create_task(service.embed_documents(["gone"]))
-    await until(lambda: service.queue_depth == 1)
+    await until(lambda: service._lanes.documents.depth == 1)
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
     documents.gate.set()
@@ -155,7 +155,7 @@ async def test_close_finishes_what_is_computed_and_refuses_what_waits_and_what_c
     computed = [asyncio.create_task(service.embed_documents([name])) for name in "ab"]
     await until(lambda: len(documents.asked) == 2)
     waiting = [asyncio.create_task(service.embed_documents([name])) for name in "cdef"]
-    await until(lambda: service.queue_depth == 2)
+    await until(lambda: service._lanes.documents.depth == 2)
     closing = asyncio.create_task(service.close())
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(error) for error in found] == [EmbeddingUnavailable] * 4

@@ -12,12 +12,12 @@ import qdrant_edge as edge
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.ports import NAMELESS
 from connectors.qdrant.engine import wire
 from connectors.qdrant.engine.store import EmbeddedVectorStore
 from connectors.qdrant.floats import EXACT
 from connectors.qdrant.points import CONTENT_FIELDS, Found, best_hits, payload_of
 from connectors.qdrant.records import stored_chunk
+from connectors.vector_ports import NAMELESS
 from domain.comparison import LegacyFacts, compare
 from domain.filters import matches
 from domain.points import StoredChunk

@@ -15,8 +15,9 @@ from connectors.memory.checksums import MemoryChecksums
 from connectors.memory.legacy import MemoryBulk, MemoryLedger, MemoryLegacy, MemoryTable
 from connectors.memory.tasks import MemoryTasks
 from connectors.memory.vectors import MemoryVectorStore
-from connectors.ports import NAMELESS, BulkTable, Embedder, VectorStore
+from connectors.ports import BulkTable, Embedder
 from connectors.telemetry import Telemetry
+from connectors.vector_ports import NAMELESS, VectorStore
 from domain.legacy import TableDescription
 from domain.points import DocumentPoints, chunks_of
 from migration.collection import CollectionStores
