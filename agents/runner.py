@@ -1,4 +1,4 @@
-"""Runs a handler over a batch so that no error escapes: retries, isolation of single messages, dead letters.
+"""Runs a handler over a batch so that no message is lost: retries, isolation of single messages, dead letters.
 
 If a store does not answer, the runner waits without a limit, and the role is not ready meanwhile. A role that gives up
 retries any other transient error up to a limit. What still fails goes to the dead-letter topic, with confirmation, and

@@ -90,6 +90,7 @@ def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
     fired = Path(environ[FIRED]) if environ.get(FIRED) else None
     if fired is not None and fired.exists():
         return ()
+    armed: dict[str, _Armed] = {}
     for part in filter(None, environ.get(VARIABLE, "").split(",")):
         match = _FORM.fullmatch(part.strip())
         if match is None or match["name"] not in PLACES:
@@ -98,7 +99,8 @@ def arm(environ: Mapping[str, str]) -> tuple[str, ...]:
         if action not in (("kill", *_SPOILING) if match["name"] == ENGINE else ("kill",)):
             raise Misconfigured(f"{VARIABLE}: {match['name']} has no action {action!r}")
         first = int(match["first"])
-        _armed[match["name"]] = _Armed(first, int(match["last"] or first), action, fired)
+        armed[match["name"]] = _Armed(first, int(match["last"] or first), action, fired)
+    _armed.update(armed)
     return tuple(_armed)
 
 

@@ -63,7 +63,7 @@ async def partition_counts(bootstrap: str, names: Iterable[str], *, timeout_s: f
 async def apply(bootstrap: str, actions: Sequence[Action]) -> None:
     """Carry out the creations, widenings and alterations among the actions, and wait until every topic is usable.
 
-    Raises Misconfigured for what the brokers refuse (more replicas than brokers, a policy), and StoreUnavailable.
+    Raises Refused for what the brokers refuse (more replicas than brokers, a policy), and StoreUnavailable.
     """
     async with admin_client(bootstrap) as client:
         await _create(client, [action for action in actions if action.kind == "create"])

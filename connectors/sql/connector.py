@@ -13,7 +13,8 @@ class LegacyConnector:
     """The ports of one collection over one bounded pool of connections.
 
     `vector_search` is present only for a pgvector column. `prepare` creates crossfade's own tables if they are missing
-    (`crossfade_ledger`, `crossfade_meta`, `crossfade_tasks`), in the schema or database of the collection's table.
+    (`crossfade_ledger`, `crossfade_meta`, `crossfade_tasks`, `crossfade_identities`), in the schema or database of the
+    collection's table.
     """
 
     table: LegacyTable
