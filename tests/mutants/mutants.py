@@ -72,7 +72,7 @@ async def _unconfirmed(runner: Runner, failure: Any) -> None:
     letter = dead_letter(failure.message.record, stage=runner.role, error=failure.error, attempt=1)
     try:
         await runner.bus.publish([letter, *runner.lost(failure.message, failure.error)])
-        await runner.reported(failure)
+        await runner.on_dead_letter(failure)
     except CrossfadeError:
         return
 

@@ -288,11 +288,11 @@ async def test_a_failure_is_noted_as_reported_after_its_dead_letter_is_published
     world = World()
     noted: list[tuple[bytes | None, list[bytes | None]]] = []
 
-    async def event(failure: Failure) -> None:
+    async def note(failure: Failure) -> None:
         noted.append((failure.message.record.value, dead(world)))
 
     runner = runner_of(world, Script())
-    runner.event = event
+    runner.on_dead_letter = note
     await runner.run(submitted(world, "a", "worse"))
     assert noted == [(b"worse", [b"worse"])]
 
@@ -300,11 +300,11 @@ async def test_a_failure_is_noted_as_reported_after_its_dead_letter_is_published
 async def test_a_note_that_cannot_be_made_stops_nothing() -> None:
     world = World()
 
-    async def event(_: Failure) -> None:
+    async def noted(_: Failure) -> None:
         raise Misconfigured("the ledger is gone")
 
     runner = runner_of(world, Script())
-    runner.event = event
+    runner.on_dead_letter = noted
     await runner.run(submitted(world, "worse", "a", "worse"))
     assert (dead(world), runner.health.dead_letters) == ([b"worse", b"worse"], 2)
 
@@ -313,7 +313,7 @@ async def test_a_refused_change_has_one_dead_letter_however_often_it_is_delivere
     world = World(constraint=lambda _id, _content: "value too long")
     runner = runner_of(world, partial(write_legacy, **world.handled))
     runner.lost = partial(lost_resolved, store="legacy", ctx=world.ctx)
-    runner.event = partial(confirm_refusal, collections=world.collections)
+    runner.on_dead_letter = partial(confirm_refusal, collections=world.collections)
     batch = [world.resolved("1", 5)]
     world.journal.fail(f"publish {dead_letter_topic(RESOLVED)} {WRITTEN}", StoreUnavailable("no broker"))
     for _ in range(3):

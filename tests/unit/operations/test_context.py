@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from connectors.errors import Misconfigured, NotReady, Refused, StoreUnavailable
 from operations.commands import schemas
-from operations.context import Context, load, print_table, renamed, reported, run
+from operations.context import Context, errors_reported, load, print_table, renamed, run
 from operations.errors import CommandError
 from schemas.export import schema_files
 from schemas.settings import Settings
@@ -55,7 +55,7 @@ def test_a_traceback_is_shown_when_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CROSSFADE_DEBUG", "1")
-    with pytest.raises(typer.Exit), reported():
+    with pytest.raises(typer.Exit), errors_reported():
         raise ValueError("a mistake of ours")
     assert "Traceback" in capsys.readouterr().err
 

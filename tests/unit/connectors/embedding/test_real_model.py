@@ -85,7 +85,7 @@ def exports(lines: list[str]) -> int:
 
 def test_two_that_open_a_model_at_once_export_it_once(exported: Exported) -> None:
     by_another = "CROSSFADE_TEST_MODELS" in os.environ
-    assert sorted(map(exports, exported.message)) in ([[0, 0], [0, 1]] if by_another else [[0, 1]])
+    assert sorted(map(exports, exported.output)) in ([[0, 0], [0, 1]] if by_another else [[0, 1]])
     assert [path.name for path in exported.folder.parent.iterdir() if path.suffix == ".part"] == []
 
 

@@ -22,7 +22,8 @@ from domain.legacy import TableDescription
 from domain.points import DocumentPoints, chunks_of
 from migration.collection import CollectionStores
 from migration.context import HandlerContext
-from migration.verify.options import Barrier, Bounds, RoundOptions
+from migration.verify.options import Bounds, RoundOptions
+from migration.verify.ports import Barrier
 from migration.verify.publish import DifferencePublisher
 from migration.verify.recheck import at_rest
 from migration.verify.result import Verification
