@@ -14,7 +14,7 @@ from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, decode, unwrap
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, DocumentSubmitted, DocumentWritten
-from schemas.keys import document_key, parse_key, split_key
+from schemas.keys import ID_CHARACTERS, document_key, parse_key, split_key
 from schemas.records import Outgoing, Received
 from topics.catalogue import LOG, WRITTEN
 
@@ -96,8 +96,8 @@ def _deletion(message: Message, collections: Collections, cause: str, ctx: Handl
 
 
 def _check_id(ports: CollectionPorts, document_id: str) -> None:
-    if len(document_id) > 512:
-        raise InvalidEvent("id: longer than 512 characters")
+    if len(document_id) > ID_CHARACTERS:
+        raise InvalidEvent(f"id: longer than {ID_CHARACTERS} characters")
     try:
         split_key(document_id, len(ports.settings.key))
     except ValueError as error:

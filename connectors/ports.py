@@ -248,9 +248,6 @@ class SearchBackend(Protocol):
         ...
 
 
-# No document has the empty id.
-
-
 class Embedder(Protocol):
     """Turns text into vectors. Each model has its own embedder."""
 

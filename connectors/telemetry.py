@@ -136,6 +136,14 @@ def _outcome_attributes(collection: str, store: str, outcome: str) -> Attributes
     return {"db.collection.name": collection, "crossfade.store": store, "crossfade.outcome": outcome}
 
 
+# The SDK's own boundaries are made for milliseconds: nearly every duration would be in the first bucket.
+_BOUNDARIES_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0)
+
+
+def _seconds(meter: metrics.Meter, name: str, description: str) -> metrics.Histogram:
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=_BOUNDARIES_S)
+
+
 class Telemetry:
     """Starts traces for received records and keeps the counters of the agents."""
 
@@ -145,11 +153,11 @@ class Telemetry:
         self._consumed = meter.create_counter(
             "messaging.client.consumed.messages", "{message}", "Records that an agent took from a topic"
         )
-        self._process = meter.create_histogram("messaging.process.duration", "s", "Time a handler took for a batch")
+        self._process = _seconds(meter, "messaging.process.duration", "Time a handler took for a batch")
         self._outcomes = meter.create_counter("crossfade.documents", "{document}", "Documents by store and outcome")
-        self._freshness = meter.create_histogram("crossfade.freshness", "s", "From a change to its write in a store")
+        self._freshness = _seconds(meter, "crossfade.freshness", "From a change to its write in a store")
         self._embedded = meter.create_counter("crossfade.embedded_texts", "{text}", "Chunks whose vector was computed")
-        self._queries = meter.create_histogram("crossfade.query.duration", "s", "From question to answer")
+        self._queries = _seconds(meter, "crossfade.query.duration", "From question to answer")
         self._dead = meter.create_counter("crossfade.dead_letters", "{message}", "Records sent to a dead-letter topic")
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._stopped = meter.create_gauge(

@@ -13,6 +13,7 @@ from schemas.queries import Hit
 from schemas.settings import Quantization
 from schemas.values import Kind
 
+# No document has the empty id.
 NAMELESS = ""
 
 

@@ -1,6 +1,6 @@
 """Builds the tree of `crossfade` commands from its groups. What a command does is in the command's own module.
 
-Exit codes: 0 done, 1 failed, 2 usage error, 3 done, but differences were found or a gate did not pass.
+Exit codes: 0 done, 1 failed, 2 usage error, 3 done, but differences or mistakes were found, or a plan was refused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def command_tree(wanted: str | None = None) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        epilog="Exit codes: 0 done, 1 failed, 2 usage error, 3 done, but differences or mistakes were found.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage error, "
+        "3 done, but differences or mistakes were found, or a plan was refused.",
     )
     app.callback()(crossfade)
     known = wanted in GROUPS or any(wanted in names for names in COMMANDS.values())

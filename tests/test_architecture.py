@@ -80,7 +80,7 @@ LISTS = list(readings(PAGE))
 
 
 def test_every_step_of_a_document_a_question_and_both_tasks_have_a_list() -> None:
-    assert len(LISTS) == 11
+    assert len(LISTS) == 13
     assert all(reading.modules for reading in LISTS)
     assert {*LIMITS} <= {reading.title for reading in LISTS}
 
@@ -121,7 +121,7 @@ def test_the_rooms_are_described_as_they_describe_themselves() -> None:
 
 
 def test_every_file_that_the_page_names_exists() -> None:
-    named = set(re.findall(r"`([\w/]+(?:\.py|\.md)?)`", PAGE))
+    named = set(re.findall(r"`(\w[\w/]*(?:\.py|\.md)?)`", PAGE))
     paths = {name for name in named if "/" in name}
     assert paths
     assert {path for path in paths if not (ROOT / path).exists()} == set()

@@ -52,7 +52,7 @@ async def backfill_collection(
         stores = stores_of(settings, name, legacy, vectors, embedder.dimension)
         bus = AiokafkaBus(settings.kafka)
         resources.push_async_callback(bus.close)
-        offsets = await resources.enter_async_context(KafkaOffsets(brokers_of(settings.kafka)))
+        offsets = await resources.enter_async_context(KafkaOffsets(brokers_of(settings.kafka), collection=name))
         ctx = HandlerContext(now_ms, FIRST_EPOCH, Telemetry(tracing=False))
         refresh = partial(append_refreshes, stores, bus=bus, ctx=ctx, source=SOURCE)
         lags = partial(_lags, offsets, pipeline([capture.topic]))

@@ -89,7 +89,7 @@ class Document:
 
     `unread` names each place that could not be read, and why; `cut` names what was read only in part. `model` is the
     CRC-32 of the model key that the collection's points must carry, None if none is recorded. `brings` is whether the
-    table has a column of embeddings.
+    table has a column of embeddings. `max_text_bytes` is the longest text that Qdrant takes, None without a limit.
     """
 
     collection: str
@@ -100,6 +100,7 @@ class Document:
     quarantine: Quarantine | None = None
     model: int | None = None
     brings: bool = False
+    max_text_bytes: int | None = None
     log: LogPart | None = None
     waiting: tuple[Waiting, ...] = ()
     letters: tuple[Letter, ...] = ()

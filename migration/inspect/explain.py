@@ -54,7 +54,7 @@ def explain(document: Document) -> Explanation:
     if difference is not None:
         sentences += _causes(document)
         sentences += _damage(document)
-        if not document.waiting:
+        if not document.waiting and difference.repairable:
             sentences.append(f"To repair: crossfade verify {document.collection} --repair")
     return Explanation(verdict, (*sentences, *_unread(document)))
 
@@ -62,7 +62,7 @@ def explain(document: Document) -> Explanation:
 def difference_of(document: Document) -> Difference | None:
     """Return how table and Qdrant differ, vectors included, or None if they do not."""
     stores = document.stores
-    facts = facts_of(stores.row, stores.ledger, _size(stores))
+    facts = facts_of(stores.row, stores.ledger, _size(stores), document.max_text_bytes)
     found = compare(document.id, facts, stores.points, model=document.model)
     if found is not None or facts is None:
         return found
@@ -81,7 +81,9 @@ def difference_of(document: Document) -> Difference | None:
     return None
 
 
-def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, size: int) -> LegacyFacts | None:
+def facts_of(
+    row: LegacyRow | None, ledger: LedgerRow | None, size: int, max_text_bytes: int | None
+) -> LegacyFacts | None:
     """Return the facts of the legacy store. `size` is the dimension of the vectors, 0 if no point shows it."""
     if row is None:
         return None
@@ -94,6 +96,7 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, size: int) -> Lega
         row.content.tenant,
         row.content.metadata,
         given if given is not None and len(given) == 4 * size else None,
+        row.content.refusal(max_text_bytes),
     )
 
 

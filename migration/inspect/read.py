@@ -89,7 +89,8 @@ async def inspect(settings: Settings, home: Path, name: str, document_id: str, b
 
         collection = settings.collections[name]
         brings = collection.embedding is not None
-        found = Document(name, document_id, collection.phase, 0, await stores(), brings=brings)
+        limit = settings.kafka.max_text_bytes
+        found = Document(name, document_id, collection.phase, 0, await stores(), brings=brings, max_text_bytes=limit)
         kafka = _Kafka(settings, name, document_id, bounds, known)
         found = await kafka.read(found)
         if difference_of(found) is not None and not found.waiting:
@@ -144,7 +145,7 @@ class _Kafka:
     async def _in_kafka(
         self, bootstrap: str, stores: Stores
     ) -> tuple[LogPart | None, tuple[Waiting, ...], tuple[Letter, ...]]:
-        offsets = KafkaOffsets(bootstrap)
+        offsets = KafkaOffsets(bootstrap, collection=self._name)
         try:
             async with finder(bootstrap) as search:
                 unread = self._known.unread

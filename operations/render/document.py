@@ -155,7 +155,7 @@ def _log(document: Document) -> RenderableType:
             what,
             versions if entry.origin == "legacy" else "-",
             entry.content_hash or "-",
-            entry.comes_to or "folded",
+            entry.comes_to or ("unknown" if LEDGER in document.unread else "folded"),
         )
     return table
 

@@ -205,3 +205,10 @@ def test_the_document_is_json_and_names_everything() -> None:
 
 def test_a_version_is_shown_as_its_place_in_the_log() -> None:
     assert [place_of(version) for version in (None, 0, V1, version_of(3, 0))] == ["-", "-", "1:4711", "3:0"]
+
+
+def test_a_text_that_is_too_long_for_qdrant_is_named_and_no_repair_is_proposed() -> None:
+    found = document(ROW, max_text_bytes=20)
+    assert explain(document(ROW)).verdict == explain(found).verdict == "missing"
+    assert "verify docs --repair" in " ".join(explain(document(ROW)).messages)
+    assert "verify docs --repair" not in " ".join(explain(found).messages)
