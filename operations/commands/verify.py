@@ -42,6 +42,7 @@ app = typer.Typer()
 _CPU_SHARE = 0.05
 _SAMPLE_SHARE = 10  # with --continuous, a round takes the sample divided by this
 _ROUNDS_KEPT = 500
+_SHOWN = 50
 
 
 @app.command(rich_help_panel=PANEL_LOOK)
@@ -185,15 +186,17 @@ async def _write(html: Path | None, runs: list[Verification]) -> None:
 
 def show(found: Verification) -> None:
     """Print the findings of a verification, for people."""
+    from migration.verify.options import Bounds  # noqa: PLC0415  # as above
     from operations.render.verification import seconds_of  # noqa: PLC0415  # as above
 
     if found.differences:
         rows = [
-            (d.id, d.kind, d.detail, _version(d.legacy_version), _version(d.vector_version)) for d in found.differences
+            (d.id, d.kind, d.detail, _version(d.legacy_version), _version(d.vector_version))
+            for d in found.differences[:_SHOWN]
         ]
         print_table(("document", "kind", "detail", "version in the table", "in Qdrant"), rows)
-        if found.more_differences:
-            print(f"and {found.more_differences} more")
+        if found.found > _SHOWN:
+            print(f"and {found.found - _SHOWN} more (--json and --html list up to {Bounds().listed})")
     for error in found.errors[:20]:
         print(f"not read: {error}")
     if found.unchecked:
