@@ -10,12 +10,12 @@ from connectors.sql.layout import VERSION_COLUMN, Layout
 from connectors.sql.values import Row, row_content, row_key, sql_text
 from domain.filters import canonical_filter, matches
 from schemas.content import Scalar
+from schemas.keys import ID_CHARACTERS
 from schemas.queries import Hit
 from schemas.values import Kind
 
 SCORE = "crossfade_score"
 HIT_CHARACTERS = 2000
-MAX_ID_CHARACTERS = 512
 
 
 def wanted_of(layout: Layout, wanted: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -63,7 +63,7 @@ def hit_of(layout: Layout, values: Row, score: float) -> Hit | None:
     """Return a found row as a hit, None if its key is empty or too long for a document of crossfade."""
     content = row_content(layout.description, None, values)
     document_id = row_key(layout.description, values)
-    if not 0 < len(document_id) <= MAX_ID_CHARACTERS:
+    if not 0 < len(document_id) <= ID_CHARACTERS:
         return None
     version = values[VERSION_COLUMN]
     return Hit(

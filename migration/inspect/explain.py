@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from domain.comparison import Difference, Disagreement, LegacyFacts, checksum_of, compare, wrong_vectors
-from domain.ledger import LedgerRow
-from domain.legacy import LegacyRow
+from domain.comparison import Difference, Disagreement, checksum_of, compare, wrong_vectors
 from domain.phases import PHASES
 from domain.points import StoredChunk
 from migration.inspect.document import Document, Entry, Stores, place_of
+from migration.verify.compare import facts_of
 from schemas.content import content_hash
 
 Verdict = Literal["equal", "absent", "pending", "missing", "stale", "ghost", "unknown"]
@@ -79,25 +78,6 @@ def difference_of(document: Document) -> Difference | None:
         note = f"wrong vector of chunk {which}"
         return Difference(document.id, "stale", Disagreement.VECTOR, facts.version, newest, note=note)
     return None
-
-
-def facts_of(
-    row: LegacyRow | None, ledger: LedgerRow | None, size: int, max_text_bytes: int | None
-) -> LegacyFacts | None:
-    """Return the facts of the legacy store. `size` is the dimension of the vectors, 0 if no point shows it."""
-    if row is None:
-        return None
-    given = row.content.embedding
-    return LegacyFacts(
-        row.version,
-        content_hash(row.content),
-        ledger.chunk_count if ledger else None,
-        ledger.vector_version if ledger else None,
-        row.content.tenant,
-        row.content.metadata,
-        given if given is not None and len(given) == 4 * size else None,
-        row.content.refusal(max_text_bytes),
-    )
 
 
 def checks_of(document_id: str, point: StoredChunk) -> Checks:

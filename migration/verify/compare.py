@@ -70,7 +70,7 @@ async def look(stores: CollectionStores, ids: Sequence[str], rows: Mapping[str, 
     """Compare documents, whose `rows` were just read, with Qdrant. Raises StoreUnavailable, TransientError."""
     stored = await stores.vectors.stored(stores.name, ids, content=True)
     ledger = await stores.ledger.read(ids)
-    facts = {i: facts_of(rows.get(i), ledger.get(i), stores) for i in ids}
+    facts = {i: facts_of(rows.get(i), ledger.get(i), stores.dimension, stores.max_text_bytes) for i in ids}
     seen = Look(facts, stored)
     for document_id in ids:
         difference = compare(document_id, facts[document_id], stored.get(document_id, ()), model=stores.model)
@@ -87,8 +87,10 @@ async def look_locked(stores: CollectionStores, ids: Sequence[str]) -> Look:
     return await look(stores, ids, await stores.table.rows(ids))
 
 
-def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: CollectionStores) -> LegacyFacts | None:
-    """Return what the legacy store holds of a document, None if it has no row."""
+def facts_of(
+    row: LegacyRow | None, ledger: LedgerRow | None, dimension: int, max_text_bytes: int | None
+) -> LegacyFacts | None:
+    """Return what the legacy store holds of a document, None without a row. A vector of another length is none."""
     if row is None:
         return None
     content, given = row.content, row.content.embedding
@@ -99,8 +101,8 @@ def facts_of(row: LegacyRow | None, ledger: LedgerRow | None, stores: Collection
         ledger.vector_version if ledger else None,
         content.tenant,
         content.metadata,
-        given if given is not None and len(given) == 4 * stores.dimension else None,
-        content.refusal(stores.max_text_bytes),
+        given if given is not None and len(given) == 4 * dimension else None,
+        content.refusal(max_text_bytes),
     )
 
 
