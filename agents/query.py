@@ -57,8 +57,8 @@ async def answer(
         raise InvalidEvent(str(error)) from None
     query = query.model_copy(update={"filter": wanted})
     started = time.perf_counter()
-    decision = decision_of(query, ports, breakers, stopped(query.collection))
     search = Search(ports, query, message.trace)
+    decision = decision_of(query, search.phase, breakers, stopped(query.collection))
     left_ms = None
     if query.deadline_ms is not None:
         left_ms = query.deadline_ms - max(0, ctx.clock() - message.record.timestamp_ms)
@@ -66,6 +66,7 @@ async def answer(
     search.timings_ms["total"] = round((time.perf_counter() - started) * 1000, 3)
     answered = QueryAnswered(
         query_id=query.id,
+        collection=query.collection,
         hits=tuple(hits),
         served_by=served_by,
         degraded=served_by != _preferred(decision),
@@ -136,7 +137,8 @@ def _decided(search: Search, decision: Decision, served_by: Backend | None) -> R
         reasons=reasons,
         features=decision.features,
         rules_version=RULES_VERSION,
-        phase=search.ports.settings.phase,
+        phase=search.phase,
+        attempts=tuple(search.attempts),
     )
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Literal
 
-from domain.phases import PhaseRules
+from domain.rollout.phases import PhaseRules
 from schemas.content import Content, Scalar
 from schemas.documents import DocumentResolved
 from schemas.values import Kind

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from connectors.ports import BulkTable, Checksums, Embedder, Ledger, LegacyTable, SearchBackend, TaskStore
 from connectors.vector_ports import VectorStore
 from domain.legacy import TableDescription, waits_for_row
-from domain.phases import PHASES, PhaseRules
+from domain.rollout.phases import PHASES, PhaseRules
 from schemas.cloudevents import InvalidEvent
 from schemas.documents import DocumentResolved
+from schemas.rollout import Phase
 from schemas.settings import Collection
 from topics.captures import Capture
 
@@ -45,7 +46,8 @@ class CollectionStores:
 class CollectionPorts(CollectionStores):
     """One collection as the agents see it: its stores, settings, embedder and search backends.
 
-    `capture` is None for a collection that was never captured.
+    `capture` is None for a collection that was never captured. `moved_to` is its phase, None while its rollout has not
+    begun. If it is `suspended`, Qdrant is not written, whatever the phase.
     """
 
     settings: Collection
@@ -53,6 +55,8 @@ class CollectionPorts(CollectionStores):
     text_search: SearchBackend
     vector_search: SearchBackend | None = None
     capture: Capture | None = None
+    moved_to: Phase | None = None
+    suspended: bool = False
 
     @property
     def source_epoch(self) -> int:
@@ -60,9 +64,14 @@ class CollectionPorts(CollectionStores):
         return self.capture.epoch if self.capture else 1
 
     @property
+    def phase(self) -> Phase:
+        """The collection's phase: that of its rollout, or else the one in which the configuration begins it."""
+        return self.moved_to or self.settings.phase
+
+    @property
     def rules(self) -> PhaseRules:
         """What the collection's phase allows."""
-        return PHASES[self.settings.phase]
+        return PHASES["off" if self.suspended else self.phase]
 
     def waits_for_row(self, event: DocumentResolved) -> bool:
         """Say whether the outcome of an event in Qdrant is the outcome of the row that follows its write."""

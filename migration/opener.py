@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from migration.collection import CollectionPorts, CollectionStores
 from migration.epochs import EPOCH, Epochs, epochs_of, share
 from migration.state import CollectionState, log_partitions, set_log_partitions
 from schemas.keys import FIRST_EPOCH
+from schemas.rollout import Phase
 from schemas.settings import Collection, Settings
 from topics.catalogue import CATALOGUE, LOG
 
@@ -37,8 +38,8 @@ class Opened:
     """Everything that agents and commands use. `close` releases all of it.
 
     `quarantines` has the collections that were found quarantined or had to be quarantined. A collection whose Qdrant
-    collection does not fit its model is opened as in phase `off`. `away` has the collections that could not be opened,
-    each with the error of its database.
+    collection does not fit its model is suspended. `away` has the collections that could not be opened, each with the
+    error of its database.
     """
 
     settings: Settings
@@ -58,7 +59,10 @@ class Opened:
 
 @dataclass(slots=True)
 class Opener:
-    """Opens collections one by one: at the start, or later when a database can be used again."""
+    """Opens collections one by one: at the start, or later when a database can be used again.
+
+    `phases` are the current phases of the collections whose rollout has begun.
+    """
 
     settings: Settings
     home: Path
@@ -67,6 +71,7 @@ class Opener:
     partitions: int
     resources: AsyncExitStack
     embedders: dict[tuple[str, int, int], EmbeddingService] = field(default_factory=dict)
+    phases: Mapping[str, Phase] = field(default_factory=dict)
 
     async def database(self, name: str) -> LegacyConnector:
         """Open a collection's database and prepare crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
@@ -85,11 +90,13 @@ class Opener:
         allowed = quarantine is None or quarantine.writes_qdrant
         ports = CollectionPorts(
             **{each.name: getattr(stores, each.name) for each in fields(stores)},
-            settings=collection if allowed else collection.model_copy(update={"phase": "off"}),
+            settings=collection,
             embedder=embedder,
             text_search=legacy.text_search,
             vector_search=legacy.vector_search,
             capture=await CollectionState(legacy.ledger, name).capture(self.settings.kafka, collection),
+            moved_to=self.phases.get(name),
+            suspended=not allowed,
         )
         return ports, quarantine
 
@@ -174,11 +181,18 @@ def stores_of(
     )
 
 
-async def open_all(settings: Settings, home: Path, progress: Progress, *, names: Sequence[str] | None = None) -> Opened:
+async def open_all(
+    settings: Settings,
+    home: Path,
+    progress: Progress,
+    *,
+    names: Sequence[str] | None = None,
+    phases: Mapping[str, Phase] | None = None,
+) -> Opened:
     """Open the bus, and the stores and models of every configured collection.
 
-    With `names`, only those collections are opened. Of these, a collection whose database cannot be used is left out
-    too: it is in `Opened.away` with its error.
+    `phases` are the current phases, as `Opener` has them. With `names`, only those collections are opened. Of these, a
+    collection whose database cannot be used is left out too: it is in `Opened.away` with its error.
 
     Raises Misconfigured if a table, a topic or the number of partitions changed, and StoreUnavailable if a store does
     not answer or no database can be used.
@@ -191,7 +205,7 @@ async def open_all(settings: Settings, home: Path, progress: Progress, *, names:
         await bus.open()
         partitions = await _log_partitions(settings)
         vectors = await open_vectors(resources, settings, home)
-        opener = Opener(settings, home, progress, vectors, partitions, resources)
+        opener = Opener(settings, home, progress, vectors, partitions, resources, phases=phases or {})
         opened = Opened(settings, bus, vectors, {}, Epochs(), resources, opener=opener)
         # Concurrently: an unreachable database takes its whole time limit.
         wanted = list(settings.collections) if names is None else names

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from domain.legacy import Diagnostic
-from domain.phases import PHASES
+from domain.rollout.phases import PHASES
 from migration.status import Progress
 from schemas.settings import InitialLoad
 

@@ -30,7 +30,7 @@ class Quarantines:
     """The quarantines of a process.
 
     `collections` is changed in place: a collection that was captured again has a higher source epoch, and one whose
-    points are of another model behaves as in phase `off`. `configured` has their settings as they were read. `replaced`
+    points are of another model is suspended. `configured` has their settings as they were read. `replaced`
     has the replaced topics that all collections share: no role takes a record until they are adopted.
     """
 
@@ -144,7 +144,7 @@ class Quarantines:
 
     def _enter(self, quarantine: Quarantine) -> None:
         self.now[quarantine.collection] = quarantine
-        self._phase(quarantine.collection)
+        self._suspend(quarantine.collection)
         self.telemetry.stopped(quarantine.collection, quarantine.reason.name.lower())
         log.error(
             "collection %s is quarantined: %s. Remedy: %s", quarantine.collection, quarantine.message, quarantine.remedy
@@ -153,14 +153,13 @@ class Quarantines:
     def _leave(self, name: str) -> None:
         del self.now[name]
         self.telemetry.stopped(name, None)
-        self._phase(name)
+        self._suspend(name)
         log.warning("collection %s is active again", name)
 
-    def _phase(self, name: str) -> None:
-        settings, ports, quarantine = self.configured.get(name), self.collections.get(name), self.now.get(name)
-        if settings is not None and ports is not None:
-            phase = settings.phase if quarantine is None or quarantine.writes_qdrant else "off"
-            self.collections[name] = replace(ports, settings=settings.model_copy(update={"phase": phase}))
+    def _suspend(self, name: str) -> None:
+        ports, quarantine = self.collections.get(name), self.now.get(name)
+        if ports is not None:
+            self.collections[name] = replace(ports, suspended=quarantine is not None and not quarantine.writes_qdrant)
 
 
 def _gives_way(had: Quarantine, found: Quarantine) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from domain.quarantine import Quarantine
 from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
-from schemas.queries import Phase
+from schemas.rollout import Phase
 from schemas.tasks import HEADER, BackfillState, ProofState, backfill_kept, is_paused
 
 # A task whose state is running, but which has not moved for this long, may have been killed.

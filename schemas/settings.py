@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.documents import CollectionName
-from schemas.queries import Phase
+from schemas.rollout import Phase
 
 Connector = Literal["postgres", "mariadb"]
 InitialLoad = Literal["snapshot", "backfill"]

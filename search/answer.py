@@ -13,30 +13,37 @@ from connectors.telemetry import Trace, client_span, database_span, embeddings_s
 from domain.quarantine import Quarantine
 from domain.routing import Decision, decide
 from migration.collection import CollectionPorts
-from schemas.queries import Backend, Hit, QueryAsked
+from schemas.queries import Attempt, AttemptOutcome, Backend, Hit, QueryAsked
+from schemas.rollout import Phase
 from search.breakers import Breakers
 
 
 @dataclass(slots=True)
 class Search:
-    """One question in flight: the duration of each step, and the errors so far."""
+    """One question in flight: the duration of each step, and the attempts and errors so far.
+
+    `phase` is that of the collection when the question was taken.
+    """
 
     ports: CollectionPorts
     query: QueryAsked
     trace: Trace
     timings_ms: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
     vector: bytes | None = None
+    phase: Phase = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.phase = self.ports.phase
 
 
-def decision_of(
-    query: QueryAsked, ports: CollectionPorts, breakers: Breakers, quarantine: Quarantine | None
-) -> Decision:
+def decision_of(query: QueryAsked, phase: Phase, breakers: Breakers, quarantine: Quarantine | None) -> Decision:
     """Return the backends to ask, in order. If the collection is quarantined, Qdrant is asked last."""
     available = breakers.available(query.collection)
     if quarantine is None:
-        return decide(query, ports.settings.phase, available)
-    decision = decide(query, ports.settings.phase, {**available, "qdrant": False})
+        return decide(query, phase, available)
+    decision = decide(query, phase, {**available, "qdrant": False})
     return replace(decision, reasons=(*decision.reasons, f"the collection is quarantined: {quarantine.message}"))
 
 
@@ -67,18 +74,21 @@ async def _ask(
     collection = search.query.collection
     if not breakers.begin(collection, backend):
         search.errors.append(f"{backend}: circuit open")
+        search.attempts.append(Attempt(backend=backend, outcome="skipped"))
         return None
     started = time.perf_counter()
+    outcome: AttemptOutcome = "failed"
     says: Literal["well", "ill", "nothing"] = "nothing"
     try:
         async with asyncio.timeout(limit_s):
             hits = await _search(search, backend)
-        says = "well"
+        says, outcome = "well", "answered"
         return hits
     except (Refused, EmbeddingFailed) as error:
+        outcome = "refused"
         search.errors.append(f"{backend}: {error}")
     except TimeoutError:
-        says = "nothing" if hurried else "ill"
+        says, outcome = ("nothing", "refused") if hurried else ("ill", "timed_out")
         search.errors.append(f"{backend}: no answer within {limit_s:.1f} s")
     except CrossfadeError as error:
         says = "ill"
@@ -88,6 +98,7 @@ async def _ask(
         raise
     finally:
         search.timings_ms[backend] = round((time.perf_counter() - started) * 1000, 3)
+        search.attempts.append(Attempt(backend=backend, outcome=outcome, ms=search.timings_ms[backend]))
         breakers.end(collection, backend, says)
     return None
 

@@ -19,7 +19,10 @@ FOLDERS: dict[str, frozenset[str]] = {
     "connectors": frozenset(
         {"debezium", "embedding", "kafka", "memory", "qdrant", "qdrant/engine", "sql", "sql/mariadb", "sql/postgres"}
     ),
-    "migration": frozenset({"backfill", "capture", "dead_letters", "inspect", "preflight", "verify", "watch"}),
+    "domain": frozenset({"rollout"}),
+    "migration": frozenset(
+        {"backfill", "capture", "dead_letters", "inspect", "preflight", "rollout", "verify", "watch"}
+    ),
     "operations": frozenset({"clients", "commands", "demo", "render"}),
 }
 # Within a room: the modules that may import from a folder, besides the folder itself and the rooms above.

@@ -14,7 +14,7 @@ from connectors.kafka.offsets import KafkaOffsets
 from connectors.sql.databases import LegacyConnector
 from connectors.telemetry import Telemetry
 from connectors.vector_ports import Storage
-from domain.phases import PHASES
+from domain.rollout.phases import PHASES
 from migration.backfill.ranges import BackfillPorts
 from migration.backfill.run import BackfillOptions, Progress, backfill
 from migration.capture.connectors import captured_epoch

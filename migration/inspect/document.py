@@ -10,7 +10,7 @@ from domain.legacy import LegacyRow
 from domain.points import StoredChunk
 from domain.quarantine import Quarantine
 from schemas.keys import epoch_and_offset
-from schemas.queries import Phase
+from schemas.rollout import Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from domain.comparison import Difference, Disagreement, checksum_of, compare, wrong_vectors
-from domain.phases import PHASES
 from domain.points import StoredChunk
+from domain.rollout.phases import PHASES
 from migration.inspect.document import Document, Entry, Stores, place_of
 from migration.verify.compare import facts_of
 from schemas.content import content_hash

@@ -16,7 +16,7 @@ from connectors.kafka.connect import PLAIN, ConnectClient
 from connectors.sql.postgres.slots import drop_slot
 from migration.verify.collection import verify_collection
 from migration.verify.options import Bounds, VerifyOptions
-from schemas.queries import Phase
+from schemas.rollout import Phase
 from schemas.settings import Connector
 from stack.layout import StackAddresses
 from tests.contract.legacy_places import Connection

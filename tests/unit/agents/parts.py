@@ -28,8 +28,9 @@ from schemas.cloudevents import decode, encode
 from schemas.content import Content, Scalar, content_hash
 from schemas.documents import DocumentEmbedded, DocumentResolved, DocumentWritten, EmbeddedChunk, Event
 from schemas.keys import document_key
-from schemas.queries import Hit, Phase
+from schemas.queries import Hit
 from schemas.records import Outgoing, Received
+from schemas.rollout import Phase
 from schemas.settings import Collection, EmbeddingColumn, Kafka
 from schemas.values import Kind
 from topics.captures import Capture

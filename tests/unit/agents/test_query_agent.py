@@ -16,8 +16,9 @@ from connectors.memory.legacy import MemoryLegacy
 from connectors.ports import SearchRequest
 from domain.quarantine import Quarantine, Reason
 from schemas.cloudevents import InvalidEvent
-from schemas.queries import Hit, Phase, QueryAnswered, QueryAsked, RouteDecided
+from schemas.queries import Hit, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
+from schemas.rollout import Phase
 from schemas.service import ServiceChanged
 from schemas.settings import Routing
 from search.breakers import Breakers

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from domain.routing import Decision, decide
-from schemas.queries import Backend, Phase, QueryAsked
+from schemas.queries import Backend, QueryAsked
+from schemas.rollout import Phase
 
 
 def decision(phase: Phase, *, route: Backend | None = None, down: tuple[Backend, ...] = (), **other: Any) -> Decision:

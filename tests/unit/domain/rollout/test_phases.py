@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from domain.phases import PHASES
-from schemas.queries import Backend, Phase
+from domain.rollout.phases import PHASES
+from schemas.queries import Backend
+from schemas.rollout import Phase
 
 
 def test_every_phase_has_its_rules() -> None:
