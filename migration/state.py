@@ -18,6 +18,7 @@ _SOURCE_EPOCH = "source_epoch"
 _CAPTURE = "capture"
 _QUARANTINE = "halted"
 _MODEL = "model"
+_ROLLOUT = "rollout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,14 @@ class CollectionState:
     async def set_model(self, fingerprint: int) -> None:
         """Record another model."""
         await self.ledger.set_meta(f"{_MODEL}.{self.name}", fingerprint)
+
+    async def rollout(self) -> str | None:
+        """Return the copy of the state of the collection's rollout as JSON, None if there is none."""
+        return await self.ledger.identity(f"{_ROLLOUT}.{self.name}")
+
+    async def set_rollout(self, state: str) -> None:
+        """Record a copy of the state of the collection's rollout."""
+        await self.ledger.set_identity(f"{_ROLLOUT}.{self.name}", state)
 
 
 async def log_partitions(ledger: Ledger) -> int | None:

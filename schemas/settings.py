@@ -40,6 +40,23 @@ class EmbeddingColumn(_Section):
     format: Literal["pgvector", "json", "float32"]
 
 
+class GateLimits(_Section):
+    """What must be measured before a rollout goes on, and what makes it go back.
+
+    `proof_max_age_s` is the age of the oldest part of the proof. `error_rate` is the share of the questions that Qdrant
+    may fail, `slow_share` the share of its answers that may take longer than `p95_ms`. `confidence` is the certainty
+    with which a share must be known, and `min_samples` the least number of questions behind it.
+    """
+
+    proof_max_age_s: Annotated[float, Field(gt=0)] = 86_400.0
+    lag_max_s: Annotated[float, Field(gt=0)] = 60.0
+    error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    p95_ms: Annotated[float, Field(gt=0)] = 1000.0
+    slow_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    min_samples: Annotated[int, Field(ge=1)] = 200
+
+
 class Collection(_Section):
     """One document store to move: the place of its rows, the use of its columns, and the embedding of its text.
 
@@ -66,6 +83,7 @@ class Collection(_Section):
     initial_load: InitialLoad = "snapshot"
     quantization: Quantization = "none"
     on_disk: bool = False
+    gates: GateLimits = GateLimits()
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from schemas.documents import (
     Event,
 )
 from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+from schemas.rollout import PhaseChanged, RolloutCommanded, RolloutDecided
 from schemas.service import ServiceChanged
 
 DAY_MS = 24 * 3600 * 1000
@@ -35,6 +36,9 @@ ASKED = "crossfade.queries.asked.v1"
 ANSWERED = "crossfade.queries.answered.v1"
 DECIDED = "crossfade.routing.decided.v1"
 SERVICE = "crossfade.service.changed.v1"
+ROLLOUT_COMMANDS = "crossfade.rollout.commands.v1"
+ROLLOUT_PHASES = "crossfade.rollout.phases.v1"
+ROLLOUT_DECIDED = "crossfade.rollout.decided.v1"
 
 Partitions = Literal["working", "log", "one"]
 
@@ -129,6 +133,11 @@ CATALOGUE: tuple[Topic, ...] = (
             "audit",
         ),
     ),
+    # One partition: one conductor is active, and takes the commands in their order.
+    Topic(ROLLOUT_COMMANDS, (RolloutCommanded,), 30 * DAY_MS, "one", dead_letters=True, writers=("operators",)),
+    Topic(ROLLOUT_PHASES, (PhaseChanged,), FOR_EVER, "one", cleanup="compact", readers=("every worker", "operators")),
+    # For ever: the phases are compacted, so this is the only history of a migration.
+    Topic(ROLLOUT_DECIDED, (RolloutDecided,), FOR_EVER, "one", readers=("operators", "audit")),
 )
 
 

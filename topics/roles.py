@@ -16,13 +16,16 @@ from topics.catalogue import (
     EMBEDDED,
     LOG,
     RESOLVED,
+    ROLLOUT_COMMANDS,
+    ROLLOUT_DECIDED,
+    ROLLOUT_PHASES,
     SUBMITTED,
     WRITTEN,
     Topic,
     group_of,
 )
 
-RoleName = Literal["intake", "capture", "resolver", "legacy", "embedder", "vector", "query"]
+RoleName = Literal["intake", "capture", "resolver", "legacy", "embedder", "vector", "query", "conductor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ ROLES: tuple[Role, ...] = (
     Role("embedder", 3, (RESOLVED,), (EMBEDDED, WRITTEN), looks_in=("Qdrant",)),
     Role("vector", 4, (EMBEDDED,), (WRITTEN,), ("Qdrant", "ledger")),
     Role("query", 0, (ASKED,), (DECIDED, ANSWERED), looks_in=("legacy table", "Qdrant")),
+    Role("conductor", 0, (ROLLOUT_COMMANDS,), (ROLLOUT_PHASES, ROLLOUT_DECIDED), looks_in=("ledger",)),
 )
 BY_NAME: Mapping[RoleName, Role] = {role.name: role for role in ROLES}
 ROLE_NAMES: tuple[RoleName, ...] = tuple(role.name for role in ROLES)

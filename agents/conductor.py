@@ -1,0 +1,112 @@
+"""Conductor: rollout.commands → rollout.phases and rollout.decided. What a command comes to is decided in `domain`.
+
+Only one conductor is active, since the commands have one partition. One that lost it cannot publish any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from agents.batch import Batch, Failure, Failures, Message
+from connectors.errors import CrossfadeError
+from connectors.failpoints import passing
+from domain.rollout.commands import begun, decide, gates_to_judge
+from migration.collection import CollectionPorts, Collections, collection_of
+from migration.context import HandlerContext
+from migration.rollout.journal import Journal
+from migration.rollout.states import recorded_state
+from migration.state import CollectionState
+from schemas.cloudevents import InvalidEvent, decode
+from schemas.documents import Event
+from schemas.records import Outgoing
+from schemas.rollout import GateResult, Phase, PhaseChanged, RolloutCommanded
+from topics.catalogue import ROLLOUT_DECIDED, ROLLOUT_PHASES
+
+SOURCE = "crossfade/conductor"
+Judge = Callable[[PhaseChanged, tuple[Phase, ...]], Awaitable[tuple[GateResult, ...]]]
+"""Returns the verdicts of the gates of some phases, in a state."""
+log = logging.getLogger("crossfade.rollout")
+
+
+async def conduct(
+    batch: Batch, *, collections: Collections, journal: Journal, judge: Judge, ctx: HandlerContext
+) -> Failures:
+    """Decide each command of a batch, in order; return the ones that cannot be read as failures."""
+    failures: Failures = []
+    for message in batch:
+        try:
+            command, _ = decode(message.record, RolloutCommanded)
+            ports = collection_of(collections, command.collection)
+        except InvalidEvent as error:
+            failures.append(Failure(message, error))
+            continue
+        if not await journal.is_decided(command.id):
+            await _conduct(command, message, ports, journal, judge, ctx)
+    return failures
+
+
+async def _conduct(
+    command: RolloutCommanded,
+    message: Message,
+    ports: CollectionPorts,
+    journal: Journal,
+    judge: Judge,
+    ctx: HandlerContext,
+) -> None:
+    state = await begin(ports, journal, ctx)
+    phases = gates_to_judge(command, state)
+    gates = await judge(state, phases) if phases else ()
+    decision, changed = decide(command, state, gates, ctx.clock())
+    records = [_record(decision, ROLLOUT_DECIDED, command.collection, f"{command.id}/decided", ctx, message)]
+    if changed is not None:
+        records.insert(0, _phase_record(changed, ctx, message))
+    passing("conductor.before_record")
+    await journal.record(records, decided=command.id, states=[changed] if changed else [])
+    passing("conductor.after_record")
+    log.warning(
+        "%s of %s by %s: %s, %s", command.action, command.collection, command.by, decision.outcome, decision.message
+    )
+    if changed is not None:
+        await keep_copy(ports, changed)
+
+
+async def begin(ports: CollectionPorts, journal: Journal, ctx: HandlerContext) -> PhaseChanged:
+    """Return the state of a collection's rollout. If it has none, begin it as configured; if it lost one, restore it.
+
+    A database with a newer state than the topic means that the topic was lost or restored to the past.
+    """
+    state = await journal.state(ports.name)
+    try:
+        kept = await recorded_state(CollectionState(ports.ledger, ports.name))
+    except CrossfadeError as error:
+        if state is None:
+            raise  # the topic may have been lost, and only the database can tell
+        log.warning("the recorded rollout of %s cannot be read now: %s", ports.name, error)
+        kept = None
+    if state is not None and (kept is None or kept.revision <= state.revision):
+        return state
+    first = kept if kept is not None else begun(ports.name, ports.settings.phase, ctx.clock())
+    await journal.record([_phase_record(first, ctx)], decided=None, states=[first])
+    await keep_copy(ports, first)
+    return first
+
+
+async def keep_copy(ports: CollectionPorts, state: PhaseChanged) -> None:
+    """Keep a copy of the state in the collection's database. A rollback does not wait for a database that is away."""
+    try:
+        await CollectionState(ports.ledger, ports.name).set_rollout(state.model_dump_json())
+    except CrossfadeError as error:
+        log.warning("the rollout of %s could not be recorded in its database: %s", ports.name, error)
+
+
+def _phase_record(state: PhaseChanged, ctx: HandlerContext, message: Message | None = None) -> Outgoing:
+    event_id = f"{state.collection}/{state.revision}/{state.command or 'begun'}"
+    return _record(state, ROLLOUT_PHASES, state.collection, event_id, ctx, message)
+
+
+def _record(
+    event: Event, topic: str, key: str, event_id: str, ctx: HandlerContext, message: Message | None
+) -> Outgoing:
+    trace = message.trace if message is not None else None
+    return ctx.emit(event, topic, key, event_id=event_id, source=SOURCE, trace=trace)

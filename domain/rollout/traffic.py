@@ -1,0 +1,86 @@
+"""What questions showed of each side since a moment: how many failed, and how long the others took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from domain.rollout.confidence import ALPHA, BoundedMean
+from schemas.queries import Attempt, Backend
+
+# Buckets of a latency's logarithm, each 5 % wide: from 0.1 ms to about half an hour.
+_WIDTH = math.log(1.05)
+_LEAST_MS = 0.1
+_BUCKETS = 340
+
+
+@dataclass(slots=True)
+class Latencies:
+    """A histogram of durations whose buckets are 5 % wide."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+    def add(self, ms: float) -> None:
+        """Take a duration."""
+        self.counts[min(_BUCKETS - 1, max(0, int(math.log(max(ms, _LEAST_MS) / _LEAST_MS) / _WIDTH)))] += 1
+
+    def quantile_ms(self, share: float) -> float | None:
+        """Return the duration that `share` of them do not exceed, to within 5 %; None if there are none."""
+        wanted, seen = share * sum(self.counts), 0
+        for number, count in enumerate(self.counts):
+            seen += count
+            if count and seen >= wanted:
+                return _LEAST_MS * math.exp((number + 1) * _WIDTH)
+        return None
+
+
+@dataclass(slots=True)
+class Side:
+    """One side: the share of the questions that it failed, and of its answers those slower than `slow_ms`."""
+
+    slow_ms: float
+    alpha: float = ALPHA
+    failed: BoundedMean = field(init=False)
+    slow: BoundedMean = field(init=False)
+    latencies: Latencies = field(default_factory=Latencies)
+
+    def __post_init__(self) -> None:
+        self.failed, self.slow = BoundedMean(alpha=self.alpha), BoundedMean(alpha=self.alpha)
+
+    def add(self, attempt: Attempt) -> None:
+        """Take an attempt. One that failed through its question's fault, or was not made, says nothing of the side."""
+        if attempt.outcome in {"refused", "skipped"}:
+            return
+        answered = attempt.outcome == "answered"
+        self.failed.add(0.0 if answered else 1.0)
+        if answered:
+            self.slow.add(1.0 if attempt.ms > self.slow_ms else 0.0)
+            self.latencies.add(attempt.ms)
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Both sides of a collection since `since_ms`, and how many questions each of them answered first."""
+
+    since_ms: int
+    slow_ms: float
+    alpha: float = ALPHA
+    sides: dict[Backend, Side] = field(init=False)
+    first: dict[Backend, int] = field(default_factory=lambda: {"legacy": 0, "qdrant": 0})
+
+    def __post_init__(self) -> None:
+        self.sides = {
+            "legacy": Side(self.slow_ms, self.alpha),
+            "qdrant": Side(self.slow_ms, self.alpha),
+        }
+
+    def add(self, attempts: Iterable[Attempt]) -> None:
+        """Take the attempts of one question."""
+        for attempt in attempts:
+            self.sides[attempt.backend].add(attempt)
+
+    def share_of_qdrant(self) -> float | None:
+        """Return the share of the questions, without a forced route, that Qdrant was first to answer."""
+        asked = sum(self.first.values())
+        return self.first["qdrant"] / asked if asked else None
