@@ -5,8 +5,10 @@ Only one conductor is active, since the commands have one partition. One that lo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from agents.batch import Batch, Failure, Failures, Message
 from connectors.errors import CrossfadeError
@@ -24,9 +26,21 @@ from schemas.rollout import GateResult, Phase, PhaseChanged, RolloutCommanded
 from topics.catalogue import ROLLOUT_DECIDED, ROLLOUT_PHASES
 
 SOURCE = "crossfade/conductor"
+# The next command does not wait longer for a database.
+_COPY_S = 2.0
+# The database keeps at most 1,000 characters.
+_BY_CHARACTERS = 100
 Judge = Callable[[PhaseChanged, tuple[Phase, ...]], Awaitable[tuple[GateResult, ...]]]
 """Returns the verdicts of the gates of some phases, in a state."""
 log = logging.getLogger("crossfade.rollout")
+
+
+@dataclass(frozen=True, slots=True)
+class ConductorParts:
+    """What a conductor needs besides the collections."""
+
+    journal: Journal
+    judge: Judge
 
 
 async def conduct(
@@ -54,16 +68,16 @@ async def _conduct(
     judge: Judge,
     ctx: HandlerContext,
 ) -> None:
-    state = await begin(ports, journal, ctx)
-    phases = gates_to_judge(command, state)
+    state = await journal.state(ports.name) or await begin(ports, journal, ctx)
+    expired = ctx.clock() > message.record.timestamp_ms + command.valid_ms
+    phases = () if expired else gates_to_judge(command, state)
     gates = await judge(state, phases) if phases else ()
-    decision, changed = decide(command, state, gates, ctx.clock())
+    decision, changed = decide(command, state, gates, ctx.clock(), expired=expired)
     records = [_record(decision, ROLLOUT_DECIDED, command.collection, f"{command.id}/decided", ctx, message)]
     if changed is not None:
         records.insert(0, _phase_record(changed, ctx, message))
     passing("conductor.before_record")
     await journal.record(records, decided=command.id, states=[changed] if changed else [])
-    passing("conductor.after_record")
     log.warning(
         "%s of %s by %s: %s, %s", command.action, command.collection, command.by, decision.outcome, decision.message
     )
@@ -85,6 +99,8 @@ async def begin(ports: CollectionPorts, journal: Journal, ctx: HandlerContext) -
         log.warning("the recorded rollout of %s cannot be read now: %s", ports.name, error)
         kept = None
     if state is not None and (kept is None or kept.revision <= state.revision):
+        if kept is None or kept.revision < state.revision:
+            await keep_copy(ports, state)
         return state
     first = kept if kept is not None else begun(ports.name, ports.settings.phase, ctx.clock())
     await journal.record([_phase_record(first, ctx)], decided=None, states=[first])
@@ -94,9 +110,11 @@ async def begin(ports: CollectionPorts, journal: Journal, ctx: HandlerContext) -
 
 async def keep_copy(ports: CollectionPorts, state: PhaseChanged) -> None:
     """Keep a copy of the state in the collection's database. A rollback does not wait for a database that is away."""
+    short = state.model_copy(update={"reason": "", "by": state.by[:_BY_CHARACTERS]})
     try:
-        await CollectionState(ports.ledger, ports.name).set_rollout(state.model_dump_json())
-    except CrossfadeError as error:
+        async with asyncio.timeout(_COPY_S):
+            await CollectionState(ports.ledger, ports.name).set_rollout(short.model_dump_json())
+    except (CrossfadeError, TimeoutError) as error:
         log.warning("the rollout of %s could not be recorded in its database: %s", ports.name, error)
 
 

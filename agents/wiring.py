@@ -9,6 +9,7 @@ from typing import Any
 
 from agents.batch import Failures
 from agents.capture import capture
+from agents.conductor import ConductorParts, conduct
 from agents.embedder import embed
 from agents.intake import intake, refused_submission
 from agents.legacy_writer import confirm_refusal, lost_write, write_legacy
@@ -18,6 +19,7 @@ from agents.resolver import lost_entry, resolve, save_refused_fold
 from agents.runner import Handler, Lost, OnDeadLetter, RoleHealth
 from agents.selection import named_by_key, submitted_to
 from agents.vector_writer import Noted, write_vectors
+from connectors.errors import Misconfigured
 from connectors.ports import Bus
 from domain.positions import StreamPlaces
 from domain.quarantine import Quarantine, Reason
@@ -42,10 +44,22 @@ class Parts:
     breakers: Breakers
     stopped: Callable[[str], Quarantine | None]
     noted: Noted
+    conductor: ConductorParts | None = None
 
 
 def _common(parts: Parts) -> dict[str, Any]:
     return {"collections": parts.collections, "bus": parts.bus, "ctx": parts.ctx}
+
+
+def _conducting(parts: Parts) -> dict[str, Any]:
+    if parts.conductor is None:
+        raise Misconfigured("a conductor needs a journal and what judges gates")
+    return {
+        "collections": parts.collections,
+        "journal": parts.conductor.journal,
+        "judge": parts.conductor.judge,
+        "ctx": parts.ctx,
+    }
 
 
 def _nothing_lost(_: Parts) -> Lost:
@@ -143,4 +157,5 @@ AGENTS: tuple[Agent, ...] = (
         gives_up=True,
         concurrent=True,
     ),
+    Agent(BY_NAME["conductor"], conduct, _conducting),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.batch import Batch
+from agents.conductor import ConductorParts, begin
 from agents.faust_apps import Bounds, add_batch_agent, add_concurrent_agent, make_app, start_apps, stop_apps
 from agents.health import is_stuck, serve_health
 from agents.lane_wiring import lanes_of
@@ -35,13 +36,15 @@ from migration.quarantine import Quarantines
 from migration.witnesses import Written
 from search.breakers import Breakers
 from topics.catalogue import group_of
-from topics.roles import BY_NAME, RoleName
+from topics.roles import BY_NAME, ROLES, RoleName
 
 log = logging.getLogger("crossfade.worker")
 END_POLL_S = 0.5
 # How soon a worker notices that another process quarantined or fixed a collection.
 FOLLOW_S = 2.0
-_CAPTURE, _QUERY = BY_NAME["capture"], BY_NAME["query"]
+_CAPTURE = BY_NAME["capture"]
+# The groups of the roles outside of the pipeline: they go on while no document is taken.
+_OUTSIDE: dict[str, str] = {role.name: role.group for role in ROLES if not role.stage}
 
 
 def _opened_tables(captured: Mapping[str, CollectionPorts]) -> dict[str, LegacyTable]:
@@ -58,6 +61,7 @@ class Worker:
         home: Path,
         telemetry: Telemetry,
         quarantines: Quarantines | None = None,
+        conductor: ConductorParts | None = None,
     ) -> None:
         self._opened = opened
         self._settings = opened.settings
@@ -66,6 +70,7 @@ class Worker:
         self._ctx = self._context()
         self._status = StatusReporter(opened.bus, self._ctx)
         self._home = home
+        self._conductor = conductor
         self._apps: list[Any] = []
         self._runners: list[Runner] = []
         self._healths: dict[RoleName, RoleHealth] = {}
@@ -128,6 +133,7 @@ class Worker:
             self._breakers,
             self._stopped,
             self.written.note,
+            self._conductor,
         )
 
     def _runner(self, agent: Agent, parts: Parts, handler: Handler, health: RoleHealth) -> Runner:
@@ -218,12 +224,26 @@ class Worker:
             await start_apps([app])
         log.info("capture takes %d collections", len(self._captured))
 
+    async def begin_rollouts(self) -> None:
+        """Begin the rollout of every collection that has none, as soon as the collection is opened. Never returns."""
+        begun: set[str] = set()
+        while self._conductor is not None:
+            for name, ports in list(self._opened.collections.items()):
+                if name in begun:
+                    continue
+                try:
+                    await begin(ports, self._conductor.journal, self._ctx)
+                    begun.add(name)
+                except CrossfadeError as error:
+                    log.warning("the rollout of %s cannot begin yet: %s", name, error)
+            await asyncio.sleep(FOLLOW_S)
+
     async def _suspend(self) -> None:
-        """Stop every role that reads topics that may have been replaced; questions are still answered."""
+        """Stop every role that reads topics that may have been replaced; questions and commands are still taken."""
         self._suspended = True
-        left = [app for app in self._apps if app.conf.id != _QUERY.group]
+        left = [app for app in self._apps if app.conf.id not in _OUTSIDE.values()]
         self._apps[:] = [app for app in self._apps if app not in left]
-        self._runners[:] = [runner for runner in self._runners if runner.role == _QUERY.name]
+        self._runners[:] = [runner for runner in self._runners if runner.role in _OUTSIDE]
         self._captured = {}
         await stop_apps(left, self._settings.worker.drain_s)
         for agent in self._agents:

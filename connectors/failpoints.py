@@ -56,7 +56,7 @@ PLACES: dict[str, str] = {
     "verify.after_points": "a page of points is read, its ghosts are not looked at again",
     "verify.before_publish": "differences are confirmed, and their repair is in flight, nothing is published",
     "conductor.before_record": "a command is judged, nothing is published",
-    "conductor.after_record": "the decision is published, the command's offset not committed",
+    "conductor.before_commit": "the decision is published, the command's offset not committed",
     "adoption.before_epochs": "what was replaced is known, no epoch is raised",
     "adoption.before_offsets": "the epochs are raised, the groups stand where they stood",
     "adoption.before_marks": "the groups are reset, the new identities are not recorded",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from domain.rollout.phases import PHASES
+from domain.rollout.phases import PHASES, QDRANT_FIRST
 from schemas.content import Scalar
 from schemas.queries import Alternative, Backend, QueryAsked
 from schemas.rollout import Phase
@@ -32,7 +32,7 @@ class Decision:
 def decide(query: QueryAsked, phase: Phase, available: Mapping[Backend, bool]) -> Decision:
     """Return the decision for a question. `available` is, for each backend, whether its circuit lets a call through."""
     rules, bucket = PHASES[phase], bucket_of(query)
-    allowed = rules.preferred(bucket)
+    allowed = QDRANT_FIRST if bucket < rules.share else rules.answers
     reasons: list[str] = []
     preferred = list(allowed)
     if query.route is not None:

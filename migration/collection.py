@@ -69,9 +69,14 @@ class CollectionPorts(CollectionStores):
         return self.moved_to or self.settings.phase
 
     @property
+    def effective_phase(self) -> Phase:
+        """The phase by which the collection is served: `off` while it is suspended."""
+        return "off" if self.suspended else self.phase
+
+    @property
     def rules(self) -> PhaseRules:
         """What the collection's phase allows."""
-        return PHASES["off" if self.suspended else self.phase]
+        return PHASES[self.effective_phase]
 
     def waits_for_row(self, event: DocumentResolved) -> bool:
         """Say whether the outcome of an event in Qdrant is the outcome of the row that follows its write."""

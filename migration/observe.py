@@ -20,8 +20,10 @@ from connectors.sql.databases import open_legacy
 from domain.quarantine import Quarantine
 from migration.capture.positions import ReplicationPosition, replication_position
 from migration.lag import RoleLag, pipeline, role_lags
+from migration.rollout.states import RolloutStates, read_states, recorded_state
 from migration.state import CollectionState
 from migration.status import Backfill, Progress, Proof, backfill_of, proof_of
+from schemas.rollout import PhaseChanged
 from schemas.settings import Settings
 from schemas.tasks import BACKFILL, PROOF
 from topics.captures import Capture
@@ -39,6 +41,7 @@ class _Database:
     capture: Capture | None
     backfill: Backfill | None
     proof: Proof | None
+    rollout: PhaseChanged | None
 
 
 async def answered(work: Awaitable[T], limit_s: float = PART_S) -> tuple[T | None, str | None]:
@@ -111,10 +114,16 @@ class Observer:
         databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
         captures = {name: found.capture if found else None for name, (found, _) in databases.items()}
         topics = [capture.topic for capture in captures.values() if capture is not None]
-        (lags, no_lags), places = await asyncio.gather(answered(self._lags(topics, lag)), self._places(captures))
+        (lags, no_lags), places, (states, _) = await asyncio.gather(
+            answered(self._lags(topics, lag)), self._places(captures), answered(self._states(lag))
+        )
+        states = states or RolloutStates()
         found = []
         for name, (database, no_database) in databases.items():
-            progress = Progress(name, self._settings.collections[name].phase)
+            if database is not None:
+                states.take(database.rollout)
+            phase = states.phase(name) or self._settings.collections[name].phase
+            progress = Progress(name, phase, states.known.get(name))
             if database is not None:
                 parts_ = (database.quarantine, database.backfill, database.proof)
                 progress = replace(progress, quarantine=parts_[0], backfill=parts_[1], proof=parts_[2])
@@ -147,7 +156,8 @@ class Observer:
             capture = await state.capture(self._settings.kafka, self._settings.collections[name])
             backfill, proof = await legacy.tasks.read(BACKFILL), await legacy.tasks.read(PROOF)
             now_ms = round(self._now_s() * 1000)
-            return _Database(quarantine, capture, backfill_of(backfill, now_ms), proof_of(proof, now_ms))
+            rollout = await recorded_state(state)
+            return _Database(quarantine, capture, backfill_of(backfill, now_ms), proof_of(proof, now_ms), rollout)
 
         return read
 
@@ -160,6 +170,9 @@ class Observer:
         if not lags:
             raise NotReady("There are no topics yet: no worker has run.")
         return lags
+
+    async def _states(self, asked: bool) -> RolloutStates:
+        return await read_states(brokers_of(self._settings.kafka)) if asked else RolloutStates()
 
     def _own(self, lags: Sequence[RoleLag], capture: Capture | None) -> tuple[RoleLag, ...]:
         topic = capture.topic if capture else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,9 +21,9 @@ from connectors.vector_ports import Storage, VectorStore
 from domain.quarantine import Quarantine, Reason
 from migration.collection import CollectionPorts, CollectionStores
 from migration.epochs import EPOCH, Epochs, epochs_of, share
+from migration.rollout.states import RolloutStates, recorded_state
 from migration.state import CollectionState, log_partitions, set_log_partitions
 from schemas.keys import FIRST_EPOCH
-from schemas.rollout import Phase
 from schemas.settings import Collection, Settings
 from topics.catalogue import CATALOGUE, LOG
 
@@ -61,7 +61,7 @@ class Opened:
 class Opener:
     """Opens collections one by one: at the start, or later when a database can be used again.
 
-    `phases` are the current phases of the collections whose rollout has begun.
+    `states` are those of the rollouts that have begun.
     """
 
     settings: Settings
@@ -71,7 +71,7 @@ class Opener:
     partitions: int
     resources: AsyncExitStack
     embedders: dict[tuple[str, int, int], EmbeddingService] = field(default_factory=dict)
-    phases: Mapping[str, Phase] = field(default_factory=dict)
+    states: RolloutStates = field(default_factory=RolloutStates)
 
     async def database(self, name: str) -> LegacyConnector:
         """Open a collection's database and prepare crossfade's own tables. Raises Misconfigured, StoreUnavailable."""
@@ -88,14 +88,16 @@ class Opener:
         quarantine = await _prepared(name, collection, legacy, self.vectors, embedder)
         stores = stores_of(self.settings, name, legacy, self.vectors, embedder.dimension)
         allowed = quarantine is None or quarantine.writes_qdrant
+        kept = CollectionState(legacy.ledger, name)
+        self.states.take(await recorded_state(kept))
         ports = CollectionPorts(
             **{each.name: getattr(stores, each.name) for each in fields(stores)},
             settings=collection,
             embedder=embedder,
             text_search=legacy.text_search,
             vector_search=legacy.vector_search,
-            capture=await CollectionState(legacy.ledger, name).capture(self.settings.kafka, collection),
-            moved_to=self.phases.get(name),
+            capture=await kept.capture(self.settings.kafka, collection),
+            moved_to=self.states.phase(name),
             suspended=not allowed,
         )
         return ports, quarantine
@@ -187,11 +189,11 @@ async def open_all(
     progress: Progress,
     *,
     names: Sequence[str] | None = None,
-    phases: Mapping[str, Phase] | None = None,
+    states: RolloutStates | None = None,
 ) -> Opened:
     """Open the bus, and the stores and models of every configured collection.
 
-    `phases` are the current phases, as `Opener` has them. With `names`, only those collections are opened. Of these, a
+    `states` are those of the rollouts. With `names`, only those collections are opened. Of these, a
     collection whose database cannot be used is left out too: it is in `Opened.away` with its error.
 
     Raises Misconfigured if a table, a topic or the number of partitions changed, and StoreUnavailable if a store does
@@ -205,7 +207,7 @@ async def open_all(
         await bus.open()
         partitions = await _log_partitions(settings)
         vectors = await open_vectors(resources, settings, home)
-        opener = Opener(settings, home, progress, vectors, partitions, resources, phases=phases or {})
+        opener = Opener(settings, home, progress, vectors, partitions, resources, states=states or RolloutStates())
         opened = Opened(settings, bus, vectors, {}, Epochs(), resources, opener=opener)
         # Concurrently: an unreachable database takes its whole time limit.
         wanted = list(settings.collections) if names is None else names

@@ -69,7 +69,9 @@ def _capture(facts: Facts) -> Step:
     if progress.quarantine is not None:
         return Step("capture", "blocked", f"quarantined: {progress.quarantine.message}", progress.quarantine.remedy)
     if not PHASES[progress.phase].writes_qdrant:
-        remedy = f'crossfade.toml: [collections.{name}] phase = "dual_write", and start the worker again'
+        remedy = f"crossfade migrate promote {name}"
+        if progress.rollout is None:
+            remedy = f'crossfade.toml: [collections.{name}] phase = "dual_write", and start the worker again'
         return Step("capture", "blocked", f"in phase {progress.phase} no change is written to Qdrant", remedy)
     if not facts.captured:
         return Step(

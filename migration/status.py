@@ -9,7 +9,7 @@ from typing import Any, Literal
 from domain.quarantine import Quarantine
 from migration.capture.positions import ReplicationPosition
 from migration.lag import RoleLag
-from schemas.rollout import Phase
+from schemas.rollout import Phase, PhaseChanged
 from schemas.tasks import HEADER, BackfillState, ProofState, backfill_kept, is_paused
 
 # A task whose state is running, but which has not moved for this long, may have been killed.
@@ -59,11 +59,13 @@ _STATES_BEFORE = {"quarantined": "stopped", "active": "in service"}
 class Progress:
     """The progress of one collection.
 
+    `rollout` is None while the collection's rollout has not begun: `phase` is then the configured one.
     `unanswered` names each part that could not be read, and why. The values that it would report are then None.
     """
 
     collection: str
     phase: Phase
+    rollout: PhaseChanged | None = None
     quarantine: Quarantine | None = None
     backfill: Backfill | None = None
     proof: Proof | None = None
@@ -133,6 +135,7 @@ def document_of(progress: Progress) -> dict[str, Any]:
     return {
         "collection": progress.collection,
         "phase": progress.phase,
+        "rollout": progress.rollout and progress.rollout.model_dump(),
         "state": progress.former_state,
         "quarantine": quarantine and quarantine.document,
         "stopped": quarantine and quarantine.document,

@@ -15,15 +15,24 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from agents.conductor import ConductorParts
 from agents.worker import Worker
+from connectors.addresses import brokers_of
 from connectors.errors import Misconfigured, StoreUnavailable
 from connectors.failpoints import FILE, arm, rearm
 from connectors.gc_tuning import collect_rarely
+from connectors.kafka.reader import read_topic
+from connectors.kafka.transactions import TransactionalBus
 from connectors.telemetry import Telemetry
 from migration.capture.connectors import prepare_capture
+from migration.context import now_ms
 from migration.opener import Opened, open_all
 from migration.preflight.tables import check_tables, prepare_topics
 from migration.quarantine import Quarantines
+from migration.rollout.evidence import Examiner
+from migration.rollout.journal import TRANSACTIONAL_ID, Journal
+from migration.rollout.states import RolloutStates, check_phases, follow_states, read_states
+from migration.rollout.traffic import TrafficView
 from migration.watch.capture import guard_capture
 from migration.watch.databases import bring_back, stop_those, tables_found, usable
 from migration.watch.layouts import watch_layouts
@@ -100,7 +109,7 @@ async def _run(
     if prepared is None:
         progress("stopped before the worker was ready")
         return
-    opened, quarantines = prepared
+    opened, quarantines, states = prepared
     collect_rarely(_GARBAGE_OBJECTS)
 
     def ready(port: int) -> None:
@@ -109,10 +118,19 @@ async def _run(
             write_private(ready_file, json.dumps({"port": port, "pid": os.getpid()}))
 
     try:
-        worker = Worker(opened, roles, home, telemetry, quarantines)
+        conducts = "conductor" in roles
+        traffic = TrafficView(brokers_of(settings.kafka), states, settings.collections)
+        bus = TransactionalBus(brokers_of(settings.kafka), TRANSACTIONAL_ID)
+        examiner = Examiner(settings, traffic, now_ms)
+        parts = ConductorParts(Journal(bus, partial(read_topic, brokers_of(settings.kafka))), examiner.judge)
+        worker = Worker(opened, roles, home, telemetry, quarantines, parts if conducts else None)
         captures = "capture" in roles
         guards = [_ending(watch_topics(opened.settings.kafka, worker.quarantines, worker.changed), stop)]
         guards.append(_ending(watch_layouts(opened, worker.quarantines, worker.changed), stop))
+        guards.append(_ending(follow_states(brokers_of(settings.kafka), states, opened.collections), stop))
+        if conducts:
+            guards.append(_ending(traffic.follow(), stop))
+            guards.append(_ending(worker.begin_rollouts(), stop))
         if captures:
             guards.append(_ending(guard_capture(opened, worker.quarantines, worker.changed), stop))
         if "vector" in roles:
@@ -126,6 +144,7 @@ async def _run(
         for guard in guards:
             await _end(guard)
     finally:
+        await bus.close()
         await opened.close()
     if not healthy:
         raise CommandError("a role was stuck; the worker ended so that it can be started again")
@@ -177,15 +196,17 @@ async def _stop_without(supervisor: int, stop: asyncio.Event) -> None:
 
 async def _prepared(
     settings: Settings, home: Path, roles: Sequence[RoleName], telemetry: Telemetry, progress: Progress
-) -> tuple[Opened, Quarantines]:
+) -> tuple[Opened, Quarantines, RolloutStates]:
     mistakes, away = await tables_found(settings, progress)
     if len(mistakes) == len(settings.collections):
         await check_tables(settings, progress, apply=False)  # raises with the mistakes: no collection is usable
     await prepare_topics(settings, progress)
+    states = await read_states(brokers_of(settings.kafka))
+    check_phases(settings.collections, states)
     names = usable(settings, mistakes, away)
     if not names:
         raise StoreUnavailable("; ".join(f"{name}: {why}" for name, why in {**away, **mistakes}.items()))
-    opened = await open_all(settings, home, progress, names=names)
+    opened = await open_all(settings, home, progress, names=names, states=states)
     try:
         quarantines = Quarantines(opened.collections, telemetry, settings.collections, kafka=settings.kafka)
         for quarantine in opened.quarantines.values():
@@ -199,7 +220,7 @@ async def _prepared(
     except BaseException:
         await opened.close()
         raise
-    return opened, quarantines
+    return opened, quarantines, states
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

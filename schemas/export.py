@@ -17,6 +17,7 @@ from schemas.documents import (
     Event,
 )
 from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+from schemas.rollout import PhaseChanged, RolloutCommanded, RolloutDecided
 from schemas.service import ServiceChanged
 from schemas.settings import Settings
 
@@ -36,6 +37,9 @@ EVENTS: tuple[type[Event], ...] = (
     QueryAnswered,
     RouteDecided,
     ServiceChanged,
+    RolloutCommanded,
+    PhaseChanged,
+    RolloutDecided,
 )
 
 JsonObject = dict[str, Any]

@@ -45,6 +45,7 @@ class RolloutCommanded(Event):
 
     `expected_revision` is the revision of the phase that it was judged on: the command takes effect only while that
     revision is the current one. `to` is the phase to go to; without it the conductor chooses as the action says.
+    `valid_ms` is how long the command may wait for a conductor: its operator does not wait for longer.
     `dry_run` asks for the judgement of the gates only. `force` goes on although a gate did not pass; it needs `reason`.
     """
 
@@ -60,6 +61,7 @@ class RolloutCommanded(Event):
     reason: Words = ""
     dry_run: bool = False
     force: bool = False
+    valid_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 60_000
 
 
 class PhaseChanged(Event):

@@ -35,7 +35,7 @@ class Search:
     phase: Phase = field(init=False)
 
     def __post_init__(self) -> None:
-        self.phase = self.ports.phase
+        self.phase = self.ports.effective_phase
 
 
 def decision_of(query: QueryAsked, phase: Phase, breakers: Breakers, quarantine: Quarantine | None) -> Decision:

@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from agents.wiring import AGENTS
 from operations.app import command_tree
 from operations.render.reference import PAGES, main
-from schemas.settings import Collection, EmbeddingColumn, Settings
+from schemas.settings import Collection, EmbeddingColumn, GateLimits, Settings
 from tests.test_rooms import ROOT
 from topics.catalogue import CATALOGUE
 from topics.roles import ROLES, readers_of, writers_of
@@ -46,7 +46,11 @@ def test_the_diagram_connects_everything_that_it_draws() -> None:
 
 def sections() -> dict[str, type[BaseModel]]:
     """Return the models of the configuration file's tables by their headings in the guide."""
-    found: dict[str, type[BaseModel]] = {"[collections.NAME]": Collection, "embedding = {…}": EmbeddingColumn}
+    found: dict[str, type[BaseModel]] = {
+        "[collections.NAME]": Collection,
+        "[collections.NAME.gates]": GateLimits,
+        "embedding = {…}": EmbeddingColumn,
+    }
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found[f"[{name}]"] = field.annotation
@@ -60,6 +64,8 @@ def written_default(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"  # as TOML writes it
+    if isinstance(value, BaseModel):
+        return "see below"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 

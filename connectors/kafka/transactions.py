@@ -62,9 +62,7 @@ class TransactionalBus:
         try:
             async with asyncio.timeout(self._timeout_s), producer.transaction():
                 for record in records:
-                    await producer.send(
-                        record.topic, record.value, key=record.key, headers=list(record.headers)
-                    )
+                    await producer.send(record.topic, record.value, key=record.key, headers=list(record.headers))
         except (KafkaError, OSError, TimeoutError) as error:
             await self.close()
             raise self._error(error) from error

@@ -49,11 +49,16 @@ def gates_to_judge(command: RolloutCommanded, state: PhaseChanged) -> tuple[Phas
 
 
 def decide(
-    command: RolloutCommanded, state: PhaseChanged, gates: Sequence[GateResult], now_ms: int
+    command: RolloutCommanded, state: PhaseChanged, gates: Sequence[GateResult], now_ms: int, *, expired: bool = False
 ) -> tuple[RolloutDecided, PhaseChanged | None]:
-    """Return the decision about a command, and the new state if it changes. `gates` are those of `gates_to_judge`."""
+    """Return the decision about a command, and the new state if it changes. `gates` are those of `gates_to_judge`.
+
+    `expired`: it waited for a conductor for longer than it is valid.
+    """
     target = target_of(command, state)
     outcome, message = _objection(command, state) or _verdict(command, state, gates)
+    if expired:
+        outcome, message = "refused", "it waited for a conductor for too long: repeat it"
     changed = _changed(command, state, target or state.phase, now_ms) if outcome == "applied" else None
     after = changed or state
     decision = RolloutDecided(

@@ -7,6 +7,10 @@ The construction is the predictable mixture empirical Bernstein confidence seque
 "Estimating means of bounded random variables by betting", Journal of the Royal Statistical Society B 86 (2024), theorem
 2, arXiv:2010.09686. It assumes bounded values and nothing else of their distribution but that their conditional mean,
 given those before, is the one that is estimated. The tests compare it with the authors' implementation.
+
+The bounds are those of the present moment, not the best ones so far: those would be tighter, but a side that was good
+for a day and is bad now would keep the bounds of that day. Early values still weigh more than late ones, so a change
+for the worse is found by looking at recent values alone.
 """
 
 from __future__ import annotations
@@ -31,7 +35,12 @@ class _LowerBound:
     bets: float = 0.0
     weighted: float = 0.0
     spent: float = 0.0
-    best: float = 0.0
+
+    @property
+    def bound(self) -> float:
+        if not self.count:
+            return 0.0
+        return max(0.0, (self.weighted - math.log(1 / self.alpha) - self.spent) / self.bets)
 
     def add(self, value: float) -> None:
         mean = self.total / self.count if self.count else 0.0
@@ -46,9 +55,6 @@ class _LowerBound:
         self.bets += bet
         self.weighted += bet * value
         self.spent += (value - mean) ** 2 * (-math.log1p(-bet) - bet)
-        now = (self.weighted - math.log(1 / self.alpha) - self.spent) / self.bets
-        # The bound holds at all times at once, so the best one so far holds too.
-        self.best = max(self.best, now)
 
 
 @dataclass(slots=True)
@@ -90,12 +96,12 @@ class BoundedMean:
     @property
     def low(self) -> float:
         """The lower bound of the true mean."""
-        return self._scaled(self._below.best)
+        return self._scaled(self._below.bound)
 
     @property
     def high(self) -> float:
         """The upper bound of the true mean."""
-        return self._scaled(1 - self._above.best)
+        return self._scaled(1 - self._above.bound)
 
     def _scaled(self, share: float) -> float:
         return self.least + share * (self.most - self.least)

@@ -32,10 +32,6 @@ class PhaseRules:
     share: float = 0.0
     compared: bool = False
 
-    def preferred(self, bucket: float) -> tuple[Backend, ...]:
-        """Return the backends for a question in a bucket from 0 to 1: a canary asks Qdrant first in its share."""
-        return QDRANT_FIRST if bucket < self.share else self.answers
-
 
 def _canary(percent: int) -> PhaseRules:
     return PhaseRules(f"Qdrant answers {percent} % of the users, legacy the others", share=percent / 100, compared=True)

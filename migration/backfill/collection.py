@@ -22,6 +22,7 @@ from migration.context import HandlerContext, now_ms
 from migration.lag import RoleReads, pipeline, role_lags
 from migration.opener import open_database, open_embedder, open_vectors, stores_of
 from migration.refresh import append_refreshes
+from migration.rollout.states import current_phase
 from migration.state import CollectionState
 from schemas.keys import FIRST_EPOCH
 from schemas.settings import Settings
@@ -66,8 +67,9 @@ async def _ready(settings: Settings, name: str, legacy: LegacyConnector) -> Capt
     that changes after it was read would keep its old content in Qdrant.
     """
     collection = settings.collections[name]
-    if not PHASES[collection.phase].writes_qdrant:
-        raise Misconfigured(f"{name} is in phase {collection.phase!r}: its changes are not written to Qdrant")
+    phase = await current_phase(settings.kafka, CollectionState(legacy.ledger, name), collection)
+    if not PHASES[phase].writes_qdrant:
+        raise Misconfigured(f"{name} is in phase {phase!r}: its changes are not written to Qdrant")
     if await CollectionState(legacy.ledger, name).reason():
         raise Misconfigured(f"{name} is quarantined; `crossfade migrate status {name}` says why and how to go on")
     capture = await CollectionState(legacy.ledger, name).capture(settings.kafka, collection)

@@ -27,12 +27,14 @@ from migration.inspect.document import Document, Entry, Letter, LogPart, Stores,
 from migration.inspect.explain import LEDGER, LOG, POINTS, ROW, difference_of
 from migration.lag import RoleReads, pipeline
 from migration.observe import Databases, answered
+from migration.rollout.states import recorded_state
 from migration.state import CollectionState
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.dead_letters import SUFFIX, read_dead_letter
 from schemas.documents import DocumentChanged, DocumentEmbedded, DocumentResolved
 from schemas.keys import document_key, epoch_and_offset, version_of
 from schemas.records import Received, TopicPartition
+from schemas.rollout import Phase
 from schemas.settings import Settings
 from topics.captures import Capture
 from topics.catalogue import LOG as LOG_TOPIC
@@ -61,6 +63,7 @@ class _Known:
     capture: Capture | None = None
     epochs: Epochs = field(default_factory=Epochs)
     model: int | None = None
+    phase: Phase | None = None
     description: TableDescription | None = None
     unread: dict[str, str] = field(default_factory=dict)
     cut: dict[str, str] = field(default_factory=dict)
@@ -90,7 +93,8 @@ async def inspect(settings: Settings, home: Path, name: str, document_id: str, b
         collection = settings.collections[name]
         brings = collection.embedding is not None
         limit = settings.kafka.max_text_bytes
-        found = Document(name, document_id, collection.phase, 0, await stores(), brings=brings, max_text_bytes=limit)
+        phase = known.phase or collection.phase
+        found = Document(name, document_id, phase, 0, await stores(), brings=brings, max_text_bytes=limit)
         kafka = _Kafka(settings, name, document_id, bounds, known)
         found = await kafka.read(found)
         if difference_of(found) is not None and not found.waiting:
@@ -120,6 +124,8 @@ async def _read_state(legacy: LegacyConnector, settings: Settings, name: str, kn
     known.capture = await state.capture(settings.kafka, settings.collections[name])
     known.epochs = await epochs_of([legacy.ledger])
     known.model = await state.model()
+    rollout = await recorded_state(state)
+    known.phase = rollout.phase if rollout is not None else None
 
 
 class _Kafka:

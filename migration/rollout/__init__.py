@@ -1,1 +1,1 @@
-"""The rollout of collections: the phases as workers follow them, the conductor's journal, and the evidence for gates."""
+"""The rollout of collections: the phases that workers follow, the conductor's journal, the evidence for gates."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
+from connectors.addresses import brokers_of
 from connectors.errors import CrossfadeError, Misconfigured
 from connectors.kafka.admin import partition_counts
 from connectors.kafka.reader import read_topic
@@ -21,7 +22,7 @@ from migration.state import CollectionState
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.records import Received
 from schemas.rollout import Phase, PhaseChanged
-from schemas.settings import Collection
+from schemas.settings import Collection, Kafka
 from topics.catalogue import ROLLOUT_PHASES
 
 _PAUSE_S = 1.0
@@ -97,6 +98,13 @@ def _apply(state: PhaseChanged, collections: MutableMapping[str, CollectionPorts
         "collection %s is in phase %s now (revision %d, by %s%s)",
         state.collection, state.phase, state.revision, state.by, f": {state.reason}" if state.reason else "",
     )  # fmt: skip
+
+
+async def current_phase(kafka: Kafka, kept: CollectionState, collection: Collection) -> Phase:
+    """Return the phase of a collection: that of its rollout, or else the configured one. Raises StoreUnavailable."""
+    states = await read_states(brokers_of(kafka))
+    states.take(await recorded_state(kept))
+    return states.phase(kept.name) or collection.phase
 
 
 async def recorded_state(kept: CollectionState) -> PhaseChanged | None:

@@ -10,7 +10,7 @@ import typer
 import uvloop
 
 from connectors.gc_tuning import collect_rarely
-from operations.commands import backfill, verify
+from operations.commands import backfill, rollout, verify
 from operations.context import (
     DIFFERENCES,
     FAILED,
@@ -27,7 +27,9 @@ from operations.context import (
 )
 from operations.errors import CommandError
 
-app = typer.Typer(no_args_is_help=True, help="The move of collections: plan, start, how far it is, pause and resume.")
+app = typer.Typer(no_args_is_help=True, help="The move of collections: plan and start, phases forth and back.")
+for _command in (rollout.promote, rollout.rollback, rollout.abort, rollout.history):
+    app.command()(_command)
 
 
 @app.command("plan")

@@ -74,10 +74,10 @@ async def test_points_of_another_model_are_written_no_more_until_it_is_mended() 
     world = World(phase="primary")
     quarantines = quarantines_of(world)
     await quarantines.quarantine(NAME, Reason.MODEL, "")
-    assert quarantines.collections[NAME].settings.phase == "off"
+    assert quarantines.collections[NAME].effective_phase == "off"
     world.legacy.recorded[f"halted.{NAME}"] = Reason.RECAPTURING
     await quarantines.follow()
-    assert quarantines.collections[NAME].settings.phase == "primary"
+    assert quarantines.collections[NAME].effective_phase == "primary"
 
 
 async def test_a_database_that_does_not_answer_changes_nothing() -> None:

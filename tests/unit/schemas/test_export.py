@@ -23,11 +23,13 @@ from schemas.documents import (
 )
 from schemas.export import EVENTS, event_schema, schema_files
 from schemas.queries import Alternative, Hit, QueryAnswered, QueryAsked, RouteDecided
+from schemas.rollout import GateResult, PhaseChanged, RolloutCommanded, RolloutDecided
 from schemas.service import ServiceChanged
 from topics.catalogue import CATALOGUE
 
 CONTENT = Content(text={"body": "text", "title": None}, metadata={"n": 1, "f": 1.5, "b": True}, embedding=b"\x00\xff")
 
+COMMAND = RolloutCommanded(id="c", collection="docs", action="promote", expected_revision=4, by="ann")
 EXAMPLES: tuple[Event, ...] = (
     DocumentSubmitted(collection="docs", id="1", text="text", metadata={"a": None}, embedding=[0.5, 1.0]),
     DocumentSubmitted(collection="docs", id="1", text={"title": None, "body": "b"}, tenant="t"),
@@ -59,7 +61,17 @@ EXAMPLES: tuple[Event, ...] = (
         phase="off",
     ),
     ServiceChanged(scope="backend", name="qdrant", collection="docs", state="half_open", reason="5 failures in a row"),
-)
+    COMMAND,
+    PhaseChanged(
+        collection="docs", phase="shadow", previous="backfill", revision=4, began_as="dual_write", by="ann",
+        changed_at_ms=1, entered_at_ms=1,
+    ),
+    RolloutDecided(
+        command=COMMAND, outcome="gate_failed", before="shadow", after="shadow", target="canary_1", revision=4,
+        message="failed: proof", gates=(GateResult(gate="proof", verdict="failed", value=1.5, limit=1.0),),
+        decided_at_ms=1,
+    ),
+)  # fmt: skip
 
 
 def errors(schema: dict[str, Any], data: object) -> list[str]:

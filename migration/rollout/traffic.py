@@ -1,0 +1,91 @@
+"""What questions showed of each side of each collection in its present phase: follows the decisions of the router."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+
+from connectors.errors import CrossfadeError
+from connectors.kafka.offsets import end_offsets, offsets_at
+from connectors.kafka.reader import read_again
+from domain.rollout.traffic import Traffic
+from migration.rollout.states import RolloutStates
+from schemas.cloudevents import InvalidEvent, decode
+from schemas.queries import RouteDecided
+from schemas.records import Received
+from schemas.settings import Collection
+from topics.catalogue import DECIDED
+
+_PAUSE_S = 1.0
+log = logging.getLogger("crossfade.rollout")
+
+
+class TrafficView:
+    """The traffic of each collection since its present phase began. A change of phase begins it again."""
+
+    def __init__(self, bootstrap: str, states: RolloutStates, collections: Mapping[str, Collection]) -> None:
+        self._bootstrap, self._states, self._collections = bootstrap, states, collections
+        self._traffic: dict[str, Traffic] = {}
+        self._read: dict[int, int] | None = None
+        self._moved = asyncio.Event()
+
+    def of(self, name: str) -> Traffic | None:
+        """Return the traffic of a collection, None before its rollout has begun."""
+        state = self._states.known.get(name)
+        if state is None or name not in self._collections:
+            return None
+        limits, known = self._collections[name].gates, self._traffic.get(name)
+        if known is None or known.since_ms != state.entered_at_ms:
+            known = Traffic(state.entered_at_ms, limits.p95_ms, 1 - limits.confidence)
+            self._traffic[name] = known
+        return known
+
+    async def follow(self) -> None:
+        """Follow the decisions for ever, from the beginning of the oldest present phase on."""
+        while True:
+            try:
+                await self._follow()
+            except CrossfadeError as error:
+                log.warning("the traffic of questions cannot be followed now: %s", error)
+            self._read = None
+            await asyncio.sleep(_PAUSE_S)
+
+    async def caught_up(self, limit_s: float) -> bool:
+        """Wait until every decision that is there now was taken; say whether that was so in time."""
+        with suppress(TimeoutError, CrossfadeError):
+            async with asyncio.timeout(limit_s):
+                ends = (await end_offsets(self._bootstrap, [DECIDED])).get(DECIDED, {})
+                while self._read is None or any(self._read.get(at, 0) < end for at, end in ends.items()):
+                    self._moved.clear()
+                    await self._moved.wait()
+                return True
+        return False
+
+    async def _follow(self) -> None:
+        self._traffic.clear()
+        oldest_ms = min((state.entered_at_ms for state in self._states.known.values()), default=0)
+        ends = (await end_offsets(self._bootstrap, [DECIDED]))[DECIDED]
+        starts = {**ends, **await offsets_at(self._bootstrap, DECIDED, oldest_ms)}
+        async with read_again(self._bootstrap, {(DECIDED, at): offset for at, offset in starts.items()}) as chunks:
+            async for chunk in chunks:
+                for record in chunk.records:
+                    self.take(record)
+                self._read = {at: offset for (_, at), offset in chunk.following.items()}
+                self._moved.set()
+
+    def take(self, record: Received) -> None:
+        """Take one decision, if it was made in the present phase of its collection."""
+        try:
+            decided = decode(record, RouteDecided)[0]
+        except InvalidEvent:
+            return
+        traffic, state = self.of(decided.collection), self._states.known.get(decided.collection)
+        if traffic is None or state is None or decided.phase != state.phase:
+            return
+        if record.timestamp_ms < traffic.since_ms:
+            return
+        traffic.add(decided.attempts)
+        if decided.features.get("forced") is None and decided.attempts:
+            traffic.first[decided.attempts[0].backend] += 1

@@ -1,0 +1,70 @@
+"""A client of the conductor: publishes a command, and waits for what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+from connectors.addresses import brokers_of
+from connectors.errors import NotReady
+from connectors.kafka.bus import AiokafkaBus
+from connectors.kafka.offsets import end_offsets
+from connectors.kafka.reader import read_topic
+from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.rollout import RolloutCommanded, RolloutDecided
+from schemas.settings import Kafka
+from topics.catalogue import ROLLOUT_COMMANDS, ROLLOUT_DECIDED
+
+SOURCE = "crossfade/operator"
+NO_ANSWER = "a worker with the role conductor decides about commands: crossfade worker"
+
+
+def new_id() -> str:
+    """Return an id for a command."""
+    return str(uuid.uuid4())
+
+
+async def command(kafka: Kafka, wanted: RolloutCommanded, timeout_s: float) -> RolloutDecided:
+    """Publish a command and return the decision about it. Raises NotReady if no conductor decides in time."""
+    bootstrap = brokers_of(kafka)
+    ends = (await end_offsets(bootstrap, [ROLLOUT_DECIDED])).get(ROLLOUT_DECIDED)
+    if ends is None:
+        raise NotReady(f"The topic {ROLLOUT_DECIDED} is missing.", "Run: crossfade topics apply")
+    record = encode(
+        wanted,
+        topic=ROLLOUT_COMMANDS,
+        key=wanted.collection,
+        event_id=wanted.id,
+        source=SOURCE,
+        time_ms=time.time_ns() // 1_000_000,
+    )
+    bus = AiokafkaBus(kafka)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await bus.publish([record])
+            async for answer in read_topic(bootstrap, ROLLOUT_DECIDED, start=ends, until_end=False):
+                try:
+                    decided, _ = decode(answer, RolloutDecided)
+                except InvalidEvent:
+                    continue
+                if decided.command.id == wanted.id:
+                    return decided
+    except TimeoutError:
+        raise NotReady(f"No conductor decided within {timeout_s:g} s.", NO_ANSWER) from None
+    finally:
+        await bus.close()
+    raise NotReady("The topic of decisions ended.", NO_ANSWER)
+
+
+async def decisions(kafka: Kafka, collection: str) -> list[RolloutDecided]:
+    """Return every decision about a collection, oldest first. A command that was decided twice counts once."""
+    found: dict[str, RolloutDecided] = {}
+    async for record in read_topic(brokers_of(kafka), ROLLOUT_DECIDED):
+        try:
+            decided, _ = decode(record, RolloutDecided)
+        except InvalidEvent:
+            continue
+        if decided.command.collection == collection:
+            found.setdefault(decided.command.id, decided)
+    return list(found.values())
