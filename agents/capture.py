@@ -80,7 +80,7 @@ async def capture(
         except InvalidEvent as error:
             reason = _STOPS.get(type(error))
             if reason is not None and unreadable is not None:
-                await unreadable(ports.name, reason, f"{record.topic}/{record.partition}/{record.offset}: {error}")
+                await unreadable(ports.name, reason, f"{record.place}: {error}")
             failures.append(Failure(message, error))
             continue
         if changed is None:
@@ -90,7 +90,6 @@ async def capture(
             text = f"a change came from {changed.position}, before what was captured already"
             await unreadable(ports.name, Reason.SERVER, text)
         key = document_key(changed.collection, changed.id)
-        event_id = f"{record.topic}/{record.partition}/{record.offset}"
-        entries.append(ctx.emit(changed, LOG, key, event_id=event_id, source=SOURCE, trace=message.trace))
+        entries.append(ctx.emit(changed, LOG, key, event_id=record.place, source=SOURCE, trace=message.trace))
     await bus.publish(entries)
     return failures

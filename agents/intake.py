@@ -15,7 +15,7 @@ from schemas.cloudevents import InvalidEvent, decode, unwrap
 from schemas.content import content_hash
 from schemas.documents import DocumentChanged, DocumentSubmitted, DocumentWritten
 from schemas.keys import ID_CHARACTERS, document_key, parse_key, split_key
-from schemas.records import Outgoing, Received
+from schemas.records import Outgoing
 from topics.catalogue import LOG, WRITTEN
 
 SOURCE = "crossfade/intake"
@@ -70,11 +70,7 @@ def _entry(message: Message, collections: Collections, ctx: HandlerContext) -> O
             occurred_at_ms=record.timestamp_ms,
         )
     key = document_key(changed.collection, changed.id)
-    return ctx.emit(changed, LOG, key, event_id=_place(record), source=SOURCE, trace=message.trace)
-
-
-def _place(record: Received) -> str:
-    return f"{record.topic}/{record.partition}/{record.offset}"
+    return ctx.emit(changed, LOG, key, event_id=record.place, source=SOURCE, trace=message.trace)
 
 
 def _deletion(message: Message, collections: Collections, cause: str, ctx: HandlerContext) -> DocumentChanged:
@@ -111,7 +107,7 @@ def refused_submission(message: Message, error: Exception, ctx: HandlerContext) 
         attributes, _ = unwrap(record)
         cause = attributes.id[:_MAX_EVENT_ID]
     except InvalidEvent:
-        cause = _place(record)
+        cause = record.place
     try:
         collection, document_id = parse_key((record.key or b"")[:_MAX_KEY_BYTES])
     except (ValueError, UnicodeDecodeError):
@@ -128,5 +124,5 @@ def refused_submission(message: Message, error: Exception, ctx: HandlerContext) 
         latency_ms=max(0, ctx.clock() - record.timestamp_ms),
     )
     key = (record.key or cause.encode())[:_MAX_KEY_BYTES].decode("utf-8", "replace")
-    event_id = f"{_place(record)}/refused"
+    event_id = f"{record.place}/refused"
     return [ctx.emit(written, WRITTEN, key, event_id=event_id, source=SOURCE, trace=message.trace)]

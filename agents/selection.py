@@ -1,4 +1,4 @@
-"""The collection of a record, a batch split by collection, and the newest version of each document in a batch."""
+"""Splits a batch: by the collection that a record names, which is its lane; by collection and event; by document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The guards of the stores as predicates. SQL and Qdrant evaluate the same conditions in the stores."""
+"""When a version may replace what a store holds, as predicates.
+
+SQL and Qdrant hold the same rules themselves, by conditions in each write, because writers may be concurrent. The
+vector writer, the adapters in memory and the exploration in the tests ask these predicates.
+"""
 
 from __future__ import annotations
 

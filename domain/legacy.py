@@ -1,4 +1,7 @@
-"""Rows of the legacy table and changes to them, as values."""
+"""The legacy table as values: its columns and rows, changes to them and their outcome, its mistakes and row counts.
+
+The functions decide what a change leaves to the row. SQL is in `connectors/sql`.
+"""
 
 from __future__ import annotations
 

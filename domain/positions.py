@@ -28,11 +28,9 @@ def postgres_position(source: Mapping[str, Any], source_epoch: int) -> Position:
 
 
 def mariadb_position(source: Mapping[str, Any], source_epoch: int) -> Position:
-    """Return the position in a Debezium MariaDB `source` block. Raises ValueError without a binlog number."""
-    number = str(source.get("file") or "").rpartition(".")[2]
-    if not number.isdigit():
-        raise ValueError("source.file has no binlog number")
-    return source_epoch, _stage(source), int(number), int(source.get("pos") or 0), int(source.get("row") or 0)
+    """Return the position in a Debezium MariaDB `source` block. Raises ValueError as `binlog_number`."""
+    number = binlog_number(str(source.get("file") or ""))
+    return source_epoch, _stage(source), number, int(source.get("pos") or 0), int(source.get("row") or 0)
 
 
 def postgres_end(lsn: int, source_epoch: int) -> Position:
@@ -42,7 +40,21 @@ def postgres_end(lsn: int, source_epoch: int) -> Position:
 
 def mariadb_end(file: str, position: int, source_epoch: int) -> Position:
     """Return an upper bound of the positions in a MariaDB log whose next event begins at `position` of `file`."""
-    return source_epoch, _STREAM, int(file.rpartition(".")[2]), position
+    return source_epoch, _STREAM, binlog_number(file), position
+
+
+def binlog_number(file: str) -> int:
+    """Return the number of a binary log file (`binlog.000120`: 120). Raises ValueError if it has none."""
+    number = file.rpartition(".")[2]
+    if not number.isdigit():
+        raise ValueError(f"{file!r} has no binlog number")
+    return int(number)
+
+
+def lsn_number(lsn: str) -> int:
+    """Return a PostgreSQL log sequence number (`16/B374D848`) as an integer."""
+    high, _, low = lsn.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
 
 
 def is_snapshot(source: Mapping[str, Any]) -> bool:

@@ -144,20 +144,6 @@ def gtid_numbers(gtids: str) -> dict[str, int]:
     return found
 
 
-def binlog_number(file: str) -> int:
-    """Return the number of a binary log file (`binlog.000120`: 120). Raises ValueError if it has none."""
-    number = file.rpartition(".")[2]
-    if not number.isdigit():
-        raise ValueError(f"{file!r} has no number")
-    return int(number)
-
-
-def lsn_number(lsn: str) -> int:
-    """Return a PostgreSQL log sequence number (`16/B374D848`) as an integer."""
-    high, _, low = lsn.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
 _USE = re.compile(r"\s*use (\S+)\s*;", re.IGNORECASE)
 # Comments and string literals. `/*! ... */` is excluded, because the server executes it. Double quotes may hold names.
 _NOT_WORDS = re.compile(r"/\*(?!m?!).*?\*/|--\s[^\n]*|#[^\n]*|'(?:[^'\\]|\\.|'')*'", re.DOTALL)

@@ -102,7 +102,7 @@ class Observer:
         self._settings = settings
         self._now_s = now_s
         self.databases = Databases(settings)
-        self._offsets: KafkaOffsets | None = None
+        self._offsets: dict[str, KafkaOffsets] = {}
         self._connect: ConnectClient | None = None
 
     async def look(self, names: Sequence[str], *, lag: bool = True) -> list[Progress]:
@@ -113,13 +113,13 @@ class Observer:
         asked = [answered(self.databases.ask(name, self._reading(name))) for name in names]
         databases = dict(zip(names, await asyncio.gather(*asked), strict=True))
         captures = {name: found.capture if found else None for name, (found, _) in databases.items()}
-        topics = [capture.topic for capture in captures.values() if capture is not None]
-        (lags, no_lags), places, (states, _) = await asyncio.gather(
-            answered(self._lags(topics, lag)), self._places(captures), answered(self._states(lag))
+        asked_lags = [answered(self._lags(name, capture, lag)) for name, capture in captures.items()]
+        lags, places, (states, _) = await asyncio.gather(
+            asyncio.gather(*asked_lags), self._places(captures), answered(self._states(lag))
         )
         states = states or RolloutStates()
         found = []
-        for name, (database, no_database) in databases.items():
+        for (name, (database, no_database)), (own_lags, no_lags) in zip(databases.items(), lags, strict=True):
             if database is not None:
                 states.take(database.rollout)
             phase = states.phase(name) or self._settings.collections[name].phase
@@ -134,7 +134,7 @@ class Observer:
             found.append(
                 replace(
                     progress,
-                    lags=None if lags is None else self._own(lags, captures[name]),
+                    lags=own_lags,
                     capture=place,
                     unanswered={part: text for part, text in missing.items() if text is not None},
                 )
@@ -144,8 +144,9 @@ class Observer:
     async def close(self) -> None:
         """Close the connections."""
         await self.databases.close()
-        if self._offsets is not None:
-            await self._offsets.close()
+        while self._offsets:
+            _, offsets = self._offsets.popitem()
+            await offsets.close()
         if self._connect is not None:
             await self._connect.close()
 
@@ -161,22 +162,19 @@ class Observer:
 
         return read
 
-    async def _lags(self, captured: Sequence[str], asked: bool) -> list[RoleLag] | None:
+    async def _lags(self, name: str, capture: Capture | None, asked: bool) -> tuple[RoleLag, ...] | None:
+        """Ask for one collection: what a role parked of it is behind the role's own offset, and not done."""
         if not asked:
             return None
-        if self._offsets is None:
-            self._offsets = KafkaOffsets(brokers_of(self._settings.kafka))
-        lags = await role_lags(self._offsets, pipeline(captured), self._now_s)
+        if name not in self._offsets:
+            self._offsets[name] = KafkaOffsets(brokers_of(self._settings.kafka), collection=name)
+        lags = await role_lags(self._offsets[name], pipeline([capture.topic] if capture else []), self._now_s)
         if not lags:
             raise NotReady("There are no topics yet: no worker has run.")
-        return lags
+        return tuple(lags)
 
     async def _states(self, asked: bool) -> RolloutStates:
         return await read_states(brokers_of(self._settings.kafka)) if asked else RolloutStates()
-
-    def _own(self, lags: Sequence[RoleLag], capture: Capture | None) -> tuple[RoleLag, ...]:
-        topic = capture.topic if capture else None
-        return tuple(lag for lag in lags if lag.role != "capture" or lag.topic == topic)
 
     async def _places(
         self, captures: dict[str, Capture | None]

@@ -102,9 +102,8 @@ def unwrap(record: Received) -> tuple[Attributes, bytes | None]:
     content_type = _text(headers, "content-type") or ""
     if record.value is not None and content_type.startswith(STRUCTURED):
         return _unwrap_structured(record, headers)
-    fallback = f"{record.topic}/{record.partition}/{record.offset}"
     attributes = Attributes(
-        id=_text(headers, "ce_id") or fallback,
+        id=_text(headers, "ce_id") or record.place,
         type=_text(headers, "ce_type"),
         source=_text(headers, "ce_source"),
         subject=_text(headers, "ce_subject"),

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.content import TENANT_CHARACTERS, Content, Scalar
+from schemas.keys import ID_CHARACTERS
 
 CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-DocumentId = Annotated[str, Field(min_length=1, max_length=512)]
+DocumentId = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS)]
 Tenant = Annotated[str, Field(min_length=1, max_length=TENANT_CHARACTERS)]
 Origin = Literal["producer", "legacy", "refresh"]
 Position = tuple[int, ...]

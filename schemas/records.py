@@ -26,6 +26,11 @@ class Received(NamedTuple):
     unread: str = ""
     records: int = 1
 
+    @property
+    def place(self) -> str:
+        """Where it is in Kafka: `topic/partition/offset`."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
     def header(self, name: str) -> str | None:
         """Return the first header of that name as text, or None."""
         for key, value in self.headers:

@@ -38,7 +38,8 @@ _UNAVAILABLE_FORMS = (UNAVAILABLE, base64.b64encode(UNAVAILABLE.encode()).decode
 _FIELDS = frozenset({"before", "after", "source", "transaction", "op", "ts_ms", "ts_us", "ts_ns"})
 _HEARTBEAT_FIELDS = frozenset({"ts_ms", "ts_us", "ts_ns"})
 _NO_TEXT = "the key makes no id: it is no text"
-_POSITIONS = {"postgresql": postgres_position, "mariadb": mariadb_position, "mysql": mariadb_position}
+_POSTGRES = "postgresql"
+_POSITIONS = {_POSTGRES: postgres_position, "mariadb": mariadb_position, "mysql": mariadb_position}
 
 
 class ForeignChange(InvalidEvent):
@@ -138,17 +139,22 @@ def _changed(
     if after is None or incomplete or is_echo(changed):
         return changed
     try:
-        content = _content(collection, description, after, snapshot=changed.snapshot)
+        content = _content(collection, description, after, captured.source, snapshot=changed.snapshot)
     except InexactValue:
         return changed.model_copy(update={"incomplete": True})
     return changed.model_copy(update={"content": content, "content_hash": content_hash(content)})
 
 
 def _content(
-    collection: Collection, description: TableDescription, after: Mapping[str, Any], *, snapshot: bool
+    collection: Collection,
+    description: TableDescription,
+    after: Mapping[str, Any],
+    source: Mapping[str, Any],
+    *,
+    snapshot: bool,
 ) -> Content:
     """Return the content of a captured row. Raises InexactValue."""
-    values = CapturedValues(description.details, snapshot=snapshot)
+    values = CapturedValues(description.details, snapshot=snapshot, pads_uuids=source.get("connector") != _POSTGRES)
     for name in (*description.text, *([description.tenant] if description.tenant else [])):
         values.require_sure(name, after.get(name))
     form = collection.embedding.format if collection.embedding else None

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from topics.captures import SCHEMA_HISTORY
+
+CONNECTOR_CLASSES: Mapping[str, str] = {
+    "postgres": "io.debezium.connector.postgresql.PostgresConnector",
+    "mariadb": "io.debezium.connector.mariadb.MariaDbConnector",
+}
 SNAPSHOT_MODE = "snapshot.mode"
 # Debezium creates its slot with this option, which PostgreSQL has from version 17 on.
 SLOT_FAILOVER = "slot.failover"
@@ -24,7 +30,6 @@ _BROKEN_CONNECTION = (
     "Failed to read next byte|unexpected end of stream|.*Communications link failure).*"
 )
 _BEAT = "SELECT pg_logical_emit_message(false, 'crossfade', '')"
-_HISTORY_TOPIC_SUFFIX = "schema-history"
 # Largest request of the schema history's own producer: the Connect worker's `producer.` settings do not apply to it.
 _HISTORY_REQUEST_BYTES = 16 * 1024 * 1024
 
@@ -49,7 +54,7 @@ def postgres_connector(
     """
     parts = urlsplit(dsn)
     return {
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "connector.class": CONNECTOR_CLASSES["postgres"],
         "database.hostname": parts.hostname or "localhost",
         "database.port": str(parts.port or 5432),
         "database.user": unquote(parts.username or ""),
@@ -93,7 +98,7 @@ def mariadb_connector(
     """
     parts, listed = urlsplit(dsn), ",".join(exactly(table) for table in tables)
     return {
-        "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
+        "connector.class": CONNECTOR_CLASSES["mariadb"],
         "database.hostname": parts.hostname or "localhost",
         "database.port": str(parts.port or 3306),
         "database.user": unquote(parts.username or ""),
@@ -115,7 +120,7 @@ def mariadb_connector(
         # Otherwise years below 100 are taken for years of two digits.
         "enable.time.adjuster": "false",
         "schema.history.internal.kafka.bootstrap.servers": bootstrap_servers,
-        "schema.history.internal.kafka.topic": schema_history_topic(topic_prefix),
+        "schema.history.internal.kafka.topic": topic_prefix + SCHEMA_HISTORY,
         "schema.history.internal.store.only.captured.tables.ddl": "true",
         "schema.history.internal.store.only.captured.databases.ddl": "true",
         "schema.history.internal.producer.max.request.size": str(_HISTORY_REQUEST_BYTES),
@@ -123,11 +128,6 @@ def mariadb_connector(
         **_common(name, topic_prefix, snapshot, heartbeat_ms),
         **(columns or {}),
     }
-
-
-def schema_history_topic(topic_prefix: str) -> str:
-    """Return the topic in which a MariaDB connector keeps the history of the table definitions."""
-    return f"{topic_prefix}.{_HISTORY_TOPIC_SUFFIX}"
 
 
 def _common(name: str, topic_prefix: str, snapshot: SnapshotMode, heartbeat_ms: int) -> dict[str, str]:

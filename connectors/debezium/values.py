@@ -2,8 +2,8 @@
 
 Debezium cannot carry every value. MariaDB's zero dates arrive as NULL, as 1970 or as the column's default. PostgreSQL's
 infinity arrives as a year, and a snapshot's dates before the year 1 as dates after it. A comma in a label of a MariaDB
-ENUM arrives behind a backslash. A row with a value that may stand for another is read again from its table. Seen with
-Debezium 3.5; `tests/stack/test_column_values.py` has each case.
+ENUM arrives behind a backslash, and zeros at the end of a MariaDB UUID at its front. A row with a value that may stand
+for another is read again from its table. Seen with Debezium 3.5; `tests/stack/test_column_values.py` has each case.
 """
 
 from __future__ import annotations
@@ -32,15 +32,21 @@ class InexactValue(ValueError):
 
 
 class CapturedValues:
-    """Reads the values of one captured row. `snapshot` is true if a snapshot read the row."""
+    """Reads the values of one captured row.
 
-    def __init__(self, details: Mapping[str, ColumnDetails], *, snapshot: bool) -> None:
+    `snapshot` is true if a snapshot read the row. `pads_uuids`: the database's log omits the zeros at the end of UUIDs,
+    and Debezium adds them at the front.
+    """
+
+    def __init__(self, details: Mapping[str, ColumnDetails], *, snapshot: bool, pads_uuids: bool) -> None:
         self._details = details
-        self._snapshot = snapshot
+        self._snapshot, self._pads_uuids = snapshot, pads_uuids
 
     def __call__(self, name: str, kind: Kind, value: Any) -> Scalar:
         """Return the canonical form of a metadata column's value. Raises InexactValue."""
         form = _form(kind, value)
+        if self._pads_uuids and kind is Kind.UUID and str(form).startswith("00"):
+            raise InexactValue(name)
         self.require_sure(name, form)
         return form
 
@@ -68,8 +74,6 @@ def _form(kind: Kind, value: Any) -> Scalar:
             form = canonical(kind, value)
     except (ValueError, OverflowError) as error:
         raise InexactValue(kind.value) from error
-    if kind is Kind.UUID and str(form).startswith("00"):
-        raise InexactValue(kind.value)  # MariaDB's log omits trailing zeros, and Debezium adds them at the front
     if kind in _WITH_YEAR and isinstance(form, str) and not _FIRST_SURE_YEAR <= _year(form) <= _LAST_SURE_YEAR:
         raise InexactValue(kind.value)
     return form

@@ -9,7 +9,7 @@ from typing import Any
 from connectors.kafka.connect import ConnectClient, ConnectorStatus
 from connectors.sql.mariadb.binlog import Binlog, binlog
 from connectors.sql.postgres.slots import SlotPlace, slot_place
-from domain.positions import mariadb_end, postgres_end
+from domain.positions import lsn_number, mariadb_end, postgres_end
 from schemas.documents import Position
 from topics.captures import Capture
 
@@ -61,8 +61,8 @@ async def _confirmed(client: ConnectClient, kind: str, dsn: str, capture: Captur
         while True:
             place = await slot_place(dsn, capture.slot)
             if place is not None and wanted is None:
-                wanted = _number(place.now)
-            if place is not None and wanted is not None and _number(place.confirmed or "0/0") >= wanted:
+                wanted = lsn_number(place.now)
+            if place is not None and wanted is not None and lsn_number(place.confirmed or "0/0") >= wanted:
                 return True
             await asyncio.sleep(_POLL_S)
     end = await binlog(dsn)
@@ -76,14 +76,9 @@ async def log_end(kind: str, dsn: str, capture: Capture) -> Position:
     """Return a position that no change captured before now exceeds. Raises as `slot_place` and `binlog`."""
     if kind == "postgres":
         place = await slot_place(dsn, capture.slot)
-        return postgres_end(_number(place.now), capture.epoch) if place is not None else ()
+        return postgres_end(lsn_number(place.now), capture.epoch) if place is not None else ()
     end = await binlog(dsn)
     return mariadb_end(end.file, end.position, capture.epoch)
-
-
-def _number(lsn: str) -> int:
-    high, _, low = lsn.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
 
 
 def _read(offset: dict[str, Any]) -> tuple[str, int]:

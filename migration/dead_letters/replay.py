@@ -139,7 +139,7 @@ def _submission(
         event,
         topic=SUBMITTED,
         key=document_key(resolved.collection, resolved.id),
-        event_id=f"replay/{letter.letter.topic}/{letter.letter.partition}/{letter.letter.offset}",
+        event_id=f"replay/{letter.letter.place}",
         source=SOURCE,
         time_ms=now_ms,
     )

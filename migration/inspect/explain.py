@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from domain.comparison import Difference, Disagreement, checksum_of, compare, wrong_vectors
+from domain.comparison import Difference, checksum_of, compare, wrong_vectors
 from domain.points import StoredChunk
 from domain.rollout.phases import PHASES
 from migration.inspect.document import Document, Entry, Stores, place_of
-from migration.verify.compare import facts_of
+from migration.verify.compare import facts_of, vector_difference, wrong_origin
 from schemas.content import content_hash
 
 Verdict = Literal["equal", "absent", "pending", "missing", "stale", "ghost", "unknown"]
@@ -66,18 +66,11 @@ def difference_of(document: Document) -> Difference | None:
     if found is not None or facts is None:
         return found
     visible = _visible(stores)
-    newest = max(point.version for point in visible)
-    for point in visible if document.brings else ():
-        if (facts.given is not None) != point.precomputed:
-            what = "computed, the row brings one" if facts.given else "given, the row brings none"
-            note = f"wrong vector: {what}"
-            return Difference(document.id, "stale", Disagreement.VECTOR, facts.version, newest, note=note)
+    note = wrong_origin(facts, visible) if document.brings else ""
     wrong = wrong_vectors(visible, [facts.given] * len(visible), _size(stores))
-    if wrong:
-        which = ", ".join(str(visible[number].chunk) for number in sorted(wrong))
-        note = f"wrong vector of chunk {which}"
-        return Difference(document.id, "stale", Disagreement.VECTOR, facts.version, newest, note=note)
-    return None
+    if wrong and not note:
+        note = f"wrong vector of chunk {', '.join(str(visible[number].chunk) for number in sorted(wrong))}"
+    return vector_difference(document.id, facts, visible, note) if note else None
 
 
 def checks_of(document_id: str, point: StoredChunk) -> Checks:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from connectors.addresses import connect_of
+from connectors.debezium.configuration import CONNECTOR_CLASSES
 from connectors.embedding.facts import ModelFacts
 from connectors.errors import ConnectUnreachable, CrossfadeError, Misconfigured, StoreUnavailable, TaskFailed
 from connectors.kafka.admin import broker_config, existing_topics, topic_names
@@ -27,10 +28,6 @@ from topics.provisioning import captured_table, desired_topics, largest_record, 
 
 _TIMEOUT_S = 10.0
 _DATABASE_BOUND_S = 30.0
-_CONNECTOR_CLASSES = {
-    "postgres": "io.debezium.connector.postgresql.PostgresConnector",
-    "mariadb": "io.debezium.connector.mariadb.MariaDbConnector",
-}
 _BROKER_KEYS = ("message.max.bytes", "replica.fetch.max.bytes", "socket.request.max.bytes")
 
 
@@ -176,11 +173,11 @@ async def _connect(context: Installation) -> list[Diagnostic]:
         Diagnostic(
             "error",
             "connect",
-            f"the Debezium connector for {name} is not installed: {_CONNECTOR_CLASSES[name]}",
+            f"the Debezium connector for {name} is not installed: {CONNECTOR_CLASSES[name]}",
             Setting("put it into a folder of Connect's plugin.path, and start Connect again"),
         )
         for name in sorted(wanted)
-        if _CONNECTOR_CLASSES[name] not in known
+        if CONNECTOR_CLASSES[name] not in known
     ]
 
 

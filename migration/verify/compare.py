@@ -106,32 +106,41 @@ def facts_of(
     )
 
 
+def wrong_origin(facts: LegacyFacts, visible: Points) -> str:
+    """Return the note of a vector that was computed although the row brings one, or the reverse; empty without one.
+
+    For tables with a column of embeddings.
+    """
+    if all((facts.given is not None) == point.precomputed for point in visible):
+        return ""
+    return f"wrong vector: {'computed, the row brings one' if facts.given else 'given, the row brings none'}"
+
+
+def vector_difference(document_id: str, facts: LegacyFacts, visible: Points, note: str = "") -> Difference:
+    """Return the difference of a document with visible points that differs only by a vector."""
+    newest = newest_version(visible)
+    return Difference(document_id, "stale", Disagreement.VECTOR, facts.version, newest, note=note)
+
+
 def _by_vector(stores: CollectionStores, seen: Look) -> dict[str, Difference]:
     """Return the documents that differ by a vector and in no other way."""
     whose: list[str] = []
     points: list[StoredChunk] = []
     given: list[bytes | None] = []
+    looked: dict[str, tuple[LegacyFacts, Points]] = {}
     found: dict[str, Difference] = {}
     keeps_given = stores.description.embedding is not None
     for document_id, stored in seen.points.items():
         facts = seen.facts[document_id]
         if facts is None or document_id in seen.differences:
             continue
-        for point in stored:
-            if point.deleted:
-                continue
-            if keeps_given and (facts.given is not None) != point.precomputed:
-                what = "computed, the row brings one" if facts.given else "given, the row brings none"
-                found[document_id] = _difference(seen, document_id, f"wrong vector: {what}")
-            whose.append(document_id)
-            points.append(point)
-            given.append(facts.given)
+        visible = [point for point in stored if not point.deleted]
+        if keeps_given and (note := wrong_origin(facts, visible)):
+            found[document_id] = vector_difference(document_id, facts, visible, note)
+        looked[document_id] = facts, visible
+        whose += [document_id] * len(visible)
+        points += visible
+        given += [facts.given] * len(visible)
     for n in wrong_vectors(points, given, stores.dimension):
-        found.setdefault(whose[n], _difference(seen, whose[n]))
+        found.setdefault(whose[n], vector_difference(whose[n], *looked[whose[n]]))
     return found
-
-
-def _difference(seen: Look, document_id: str, note: str = "") -> Difference:
-    facts = seen.facts[document_id]
-    version = max(point.version for point in seen.points[document_id] if not point.deleted)
-    return Difference(document_id, "stale", Disagreement.VECTOR, facts.version if facts else None, version, note=note)

@@ -20,7 +20,8 @@ from connectors.kafka.connect import in_snapshot
 from connectors.kafka.reader import read_topic
 from connectors.ports import Bus, Ledger
 from connectors.sql.databases import source_facts
-from domain.sources import Outside, SourceFacts, SourceIdentity, binlog_number, gtid_numbers, source_change
+from domain.positions import binlog_number
+from domain.sources import Outside, SourceFacts, SourceIdentity, gtid_numbers, source_change
 from migration.collection import CollectionPorts
 from migration.quarantine import Quarantines
 from schemas.records import Outgoing

@@ -108,7 +108,7 @@ class Ground:
 
     async def repair(self, reported_before: int) -> None:
         """Repair as an operator does after a dead letter. The checker reads the result, not the command's output."""
-        assert self.seen.dead_lettered > reported_before, "a difference that nothing told of"
+        assert self.seen.dead_lettered > reported_before, "a difference that nothing reported"
         self.repaired = True
         for store in self.stores:
             await command(

@@ -12,7 +12,8 @@ from typing import Any
 
 from connectors.errors import CrossfadeError, Misconfigured
 from connectors.sql.mariadb.pool import Pool, Session
-from domain.sources import SourceFacts, binlog_number, gtid_numbers
+from domain.positions import binlog_number
+from domain.sources import SourceFacts, gtid_numbers
 
 _SERVER = """
 SELECT @@server_id AS id, @@gtid_binlog_pos AS gtids, @@global.log_bin_compress AS compressed,

@@ -9,7 +9,8 @@ from typing import Any
 
 from connectors.errors import StoreUnavailable
 from connectors.sql.postgres.pool import Pool
-from domain.sources import SourceFacts, lsn_number
+from domain.positions import lsn_number
+from domain.sources import SourceFacts
 
 # A table is identified by its oid: a rewrite (VACUUM FULL) keeps it, a swap by rename does not.
 _FACTS = """

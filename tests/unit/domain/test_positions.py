@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.positions import is_snapshot, mariadb_position, postgres_position
+from domain.positions import is_snapshot, lsn_number, mariadb_position, postgres_position
 
 
 def postgres(sequence: str, snapshot: str = "false", epoch: int = 1) -> tuple[int, ...]:
@@ -75,3 +75,7 @@ def test_a_mariadb_source_without_a_binlog_number_is_an_error(source: dict[str, 
 def test_debezium_marks_snapshot_rows_in_several_words(value: object, expected: bool) -> None:
     assert is_snapshot({"snapshot": value}) is expected
     assert is_snapshot({}) is False
+
+
+def test_log_sequence_numbers_compare_as_numbers() -> None:
+    assert lsn_number("0/FFFFFFFF") < lsn_number("1/0") < lsn_number("A/1") < lsn_number("10/0")

@@ -244,3 +244,23 @@ def test_a_label_that_capture_may_have_escaped_is_read_again(column: str, label:
     table = TableDescription(("id",), ("body",), {"mood": Kind.TEXT}, "tenant", None, details)
     given = row(mood="sad", tenant="sad") | {column: label}
     assert decoded(change("c", None, given), table).incomplete is not sure
+
+
+@pytest.mark.parametrize(
+    ("connector", "value", "sure"),
+    [
+        ("mariadb", "00000000-0000-6f1d-8a52-3c1b5d0e9a77", False),
+        ("mariadb", "6f1d8a52-3c1b-5d0e-9a77-2b9f6c3d4e10", True),
+        ("mariadb", None, True),
+        ("postgresql", "00000000-0000-6f1d-8a52-3c1b5d0e9a77", True),
+        ("postgresql", "not-a-uuid", False),
+    ],
+)
+def test_a_uuid_that_begins_with_zeros_is_read_again_from_mariadb_alone(
+    connector: str, value: str | None, sure: bool
+) -> None:
+    """MariaDB's log omits the zeros at the end of a UUID, and Debezium adds them at the front."""
+    source = {"connector": connector, "sequence": '["1","2"]', "file": "binlog.000001", "pos": 4, "snapshot": "false"}
+    table = TableDescription(("id",), ("body",), {"uuid": Kind.UUID}, None, None)
+    changed = decoded(change("c", None, row(uuid=value), source=source), table)
+    assert (changed.incomplete, changed.content is not None) == (not sure, sure)

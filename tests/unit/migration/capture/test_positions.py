@@ -7,7 +7,7 @@ import pytest
 from connectors.kafka.connect import ConnectorState, ConnectorStatus
 from connectors.sql.mariadb.binlog import Binlog
 from connectors.sql.postgres.slots import SlotPlace
-from migration.capture.positions import ReplicationPosition, _number, _of_binlog, _of_slot
+from migration.capture.positions import ReplicationPosition, _of_binlog, _of_slot
 
 LOG = Binlog({"binlog.000007": 1000, "binlog.000008": 500, "binlog.000009": 300}, "binlog.000009", 250)
 
@@ -69,7 +69,3 @@ def test_what_is_wrong_with_a_slot_is_reported(slot: SlotPlace | None, note: str
 )
 def test_a_connector_runs_only_with_its_tasks(known: ConnectorStatus, expected: str) -> None:
     assert _of_slot(known, None).state == expected
-
-
-def test_log_sequence_numbers_compare_as_numbers() -> None:
-    assert _number("0/FFFFFFFF") < _number("1/0") < _number("A/1") < _number("10/0")

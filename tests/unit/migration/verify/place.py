@@ -135,3 +135,7 @@ class Place:
     async def verify(self, page: int = 3, *, repair: bool = False, **changes: Any) -> Verification:
         stores, way, publisher = self.ways(page, repair=repair)
         return await verify(stores, replace(way, **changes), publisher)
+
+
+def kinds(run: Verification) -> dict[str, str]:
+    return {difference.id: difference.kind for difference in run.differences}
