@@ -29,7 +29,7 @@ LIMITS = {
     "Quarantine: a database or a table that was replaced": 6,
     "Quarantine: a Qdrant collection that was replaced": 6,
     "Topic adoption": 6,
-    "Recapture: a new connector": 10,
+    "Recapture: a new connector": 11,
 }
 STEP = 5
 

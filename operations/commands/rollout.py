@@ -40,6 +40,7 @@ _CODES: dict[Outcome, int] = {
     "conflict": FAILED,
     "refused": FAILED,
 }
+_OUTCOMES: dict[Outcome, str] = {"gate_failed": "not done", "gate_inconclusive": "not done", "refused": "not done"}
 
 ByOption = Annotated[str | None, typer.Option("--by", help="Who commands it (default: user@host).")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the history.")]
@@ -232,7 +233,7 @@ def show(decided: RolloutDecided, *, json: bool) -> None:
         return
     if decided.gates:
         print_table(("gate", "verdict", "value", "limit", "samples", ""), [_row(gate) for gate in decided.gates])
-    name, what = decided.command.collection, decided.outcome.replace("_", " ")
+    name, what = decided.command.collection, _OUTCOMES.get(decided.outcome, decided.outcome)
     say(f"{name}: {_command_text(decided.command)}: {what}: {decided.message}.")
     say(f"{name} is in phase {decided.after}, revision {decided.revision}.")
 
