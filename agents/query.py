@@ -6,7 +6,7 @@ If a backend fails or takes too long, the next one is asked, and the answer is m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -19,7 +19,7 @@ from migration.collection import Collections, collection_of
 from migration.context import HandlerContext
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import Event
-from schemas.queries import Backend, QueryAnswered, QueryAsked, RouteDecided
+from schemas.queries import Backend, Hit, QueryAnswered, QueryAsked, RouteDecided
 from schemas.records import Outgoing
 from search.answer import Search, decision_of, first_answer
 from search.breakers import Breakers
@@ -27,11 +27,17 @@ from topics.catalogue import ANSWERED, DECIDED
 
 SOURCE = "crossfade/query"
 MAX_QUERY_ID = 128
+Compare = Callable[[Search, Backend, Sequence[Hit]], None]
+"""Takes an answer for comparison with the other side, and returns at once."""
 
 
 def always_active(_: str) -> Quarantine | None:
     """Return None: every collection is active."""
     return None
+
+
+def not_compared(_search: Search, _answered: Backend, _hits: Sequence[Hit]) -> None:
+    """Compare nothing."""
 
 
 async def answer(
@@ -42,12 +48,14 @@ async def answer(
     ctx: HandlerContext,
     breakers: Breakers,
     stopped: Callable[[str], Quarantine | None] = always_active,
+    compare: Compare = not_compared,
 ) -> None:
     """Answer one question; a failing backend only degrades the answer.
 
     Raises InvalidEvent for a question that cannot be read, and for one whose filter no document could ever match.
 
-    Qdrant may lack changes of a `stopped` collection, so it is asked only if the table cannot answer.
+    Qdrant may lack changes of a `stopped` collection, so it is asked only if the table cannot answer. Once the answer
+    is published, `compare` gets it, unless it is degraded.
     """
     query, attributes = decode(message.record, QueryAsked)
     ports = collection_of(collections, query.collection)
@@ -81,6 +89,8 @@ async def answer(
             _record(message, decided, DECIDED, query.id, attributes.id, ctx),
         ]
     )
+    if served_by is not None and not answered.degraded:
+        compare(search, served_by, hits)
 
 
 async def answer_all(
@@ -91,12 +101,21 @@ async def answer_all(
     ctx: HandlerContext,
     breakers: Breakers,
     stopped: Callable[[str], Quarantine | None] = always_active,
+    compare: Compare = not_compared,
 ) -> Failures:
     """Answer each question of a batch; return the ones that cannot be read as failures."""
     failures: Failures = []
     for message in batch:
         try:
-            await answer(message, collections=collections, bus=bus, ctx=ctx, breakers=breakers, stopped=stopped)
+            await answer(
+                message,
+                collections=collections,
+                bus=bus,
+                ctx=ctx,
+                breakers=breakers,
+                stopped=stopped,
+                compare=compare,
+            )
         except InvalidEvent as error:
             failures.append(Failure(message, error))
     return failures

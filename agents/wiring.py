@@ -14,7 +14,7 @@ from agents.embedder import embed
 from agents.intake import intake, refused_submission
 from agents.legacy_writer import confirm_refusal, lost_write, write_legacy
 from agents.outcomes import lost_embedded, lost_resolved
-from agents.query import answer_all, refused_question
+from agents.query import Compare, answer_all, refused_question
 from agents.resolver import lost_entry, resolve, save_refused_fold
 from agents.runner import Handler, Lost, OnDeadLetter, RoleHealth
 from agents.selection import named_by_key, submitted_to
@@ -44,6 +44,7 @@ class Parts:
     breakers: Breakers
     stopped: Callable[[str], Quarantine | None]
     noted: Noted
+    compare: Compare
     conductor: ConductorParts | None = None
 
 
@@ -152,7 +153,12 @@ AGENTS: tuple[Agent, ...] = (
     Agent(
         BY_NAME["query"],
         answer_all,
-        lambda parts: {**_common(parts), "breakers": parts.breakers, "stopped": parts.stopped},
+        lambda parts: {
+            **_common(parts),
+            "breakers": parts.breakers,
+            "stopped": parts.stopped,
+            "compare": parts.compare,
+        },
         lost=lambda parts: partial(refused_question, ctx=parts.ctx),
         gives_up=True,
         concurrent=True,

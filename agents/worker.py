@@ -35,6 +35,7 @@ from migration.opener import Opened
 from migration.quarantine import Quarantines
 from migration.witnesses import Written
 from search.breakers import Breakers
+from search.shadow import ShadowReads
 from topics.catalogue import group_of
 from topics.roles import BY_NAME, ROLES, RoleName
 
@@ -85,6 +86,7 @@ class Worker:
         self.written = Written()
         self._agents = [agent for agent in AGENTS if agent.name in roles]
         self._breakers = Breakers(opened.settings.routing, self._status.report)
+        self._shadow = ShadowReads(opened.bus, self._ctx, self._breakers)
         self._suspended = bool(self.quarantines.replaced)
         for agent in self._agents:
             if self._suspended and agent.role.stage:
@@ -133,6 +135,7 @@ class Worker:
             self._breakers,
             self._stopped,
             self.written.note,
+            self._shadow.offer,
             self._conductor,
         )
 
@@ -304,6 +307,7 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await stop_apps(self._apps, bounds.drain_s)
+            await self._shadow.close()
             await asyncio.gather(*(lanes.close() for lanes in self._lanes))
             await site.cleanup()
 

@@ -159,6 +159,9 @@ class Telemetry:
         self._embedded = meter.create_counter("crossfade.embedded_texts", "{text}", "Chunks whose vector was computed")
         self._queries = _seconds(meter, "crossfade.query.duration", "From question to answer")
         self._dead = meter.create_counter("crossfade.dead_letters", "{message}", "Records sent to a dead-letter topic")
+        self._compared = meter.create_counter(
+            "crossfade.shadow.comparisons", "{question}", "Questions chosen for comparison"
+        )
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._stopped = meter.create_gauge(
             "crossfade.collection.stopped", "{collection}", "1 for a quarantined collection"
@@ -219,6 +222,10 @@ class Telemetry:
             seconds,
             {"db.collection.name": collection, "crossfade.backend": backend, "crossfade.degraded": degraded},
         )
+
+    def compared(self, collection: str, outcome: str) -> None:
+        """Count a question that was chosen for comparison: compared, failed, shed for want of room, or cancelled."""
+        self._compared.add(1, {"db.collection.name": collection, "crossfade.outcome": outcome})
 
     def dead_lettered(self, topic: str) -> None:
         """Count a dead letter."""

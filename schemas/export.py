@@ -16,7 +16,7 @@ from schemas.documents import (
     DocumentWritten,
     Event,
 )
-from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+from schemas.queries import QueryAnswered, QueryAsked, RouteDecided, ShadowCompared
 from schemas.rollout import PhaseChanged, RolloutCommanded, RolloutDecided
 from schemas.service import ServiceChanged
 from schemas.settings import Settings
@@ -36,6 +36,7 @@ EVENTS: tuple[type[Event], ...] = (
     QueryAsked,
     QueryAnswered,
     RouteDecided,
+    ShadowCompared,
     ServiceChanged,
     RolloutCommanded,
     PhaseChanged,

@@ -93,6 +93,64 @@ class Attempt(BaseModel):
     ms: float = 0.0
 
 
+class RankedHit(BaseModel):
+    """A hit of a compared answer: the document, and its score by the side that found it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    document_id: DocumentId
+    score: float
+
+
+MissingReason = Literal["not_stored", "filtered", "ranked_lower"]
+
+
+class MissingHit(BaseModel):
+    """A document of the answer that the other side did not return: its rank in the answer, from 1, and the reason.
+
+    `not_stored`: the other side does not have it. `filtered`: it has it with another tenant, or with metadata that the
+    filter leaves out. `ranked_lower`: it has it, and found others better.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    document_id: DocumentId
+    rank: int
+    reason: MissingReason
+
+
+class ShadowCompared(Event):
+    """A question that was answered by one side and then asked of the other one, off the hot path.
+
+    `overlap` is the share of the best `limit` documents that both returned, `rbo` their rank-biased overlap, both from
+    0 to 1. They are None if the other side did not answer, as `compared` then says. `noise_overlap` and `noise_rbo`
+    compare the answer with a second one of the same side, for a share of the questions: what a side differs from itself
+    is no finding. `rank_shift` is by how many ranks the documents of both differ, `score_drift` by how much their
+    scores, if both sides score alike.
+    """
+
+    ce_type: ClassVar[str] = "crossfade.shadow.compared.v1"
+
+    query_id: str
+    collection: CollectionName
+    phase: Phase
+    tenant: Tenant
+    text: str
+    limit: int
+    answered: Attempt
+    compared: Attempt
+    overlap: float | None = None
+    rbo: float | None = None
+    rank_shift: float | None = None
+    score_drift: float | None = None
+    noise_overlap: float | None = None
+    noise_rbo: float | None = None
+    missing: tuple[MissingHit, ...] = ()
+    answer: tuple[RankedHit, ...] = ()
+    other: tuple[RankedHit, ...] = ()
+    error: str | None = None
+
+
 class RouteDecided(Event):
     """The route of a question and its reasons, with everything needed to repeat the decision.
 

@@ -44,7 +44,8 @@ class GateLimits(_Section):
     """What must be measured before a rollout goes on, and what makes it go back.
 
     `proof_max_age_s` is the age of the oldest part of the proof. `error_rate` is the share of the questions that Qdrant
-    may fail, `slow_share` the share of its answers that may take longer than `p95_ms`. `confidence` is the certainty
+    may fail, `unequal_rate` the share of the compared questions in which a document of the answer may be missing in the
+    other store, `slow_share` the share of its answers that may take longer than `p95_ms`. `confidence` is the certainty
     with which a share must be known, and `min_samples` the least number of questions behind it.
     """
 
@@ -52,9 +53,21 @@ class GateLimits(_Section):
     lag_max_s: Annotated[float, Field(gt=0)] = 60.0
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
     p95_ms: Annotated[float, Field(gt=0)] = 1000.0
+    unequal_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
     slow_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     min_samples: Annotated[int, Field(ge=1)] = 200
+
+
+class Shadow(_Section):
+    """Which questions are also asked of the other side: a share of them, and at most so many per second.
+
+    For `noise_share` of these the answering side is asked twice, which shows how much it differs from itself.
+    """
+
+    rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    per_second: Annotated[float, Field(gt=0, le=10_000)] = 5.0
+    noise_share: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
 class Collection(_Section):
@@ -84,6 +97,7 @@ class Collection(_Section):
     quantization: Quantization = "none"
     on_disk: bool = False
     gates: GateLimits = GateLimits()
+    shadow: Shadow = Shadow()
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ async def _ask(
     says: Literal["well", "ill", "nothing"] = "nothing"
     try:
         async with asyncio.timeout(limit_s):
-            hits = await _search(search, backend)
+            hits = await ask_backend(search, backend)
         says, outcome = "well", "answered"
         return hits
     except (Refused, EmbeddingFailed) as error:
@@ -103,7 +103,8 @@ async def _ask(
     return None
 
 
-async def _search(search: Search, backend: Backend) -> list[Hit]:
+async def ask_backend(search: Search, backend: Backend) -> list[Hit]:
+    """Return a backend's hits, embedding the question first if it needs that. Raises as `SearchBackend.search` does."""
     ports, query = search.ports, search.query
     legacy: SearchBackend = ports.vector_search or ports.text_search
     if (backend == "qdrant" or legacy.needs_vector) and search.vector is None:

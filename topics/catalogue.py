@@ -15,7 +15,7 @@ from schemas.documents import (
     DocumentWritten,
     Event,
 )
-from schemas.queries import QueryAnswered, QueryAsked, RouteDecided
+from schemas.queries import QueryAnswered, QueryAsked, RouteDecided, ShadowCompared
 from schemas.rollout import PhaseChanged, RolloutCommanded, RolloutDecided
 from schemas.service import ServiceChanged
 
@@ -35,6 +35,7 @@ DIFFERENCES = "crossfade.reconciliation.differences.v1"
 ASKED = "crossfade.queries.asked.v1"
 ANSWERED = "crossfade.queries.answered.v1"
 DECIDED = "crossfade.routing.decided.v1"
+COMPARED = "crossfade.shadow.compared.v1"
 SERVICE = "crossfade.service.changed.v1"
 ROLLOUT_COMMANDS = "crossfade.rollout.commands.v1"
 ROLLOUT_PHASES = "crossfade.rollout.phases.v1"
@@ -122,6 +123,7 @@ CATALOGUE: tuple[Topic, ...] = (
             "audit",
         ),
     ),
+    Topic(COMPARED, (ShadowCompared,), 7 * DAY_MS, readers=("conductor", "operators")),
     Topic(
         SERVICE,
         (ServiceChanged,),

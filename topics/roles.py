@@ -12,6 +12,7 @@ from typing import Literal
 from topics.catalogue import (
     ANSWERED,
     ASKED,
+    COMPARED,
     DECIDED,
     EMBEDDED,
     LOG,
@@ -60,7 +61,7 @@ ROLES: tuple[Role, ...] = (
     Role("legacy", 3, (RESOLVED,), (WRITTEN, LOG), ("ledger", "legacy table")),
     Role("embedder", 3, (RESOLVED,), (EMBEDDED, WRITTEN), looks_in=("Qdrant",)),
     Role("vector", 4, (EMBEDDED,), (WRITTEN,), ("Qdrant", "ledger")),
-    Role("query", 0, (ASKED,), (DECIDED, ANSWERED), looks_in=("legacy table", "Qdrant")),
+    Role("query", 0, (ASKED,), (DECIDED, ANSWERED, COMPARED), looks_in=("legacy table", "Qdrant")),
     Role("conductor", 0, (ROLLOUT_COMMANDS,), (ROLLOUT_PHASES, ROLLOUT_DECIDED), looks_in=("ledger",)),
 )
 BY_NAME: Mapping[RoleName, Role] = {role.name: role for role in ROLES}

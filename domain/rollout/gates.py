@@ -21,7 +21,7 @@ from schemas.tasks import BackfillState, ProofState
 FOLLOWED_MS = 5_000
 MeasuredValue = float | str | None
 Measured = dict[str, MeasuredValue]
-GateName = Literal["capture", "backfill", "proof", "lag", "qdrant_errors", "qdrant_latency"]
+GateName = Literal["capture", "backfill", "proof", "lag", "comparisons", "qdrant_errors", "qdrant_latency"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +150,27 @@ def _qdrant_latency(evidence: Evidence) -> GateResult:
     return found.model_copy(update={"message": f"{found.message}; p95: {shown}" if shown else found.message})
 
 
+def _comparisons(evidence: Evidence) -> GateResult:
+    limits, traffic = evidence.limits, evidence.traffic
+    if traffic is None:
+        return _result("comparisons", "inconclusive", _why(evidence, "traffic"), limit=limits.unequal_rate)
+    seen = traffic.comparisons
+    if seen.unequal.mean is None and seen.failed:
+        message = f"all {seen.failed} comparisons failed: the other side did not answer"
+        return _result("comparisons", "inconclusive", message, limit=limits.unequal_rate, samples=0)
+    found = _share("comparisons", seen.unequal, limits.unequal_rate, limits, "name a document that one store lacks")
+    parts = [found.message]
+    if seen.overlap.mean is not None:
+        parts.append(f"overlap {seen.overlap.mean:.2f}")
+    if seen.noise.mean is not None:
+        parts.append(f"of an answer with itself {seen.noise.mean:.2f}")
+    return found.model_copy(update={"message": "; ".join(parts)})
+
+
 def _share(gate: GateName, mean: BoundedMean, limit: float, limits: GateLimits, what: str) -> GateResult:
     """Judge that the share of something bad is at most `limit`."""
     if mean.mean is None:
-        return _result(gate, "inconclusive", "Qdrant answered nothing in this phase", limit=limit, samples=0)
+        return _result(gate, "inconclusive", "no question was asked of it in this phase", limit=limit, samples=0)
     measured: Measured = {
         "value": round(mean.mean, 6),
         "low": round(mean.low, 6),
@@ -186,11 +203,12 @@ GATES: Mapping[GateName, Gate] = {
     "backfill": _backfill,
     "proof": _proof,
     "lag": _lag,
+    "comparisons": _comparisons,
     "qdrant_errors": _qdrant_errors,
     "qdrant_latency": _qdrant_latency,
 }
 _EQUAL: tuple[GateName, ...] = ("capture", "backfill", "proof", "lag")
-_ANSWERS_WELL: tuple[GateName, ...] = (*_EQUAL, "qdrant_errors", "qdrant_latency")
+_ANSWERS_WELL: tuple[GateName, ...] = (*_EQUAL, "comparisons", "qdrant_errors", "qdrant_latency")
 ENTRY: Mapping[Phase, tuple[GateName, ...]] = {
     "off": (),
     "dual_write": ("capture",),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from domain.rollout.confidence import ALPHA, BoundedMean
-from schemas.queries import Attempt, Backend
+from schemas.queries import Attempt, Backend, ShadowCompared
 
 # Buckets of a latency's logarithm, each 5 % wide: from 0.1 ms to about half an hour.
 _WIDTH = math.log(1.05)
@@ -60,6 +60,40 @@ class Side:
 
 
 @dataclass(slots=True)
+class Comparisons:
+    """What shadow reads showed: how far the answers of both sides overlap, and an answer with itself.
+
+    `unequal` is the share of the comparisons in which a document of the answer was not in the other store at all.
+    """
+
+    alpha: float = ALPHA
+    overlap: BoundedMean = field(init=False)
+    noise: BoundedMean = field(init=False)
+    unequal: BoundedMean = field(init=False)
+    failed: int = 0
+
+    def __post_init__(self) -> None:
+        self.overlap, self.noise, self.unequal = (BoundedMean(alpha=self.alpha) for _ in range(3))
+
+    def add(self, compared: ShadowCompared) -> None:
+        """Take a comparison. One to which the other side did not answer shows nothing but that."""
+        if compared.overlap is None:
+            self.failed += 1
+            return
+        self.overlap.add(compared.overlap)
+        if compared.noise_overlap is not None:
+            self.noise.add(compared.noise_overlap)
+        self.unequal.add(float(any(missing.reason == "not_stored" for missing in compared.missing)))
+
+    @property
+    def beyond_noise(self) -> float | None:
+        """By how much the sides differ more than an answer does from itself, None while either is unknown."""
+        if self.overlap.mean is None or self.noise.mean is None:
+            return None
+        return self.noise.mean - self.overlap.mean
+
+
+@dataclass(slots=True)
 class Traffic:
     """Both sides of a collection since `since_ms`, and how many questions each of them answered first."""
 
@@ -67,9 +101,11 @@ class Traffic:
     slow_ms: float
     alpha: float = ALPHA
     sides: dict[Backend, Side] = field(init=False)
+    comparisons: Comparisons = field(init=False)
     first: dict[Backend, int] = field(default_factory=lambda: {"legacy": 0, "qdrant": 0})
 
     def __post_init__(self) -> None:
+        self.comparisons = Comparisons(self.alpha)
         self.sides = {
             "legacy": Side(self.slow_ms, self.alpha),
             "qdrant": Side(self.slow_ms, self.alpha),

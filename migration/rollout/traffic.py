@@ -13,11 +13,12 @@ from connectors.kafka.reader import read_again
 from domain.rollout.traffic import Traffic
 from migration.rollout.states import RolloutStates
 from schemas.cloudevents import InvalidEvent, decode
-from schemas.queries import RouteDecided
-from schemas.records import Received
+from schemas.queries import RouteDecided, ShadowCompared
+from schemas.records import Received, TopicPartition
 from schemas.settings import Collection
-from topics.catalogue import DECIDED
+from topics.catalogue import COMPARED, DECIDED
 
+TOPICS = (DECIDED, COMPARED)
 _PAUSE_S = 1.0
 log = logging.getLogger("crossfade.rollout")
 
@@ -28,7 +29,7 @@ class TrafficView:
     def __init__(self, bootstrap: str, states: RolloutStates, collections: Mapping[str, Collection]) -> None:
         self._bootstrap, self._states, self._collections = bootstrap, states, collections
         self._traffic: dict[str, Traffic] = {}
-        self._read: dict[int, int] | None = None
+        self._read: Mapping[TopicPartition, int] | None = None
         self._moved = asyncio.Event()
 
     def of(self, name: str) -> Traffic | None:
@@ -56,7 +57,7 @@ class TrafficView:
         """Wait until every decision that is there now was taken; say whether that was so in time."""
         with suppress(TimeoutError, CrossfadeError):
             async with asyncio.timeout(limit_s):
-                ends = (await end_offsets(self._bootstrap, [DECIDED])).get(DECIDED, {})
+                ends = await self._ends()
                 while self._read is None or any(self._read.get(at, 0) < end for at, end in ends.items()):
                     self._moved.clear()
                     await self._moved.wait()
@@ -66,25 +67,44 @@ class TrafficView:
     async def _follow(self) -> None:
         self._traffic.clear()
         oldest_ms = min((state.entered_at_ms for state in self._states.known.values()), default=0)
-        ends = (await end_offsets(self._bootstrap, [DECIDED]))[DECIDED]
-        starts = {**ends, **await offsets_at(self._bootstrap, DECIDED, oldest_ms)}
-        async with read_again(self._bootstrap, {(DECIDED, at): offset for at, offset in starts.items()}) as chunks:
+        starts = await self._ends()
+        for topic in TOPICS:
+            found = await offsets_at(self._bootstrap, topic, oldest_ms)
+            starts |= {(topic, number): offset for number, offset in found.items()}
+        async with read_again(self._bootstrap, starts) as chunks:
             async for chunk in chunks:
                 for record in chunk.records:
                     self.take(record)
-                self._read = {at: offset for (_, at), offset in chunk.following.items()}
+                self._read = chunk.following
                 self._moved.set()
 
+    async def _ends(self) -> dict[TopicPartition, int]:
+        ends = await end_offsets(self._bootstrap, TOPICS)
+        return {(topic, number): end for topic, found in ends.items() for number, end in found.items()}
+
     def take(self, record: Received) -> None:
-        """Take one decision, if it was made in the present phase of its collection."""
+        """Take a decision or a comparison, if it was made in the present phase of its collection."""
         try:
-            decided = decode(record, RouteDecided)[0]
+            if record.topic == COMPARED:
+                self._take_comparison(record, decode(record, ShadowCompared)[0])
+            else:
+                self._take_decision(record, decode(record, RouteDecided)[0])
         except InvalidEvent:
             return
-        traffic, state = self.of(decided.collection), self._states.known.get(decided.collection)
-        if traffic is None or state is None or decided.phase != state.phase:
-            return
-        if record.timestamp_ms < traffic.since_ms:
+
+    def _present(self, record: Received, event: RouteDecided | ShadowCompared) -> Traffic | None:
+        traffic, state = self.of(event.collection), self._states.known.get(event.collection)
+        if traffic is None or state is None or event.phase != state.phase:
+            return None
+        return traffic if record.timestamp_ms >= traffic.since_ms else None
+
+    def _take_comparison(self, record: Received, compared: ShadowCompared) -> None:
+        if (traffic := self._present(record, compared)) is not None:
+            traffic.comparisons.add(compared)
+            traffic.add([compared.compared])
+
+    def _take_decision(self, record: Received, decided: RouteDecided) -> None:
+        if (traffic := self._present(record, decided)) is None:
             return
         traffic.add(decided.attempts)
         if decided.features.get("forced") is None and decided.attempts:

@@ -12,9 +12,10 @@ from connectors.kafka.bus import AiokafkaBus
 from connectors.kafka.offsets import end_offsets
 from connectors.kafka.reader import read_topic
 from schemas.cloudevents import InvalidEvent, decode, encode
+from schemas.queries import ShadowCompared
 from schemas.rollout import RolloutCommanded, RolloutDecided
 from schemas.settings import Kafka
-from topics.catalogue import ROLLOUT_COMMANDS, ROLLOUT_DECIDED
+from topics.catalogue import COMPARED, ROLLOUT_COMMANDS, ROLLOUT_DECIDED
 
 SOURCE = "crossfade/operator"
 NO_ANSWER = "a worker with the role conductor decides about commands: crossfade worker"
@@ -55,6 +56,26 @@ async def command(kafka: Kafka, wanted: RolloutCommanded, timeout_s: float) -> R
     finally:
         await bus.close()
     raise NotReady("The topic of decisions ended.", NO_ANSWER)
+
+
+async def comparisons(kafka: Kafka, collection: str) -> list[ShadowCompared]:
+    """Return every comparison of a collection that is retained, those first whose answers differ most.
+
+    One to which the other side did not answer comes last.
+    """
+    found: dict[str, ShadowCompared] = {}
+    async for record in read_topic(brokers_of(kafka), COMPARED):
+        try:
+            compared, _ = decode(record, ShadowCompared)
+        except InvalidEvent:
+            continue
+        if compared.collection == collection:
+            found[compared.query_id] = compared
+    unequal = {name: sum(missing.reason == "not_stored" for missing in each.missing) for name, each in found.items()}
+    return sorted(
+        found.values(),
+        key=lambda each: (each.overlap is None, -unequal[each.query_id], each.overlap or 0.0, each.rbo or 0.0),
+    )
 
 
 async def decisions(kafka: Kafka, collection: str) -> list[RolloutDecided]:

@@ -28,7 +28,7 @@ from operations.context import (
 from operations.errors import CommandError
 
 app = typer.Typer(no_args_is_help=True, help="The move of collections: plan and start, phases forth and back.")
-for _command in (rollout.promote, rollout.rollback, rollout.abort, rollout.history):
+for _command in (rollout.promote, rollout.rollback, rollout.abort, rollout.history, rollout.comparisons):
     app.command()(_command)
 
 

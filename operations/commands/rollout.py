@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ from operations.context import (
     say,
 )
 from operations.errors import CommandError
+from schemas.queries import RankedHit
 from schemas.rollout import PHASE_NAMES, Action, GateResult, Outcome, Phase, RolloutCommanded, RolloutDecided
 
 _PROMOTE_S = 60.0
@@ -144,6 +146,46 @@ def history(
         ],
         title=name,
     )
+
+
+def comparisons(
+    collection: CollectionArgument = None,
+    worst: Annotated[int, typer.Option("--worst", min=1, help="So many, those first whose answers differ most.")] = 20,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the questions to which both sides gave the most different answers, with both answers.
+
+    Questions in which one store lacks a document that the other one returned come first.
+    """
+    # Imported late: the drivers of brokers take a second to import.
+    from operations.clients.rollout import comparisons as read  # noqa: PLC0415
+
+    with errors_reported():
+        context = load(config, home)
+        name = context.collection(collection)
+    found = run(read(context.settings.kafka, name))
+    if json:
+        print_json({"collection": name, "compared": len(found), "worst": [each.model_dump() for each in found[:worst]]})
+        return
+    rows = [
+        (
+            each.text,
+            "" if each.overlap is None else f"{each.overlap:.2f}",
+            "" if each.rbo is None else f"{each.rbo:.2f}",
+            f"{each.answered.backend}: {_listed(each.answer)}",
+            f"{each.compared.backend}: {_listed(each.other) if each.error is None else each.error}",
+            ", ".join(f"{missing.document_id} {missing.reason.replace('_', ' ')}" for missing in each.missing),
+        )
+        for each in found[:worst]
+    ]
+    print_table(("question", "overlap", "RBO", "answer", "the other side", "missing there"), rows, title=name)
+    say(f"{name}: {len(found):,} questions were compared.")
+
+
+def _listed(hits: Sequence[RankedHit]) -> str:
+    return ", ".join(hit.document_id for hit in hits) or "nothing"
 
 
 def send(

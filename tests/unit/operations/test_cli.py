@@ -58,7 +58,7 @@ def test_the_commands_are_those_that_the_design_names() -> None:
     assert leaves == {
         "demo", "up", "down", "status", "worker", "submit", "ask", "backfill", "verify", "inspect", "recapture",
         "migrate plan", "migrate start", "migrate status", "migrate pause", "migrate resume",
-        "migrate promote", "migrate rollback", "migrate abort", "migrate history",
+        "migrate promote", "migrate rollback", "migrate abort", "migrate history", "migrate comparisons",
         "dlt list", "dlt show", "dlt replay", "config check", "topics list", "topics apply",
             "topics adopt", "schemas export",
     }  # fmt: skip

@@ -22,7 +22,17 @@ from schemas.documents import (
     Event,
 )
 from schemas.export import EVENTS, event_schema, schema_files
-from schemas.queries import Alternative, Hit, QueryAnswered, QueryAsked, RouteDecided
+from schemas.queries import (
+    Alternative,
+    Attempt,
+    Hit,
+    MissingHit,
+    QueryAnswered,
+    QueryAsked,
+    RankedHit,
+    RouteDecided,
+    ShadowCompared,
+)
 from schemas.rollout import GateResult, PhaseChanged, RolloutCommanded, RolloutDecided
 from schemas.service import ServiceChanged
 from topics.catalogue import CATALOGUE
@@ -61,6 +71,13 @@ EXAMPLES: tuple[Event, ...] = (
         phase="off",
     ),
     ServiceChanged(scope="backend", name="qdrant", collection="docs", state="half_open", reason="5 failures in a row"),
+    ShadowCompared(
+        query_id="q", collection="docs", phase="shadow", tenant="t", text="why", limit=10,
+        answered=Attempt(backend="legacy", outcome="answered", ms=1.5),
+        compared=Attempt(backend="qdrant", outcome="answered", ms=2.5), overlap=0.5, rbo=0.4,
+        missing=(MissingHit(document_id="1", rank=1, reason="not_stored"),),
+        answer=(RankedHit(document_id="1", score=1.0),),
+    ),
     COMMAND,
     PhaseChanged(
         collection="docs", phase="shadow", previous="backfill", revision=4, began_as="dual_write", by="ann",

@@ -11,7 +11,7 @@ import pytest
 from domain.rollout.commands import begun
 from domain.rollout.gates import ENTRY, FOLLOWED_MS, GATES, Evidence, GateName, judge
 from domain.rollout.traffic import Traffic
-from schemas.queries import Attempt, AttemptOutcome
+from schemas.queries import Attempt, AttemptOutcome, MissingHit, ShadowCompared
 from schemas.rollout import PHASE_NAMES
 from schemas.settings import GateLimits
 from schemas.tasks import BackfillState, ProofState
@@ -31,6 +31,27 @@ def proof(**other: Any) -> ProofState:
     return ProofState(**(given | {"oldest_at_ms": NOW - 8000} | other))
 
 
+def compared(outcome: str = "answered", **other: Any) -> ShadowCompared:
+    attempt = Attempt(backend="qdrant", outcome="answered")
+    missing = (MissingHit(document_id="1", rank=1, reason="not_stored"),) if outcome == "unequal" else ()
+    return ShadowCompared(
+        **{
+            "query_id": "q",
+            "collection": "docs",
+            "phase": "shadow",
+            "tenant": "t",
+            "text": "why",
+            "limit": 10,
+            "answered": attempt,
+            "compared": attempt,
+            "overlap": None if outcome in {"failed", "timed_out"} else 0.8,
+            "noise_overlap": 0.9,
+            "missing": missing,
+        }
+        | other
+    )
+
+
 def traffic(answered: int = 2000, **others: int) -> Traffic:
     """Return the traffic of so many questions that Qdrant answered in 10 ms, and others by their outcome, mixed."""
     found = Traffic(SINCE, LIMITS.p95_ms)
@@ -38,8 +59,9 @@ def traffic(answered: int = 2000, **others: int) -> Traffic:
     random.Random(7).shuffle(outcomes)
     for outcome in outcomes:
         ms = 5000.0 if outcome == "slow" else 10.0
-        kind: AttemptOutcome = "answered" if outcome == "slow" else outcome  # type: ignore[assignment]
+        kind: AttemptOutcome = "answered" if outcome in {"slow", "unequal"} else outcome  # type: ignore[assignment]
         found.add([Attempt(backend="qdrant", outcome=kind, ms=ms)])
+        found.comparisons.add(compared(outcome))
     return found
 
 
@@ -106,6 +128,11 @@ def test_a_gate_without_anything_known_does_not_pass(gate: GateName) -> None:
         ("qdrant_errors", {"traffic": traffic(0, failed=1000)}, "failed"),
         ("qdrant_errors", {"traffic": traffic(1900, failed=50, timed_out=50)}, "failed"),
         ("qdrant_errors", {"traffic": traffic(0, refused=3000, skipped=3000)}, "inconclusive"),
+        ("comparisons", {"traffic": traffic(0)}, "inconclusive"),
+        ("comparisons", {"traffic": traffic(0, failed=3000)}, "inconclusive"),
+        ("comparisons", {"traffic": traffic(150)}, "inconclusive"),
+        ("comparisons", {"traffic": traffic(1900, unequal=100)}, "failed"),
+        ("comparisons", {"traffic": traffic(2000, failed=500)}, "passed"),
         ("qdrant_latency", {"traffic": traffic(0, failed=3000)}, "inconclusive"),
         ("qdrant_latency", {"traffic": traffic(1000, slow=1000)}, "failed"),
         ("qdrant_latency", {"traffic": traffic(100)}, "inconclusive"),
@@ -130,6 +157,13 @@ def test_the_gates_of_a_phase_are_judged_in_their_order(phase: Any) -> None:
 def test_a_gate_of_two_phases_is_judged_once() -> None:
     results = judge(("shadow", "canary_1"), ALL_WELL)
     assert [result.gate for result in results] == list(ENTRY["canary_1"])
+
+
+def test_the_comparisons_are_shown_beside_their_noise() -> None:
+    found = ALL_WELL.traffic
+    assert found is not None
+    assert found.comparisons.beyond_noise == pytest.approx(0.1)
+    assert "overlap 0.80; of an answer with itself 0.90" in GATES["comparisons"](ALL_WELL).message
 
 
 def test_a_result_has_the_numbers_behind_it() -> None:
