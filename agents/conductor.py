@@ -70,9 +70,10 @@ async def _conduct(
 ) -> None:
     state = await journal.state(ports.name) or await begin(ports, journal, ctx)
     expired = ctx.clock() > message.record.timestamp_ms + command.valid_ms
-    phases = () if expired else gates_to_judge(command, state)
+    phases = () if expired else gates_to_judge(command, state, ctx.clock())
     gates = await judge(state, phases) if phases else ()
-    decision, changed = decide(command, state, gates, ctx.clock(), expired=expired)
+    cooldown_ms = round(1000 * ports.settings.guards.cooldown_s)
+    decision, changed = decide(command, state, gates, ctx.clock(), expired=expired, cooldown_ms=cooldown_ms)
     records = [_record(decision, ROLLOUT_DECIDED, command.collection, f"{command.id}/decided", ctx, message)]
     if changed is not None:
         records.insert(0, _phase_record(changed, ctx, message))

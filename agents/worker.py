@@ -98,6 +98,10 @@ class Worker:
         epochs, kafka = self._epochs, self._settings.kafka
         return HandlerContext(now_ms, epochs.version, self._telemetry, kafka.max_text_bytes, kafka, epochs.producer)
 
+    def context(self) -> HandlerContext:
+        """Return the present context: an adoption of topics replaces it."""
+        return self._ctx
+
     def _add(self, agent: Agent) -> Any:
         """Make the application of an agent; for capture, make none if there is no collection to capture."""
         bounds = self._settings.worker

@@ -30,6 +30,7 @@ from migration.opener import Opened, open_all
 from migration.preflight.tables import check_tables, prepare_topics
 from migration.quarantine import Quarantines
 from migration.rollout.evidence import Examiner
+from migration.rollout.guard import GuardRunner
 from migration.rollout.journal import TRANSACTIONAL_ID, Journal
 from migration.rollout.states import RolloutStates, check_phases, follow_states, read_states
 from migration.rollout.traffic import TrafficView
@@ -131,6 +132,8 @@ async def _run(
         if conducts:
             guards.append(_ending(traffic.follow(), stop))
             guards.append(_ending(worker.begin_rollouts(), stop))
+            runner = GuardRunner(settings.collections, states, traffic, examiner, opened.bus, worker.context)
+            guards.append(_ending(runner.run(), stop))
         if captures:
             guards.append(_ending(guard_capture(opened, worker.quarantines, worker.changed), stop))
         if "vector" in roles:

@@ -45,8 +45,9 @@ class RolloutCommanded(Event):
 
     `expected_revision` is the revision of the phase that it was judged on: the command takes effect only while that
     revision is the current one. `to` is the phase to go to; without it the conductor chooses as the action says.
-    `valid_ms` is how long the command may wait for a conductor: its operator does not wait for longer.
     `dry_run` asks for the judgement of the gates only. `force` goes on although a gate did not pass; it needs `reason`.
+    `valid_ms` is how long the command may wait for a conductor: its operator does not wait for longer. A `guard`
+    commands a rollback, with the `evidence` of what is wrong.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,8 @@ class RolloutCommanded(Event):
     dry_run: bool = False
     force: bool = False
     valid_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 60_000
+    guard: bool = False
+    evidence: tuple[GateResult, ...] = ()
 
 
 class PhaseChanged(Event):
@@ -70,7 +73,8 @@ class PhaseChanged(Event):
     `revision` rises by one with each change. `began_as` is the phase in which the configuration began the collection.
     `entered_at_ms` is when its present phase began, `writes_qdrant_since_ms` since when every change is written to
     Qdrant (None in a phase that does not write it). While `paused`, no promotion is accepted. `command` is the id of
-    the command that caused the change, empty for the first event.
+    the command that caused the change, empty for the first event. `held_until_ms` is set after a guard went back: no
+    promotion is accepted before, unless forced.
     """
 
     ce_type: ClassVar[str] = "crossfade.rollout.phase_changed.v1"
@@ -88,6 +92,7 @@ class PhaseChanged(Event):
     changed_at_ms: int
     entered_at_ms: int
     writes_qdrant_since_ms: int | None = None
+    held_until_ms: int | None = None
 
 
 class RolloutDecided(Event):

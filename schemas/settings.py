@@ -59,6 +59,19 @@ class GateLimits(_Section):
     min_samples: Annotated[int, Field(ge=1)] = 200
 
 
+class Guards(_Section):
+    """What takes a collection back by itself while users get answers of Qdrant.
+
+    A breach must last for `hold_s` over the questions of the last `window_s`. After it, no promotion is accepted for
+    `cooldown_s`.
+    """
+
+    enabled: bool = True
+    window_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    hold_s: Annotated[float, Field(ge=0, le=600)] = 2.0
+    cooldown_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+
+
 class Shadow(_Section):
     """Which questions are also asked of the other side: a share of them, and at most so many per second.
 
@@ -98,6 +111,7 @@ class Collection(_Section):
     on_disk: bool = False
     gates: GateLimits = GateLimits()
     shadow: Shadow = Shadow()
+    guards: Guards = Guards()
 
     @property
     def columns(self) -> tuple[str, ...]:

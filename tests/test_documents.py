@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from agents.wiring import AGENTS
 from operations.app import command_tree
 from operations.render.reference import PAGES, main
-from schemas.settings import Collection, EmbeddingColumn, GateLimits, Settings, Shadow
+from schemas.settings import Collection, EmbeddingColumn, GateLimits, Guards, Settings, Shadow
 from tests.test_rooms import ROOT
 from topics.catalogue import CATALOGUE
 from topics.roles import ROLES, readers_of, writers_of
@@ -50,6 +50,7 @@ def sections() -> dict[str, type[BaseModel]]:
         "[collections.NAME]": Collection,
         "[collections.NAME.gates]": GateLimits,
         "[collections.NAME.shadow]": Shadow,
+        "[collections.NAME.guards]": Guards,
         "embedding = {…}": EmbeddingColumn,
     }
     for name, field in Settings.model_fields.items():

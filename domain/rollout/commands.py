@@ -40,26 +40,34 @@ def target_of(command: RolloutCommanded, state: PhaseChanged) -> Phase | None:
             return state.phase
 
 
-def gates_to_judge(command: RolloutCommanded, state: PhaseChanged) -> tuple[Phase, ...]:
+def gates_to_judge(command: RolloutCommanded, state: PhaseChanged, now_ms: int) -> tuple[Phase, ...]:
     """Return the phases whose gates a command must pass, in order. Empty if it is decided without them."""
     target = target_of(command, state)
-    if target is None or command.action != "promote" or _objection(command, state) is not None:
+    if target is None or command.action != "promote" or _objection(command, state, now_ms) is not None:
         return ()
     return entered_on_the_way(state.phase, target)
 
 
 def decide(
-    command: RolloutCommanded, state: PhaseChanged, gates: Sequence[GateResult], now_ms: int, *, expired: bool = False
+    command: RolloutCommanded,
+    state: PhaseChanged,
+    gates: Sequence[GateResult],
+    now_ms: int,
+    *,
+    expired: bool = False,
+    cooldown_ms: int = 0,
 ) -> tuple[RolloutDecided, PhaseChanged | None]:
     """Return the decision about a command, and the new state if it changes. `gates` are those of `gates_to_judge`.
 
-    `expired`: it waited for a conductor for longer than it is valid.
+    `expired`: it waited for a conductor for longer than it is valid. After a guard went back, promotions are held for
+    `cooldown_ms`.
     """
     target = target_of(command, state)
-    outcome, message = _objection(command, state) or _verdict(command, state, gates)
+    outcome, message = _objection(command, state, now_ms) or _verdict(command, state, gates)
     if expired:
         outcome, message = "refused", "it waited for a conductor for too long: repeat it"
-    changed = _changed(command, state, target or state.phase, now_ms) if outcome == "applied" else None
+    hold_until_ms = now_ms + cooldown_ms if command.guard else None
+    changed = _changed(command, state, target or state.phase, now_ms, hold_until_ms) if outcome == "applied" else None
     after = changed or state
     decision = RolloutDecided(
         command=command,
@@ -75,7 +83,7 @@ def decide(
     return decision, changed
 
 
-def _objection(command: RolloutCommanded, state: PhaseChanged) -> tuple[Outcome, str] | None:
+def _objection(command: RolloutCommanded, state: PhaseChanged, now_ms: int) -> tuple[Outcome, str] | None:
     """Return what keeps a command from being considered at all, whatever the gates say."""
     target = target_of(command, state)
     if command.expected_revision != state.revision:
@@ -92,10 +100,15 @@ def _objection(command: RolloutCommanded, state: PhaseChanged) -> tuple[Outcome,
         held = "paused" if state.paused else "not paused"
         same = state.paused == (command.action == "pause")
         return ("unchanged", f"the rollout is {held} already") if same else None
-    return _wrong_way(command, state, target)
+    return _wrong_way(command, state, target, now_ms)
 
 
-def _wrong_way(command: RolloutCommanded, state: PhaseChanged, target: Phase) -> tuple[Outcome, str] | None:
+def _wrong_way(
+    command: RolloutCommanded, state: PhaseChanged, target: Phase, now_ms: int
+) -> tuple[Outcome, str] | None:
+    if command.action == "promote" and not command.force and now_ms < (state.held_until_ms or 0):
+        left_s = ((state.held_until_ms or 0) - now_ms) / 1000
+        return "refused", f"{state.by} went back: {state.reason}. No promotion for another {left_s:.0f} s"
     if command.action == "promote" and state.paused:
         return "refused", "the rollout is paused: crossfade migrate resume"
     if target == state.phase:
@@ -125,7 +138,9 @@ def _verdict(command: RolloutCommanded, state: PhaseChanged, gates: Sequence[Gat
     return "applied", f"{moved}, forced over {stands}" if stands else moved
 
 
-def _changed(command: RolloutCommanded, state: PhaseChanged, target: Phase, now_ms: int) -> PhaseChanged:
+def _changed(
+    command: RolloutCommanded, state: PhaseChanged, target: Phase, now_ms: int, held_until_ms: int | None
+) -> PhaseChanged:
     moves = target != state.phase
     since = state.writes_qdrant_since_ms
     if not PHASES[target].writes_qdrant:
@@ -147,4 +162,5 @@ def _changed(command: RolloutCommanded, state: PhaseChanged, target: Phase, now_
         changed_at_ms=now_ms,
         entered_at_ms=now_ms if moves else state.entered_at_ms,
         writes_qdrant_since_ms=since,
+        held_until_ms=held_until_ms or (None if moves else state.held_until_ms),
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from domain.rollout.confidence import ALPHA, BoundedMean
-from schemas.queries import Attempt, Backend, ShadowCompared
+from schemas.queries import Attempt, AttemptOutcome, Backend, ShadowCompared
 
 # Buckets of a latency's logarithm, each 5 % wide: from 0.1 ms to about half an hour.
 _WIDTH = math.log(1.05)
 _LEAST_MS = 0.1
 _BUCKETS = 340
+_RECENT = 2_000
 
 
 @dataclass(slots=True)
@@ -93,6 +96,14 @@ class Comparisons:
         return self.noise.mean - self.overlap.mean
 
 
+class Recent(NamedTuple):
+    """One attempt at Qdrant, and when it was reported."""
+
+    at_ms: int
+    outcome: AttemptOutcome
+    ms: float
+
+
 @dataclass(slots=True)
 class Traffic:
     """Both sides of a collection since `since_ms`, and how many questions each of them answered first."""
@@ -102,6 +113,7 @@ class Traffic:
     alpha: float = ALPHA
     sides: dict[Backend, Side] = field(init=False)
     comparisons: Comparisons = field(init=False)
+    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=_RECENT))
     first: dict[Backend, int] = field(default_factory=lambda: {"legacy": 0, "qdrant": 0})
 
     def __post_init__(self) -> None:
@@ -111,10 +123,16 @@ class Traffic:
             "qdrant": Side(self.slow_ms, self.alpha),
         }
 
-    def add(self, attempts: Iterable[Attempt]) -> None:
-        """Take the attempts of one question."""
+    def add(self, attempts: Iterable[Attempt], at_ms: int = 0) -> None:
+        """Take the attempts of one question, reported at `at_ms`."""
         for attempt in attempts:
             self.sides[attempt.backend].add(attempt)
+            if attempt.backend == "qdrant" and attempt.outcome != "refused":
+                self.recent.append(Recent(at_ms, attempt.outcome, attempt.ms))
+
+    def recent_since(self, at_ms: int) -> list[Recent]:
+        """Return the newest attempts at Qdrant since a moment, at most some thousands."""
+        return [one for one in self.recent if one.at_ms >= at_ms]
 
     def share_of_qdrant(self) -> float | None:
         """Return the share of the questions, without a forced route, that Qdrant was first to answer."""

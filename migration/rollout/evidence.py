@@ -25,13 +25,20 @@ class Examiner:
 
     async def judge(self, state: PhaseChanged, phases: tuple[Phase, ...]) -> tuple[GateResult, ...]:
         """Return the verdict of every gate on the way through these phases."""
+        caught_up = await self._traffic.caught_up(_CAUGHT_UP_S)
+        return judge(phases, self._evidence(state, await self._look(state), caught_up=caught_up))
+
+    async def facts(self, state: PhaseChanged) -> Evidence:
+        """Return what databases, brokers and Kafka Connect report, without waiting for questions."""
+        return self._evidence(state, await self._look(state), caught_up=True)
+
+    async def _look(self, state: PhaseChanged) -> Progress:
         observer = Observer(self._settings)
         try:
             (progress,) = await observer.look([state.collection])
         finally:
             await observer.close()
-        caught_up = await self._traffic.caught_up(_CAUGHT_UP_S)
-        return judge(phases, self._evidence(state, progress, caught_up=caught_up))
+        return progress
 
     def _evidence(self, state: PhaseChanged, progress: Progress, *, caught_up: bool) -> Evidence:
         collection, unanswered = self._settings.collections[state.collection], dict(progress.unanswered)

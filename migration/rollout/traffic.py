@@ -101,11 +101,11 @@ class TrafficView:
     def _take_comparison(self, record: Received, compared: ShadowCompared) -> None:
         if (traffic := self._present(record, compared)) is not None:
             traffic.comparisons.add(compared)
-            traffic.add([compared.compared])
+            traffic.add([compared.compared], record.timestamp_ms)
 
     def _take_decision(self, record: Received, decided: RouteDecided) -> None:
         if (traffic := self._present(record, decided)) is None:
             return
-        traffic.add(decided.attempts)
+        traffic.add(decided.attempts, record.timestamp_ms)
         if decided.features.get("forced") is None and decided.attempts:
             traffic.first[decided.attempts[0].backend] += 1

@@ -20,6 +20,13 @@ from tests.flow.site import DOCUMENT_LINES, DOCUMENTS, Site, Store, Table, colle
 from tests.flow.worker_process import WorkerProcess, remedy, settings_of
 
 ALTERED = "create table {t} (id int primary key, title varchar(40), body text, kind varchar(40), line int)"
+# Limits that some dozens of questions on a busy machine keep, every one of which is compared.
+ROLLED = """gates = { min_samples = 20, error_rate = 0.3, unequal_rate = 0.3, p95_ms = 1400, slow_share = 0.4 }
+shadow = { rate = 1.0, per_second = 50, noise_share = 0.5 }
+guards = { enabled = false }
+"""
+# No answer is as fast as this.
+GUARDED = "gates = { p95_ms = 0.01 }\n"
 TABLES = (
     *(Table("docs", connector, create, rows=document_rows(50)) for connector, create in DOCUMENTS.items()),
     *(Table("checked", connector, create, rows=document_rows(40)) for connector, create in DOCUMENTS.items()),
@@ -32,6 +39,11 @@ TABLES = (
     Table(
         "moved", "postgres", DOCUMENTS["postgres"], DOCUMENT_LINES + 'initial_load = "backfill"\n', document_rows(30)
     ),
+    *(
+        Table("rolled", connector, create, DOCUMENT_LINES + ROLLED, document_rows(40))
+        for connector, create in DOCUMENTS.items()
+    ),
+    Table("guarded", "postgres", DOCUMENTS["postgres"], DOCUMENT_LINES + GUARDED, document_rows(40)),
     *(Table("altered", connector, ALTERED, rows=("(17, 'seventeen', 'A row.', 'a', 1)",)) for connector in DATABASES),
     *EMBEDDING_TABLES,
     *DAMAGED_TABLES,

@@ -48,10 +48,10 @@ def test_a_promotion_goes_forward_and_nowhere_else(phase: Phase, to: Phase | Non
     target = to or following(phase)
     if target is not None and is_forward(phase, target):
         assert (decision.outcome, changed and changed.phase) == ("applied", target)
-        assert gates_to_judge(wanted, current)[-1] == target
+        assert gates_to_judge(wanted, current, NOW)[-1] == target
     else:
         assert (decision.outcome, changed) == ("unchanged" if target == phase else "refused", None)
-        assert gates_to_judge(wanted, current) == ()
+        assert gates_to_judge(wanted, current, NOW) == ()
 
 
 @pytest.mark.parametrize(("phase", "to"), list(product(PHASE_NAMES, (None, *PHASE_NAMES))))
@@ -59,7 +59,7 @@ def test_a_rollback_goes_to_any_earlier_phase_and_asks_no_gate(phase: Phase, to:
     wanted, current = command("rollback", to=to), state(phase)
     decision, changed = decided(wanted, current)
     target = to or retreat(phase)
-    assert gates_to_judge(wanted, current) == ()
+    assert gates_to_judge(wanted, current, NOW) == ()
     if target is not None and is_forward(target, phase):
         assert (decision.outcome, changed and changed.phase) == ("applied", target)
     else:
@@ -144,6 +144,22 @@ def test_the_writes_to_qdrant_begin_again_after_off() -> None:
     kept = decided(command("rollback"), state("primary"))[1]
     assert kept is not None
     assert kept.writes_qdrant_since_ms == state().writes_qdrant_since_ms
+
+
+def test_after_a_guard_went_back_promotions_are_held_unless_forced() -> None:
+    guarded = command("rollback", guard=True, by="guard: qdrant_errors", reason="5 % failed")
+    back = decide(guarded, state("canary_50"), [], NOW, cooldown_ms=60_000)[1]
+    assert back is not None
+    assert (back.phase, back.held_until_ms) == ("shadow", NOW + 60_000)
+    again = command(expected_revision=8)
+    held = decide(again, back, [PASSED], NOW + 59_999)[0]
+    assert (held.outcome, "guard: qdrant_errors went back: 5 % failed" in held.message) == ("refused", True)
+    assert gates_to_judge(again, back, NOW + 59_999) == ()
+    forced = command(expected_revision=8, force=True, reason="the host is replaced")
+    for wanted, at_ms in ((forced, NOW + 1), (again, NOW + 60_000)):
+        changed = decide(wanted, back, [PASSED], at_ms)[1]
+        assert changed is not None
+        assert (changed.phase, changed.held_until_ms) == ("canary_1", None)
 
 
 def test_every_state_says_what_is_written() -> None:
