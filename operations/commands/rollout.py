@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import platform
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +35,7 @@ from schemas.rollout import PHASE_NAMES, Action, GateResult, Outcome, Phase, Rol
 
 _PROMOTE_S = 60.0
 _BACK_S = 20.0
+_BEGUN_S = 10.0
 _CODES: dict[Outcome, int] = {
     "applied": 0,
     "unchanged": 0,
@@ -208,14 +211,18 @@ def send(
 
     async def sent() -> RolloutDecided:
         expected = revision
-        if expected is None:
+        deadline = time.monotonic() + _BEGUN_S
+        while expected is None:
             state = (await read_states(brokers_of(context.settings.kafka))).known.get(name)
-            if state is None:
+            if state is not None:
+                expected = state.revision
+            elif time.monotonic() > deadline:
                 raise CommandError(
                     f"The rollout of {name} has not begun.",
                     "A worker with the role conductor begins it in the configured phase: crossfade worker",
                 )
-            expected = state.revision
+            else:
+                await asyncio.sleep(0.5)  # a worker that has just started is about to begin it
         wanted = RolloutCommanded(
             id=new_id(),
             collection=name,
