@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from agents.batch import Batch, Failure, Failures, Message
-from connectors.errors import CrossfadeError
+from connectors.errors import CrossfadeError, StoreUnavailable
 from connectors.failpoints import passing
 from domain.rollout.commands import begun, decide, gates_to_judge
 from migration.collection import CollectionPorts, Collections, collection_of
@@ -68,7 +68,12 @@ async def _conduct(
     judge: Judge,
     ctx: HandlerContext,
 ) -> None:
-    state = await journal.state(ports.name) or await begin(ports, journal, ctx)
+    state = await journal.state(ports.name)
+    if state is None:
+        await begin([ports], journal, ctx)
+        state = await journal.state(ports.name)
+    if state is None:
+        raise StoreUnavailable(f"the database of {ports.name} does not say whether its rollout has begun")
     expired = ctx.clock() > message.record.timestamp_ms + command.valid_ms
     phases = () if expired else gates_to_judge(command, state, ctx.clock())
     gates = await judge(state, phases) if phases else ()
@@ -86,27 +91,33 @@ async def _conduct(
         await keep_copy(ports, changed)
 
 
-async def begin(ports: CollectionPorts, journal: Journal, ctx: HandlerContext) -> PhaseChanged:
-    """Return the state of a collection's rollout. If it has none, begin it as configured; if it lost one, restore it.
+async def begin(collections: Sequence[CollectionPorts], journal: Journal, ctx: HandlerContext) -> set[str]:
+    """Begin the rollouts that have not begun, each as configured, and restore the ones that were lost.
 
-    A database with a newer state than the topic means that the topic was lost or restored to the past.
+    Returns the collections that are ready for commands: without a state and without their database, one is not. A
+    database with a newer state than the topic means that the topic was lost or restored to the past. Raises
+    TransientError if a state changed meanwhile, and StoreUnavailable.
     """
-    state = await journal.state(ports.name)
+    states = await journal.states()
+    found = await asyncio.gather(*(_first(ports, states.get(ports.name), ctx) for ports in collections))
+    firsts = [first for first in found if first is not None and first != states.get(first.collection)]
+    if firsts:
+        await journal.record([_phase_record(first, ctx) for first in firsts], decided=None, states=firsts)
+    ready = [(ports, first) for ports, first in zip(collections, found, strict=True) if first is not None]
+    await asyncio.gather(*(keep_copy(ports, first) for ports, first in ready))
+    return {ports.name for ports, _ in ready}
+
+
+async def _first(ports: CollectionPorts, state: PhaseChanged | None, ctx: HandlerContext) -> PhaseChanged | None:
+    """Return the state that the journal should have, None if that is not known."""
     try:
         kept = await recorded_state(CollectionState(ports.ledger, ports.name))
     except CrossfadeError as error:
-        if state is None:
-            raise  # the topic may have been lost, and only the database can tell
         log.warning("the recorded rollout of %s cannot be read now: %s", ports.name, error)
-        kept = None
+        return state  # without one, the topic may have been lost, and only the database can tell
     if state is not None and (kept is None or kept.revision <= state.revision):
-        if kept is None or kept.revision < state.revision:
-            await keep_copy(ports, state)
         return state
-    first = kept if kept is not None else begun(ports.name, ports.settings.phase, ctx.clock())
-    await journal.record([_phase_record(first, ctx)], decided=None, states=[first])
-    await keep_copy(ports, first)
-    return first
+    return kept or begun(ports.name, ports.settings.phase, ctx.clock())
 
 
 async def keep_copy(ports: CollectionPorts, state: PhaseChanged) -> None:

@@ -235,14 +235,11 @@ class Worker:
         """Begin the rollout of every collection that has none, as soon as the collection is opened. Never returns."""
         begun: set[str] = set()
         while self._conductor is not None:
-            for name, ports in list(self._opened.collections.items()):
-                if name in begun:
-                    continue
-                try:
-                    await begin(ports, self._conductor.journal, self._ctx)
-                    begun.add(name)
-                except CrossfadeError as error:
-                    log.warning("the rollout of %s cannot begin yet: %s", name, error)
+            left = [ports for name, ports in self._opened.collections.items() if name not in begun]
+            try:
+                begun |= await begin(left, self._conductor.journal, self._ctx) if left else set()
+            except CrossfadeError as error:
+                log.warning("rollouts cannot begin yet: %s", error)
             await asyncio.sleep(FOLLOW_S)
 
     async def _suspend(self) -> None:

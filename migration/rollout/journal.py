@@ -6,9 +6,11 @@ another conductor took over, the journal is read again, so a command that arrive
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
+from connectors.errors import TransientError
 from migration.rollout.states import RolloutStates
 from schemas.cloudevents import InvalidEvent, decode
 from schemas.records import Outgoing, Received
@@ -37,6 +39,7 @@ class Journal:
         self._bus, self._read = bus, read
         self._states: RolloutStates | None = None
         self._decided: set[str] = set()
+        self._lock = asyncio.Lock()
 
     async def state(self, collection: str) -> PhaseChanged | None:
         """Return the state of a collection's rollout, None if it has not begun."""
@@ -48,23 +51,35 @@ class Journal:
         return command in self._decided
 
     async def record(self, records: Sequence[Outgoing], *, decided: str | None, states: Sequence[PhaseChanged]) -> None:
-        """Publish the records of a decision about a command, and of the states that it brings about."""
-        known = await self._opened()
-        try:
-            await self._bus.publish(records)
-        except BaseException:
-            self._states = None  # whether it took effect is known when the topics were read again
-            raise
-        for state in states:
-            known.take(state)
-        if decided is not None:
-            self._decided.add(decided)
+        """Publish the records of a decision about a command, and of the states that it brings about.
+
+        Raises TransientError if a state is not newer than the one that the journal has by now.
+        """
+        async with self._lock:
+            known = await self._read_once()
+            for state in states:
+                had = known.known.get(state.collection)
+                if had is not None and had.revision >= state.revision:
+                    raise TransientError(f"{state.collection} has moved on to revision {had.revision}")
+            try:
+                await self._bus.publish(records)
+            except BaseException:
+                self._states = None  # whether it took effect is known when the topics were read again
+                raise
+            for state in states:
+                known.take(state)
+            if decided is not None:
+                self._decided.add(decided)
 
     async def states(self) -> Mapping[str, PhaseChanged]:
         """Return the states of all rollouts that have begun."""
         return (await self._opened()).known
 
     async def _opened(self) -> RolloutStates:
+        async with self._lock:
+            return await self._read_once()
+
+    async def _read_once(self) -> RolloutStates:
         if self._states is None:
             # In this order: nobody can publish between the reading and our own first record.
             await self._bus.take_over()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -157,7 +159,7 @@ async def test_a_wrong_command_is_a_failure_and_the_next_is_decided() -> None:
 async def test_a_rollback_does_not_wait_for_a_database_that_is_away() -> None:
     world = World(phase="primary")
     desk = Desk(world)
-    await begin(world.ports, desk.journal, world.ctx)
+    await begin([world.ports], desk.journal, world.ctx)
     world.journal.fail("ledger.identity", StoreUnavailable("down"))
     world.journal.fail("ledger.set_identity", StoreUnavailable("down"))
     await desk.take(commanded(world, "rollback"))
@@ -167,7 +169,7 @@ async def test_a_rollback_does_not_wait_for_a_database_that_is_away() -> None:
 async def test_a_rollout_begins_as_configured_and_only_once() -> None:
     world = World(phase="off")
     for _ in range(2):
-        await begin(world.ports, Desk(world).journal, world.ctx)
+        await begin([world.ports], Desk(world).journal, world.ctx)
     assert phases(world) == [("off", 1)]
 
 
@@ -176,17 +178,18 @@ async def test_a_lost_topic_is_restored_from_the_copy_in_the_database() -> None:
     await Desk(world).take(commanded(world))
     fresh = World()
     fresh.legacy.identities = world.legacy.identities
-    await begin(fresh.ports, Desk(fresh).journal, fresh.ctx)
+    await begin([fresh.ports], Desk(fresh).journal, fresh.ctx)
     assert phases(fresh) == [("backfill", 2)]
 
 
 async def test_a_copy_that_is_behind_is_written_again() -> None:
     world = World()
     world.journal.fail("ledger.set_identity", StoreUnavailable("down"))
-    first = await begin(world.ports, Desk(world).journal, world.ctx)
+    await begin([world.ports], Desk(world).journal, world.ctx)
     kept = CollectionState(world.ports.ledger, NAME)
     assert await kept.rollout() is None
-    assert await begin(world.ports, Desk(world).journal, world.ctx) == first
+    await begin([world.ports], Desk(world).journal, world.ctx)
+    assert phases(world) == [("dual_write", 1)]
     assert await kept.rollout() is not None
 
 
@@ -196,3 +199,34 @@ async def test_the_copy_fits_whatever_the_reason() -> None:
     text = await CollectionState(world.ports.ledger, NAME).rollout()
     assert text is not None
     assert len(text) <= 1000
+
+
+async def test_a_rollout_that_moved_on_is_not_begun_again() -> None:
+    world = World()
+    desk = Desk(world)
+    slow = asyncio.Event()
+    inner = world.ports.ledger.identity
+
+    async def identity(name: str) -> str | None:
+        found = await inner(name)
+        await slow.wait()
+        return found
+
+    late = replace(world.ports, ledger=cast(Any, _Over(world.ports.ledger, identity)))
+    beginning = asyncio.create_task(begin([late], desk.journal, world.ctx))
+    await asyncio.sleep(0)
+    await desk.take(commanded(world))
+    slow.set()
+    with pytest.raises(TransientError):
+        await beginning
+    assert phases(world) == [("dual_write", 1), ("backfill", 2)]
+
+
+class _Over:
+    """A ledger with another `identity`."""
+
+    def __init__(self, inner: Any, identity: Any) -> None:
+        self._inner, self.identity = inner, identity
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
