@@ -24,6 +24,7 @@ from domain.legacy import Diagnostic, Setting
 from migration.installation import Installation
 from migration.preflight.databases import check_databases
 from migration.preflight.models import check_chunking, check_model, check_record
+from migration.rollout.states import edited_phase, read_states
 from topics.provisioning import captured_table, desired_topics, largest_record, plan
 
 _TIMEOUT_S = 10.0
@@ -48,6 +49,7 @@ async def check_all(context: Installation) -> list[Checked]:
         ("configuration", Setting(""), _configuration(context, models, [one for _, found in looked for one in found])),
         ("kafka", Setting("crossfade up, or fix kafka.bootstrap"), _brokers(context)),
         ("topics", Setting("crossfade up, or fix kafka.bootstrap"), _topics(context)),
+        ("phases", Setting("crossfade up, or fix kafka.bootstrap"), _phases(context)),
         ("connect", Setting("crossfade up, or fix kafka.connect"), _connect(context)),
         ("qdrant", Setting("crossfade up, or fix qdrant.url"), _qdrant(context, models)),
         ("databases", Setting("crossfade.toml: fix the dsn of each collection"), _databases(context)),
@@ -133,6 +135,16 @@ async def _brokers(context: Installation) -> list[Diagnostic]:
                 remedy = Setting(f"server.properties: {key}={kafka.max_record_bytes}")
                 findings.append(Diagnostic("warning", f"broker {number}", message, remedy))
     return findings
+
+
+async def _phases(context: Installation) -> list[Diagnostic]:
+    states = await read_states(context.bootstrap)
+    return [
+        Diagnostic("error", name, message, Setting(f'crossfade.toml: [collections.{name}] phase = "{began_as}"'))
+        for name, collection in context.settings.collections.items()
+        if (message := edited_phase(name, collection, states)) is not None
+        for began_as in [states.known[name].began_as]
+    ]
 
 
 async def _topics(context: Installation) -> list[Diagnostic]:

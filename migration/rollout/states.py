@@ -132,7 +132,7 @@ def edited_phase(name: str, collection: Collection, states: RolloutStates) -> st
     if state is None or collection.phase == state.began_as:
         return None
     return (
-        f"collections.{name}.phase: it says where a new collection begins, and this one began as {state.began_as}; set "
-        f"it back to that. Its phase is {state.phase} now, and changes with: crossfade migrate promote {name}, or "
-        f"crossfade migrate rollback {name}"
+        f"collections.{name}.phase = {collection.phase!r} says where a new collection begins, and this one began as "
+        f"{state.began_as}: set it back to that. Its phase is {state.phase} now, and is changed by: crossfade migrate "
+        f"promote {name}, crossfade migrate rollback {name}"
     )

@@ -154,26 +154,42 @@ def status(
 @app.command("pause")
 def pause(
     collection: CollectionArgument = None,
+    reason: rollout.ReasonOption = "",
+    by: rollout.ByOption = None,
     config: ConfigOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make the backfill of a collection wait after its current page. Live changes go on."""
-    _set_paused(collection, config, home, json, paused=True)
+    """Hold a collection's migration: no promotion is accepted, and its backfill waits after its current page.
+
+    Live changes go on. A rollback is accepted, and guards go back by themselves.
+    """
+    _set_paused(collection, config, home, json, reason, by, paused=True)
 
 
 @app.command("resume")
 def resume(
     collection: CollectionArgument = None,
+    reason: rollout.ReasonOption = "",
+    by: rollout.ByOption = None,
     config: ConfigOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Let a paused backfill go on."""
-    _set_paused(collection, config, home, json, paused=False)
+    """Let a paused migration go on."""
+    _set_paused(collection, config, home, json, reason, by, paused=False)
 
 
-def _set_paused(collection: str | None, config: Path | None, home: Path | None, json: bool, *, paused: bool) -> None:
+def _set_paused(
+    collection: str | None,
+    config: Path | None,
+    home: Path | None,
+    json: bool,
+    reason: str,
+    by: str | None,
+    *,
+    paused: bool,
+) -> None:
     # Imported late, as in `plan`.
     from migration.backfill.pause import set_paused  # noqa: PLC0415
 
@@ -181,9 +197,14 @@ def _set_paused(collection: str | None, config: Path | None, home: Path | None, 
         context = load(config, home)
         name = context.collection(collection)
         dsn = context.dsn(name)
+    # The backfill first: it needs no conductor.
     state = run(set_paused(name, context.settings.collections[name], dsn, paused=paused))
+    decided = rollout.send(context, name, "pause" if paused else "resume", reason=reason, by=by)
     if json:
         print_json({"collection": name, "paused": paused, "backfill": state.state if state else None})
-        return
-    text = "is asked to pause" if paused else "may go on"
-    print(f"{name}: its backfill {text}{'' if state else '; there is none yet'}.")
+    else:
+        text = "is asked to pause" if paused else "may go on"
+        print(f"{name}: its backfill {text}{'' if state else '; there is none yet'}.")
+        print(f"{name}: {decided.message}.")
+    if code := rollout.exit_code(decided):
+        raise typer.Exit(code)

@@ -46,6 +46,10 @@ def size(number: int) -> str:
 
 def _heading(progress: Progress) -> Text:
     heading = Text(progress.collection, style="bold").append(f"  {progress.phase}  ", style="not bold")
+    if progress.rollout is not None:
+        heading.append(f"revision {progress.rollout.revision}  ", style=f"not bold {_QUIET}")
+        if progress.rollout.paused:
+            heading.append("paused  ", style=f"not bold {_DOUBTFUL}")
     state = progress.state
     colour = {"active": _GOOD, "unknown": _DOUBTFUL}.get(state, _BAD)
     return heading.append("its state is unknown" if state == "unknown" else state, style=f"not bold {colour}")
