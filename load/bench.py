@@ -18,13 +18,15 @@ from load.backfill import backfill_and_verify
 from load.engine import engine_ratio
 from load.figures import Figure, show
 from load.freshness import answers, freshness_commit, freshness_publish
+from load.gates import simulated_gates
 from load.memory import MemoryWatch
 from load.path import given_embeddings, path_ratio
 from load.place import VECTORS, Place, place, progress
+from load.rollout import rollout
 from load.rows import make_rows
 from migration.preflight.tables import follow_advice
 
-STAGES = ("engine", "path", "freshness", "given", "answers", "backfill")
+STAGES = ("engine", "gates", "path", "freshness", "given", "answers", "rollout", "backfill")
 
 
 async def run(
@@ -35,7 +37,10 @@ async def run(
     texts = await asyncio.to_thread(corpus.documents, documents)
     if "engine" in stages:
         show([await engine_ratio(texts[:420], home / "models", EmbeddingSettings(), progress)])
-    if set(stages) == {"engine"}:
+    if "gates" in stages:
+        progress("simulated canaries")
+        show(await asyncio.to_thread(simulated_gates))
+    if set(stages) <= {"engine", "gates"}:
         return
     fill = partial(make_rows, count=rows if "backfill" in stages else 0, texts=texts)
     async with place(home, fill) as at, MemoryWatch(at.pids()) as memory:
@@ -53,13 +58,17 @@ async def _measure(at: Place, stages: list[str], texts: list[str], points: int, 
         progress(f"freshness at 20 documents/s, {seconds:.0f} s each way")
         show(await freshness_publish(at, texts, seconds))
         show(await freshness_commit(at, texts, seconds))
-    if "given" in stages or "answers" in stages:
+    if {"given", "answers", "rollout"} & set(stages):
         progress(f"{points} documents with embeddings")
         show([await given_embeddings(at, texts, points)])
     if "answers" in stages:
         progress(f"questions at 20/s on {points} points, {seconds:.0f} s")
         await follow_advice(at.settings, VECTORS, progress)
         show(await answers(at, corpus.questions(), seconds, points))
+    if "rollout" in stages:
+        progress(f"a rollout at 50 questions/s on {points} points")
+        await follow_advice(at.settings, VECTORS, progress)
+        show(await rollout(at, corpus.questions(), seconds))
 
 
 def _memory(watch: MemoryWatch) -> list[Figure]:

@@ -178,16 +178,18 @@ def _share(gate: GateName, mean: BoundedMean, limit: float, limits: GateLimits, 
         "limit": limit,
         "samples": mean.count,
     }
-    text = f"{100 * mean.mean:.2f} % {what}"
+    text, verdict = f"{100 * mean.mean:.2f} % {what}", share_verdict(mean, limit, limits.min_samples)
+    if verdict == "inconclusive":
+        few = mean.count < limits.min_samples
+        text += f"; {limits.min_samples} samples are needed" if few else f"; it may still be {100 * mean.high:.2f} %"
+    return _result(gate, verdict, text, **measured)
+
+
+def share_verdict(mean: BoundedMean, limit: float, least: int) -> Verdict:
+    """Return whether a share is known to be at most a limit, or known to be above it. To pass needs `least` samples."""
     if mean.low > limit:
-        return _result(gate, "failed", text, **measured)
-    if mean.count < limits.min_samples:
-        return _result(gate, "inconclusive", f"{text}; {limits.min_samples} samples are needed", **measured)
-    if mean.high > limit:
-        return _result(
-            gate, "inconclusive", f"{text}, which may still be as many as {100 * mean.high:.2f} %", **measured
-        )
-    return _result(gate, "passed", text, **measured)
+        return "failed"
+    return "passed" if mean.count >= least and mean.high <= limit else "inconclusive"
 
 
 def _result(gate: GateName, verdict: Verdict, message: str, **measured: MeasuredValue) -> GateResult:
