@@ -13,7 +13,7 @@ from connectors.kafka.reader import read_again
 from domain.rollout.traffic import Traffic
 from migration.rollout.states import RolloutStates
 from schemas.cloudevents import InvalidEvent, decode
-from schemas.queries import RouteDecided, ShadowCompared
+from schemas.queries import Attempt, RouteDecided, ShadowCompared
 from schemas.records import Received, TopicPartition
 from schemas.settings import Collection
 from topics.catalogue import COMPARED, DECIDED
@@ -107,5 +107,9 @@ class TrafficView:
         if (traffic := self._present(record, decided)) is None:
             return
         traffic.add(decided.attempts, record.timestamp_ms)
+        preferred = decided.alternatives[0].backend if decided.alternatives else None
+        if preferred == "qdrant" and all(attempt.backend != "qdrant" for attempt in decided.attempts):
+            # Its circuit was open, so it was not even tried.
+            traffic.add([Attempt(backend="qdrant", outcome="skipped")], record.timestamp_ms)
         if decided.features.get("forced") is None and decided.attempts:
             traffic.first[decided.attempts[0].backend] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,7 @@ def demo(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the main job on this machine: table to Qdrant, live writes from both sides, questions, and the proof.
+    """Show the main job on this machine: table to Qdrant, live writes, questions, the proof, and the phases to primary.
 
     Exit code 3: the stores differ, the counts do not balance, or a question got no answer.
     """
@@ -45,11 +46,12 @@ def demo(
     place = home_folder(home)
     report = run(run_demo(place, documents, changes, verify_collection, say, keep=keep))
     if json:
-        print_json({name: getattr(report, name) for name in report.__dataclass_fields__})
+        rollout = {**asdict(report.rollout), "timeline": [each.model_dump() for each in report.rollout.timeline]}
+        print_json({**{name: getattr(report, name) for name in report.__dataclass_fields__}, "rollout": rollout})
     else:
         _print(report, place, keep)
     balanced = report.applied + report.superseded + report.dead_lettered == report.submitted
-    if report.differences or not balanced or report.answered != report.questions:
+    if report.differences or not balanced or report.answered != report.questions or report.rollout.failed:
         raise typer.Exit(DIFFERENCES)
 
 
@@ -68,9 +70,29 @@ def _print(report: Report, home: Path, keep: bool) -> None:
         ("publish → searchable", _times(report.freshness_ms)),
         ("question → answer", _times(report.answer_ms)),
         ("differences between table and Qdrant", report.differences),
+        (
+            "questions asked while it was moved to primary",
+            f"{report.rollout.asked}, {report.rollout.failed} unanswered",
+        ),
+        ("a guard brought it back from a hanging Qdrant in", f"{report.rollout.guard_s} s"),
         ("took", f"{report.total_s} s"),
     ]
     print_table(("what was counted", ""), facts)
+    print()
+    print_table(
+        ("at", "phase", "by", "why"),
+        [
+            (
+                f"{(each.decided_at_ms - first.decided_at_ms) / 1000:.1f} s",
+                f"{each.before} → {each.after}",
+                each.command.by,
+                each.command.reason,
+            )
+            for each in report.rollout.timeline
+            for first in report.rollout.timeline[:1]
+        ],
+        title="The rollout, with one seeded regression",
+    )
     print("\nWhat to try next:")
     for line in _next(home, keep):
         print(f"  {line}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from pydantic import BaseModel
 
 from connectors.addresses import brokers_of
 from connectors.kafka.bus import AiokafkaBus
@@ -28,6 +29,7 @@ from migration.verify.result import Verification
 from operations.clients.questions import Asker
 from operations.configuration import resolve
 from operations.demo.corpus import pages
+from operations.demo.rollout import GATES, GUARDS, SHADOW, Rollout, roll_out
 from operations.errors import CommandError
 from schemas.cloudevents import InvalidEvent, decode, encode
 from schemas.documents import DocumentSubmitted, DocumentWritten
@@ -71,6 +73,7 @@ class Report:
     freshness_ms: dict[str, float] = field(default_factory=dict)
     answer_ms: dict[str, float] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    rollout: Rollout = field(default_factory=Rollout)
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -84,8 +87,22 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 def demo_settings() -> Settings:
     """Return the configuration of the demonstration, the same as in the file that `run_demo` writes to `home`."""
-    collection = Collection(table=TABLE, key=("id",), text=("title", "body"), metadata=("kind", "module", "line"))
+    collection = Collection(
+        table=TABLE,
+        key=("id",),
+        text=("title", "body"),
+        metadata=("kind", "module", "line"),
+        gates=GATES,
+        shadow=SHADOW,
+        guards=GUARDS,
+    )
     return Settings(collections={COLLECTION: collection})
+
+
+def _inline(section: BaseModel) -> str:
+    """Return what a section sets, as an inline table of TOML."""
+    given = section.model_dump(exclude_defaults=True)
+    return "{ " + ", ".join(f"{name} = {value}" for name, value in given.items()) + " }"
 
 
 CONFIG_TEXT = f"""# The demonstration's configuration: see it as a first example of your own.
@@ -96,6 +113,10 @@ key = ["id"]
 text = ["title", "body"]
 metadata = ["kind", "module", "line"]
 phase = "dual_write"
+# A demonstration has no days: with these limits some dozens of questions are enough. The defaults need more.
+gates = {_inline(GATES)}
+shadow = {_inline(SHADOW)}
+guards = {_inline(GUARDS)}
 """
 
 
@@ -130,12 +151,32 @@ async def run_demo(
             await _live(settings, dsn, changes, begin, report, progress)
             run: Verification = await verify(settings, home, COLLECTION, VerifyOptions(Bounds(sample=50)))
             report.differences = run.found
+            report.rollout = await _rolled_out(settings, dsn, stack, progress)
     finally:
         if not keep:
             progress("stopping everything")
             await stack.down()
     report.total_s = round(time.monotonic() - started, 1)
     return report
+
+
+async def _rolled_out(settings: Settings, dsn: str, stack: LocalStack, progress: Progress) -> Rollout:
+    """Move the collection to primary while rows change and questions are asked."""
+    qdrant = stack.part("qdrant").pid
+    if qdrant is None:
+        raise CommandError("Qdrant's engine does not run.", "See: crossfade status")
+    bus, sql = AiokafkaBus(settings.kafka), await asyncpg.connect(dsn)
+
+    async def write(number: int) -> None:
+        statement = f"UPDATE {TABLE} SET line = $1 WHERE id = (SELECT min(id) FROM {TABLE})"  # noqa: S608  # constants
+        await sql.execute(statement, number)
+
+    try:
+        async with Asker(settings.kafka, bus) as asker:
+            return await roll_out(settings, COLLECTION, asker, QUESTIONS, qdrant, write, progress)
+    finally:
+        await sql.close()
+        await bus.close()
 
 
 async def _fill(dsn: str, documents: int, progress: Progress) -> int:
