@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agents.batch import Batch, Failure, Failures, Message
-from connectors.errors import CrossfadeError, StoreUnavailable
+from connectors.errors import CrossfadeError, Misconfigured, StoreUnavailable
 from connectors.failpoints import passing
 from domain.rollout.commands import begun, decide, gates_to_judge
-from migration.collection import CollectionPorts, Collections, collection_of
+from migration.collection import CollectionPorts, Collections
 from migration.context import HandlerContext
 from migration.rollout.journal import Journal
 from migration.rollout.states import recorded_state
@@ -23,13 +24,15 @@ from schemas.cloudevents import InvalidEvent, decode
 from schemas.documents import Event
 from schemas.records import Outgoing
 from schemas.rollout import GateResult, Phase, PhaseChanged, RolloutCommanded
+from schemas.settings import Guards
 from topics.catalogue import ROLLOUT_DECIDED, ROLLOUT_PHASES
 
 SOURCE = "crossfade/conductor"
 # The next command does not wait longer for a database.
 _COPY_S = 2.0
-# The database keeps at most 1,000 characters.
-_BY_CHARACTERS = 100
+# The database keeps at most 1,000 characters, and JSON may need six for one.
+_BY_CHARACTERS = 40
+_COMMAND_CHARACTERS = 64
 Judge = Callable[[PhaseChanged, tuple[Phase, ...]], Awaitable[tuple[GateResult, ...]]]
 """Returns the verdicts of the gates of some phases, in a state."""
 log = logging.getLogger("crossfade.rollout")
@@ -51,33 +54,39 @@ async def conduct(
     for message in batch:
         try:
             command, _ = decode(message.record, RolloutCommanded)
-            ports = collection_of(collections, command.collection)
+            if not await journal.is_decided(command.id):
+                await _conduct(command, message, collections.get(command.collection), journal, judge, ctx)
         except InvalidEvent as error:
             failures.append(Failure(message, error))
-            continue
-        if not await journal.is_decided(command.id):
-            await _conduct(command, message, ports, journal, judge, ctx)
     return failures
 
 
 async def _conduct(
     command: RolloutCommanded,
     message: Message,
-    ports: CollectionPorts,
+    ports: CollectionPorts | None,
     journal: Journal,
     judge: Judge,
     ctx: HandlerContext,
 ) -> None:
-    state = await journal.state(ports.name)
-    if state is None:
+    """Decide a command. A collection that is not open here can go back, but no gate of it can be judged."""
+    state = await journal.state(command.collection)
+    if state is None and ports is not None:
         await begin([ports], journal, ctx)
         state = await journal.state(ports.name)
+        if state is None:
+            raise StoreUnavailable(f"the database of {ports.name} does not say whether its rollout has begun")
     if state is None:
-        raise StoreUnavailable(f"the database of {ports.name} does not say whether its rollout has begun")
-    expired = ctx.clock() > message.record.timestamp_ms + command.valid_ms
-    phases = () if expired else gates_to_judge(command, state, ctx.clock())
-    gates = await judge(state, phases) if phases else ()
-    cooldown_ms = round(1000 * ports.settings.guards.cooldown_s)
+        raise InvalidEvent(f"collection {command.collection!r} is not open here, and its rollout has not begun")
+    phases = () if _expired(command, message, ctx) else gates_to_judge(command, state, ctx.clock())
+    gates: tuple[GateResult, ...] = ()
+    if phases and ports is not None:
+        gates = await judge(state, phases)
+    elif phases:
+        text = "the collection is not open in the worker that conducts: its database is away, or not configured"
+        gates = (GateResult(gate="capture", verdict="inconclusive", message=text),)
+    expired = _expired(command, message, ctx)  # judging takes its time, and the operator may be gone by now
+    cooldown_ms = round(1000 * (ports.settings.guards if ports is not None else Guards()).cooldown_s)
     decision, changed = decide(command, state, gates, ctx.clock(), expired=expired, cooldown_ms=cooldown_ms)
     records = [_record(decision, ROLLOUT_DECIDED, command.collection, f"{command.id}/decided", ctx, message)]
     if changed is not None:
@@ -87,8 +96,13 @@ async def _conduct(
     log.warning(
         "%s of %s by %s: %s, %s", command.action, command.collection, command.by, decision.outcome, decision.message
     )
-    if changed is not None:
+    if changed is not None and ports is not None:
         await keep_copy(ports, changed)
+
+
+def _expired(command: RolloutCommanded, message: Message, ctx: HandlerContext) -> bool:
+    """Say whether nobody waits for a command any more. A guard's does not expire: its revision protects it."""
+    return not command.guard and ctx.clock() > message.record.timestamp_ms + command.valid_ms
 
 
 async def begin(collections: Sequence[CollectionPorts], journal: Journal, ctx: HandlerContext) -> set[str]:
@@ -122,10 +136,17 @@ async def _first(ports: CollectionPorts, state: PhaseChanged | None, ctx: Handle
 
 async def keep_copy(ports: CollectionPorts, state: PhaseChanged) -> None:
     """Keep a copy of the state in the collection's database. A rollback does not wait for a database that is away."""
-    short = state.model_copy(update={"reason": "", "by": state.by[:_BY_CHARACTERS]})
+    short = state.model_copy(
+        update={"reason": "", "by": state.by[:_BY_CHARACTERS], "command": state.command[:_COMMAND_CHARACTERS]}
+    )
     try:
         async with asyncio.timeout(_COPY_S):
-            await CollectionState(ports.ledger, ports.name).set_rollout(short.model_dump_json())
+            kept = CollectionState(ports.ledger, ports.name)
+            with suppress(Misconfigured):  # a copy that cannot be read is replaced
+                had = await recorded_state(kept)
+                if had is not None and had.revision >= state.revision:
+                    return
+            await kept.set_rollout(short.model_dump_json())
     except (CrossfadeError, TimeoutError) as error:
         log.warning("the rollout of %s could not be recorded in its database: %s", ports.name, error)
 

@@ -158,6 +158,7 @@ def _decided(search: Search, decision: Decision, served_by: Backend | None) -> R
         rules_version=RULES_VERSION,
         phase=search.phase,
         attempts=tuple(search.attempts),
+        quarantined=decision.quarantined,
     )
 
 

@@ -43,6 +43,8 @@ log = logging.getLogger("crossfade.worker")
 END_POLL_S = 0.5
 # How soon a worker notices that another process quarantined or fixed a collection.
 FOLLOW_S = 2.0
+# Every so many looks, the states in the topic are compared with the known ones, and the copies in the databases.
+_JOURNAL_LOOKS = 15
 _CAPTURE = BY_NAME["capture"]
 # The groups of the roles outside of the pipeline: they go on while no document is taken.
 _OUTSIDE: dict[str, str] = {role.name: role.group for role in ROLES if not role.stage}
@@ -232,14 +234,21 @@ class Worker:
         log.info("capture takes %d collections", len(self._captured))
 
     async def begin_rollouts(self) -> None:
-        """Begin the rollout of every collection that has none, as soon as the collection is opened. Never returns."""
+        """Begin the rollouts that have not begun, restore the ones that were lost, keep their copies. Never returns."""
         begun: set[str] = set()
+        looks = 0
         while self._conductor is not None:
-            left = [ports for name, ports in self._opened.collections.items() if name not in begun]
+            looks += 1
             try:
+                if looks % _JOURNAL_LOOKS == 0:
+                    await self._conductor.journal.check()
+                    begun.clear()
+                left = [ports for name, ports in self._opened.collections.items() if name not in begun]
                 begun |= await begin(left, self._conductor.journal, self._ctx) if left else set()
             except CrossfadeError as error:
                 log.warning("rollouts cannot begin yet: %s", error)
+            except Exception:  # documents and questions go on
+                log.exception("rollouts cannot begin yet")
             await asyncio.sleep(FOLLOW_S)
 
     async def _suspend(self) -> None:

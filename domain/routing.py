@@ -27,6 +27,7 @@ class Decision:
     alternatives: tuple[Alternative, ...]
     reasons: tuple[str, ...]
     features: dict[str, Scalar]
+    quarantined: bool = False
 
 
 def decide(query: QueryAsked, phase: Phase, available: Mapping[Backend, bool]) -> Decision:

@@ -95,6 +95,24 @@ async def stops(settings: Settings) -> list[Progress]:
         await observer.close()
 
 
+async def current_state(settings: Settings, name: str) -> PhaseChanged | None:
+    """Return the state of a collection's rollout, from the topic or else from its database; None if it has not begun.
+
+    Raises StoreUnavailable if the brokers do not answer.
+    """
+    states = await read_states(brokers_of(settings.kafka))
+    if (state := states.known.get(name)) is not None:
+        return state
+    databases = Databases(settings)
+    try:
+        found, _ = await answered(
+            databases.ask(name, lambda legacy: recorded_state(CollectionState(legacy.ledger, name)))
+        )
+    finally:
+        await databases.close()
+    return found
+
+
 class Observer:
     """Reads the progress of collections on demand, over connections that it keeps. Callers may also use `databases`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +89,8 @@ class Opener:
         stores = stores_of(self.settings, name, legacy, self.vectors, embedder.dimension)
         allowed = quarantine is None or quarantine.writes_qdrant
         kept = CollectionState(legacy.ledger, name)
-        self.states.take(await recorded_state(kept))
+        with suppress(Misconfigured):  # a copy that cannot be read is the conductor's to report
+            self.states.take(await recorded_state(kept))
         ports = CollectionPorts(
             **{each.name: getattr(stores, each.name) for each in fields(stores)},
             settings=collection,

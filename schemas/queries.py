@@ -90,7 +90,7 @@ class Attempt(BaseModel):
 
     backend: Backend
     outcome: AttemptOutcome
-    ms: float = 0.0
+    ms: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
 
 
 class RankedHit(BaseModel):
@@ -119,6 +119,9 @@ class MissingHit(BaseModel):
     reason: MissingReason
 
 
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class ShadowCompared(Event):
     """A question that was answered by one side and then asked of the other one, off the hot path.
 
@@ -126,7 +129,8 @@ class ShadowCompared(Event):
     0 to 1. They are None if the other side did not answer, as `compared` then says. `noise_overlap` and `noise_rbo`
     compare the answer with a second one of the same side, for a share of the questions: what a side differs from itself
     is no finding. `rank_shift` is by how many ranks the documents of both differ, `score_drift` by how much their
-    scores, if both sides score alike.
+    scores, if both sides score alike. `missing` are documents that the other side did not return, `only_there` those of
+    the other side that the side that answered does not have.
     """
 
     ce_type: ClassVar[str] = "crossfade.shadow.compared.v1"
@@ -139,13 +143,14 @@ class ShadowCompared(Event):
     limit: int
     answered: Attempt
     compared: Attempt
-    overlap: float | None = None
-    rbo: float | None = None
+    overlap: Share | None = None
+    rbo: Share | None = None
     rank_shift: float | None = None
     score_drift: float | None = None
-    noise_overlap: float | None = None
-    noise_rbo: float | None = None
+    noise_overlap: Share | None = None
+    noise_rbo: Share | None = None
     missing: tuple[MissingHit, ...] = ()
+    only_there: tuple[MissingHit, ...] = ()
     answer: tuple[RankedHit, ...] = ()
     other: tuple[RankedHit, ...] = ()
     error: str | None = None
@@ -154,7 +159,7 @@ class ShadowCompared(Event):
 class RouteDecided(Event):
     """The route of a question and its reasons, with everything needed to repeat the decision.
 
-    `attempts` are the backends that were asked, in order.
+    `attempts` are the backends that were asked, in order. If the collection was `quarantined`, Qdrant came last.
     """
 
     ce_type: ClassVar[str] = "crossfade.route.decided.v1"
@@ -168,3 +173,4 @@ class RouteDecided(Event):
     rules_version: int
     phase: Phase
     attempts: tuple[Attempt, ...] = ()
+    quarantined: bool = False

@@ -18,7 +18,12 @@ PHASE_NAMES: tuple[Phase, ...] = get_args(Phase)
 Action = Literal["promote", "rollback", "pause", "resume", "abort"]
 Verdict = Literal["passed", "failed", "inconclusive"]
 Outcome = Literal["applied", "judged", "unchanged", "conflict", "gate_failed", "gate_inconclusive", "refused"]
-Words = Annotated[str, Field(max_length=1000)]
+REASON_CHARACTERS = 1000
+BY_CHARACTERS = 200
+Words = Annotated[str, Field(max_length=REASON_CHARACTERS)]
+# Up to the year 9999.
+Moment = Annotated[int, Field(ge=0, le=253_402_300_799_999)]
+Revision = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class GateResult(BaseModel):
@@ -57,8 +62,8 @@ class RolloutCommanded(Event):
     collection: CollectionName
     action: Action
     to: Phase | None = None
-    expected_revision: Annotated[int, Field(ge=0)]
-    by: Annotated[str, Field(min_length=1, max_length=200)]
+    expected_revision: Revision
+    by: Annotated[str, Field(min_length=1, max_length=BY_CHARACTERS)]
     reason: Words = ""
     dry_run: bool = False
     force: bool = False
@@ -82,17 +87,17 @@ class PhaseChanged(Event):
     collection: CollectionName
     phase: Phase
     previous: Phase | None = None
-    revision: Annotated[int, Field(ge=1)]
+    revision: Annotated[Revision, Field(ge=1)]
     began_as: Phase
     paused: bool = False
     forced: bool = False
     by: str
     reason: str = ""
     command: str = ""
-    changed_at_ms: int
-    entered_at_ms: int
-    writes_qdrant_since_ms: int | None = None
-    held_until_ms: int | None = None
+    changed_at_ms: Moment
+    entered_at_ms: Moment
+    writes_qdrant_since_ms: Moment | None = None
+    held_until_ms: Moment | None = None
 
 
 class RolloutDecided(Event):
@@ -111,4 +116,4 @@ class RolloutDecided(Event):
     revision: int
     message: str
     gates: tuple[GateResult, ...] = ()
-    decided_at_ms: int
+    decided_at_ms: Moment

@@ -44,7 +44,9 @@ def decision_of(query: QueryAsked, phase: Phase, breakers: Breakers, quarantine:
     if quarantine is None:
         return decide(query, phase, available)
     decision = decide(query, phase, {**available, "qdrant": False})
-    return replace(decision, reasons=(*decision.reasons, f"the collection is quarantined: {quarantine.message}"))
+    return replace(
+        decision, quarantined=True, reasons=(*decision.reasons, f"the collection is quarantined: {quarantine.message}")
+    )
 
 
 async def first_answer(
@@ -88,7 +90,9 @@ async def _ask(
         outcome = "refused"
         search.errors.append(f"{backend}: {error}")
     except TimeoutError:
-        says, outcome = ("nothing", "refused") if hurried else ("ill", "timed_out")
+        # A deadline that is shorter than a good answer may take is the question's fault.
+        fair = not hurried or limit_s * 1000 >= search.ports.settings.gates.p95_ms
+        says, outcome = ("ill", "timed_out") if fair else ("nothing", "refused")
         search.errors.append(f"{backend}: no answer within {limit_s:.1f} s")
     except CrossfadeError as error:
         says = "ill"

@@ -153,6 +153,9 @@ class ShadowReads:
                 "rank_shift": rank_shift(first, second),
                 "score_drift": _drift(search, hits, theirs),
                 "missing": await _missing(search, other, first, set(second)),
+                "only_there": [
+                    hit for hit in await _missing(search, answered, second, set(first)) if hit.reason == "not_stored"
+                ],
                 "other": _ranked(theirs),
                 **noise,
             }

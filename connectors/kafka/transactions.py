@@ -61,8 +61,12 @@ class TransactionalBus:
             raise TransientError("the publisher is not open")
         try:
             async with asyncio.timeout(self._timeout_s), producer.transaction():
-                for record in records:
+                sent = [
                     await producer.send(record.topic, record.value, key=record.key, headers=list(record.headers))
+                    for record in records
+                ]
+                # A record that a broker refuses must fail here, or the others would be committed without it.
+                await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
             await self.close()
             raise self._error(error) from error

@@ -108,7 +108,7 @@ def _wrong_way(
 ) -> tuple[Outcome, str] | None:
     if command.action == "promote" and not command.force and now_ms < (state.held_until_ms or 0):
         left_s = ((state.held_until_ms or 0) - now_ms) / 1000
-        return "refused", f"{state.by} went back: {state.reason}. No promotion for another {left_s:.0f} s"
+        return "refused", f"a guard went back ({state.by}: {state.reason}): no promotion for another {left_s:.0f} s"
     if command.action == "promote" and state.paused:
         return "refused", "the rollout is paused: crossfade migrate resume"
     if target == state.phase:
@@ -162,5 +162,5 @@ def _changed(
         changed_at_ms=now_ms,
         entered_at_ms=now_ms if moves else state.entered_at_ms,
         writes_qdrant_since_ms=since,
-        held_until_ms=held_until_ms or (None if moves else state.held_until_ms),
+        held_until_ms=held_until_ms or state.held_until_ms,
     )

@@ -24,6 +24,18 @@ _PRIOR_MEAN = 0.5
 _PRIOR_VARIANCE = 0.25
 
 
+def binomial_tail(count: int, bad: int, share: float) -> float:
+    """Return the probability of at least `bad` bad ones among `count`, if each is bad with probability `share`."""
+    if bad <= 0:
+        return 1.0
+    log_p, log_q = math.log(share), math.log1p(-share)
+    terms = (
+        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * log_p + (count - k) * log_q
+        for k in range(bad, count + 1)
+    )
+    return min(1.0, sum(math.exp(term) for term in terms))
+
+
 @dataclass(slots=True)
 class _LowerBound:
     """The lower confidence sequence of values from 0 to 1, at the level `alpha`."""

@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from domain.rollout.confidence import BoundedMean
+from domain.rollout.confidence import binomial_tail
 from domain.rollout.gates import GATES, Evidence, GateName
 from domain.rollout.traffic import Recent
 from schemas.rollout import GateResult
-from schemas.settings import GateLimits, Guards
+from schemas.settings import GateLimits
 
-# Stricter than a gate: a guard looks every second for as long as a migration lasts.
-ALPHA = 0.01
-_LEAST = 10
+# How unlikely what is seen must be if the limit was kept. A guard looks every second for as long as a migration lasts.
+ALPHA = 1e-5
+LEAST = 5
 _SKIPPED = 0.5
 _WATCHED: tuple[GateName, ...] = ("capture", "proof", "lag")
 
 
-def breaches(evidence: Evidence, recent: Sequence[Recent]) -> tuple[GateResult, ...]:
-    """Return what is wrong now, nothing if all is well. `recent` are the attempts of the guards' window at Qdrant."""
-    limits = evidence.limits
+def breaches_of_questions(limits: GateLimits, recent: Sequence[Recent]) -> tuple[GateResult, ...]:
+    """Return what is wrong with the recent attempts at Qdrant, nothing if all is well."""
     asked = [one for one in recent if one.outcome != "skipped"]
     answered = [one for one in asked if one.outcome == "answered"]
     found = [
@@ -36,8 +35,13 @@ def breaches(evidence: Evidence, recent: Sequence[Recent]) -> tuple[GateResult, 
             f"took longer than {limits.p95_ms:g} ms",
         ),
         _circuit(recent),
-        *(_watched(name, evidence, limits) for name in _WATCHED),
     ]
+    return tuple(breach for breach in found if breach is not None)
+
+
+def breaches_of_facts(evidence: Evidence) -> tuple[GateResult, ...]:
+    """Return what is wrong with proof, lag and capture, nothing if all is well or not known."""
+    found = [_watched(name, evidence, evidence.limits) for name in _WATCHED]
     return tuple(breach for breach in found if breach is not None)
 
 
@@ -53,18 +57,13 @@ class Watch:
             return Watch()
         return self if self.since_ms is not None else replace(self, since_ms=now_ms)
 
-    def trips(self, guards: Guards, now_ms: int) -> bool:
+    def trips(self, hold_s: float, now_ms: int) -> bool:
         """Say whether the breach has lasted for long enough."""
-        return self.since_ms is not None and now_ms - self.since_ms >= guards.hold_s * 1000
+        return self.since_ms is not None and now_ms - self.since_ms >= hold_s * 1000
 
 
 def _share(gate: str, bad: Sequence[bool], limit: float, what: str) -> GateResult | None:
-    if len(bad) < _LEAST:
-        return None
-    mean = BoundedMean(alpha=ALPHA)
-    for one in bad:
-        mean.add(float(one))
-    if mean.low <= limit:
+    if len(bad) < LEAST or binomial_tail(len(bad), sum(bad), limit) > ALPHA:
         return None
     value = sum(bad) / len(bad)
     return GateResult(
@@ -72,8 +71,6 @@ def _share(gate: str, bad: Sequence[bool], limit: float, what: str) -> GateResul
         verdict="failed",
         limit=limit,
         value=round(value, 6),
-        low=round(mean.low, 6),
-        high=round(mean.high, 6),
         samples=len(bad),
         message=f"{100 * value:.1f} % of the recent questions to Qdrant {what}",
     )
@@ -81,7 +78,7 @@ def _share(gate: str, bad: Sequence[bool], limit: float, what: str) -> GateResul
 
 def _circuit(recent: Sequence[Recent]) -> GateResult | None:
     skipped = sum(one.outcome == "skipped" for one in recent)
-    if len(recent) < _LEAST or skipped <= _SKIPPED * len(recent):
+    if len(recent) < LEAST or skipped <= _SKIPPED * len(recent):
         return None
     return GateResult(
         gate="circuit",

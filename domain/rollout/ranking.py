@@ -37,7 +37,7 @@ def rank_biased_overlap(first: Sequence[str], second: Sequence[str], p: float = 
     total = sum(common[depth] / depth * p**depth for depth in range(1, long + 1))
     total += sum(common[short] * (depth - short) / (short * depth) * p**depth for depth in range(short + 1, long + 1))
     tail = ((common[long] - common[short]) / long + common[short] / short) * p**long
-    return (1 - p) / p * total + tail
+    return min(1.0, (1 - p) / p * total + tail)  # the sum may be above it by rounding
 
 
 def rank_shift(first: Sequence[str], second: Sequence[str]) -> float | None:

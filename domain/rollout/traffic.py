@@ -86,7 +86,8 @@ class Comparisons:
         self.overlap.add(compared.overlap)
         if compared.noise_overlap is not None:
             self.noise.add(compared.noise_overlap)
-        self.unequal.add(float(any(missing.reason == "not_stored" for missing in compared.missing)))
+        lacks = any(missing.reason == "not_stored" for missing in (*compared.missing, *compared.only_there))
+        self.unequal.add(float(lacks))
 
     @property
     def beyond_noise(self) -> float | None:
@@ -130,9 +131,15 @@ class Traffic:
             if attempt.backend == "qdrant" and attempt.outcome != "refused":
                 self.recent.append(Recent(at_ms, attempt.outcome, attempt.ms))
 
-    def recent_since(self, at_ms: int) -> list[Recent]:
-        """Return the newest attempts at Qdrant since a moment, at most some thousands."""
-        return [one for one in self.recent if one.at_ms >= at_ms]
+    def recent_since(self, at_ms: int, least: int = 0, oldest_ms: int = 0) -> list[Recent]:
+        """Return the attempts at Qdrant since a moment, at most some thousands.
+
+        If they are fewer than `least`, return that many, but none from before `oldest_ms`.
+        """
+        found = [one for one in self.recent if one.at_ms >= at_ms]
+        if len(found) < least:
+            found = [one for one in list(self.recent)[-least:] if one.at_ms >= oldest_ms]
+        return found
 
     def share_of_qdrant(self) -> float | None:
         """Return the share of the questions, without a forced route, that Qdrant was first to answer."""

@@ -71,6 +71,17 @@ class Journal:
             if decided is not None:
                 self._decided.add(decided)
 
+    async def check(self) -> None:
+        """Read again if the topic does not have the states that this journal knows: it was lost."""
+        known = await self._opened()
+        found = RolloutStates()
+        async for record in self._read(ROLLOUT_PHASES):
+            found.take_record(record)
+        for name, state in known.known.items():
+            had = found.known.get(name)
+            if had is None or had.revision < state.revision:
+                self._states = None
+
     async def states(self) -> Mapping[str, PhaseChanged]:
         """Return the states of all rollouts that have begun."""
         return (await self._opened()).known

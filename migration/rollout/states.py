@@ -77,6 +77,19 @@ async def follow_states(
     changed: Callable[[PhaseChanged], None] = lambda _: None,
 ) -> None:
     """Follow the topic for ever, and give each collection its phase as soon as it changes."""
+    reconciling = asyncio.create_task(_reconcile(states, collections))
+    try:
+        await _follow(bootstrap, states, collections, changed)
+    finally:
+        reconciling.cancel()
+
+
+async def _follow(
+    bootstrap: str,
+    states: RolloutStates,
+    collections: MutableMapping[str, CollectionPorts],
+    changed: Callable[[PhaseChanged], None],
+) -> None:
     while True:
         try:
             async for record in read_topic(bootstrap, ROLLOUT_PHASES, until_end=False):
@@ -86,6 +99,16 @@ async def follow_states(
                     changed(state)
         except CrossfadeError as error:
             log.warning("the phases cannot be followed now: %s", error)
+        except Exception:  # whatever it is: a worker that stops following would keep its phase for ever
+            log.exception("the phases cannot be followed now")
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _reconcile(states: RolloutStates, collections: MutableMapping[str, CollectionPorts]) -> None:
+    """Give collections that were opened while their phase changed the phase that is known. Never returns."""
+    while True:
+        for state in list(states.known.values()):
+            _apply(state, collections)
         await asyncio.sleep(_PAUSE_S)
 
 
@@ -108,15 +131,17 @@ async def current_phase(kafka: Kafka, kept: CollectionState, collection: Collect
 
 
 async def recorded_state(kept: CollectionState) -> PhaseChanged | None:
-    """Return the copy of a state in the collection's database, None if there is none. Raises StoreUnavailable."""
+    """Return the copy of a state in the collection's database, None if there is none.
+
+    Raises StoreUnavailable, and Misconfigured if the copy cannot be read: that is not the same as none.
+    """
     text = await kept.rollout()
     if text is None:
         return None
     try:
         return PhaseChanged.model_validate_json(text)
     except ValidationError:
-        log.error("the recorded rollout of %s cannot be read", kept.name)
-        return None
+        raise Misconfigured(f"the recorded rollout of {kept.name} cannot be read (rollout.{kept.name})") from None
 
 
 def check_phases(collections: Mapping[str, Collection], states: RolloutStates) -> None:

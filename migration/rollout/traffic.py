@@ -50,6 +50,8 @@ class TrafficView:
                 await self._follow()
             except CrossfadeError as error:
                 log.warning("the traffic of questions cannot be followed now: %s", error)
+            except Exception:  # without evidence no gate passes, but documents and questions go on
+                log.exception("the traffic of questions cannot be followed now")
             self._read = None
             await asyncio.sleep(_PAUSE_S)
 
@@ -89,8 +91,8 @@ class TrafficView:
                 self._take_comparison(record, decode(record, ShadowCompared)[0])
             else:
                 self._take_decision(record, decode(record, RouteDecided)[0])
-        except InvalidEvent:
-            return
+        except (InvalidEvent, ValueError) as error:
+            log.warning("%s/%d/%d is passed over: %s", record.topic, record.partition, record.offset, error)
 
     def _present(self, record: Received, event: RouteDecided | ShadowCompared) -> Traffic | None:
         traffic, state = self.of(event.collection), self._states.known.get(event.collection)
@@ -108,7 +110,11 @@ class TrafficView:
             return
         traffic.add(decided.attempts, record.timestamp_ms)
         preferred = decided.alternatives[0].backend if decided.alternatives else None
-        if preferred == "qdrant" and all(attempt.backend != "qdrant" for attempt in decided.attempts):
+        if (
+            preferred == "qdrant"
+            and not decided.quarantined
+            and all(attempt.backend != "qdrant" for attempt in decided.attempts)
+        ):
             # Its circuit was open, so it was not even tried.
             traffic.add([Attempt(backend="qdrant", outcome="skipped")], record.timestamp_ms)
         if decided.features.get("forced") is None and decided.attempts:

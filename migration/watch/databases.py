@@ -117,7 +117,8 @@ async def _open(opened: Opened, quarantines: Quarantines, name: str, captures: b
         # Like every quarantine, recorded before it takes effect. `quarantines` could not record it, because the
         # collection was not among its collections yet.
         await CollectionState(ports.ledger, name).set_reason(found.reason)
-    opened.collections[name] = with_it.collections[name]
+    # Its phase may have changed since it was read.
+    opened.collections[name] = replace(with_it.collections[name], moved_to=opened.opener.states.phase(name))
     if quarantine is not None:
         quarantines.known(quarantine)
     progress(f"{name} is opened")

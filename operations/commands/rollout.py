@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -31,11 +32,23 @@ from operations.context import (
 )
 from operations.errors import CommandError
 from schemas.queries import RankedHit
-from schemas.rollout import PHASE_NAMES, Action, GateResult, Outcome, Phase, RolloutCommanded, RolloutDecided
+from schemas.rollout import (
+    BY_CHARACTERS,
+    PHASE_NAMES,
+    REASON_CHARACTERS,
+    Action,
+    GateResult,
+    Outcome,
+    Phase,
+    RolloutCommanded,
+    RolloutDecided,
+)
 
 _PROMOTE_S = 60.0
 _BACK_S = 20.0
 _BEGUN_S = 10.0
+# A command is valid for as long as its operator waits, less the time that its answer takes.
+_MARGIN_S = 2.0
 _CODES: dict[Outcome, int] = {
     "applied": 0,
     "unchanged": 0,
@@ -205,15 +218,21 @@ def send(
 ) -> RolloutDecided:
     """Send a command to the conductor and return what it came to. Raises CommandError, NotReady."""
     # Imported late: the drivers of brokers take a second to import.
-    from connectors.addresses import brokers_of  # noqa: PLC0415
-    from migration.rollout.states import read_states  # noqa: PLC0415
+    from migration.observe import current_state  # noqa: PLC0415
     from operations.clients.rollout import command, new_id  # noqa: PLC0415
+
+    if len(reason) > REASON_CHARACTERS or len(by or "") > BY_CHARACTERS:
+        wrong = f"--reason may have {REASON_CHARACTERS:,} characters, --by {BY_CHARACTERS}."
+        with errors_reported():
+            raise CommandError(wrong, "", USAGE_ERROR)
+    limit_s = _PROMOTE_S if action == "promote" else _BACK_S
 
     async def sent() -> RolloutDecided:
         expected = revision
         deadline = time.monotonic() + _BEGUN_S
         while expected is None:
-            state = (await read_states(brokers_of(context.settings.kafka))).known.get(name)
+            # Also the copy in the database: the topic may have been lost, and is then about to be restored.
+            state = await current_state(context.settings, name)
             if state is not None:
                 expected = state.revision
             elif time.monotonic() > deadline:
@@ -229,14 +248,23 @@ def send(
             action=action,
             to=to,
             expected_revision=expected,
-            by=by or f"{getpass.getuser()}@{platform.node() or 'unknown'}",
+            by=by or _operator(),
             reason=reason,
             dry_run=dry_run,
             force=force,
+            valid_ms=round(1000 * (limit_s - _MARGIN_S)),
         )
-        return await command(context.settings.kafka, wanted, _PROMOTE_S if action == "promote" else _BACK_S)
+        return await command(context.settings.kafka, wanted, limit_s)
 
     return run(sent())
+
+
+def _operator() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user that has no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{platform.node() or 'unknown'}"[:BY_CHARACTERS]
 
 
 def _move(

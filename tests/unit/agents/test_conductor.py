@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agents.batch import Message
-from agents.conductor import begin, conduct
+from agents.conductor import begin, conduct, keep_copy
 from connectors.errors import StoreUnavailable, TransientError
 from migration.rollout.journal import Journal
 from migration.state import CollectionState
@@ -145,6 +145,55 @@ async def test_a_command_that_waited_for_a_conductor_is_refused_without_judging_
     desk = Desk(world)
     await desk.take(commanded(world, at_ms=NOW - 60_001))
     assert (outcomes(world), desk.judged) == (["refused"], [])
+
+
+async def test_a_guards_command_does_not_expire_since_its_revision_protects_it() -> None:
+    world = World(phase="primary")
+    await Desk(world).take(commanded(world, "rollback", guard=True, at_ms=NOW - 3_600_000))
+    assert phases(world)[-1] == ("shadow", 2)
+
+
+async def test_a_command_that_expires_while_its_gates_are_judged_changes_nothing() -> None:
+    world = World()
+    desk = Desk(world)
+    late = replace(world.ctx, clock=lambda: NOW + 120_000 if desk.judged else NOW)
+    await conduct([commanded(world)], collections=world.collections, journal=desk.journal, judge=desk.judge, ctx=late)
+    assert (outcomes(world), phases(world)) == (["refused"], [("dual_write", 1)])
+
+
+async def test_a_collection_that_is_not_open_goes_back_but_not_forth() -> None:
+    world = World(phase="canary_50")
+    desk = Desk(world)
+    await begin([world.ports], desk.journal, world.ctx)
+    messages = [commanded(world), commanded(world, "rollback", id="c2")]
+    await conduct(messages, collections={}, journal=desk.journal, judge=desk.judge, ctx=world.ctx)
+    assert (outcomes(world), phases(world)[-1]) == (["gate_inconclusive", "applied"], ("shadow", 2))
+
+
+async def test_a_copy_that_cannot_be_read_begins_nothing() -> None:
+    world = World()
+    await CollectionState(world.ports.ledger, NAME).set_rollout("{")
+    assert await begin([world.ports], Desk(world).journal, world.ctx) == set()
+    assert phases(world) == []
+
+
+async def test_a_topic_that_is_lost_under_a_conductor_is_restored() -> None:
+    world = World()
+    desk = Desk(world)
+    await desk.take(commanded(world))
+    world.bus.inner._logs[ROLLOUT_PHASES] = [[]]
+    await desk.journal.check()
+    await begin([world.ports], desk.journal, world.ctx)
+    assert phases(world) == [("backfill", 2)]
+
+
+async def test_an_older_state_does_not_replace_a_newer_copy() -> None:
+    world = World()
+    await Desk(world).take(commanded(world))
+    kept = await CollectionState(world.ports.ledger, NAME).rollout()
+    first = world.bus.events(ROLLOUT_PHASES, PhaseChanged)[0]
+    await keep_copy(world.ports, first)
+    assert await CollectionState(world.ports.ledger, NAME).rollout() == kept
 
 
 async def test_a_wrong_command_is_a_failure_and_the_next_is_decided() -> None:

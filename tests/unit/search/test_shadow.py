@@ -121,6 +121,15 @@ async def test_what_is_missing_on_the_other_side_is_named_with_the_reason(monkey
     assert found.overlap == pytest.approx(2 / 3)
 
 
+async def test_a_document_that_only_the_other_side_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = await shadowed(monkeypatch)
+    await desk.world.store("ghost", 5, "lift of a wing")
+    await desk.ask(limit=5)
+    (found,) = await desk.compared()
+    assert [(hit.document_id, hit.reason) for hit in found.only_there] == [("ghost", "not_stored")]
+    assert found.missing == ()
+
+
 async def test_a_document_that_the_other_side_ranks_lower_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = await shadowed(monkeypatch)
     await desk.world.store("9", 5, "wing")

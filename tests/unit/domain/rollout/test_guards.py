@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from domain.rollout.gates import Evidence
-from domain.rollout.guards import Watch, breaches
+from domain.rollout.guards import Watch, breaches_of_facts, breaches_of_questions
 from domain.rollout.traffic import Recent
 from schemas.queries import AttemptOutcome
-from schemas.settings import Guards
 from schemas.tasks import ProofState
 from tests.unit.domain.rollout.test_gates import ALL_WELL, NOW, proof
 
@@ -29,7 +28,8 @@ def recent(**counts: int) -> list[Recent]:
 
 
 def tripped(evidence: Evidence = ALL_WELL, counts: dict[str, int] | None = None) -> list[str]:
-    return [breach.gate for breach in breaches(evidence, recent(**(counts or {})))]
+    found = (*breaches_of_questions(evidence.limits, recent(**(counts or {}))), *breaches_of_facts(evidence))
+    return [breach.gate for breach in found]
 
 
 def test_nothing_trips_while_all_is_well() -> None:
@@ -49,10 +49,13 @@ def test_what_is_not_known_trips_nothing() -> None:
         ({"slow": 40}, ["qdrant_latency"]),
         ({"answered": 100, "slow": 100}, ["qdrant_latency"]),
         ({"skipped": 30}, ["circuit"]),
-        ({"failed": 5}, []),
+        ({"failed": 5}, ["qdrant_errors"]),
+        ({"failed": 4}, []),
+        ({"answered": 90, "failed": 10}, ["qdrant_errors"]),
+        ({"answered": 40, "failed": 10}, ["qdrant_errors"]),
         ({"answered": 495, "failed": 5}, []),
         ({"answered": 480, "slow": 20}, []),
-        ({"skipped": 9}, []),
+        ({"skipped": 4}, []),
         ({"answered": 60, "skipped": 40}, []),
     ],
 )
@@ -80,17 +83,18 @@ def test_facts_trip_their_guard(changes: dict[str, Any], expected: list[str]) ->
 
 def test_every_breach_names_its_evidence() -> None:
     found: ProofState = proof(differences={"stale": 2})
-    for breach in breaches(replace(ALL_WELL, proof=found), recent(failed=40, slow=40)):
+    of_questions = breaches_of_questions(ALL_WELL.limits, recent(failed=40, slow=40))
+    for breach in (*of_questions, *breaches_of_facts(replace(ALL_WELL, proof=found))):
         assert breach.verdict == "failed"
         assert breach.message
 
 
 def test_a_breach_must_last() -> None:
-    guards, watch = Guards(hold_s=2.0), Watch()
+    watch = Watch()
     for at_ms, breached, trips in ((0, True, False), (1000, True, False), (1500, False, False), (2000, True, False)):
         watch = watch.after(breached, at_ms)
-        assert watch.trips(guards, at_ms) == trips
-    assert watch.after(True, 4000).trips(guards, 4000)
+        assert watch.trips(2.0, at_ms) == trips
+    assert watch.after(True, 4000).trips(2.0, 4000)
 
 
 def test_a_guard_that_looks_every_second_for_an_hour_raises_no_false_alarm() -> None:
@@ -98,5 +102,5 @@ def test_a_guard_that_looks_every_second_for_an_hour_raises_no_false_alarm() -> 
     for second in range(3600):
         window += [Recent(second, "failed" if draw.random() < 0.005 else "answered", 10.0) for _ in range(20)]
         window = [one for one in window if one.at_ms > second - 10]
-        alarms += bool(breaches(UNKNOWN, window))
+        alarms += bool(breaches_of_questions(UNKNOWN.limits, window))
     assert alarms == 0

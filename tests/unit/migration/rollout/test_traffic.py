@@ -71,6 +71,36 @@ def test_another_phase_another_collection_and_garbage_count_nothing(record: Rece
     assert traffic.sides["qdrant"].failed.count == 0
 
 
+@pytest.mark.parametrize("ms", ["NaN", "Infinity", "1e400", "-1", "1e10", '"many"'])
+def test_a_time_that_is_none_is_passed_over(ms: str) -> None:
+    good = decided(attempt(ms=4.25))
+    seen = view()
+    seen.take(good._replace(value=(good.value or b"").replace(b"4.25", ms.encode())))
+    seen.take(good)
+    traffic = seen.of("docs")
+    assert traffic is not None
+    assert traffic.sides["qdrant"].failed.count == 1
+
+
+def test_a_quarantined_collection_says_nothing_of_the_circuit() -> None:
+    seen = view()
+    seen.take(decided(attempt("legacy"), quarantined=True))
+    traffic = seen.of("docs")
+    assert traffic is not None
+    assert traffic.recent_since(SINCE) == []
+
+
+def test_where_few_questions_are_asked_older_ones_count_up_to_a_bound() -> None:
+    seen = view()
+    for at_ms in (1000, 2000, 30_000, 60_000):
+        seen.take(decided(attempt(), at_ms=SINCE + at_ms))
+    traffic = seen.of("docs")
+    assert traffic is not None
+    assert len(traffic.recent_since(SINCE + 55_000)) == 1
+    assert len(traffic.recent_since(SINCE + 55_000, 3, SINCE + 1500)) == 3
+    assert len(traffic.recent_since(SINCE + 55_000, 9, SINCE + 1500)) == 3
+
+
 def test_a_side_whose_circuit_is_open_counts_as_skipped() -> None:
     seen = view()
     seen.take(decided(attempt("legacy")))
