@@ -84,7 +84,16 @@ def test_everything_is_looked_at_even_when_one_part_does_not_answer(
 ) -> None:
     code, document = check(written(tmp_path, stack, table, text="boby"))
     assert code == 3
-    assert document["checked"] == ["configuration", "kafka", "topics", "connect", "qdrant", "databases", "docs"]
+    assert document["checked"] == [
+        "configuration",
+        "kafka",
+        "topics",
+        "phases",
+        "connect",
+        "qdrant",
+        "databases",
+        "docs",
+    ]
     assert messages(document, "connect") == []
     assert any("engine of the local stack does not run" in message for message in messages(document, "qdrant"))
     assert any("did you mean body" in message for message in messages(document, "docs"))
@@ -182,7 +191,15 @@ def test_every_error_names_its_remedy(tmp_path: Path) -> None:
     path.write_text(f'{path.read_text("utf-8")}model = "./absent"\nchunk_tokens = 3\n', "utf-8")
     _, document = check(path)
     errors = [finding for finding in document["findings"] if finding["level"] == "error"]
-    assert {finding["part"] for finding in errors} == {"configuration", "kafka", "topics", "connect", "qdrant", "docs"}
+    assert {finding["part"] for finding in errors} == {
+        "configuration",
+        "kafka",
+        "topics",
+        "phases",
+        "connect",
+        "qdrant",
+        "docs",
+    }
     assert [finding for finding in errors if not finding["mend"]] == []
     assert any("there is no model folder absent" in message for message in messages(document, "configuration"))
     assert any("chunk_tokens is 3, the least is 8" in message for message in messages(document, "configuration"))

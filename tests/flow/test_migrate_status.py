@@ -60,7 +60,8 @@ async def test_the_command_tells_it_as_json_and_as_a_page(plain: Store) -> None:
     assert reported["capture"]["state"] == "RUNNING"
     code, output = await plain.command("migrate", "status", plain.name)
     assert code == 0
-    assert f"{plain.name}  dual_write  active" in output
+    assert f"{plain.name}  dual_write  revision " in output
+    assert "  active\n" in output
     assert "running  at " in output
 
 
