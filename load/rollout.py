@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _RATE_S = 50.0
+# Full text on two cores is near its limit at 50/s, where every percent of load costs many of latency.
+_SHADOW_RATE_S = 20.0
 _SLICES = 3
 _WARM_UP_S = 5.0
 _ANSWER_BOUND_S = 20.0
@@ -53,7 +55,7 @@ class Answered:
 
 
 async def rollout(at: Place, asked: Sequence[str], seconds: float) -> list[Figure]:
-    """Measure at 50 questions/s: shadow reads against none, in alternating slices, then both ways back."""
+    """Measure shadow reads against none at 20 questions/s, in alternating slices, then both ways back at 50/s."""
     async with Asker(at.settings.kafka, at.bus) as asker:
         figures = [await _shadow_cost(at, asker, asked, seconds)]
         figures += await _rolled_back(at, asker, asked)
@@ -67,9 +69,9 @@ async def _shadow_cost(at: Place, asker: Asker, asked: Sequence[str], seconds: f
     turns: list[tuple[float, float]] = []
     for _ in range(_SLICES):
         await _move(at, "rollback", "dual_write")
-        without = (await _ask(asker, asked, seconds / _SLICES)).latencies.ms()["p95"]
+        without = (await _ask(asker, asked, seconds / _SLICES, rate_s=_SHADOW_RATE_S)).latencies.ms()["p95"]
         await _move(at, "promote", "shadow")
-        shadowed = (await _ask(asker, asked, seconds / _SLICES)).latencies.ms()["p95"]
+        shadowed = (await _ask(asker, asked, seconds / _SLICES, rate_s=_SHADOW_RATE_S)).latencies.ms()["p95"]
         turns.append((shadowed, without))
         progress(f"p95 {shadowed:.1f} ms with shadow reads, {without:.1f} ms without")
     return Figure(
@@ -78,7 +80,7 @@ async def _shadow_cost(at: Place, asker: Asker, asked: Sequence[str], seconds: f
         "ms",
         baseline=round(median(without for _, without in turns), 2),
         ratio=round(median(own / without for own, without in turns), 3),
-        details={"rate_s": _RATE_S},
+        details={"rate_s": _SHADOW_RATE_S},
     )
 
 
@@ -156,7 +158,9 @@ async def _asking(asker: Asker, asked: Sequence[str], seconds: float) -> AsyncIt
         task.cancel()
 
 
-async def _ask(asker: Asker, asked: Sequence[str], seconds: float, into: Answered | None = None) -> Answered:
+async def _ask(
+    asker: Asker, asked: Sequence[str], seconds: float, into: Answered | None = None, *, rate_s: float = _RATE_S
+) -> Answered:
     answered = Answered() if into is None else into
 
     async def send(number: int, due: float) -> None:
@@ -165,5 +169,5 @@ async def _ask(asker: Asker, asked: Sequence[str], seconds: float, into: Answere
         answered.latencies.record(time.perf_counter() - due)
         answered.answers.append((time.perf_counter(), found))
 
-    await open_loop(Schedule(_RATE_S, seconds), send)
+    await open_loop(Schedule(rate_s, seconds), send)
     return answered

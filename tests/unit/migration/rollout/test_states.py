@@ -56,7 +56,7 @@ def test_a_moment_beyond_all_years_is_no_state() -> None:
 
 def test_a_phase_that_was_edited_after_the_rollout_began_is_refused_with_the_commands() -> None:
     states = RolloutStates({NAME: state("shadow", 3, began_as="off")})
-    edited, kept = (Collection(table="docs", key=("id",), text=("body",), phase=phase) for phase in ("primary", "off"))  # type: ignore[arg-type]
+    edited, kept = (Collection(table="docs", key=("id",), text=("body",), phase=phase) for phase in ("primary", "off"))
     assert edited_phase(NAME, kept, states) is None
     assert edited_phase("other", edited, states) is None
     with pytest.raises(Misconfigured, match=f"crossfade migrate promote {NAME}, crossfade migrate rollback {NAME}"):
