@@ -40,7 +40,12 @@ def breaches_of_questions(limits: GateLimits, recent: Sequence[Recent]) -> tuple
 
 
 def breaches_of_facts(evidence: Evidence) -> tuple[GateResult, ...]:
-    """Return what is wrong with proof, lag and capture, nothing if all is well or not known."""
+    """Return what is wrong with proof, lag and capture, nothing if all is well or not known.
+
+    While the table's database does not answer, nothing is wrong enough to send users there.
+    """
+    if "database" in evidence.unanswered:
+        return ()
     found = [_watched(name, evidence, evidence.limits) for name in _WATCHED]
     return tuple(breach for breach in found if breach is not None)
 

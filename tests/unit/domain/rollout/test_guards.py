@@ -75,6 +75,7 @@ def test_recent_questions_trip_their_guard(counts: dict[str, int], expected: lis
         ({"lags": {"vector": (9, 61.0)}}, ["lag"]),
         ({"lags": {"vector": (9, None)}}, []),
         ({"lags": None}, []),
+        ({"lags": {"legacy": (9, 61.0)}, "not_captured": "failed", "unanswered": {"database": "no answer"}}, []),
     ],
 )
 def test_facts_trip_their_guard(changes: dict[str, Any], expected: list[str]) -> None:
