@@ -13,15 +13,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
-from connectors.addresses import brokers_of
 from load.arrivals import Schedule, open_loop
 from load.figures import Figure, Latencies
 from load.place import VECTORS, Place, progress
-from migration.rollout.states import read_states
 from operations.clients.questions import Asker
-from operations.clients.rollout import command, new_id
+from operations.clients.rollout import command, moved_from, new_id, state_of
 from schemas.queries import QueryAnswered, QueryAsked
-from schemas.rollout import Action, Phase, PhaseChanged, RolloutCommanded
+from schemas.rollout import Action, Phase, RolloutCommanded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -105,17 +103,13 @@ async def _tripped(at: Place, asker: Asker, asked: Sequence[str]) -> Figure:
     qdrant = at.stack.part("qdrant").pid
     if qdrant is None:
         raise RuntimeError("Qdrant does not run")
-    before = await _state(at)
+    before = await state_of(at.settings.kafka, VECTORS)
     async with _asking(asker, asked, 5 * _LEAD_S) as answered:
         await asyncio.sleep(_LEAD_S)
         begun = time.time()
         os.kill(qdrant, signal.SIGSTOP)
         try:
-            after = before
-            async with asyncio.timeout(_TRIP_BOUND_S):
-                while after.revision == before.revision:
-                    await asyncio.sleep(0.2)
-                    after = await _state(at)
+            after = await moved_from(at.settings.kafka, before, _TRIP_BOUND_S)
         finally:
             os.kill(qdrant, signal.SIGCONT)
     return Figure(
@@ -126,17 +120,13 @@ async def _tripped(at: Place, asker: Asker, asked: Sequence[str]) -> Figure:
     )
 
 
-async def _state(at: Place) -> PhaseChanged:
-    return (await read_states(brokers_of(at.settings.kafka))).known[VECTORS]
-
-
 async def _move(at: Place, action: Action, to: Phase) -> None:
     wanted = RolloutCommanded(
         id=new_id(),
         collection=VECTORS,
         action=action,
         to=to,
-        expected_revision=(await _state(at)).revision,
+        expected_revision=(await state_of(at.settings.kafka, VECTORS)).revision,
         by="benchmark",
         reason="benchmark",
         force=action == "promote",

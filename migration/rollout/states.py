@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -71,32 +71,22 @@ async def read_states(bootstrap: str) -> RolloutStates:
 
 
 async def follow_states(
-    bootstrap: str,
-    states: RolloutStates,
-    collections: MutableMapping[str, CollectionPorts],
-    changed: Callable[[PhaseChanged], None] = lambda _: None,
+    bootstrap: str, states: RolloutStates, collections: MutableMapping[str, CollectionPorts]
 ) -> None:
     """Follow the topic for ever, and give each collection its phase as soon as it changes."""
     reconciling = asyncio.create_task(_reconcile(states, collections))
     try:
-        await _follow(bootstrap, states, collections, changed)
+        await _follow(bootstrap, states, collections)
     finally:
         reconciling.cancel()
 
 
-async def _follow(
-    bootstrap: str,
-    states: RolloutStates,
-    collections: MutableMapping[str, CollectionPorts],
-    changed: Callable[[PhaseChanged], None],
-) -> None:
+async def _follow(bootstrap: str, states: RolloutStates, collections: MutableMapping[str, CollectionPorts]) -> None:
     while True:
         try:
             async for record in read_topic(bootstrap, ROLLOUT_PHASES, until_end=False):
                 if states.take_record(record):
-                    state = decode(record, PhaseChanged)[0]
-                    _apply(state, collections)
-                    changed(state)
+                    _apply(states, collections)
         except CrossfadeError as error:
             log.warning("the phases cannot be followed now: %s", error)
         except Exception:  # whatever it is: a worker that stops following would keep its phase for ever
@@ -107,20 +97,20 @@ async def _follow(
 async def _reconcile(states: RolloutStates, collections: MutableMapping[str, CollectionPorts]) -> None:
     """Give collections that were opened while their phase changed the phase that is known. Never returns."""
     while True:
-        for state in list(states.known.values()):
-            _apply(state, collections)
+        _apply(states, collections)
         await asyncio.sleep(_PAUSE_S)
 
 
-def _apply(state: PhaseChanged, collections: MutableMapping[str, CollectionPorts]) -> None:
-    ports = collections.get(state.collection)
-    if ports is None or ports.moved_to == state.phase:
-        return
-    collections[state.collection] = replace(ports, moved_to=state.phase)
-    log.warning(
-        "collection %s is in phase %s now (revision %d, by %s%s)",
-        state.collection, state.phase, state.revision, state.by, f": {state.reason}" if state.reason else "",
-    )  # fmt: skip
+def _apply(states: RolloutStates, collections: MutableMapping[str, CollectionPorts]) -> None:
+    for name, state in states.known.items():
+        ports = collections.get(name)
+        if ports is None or ports.moved_to == state.phase:
+            continue
+        collections[name] = replace(ports, moved_to=state.phase)
+        why = f": {state.reason}" if state.reason else ""
+        log.warning(
+            "collection %s is in phase %s now (revision %d, by %s%s)", name, state.phase, state.revision, state.by, why
+        )
 
 
 async def current_phase(kafka: Kafka, kept: CollectionState, collection: Collection) -> Phase:

@@ -15,13 +15,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from connectors.addresses import brokers_of
 from connectors.errors import TaskFailed
-from migration.rollout.states import read_states
 from operations.clients.questions import Asker
-from operations.clients.rollout import command, decisions, new_id
+from operations.clients.rollout import command, decisions, moved_from, new_id, state_of
 from schemas.queries import QueryAsked
-from schemas.rollout import Phase, PhaseChanged, RolloutCommanded, RolloutDecided
+from schemas.rollout import Phase, RolloutCommanded, RolloutDecided
 from schemas.settings import GateLimits, Guards, Settings, Shadow
 
 # Limits with which a gate is passed by some dozens of questions: a demonstration has no days. The defaults need more.
@@ -64,11 +62,11 @@ async def roll_out(
         for phase in _STEPS:
             await _promoted(settings, name, phase, progress)
         progress("Qdrant is made to hang: a guard has to notice")
-        before = await _state(settings, name)
+        before = await state_of(settings.kafka, name)
         begun = time.time()
         os.kill(qdrant, signal.SIGSTOP)
         try:
-            back = await _moved(settings, name, before)
+            back = await moved_from(settings.kafka, before, _GATE_BOUND_S)
         finally:
             os.kill(qdrant, signal.SIGCONT)
         found.guard_s = round(back.changed_at_ms / 1000 - begun, 1)
@@ -88,7 +86,7 @@ async def _promoted(settings: Settings, name: str, to: Phase, progress: Callable
             collection=name,
             action="promote",
             to=to,
-            expected_revision=(await _state(settings, name)).revision,
+            expected_revision=(await state_of(settings.kafka, name)).revision,
             by="demo",
             reason="every gate passes",
         )
@@ -99,22 +97,6 @@ async def _promoted(settings: Settings, name: str, to: Phase, progress: Callable
         if time.monotonic() > deadline:
             raise TaskFailed(f"The collection does not get to {to}: {decided.message}.")
         await asyncio.sleep(_RETRY_S)
-
-
-async def _state(settings: Settings, name: str) -> PhaseChanged:
-    state = (await read_states(brokers_of(settings.kafka))).known.get(name)
-    if state is None:
-        raise TaskFailed(f"The rollout of {name} has not begun.", "See the worker's log.")
-    return state
-
-
-async def _moved(settings: Settings, name: str, before: PhaseChanged) -> PhaseChanged:
-    async with asyncio.timeout(_GATE_BOUND_S):
-        while True:
-            after = await _state(settings, name)
-            if after.revision != before.revision:
-                return after
-            await asyncio.sleep(0.2)
 
 
 @asynccontextmanager

@@ -116,8 +116,8 @@ async def test_a_collection_goes_forth_and_back_under_load(site: Site, connector
         await eventually(legacy_answers_all, "legacy answers everybody again")
         assert client.since(0)["nobody"] == 0
         assert not any(answered.error for _, answered in client.answers)
-    code, told = await migrate(store, "history")
-    moves = [(each["before"], each["after"]) for each in told["decisions"] if each["outcome"] == "applied"]
+    code, shown = await migrate(store, "history")
+    moves = [(each["before"], each["after"]) for each in shown["decisions"] if each["outcome"] == "applied"]
     assert moves == [("dual_write", "shadow"), ("shadow", "canary_50"), ("canary_50", "shadow")]
     _, compared = await migrate(store, "comparisons", "--worst", "3")
     assert compared["compared"] >= 20
@@ -132,13 +132,13 @@ async def test_a_guard_takes_a_slow_side_back_by_itself(site: Site) -> None:
         assert code == 0
 
         async def went_back() -> bool:
-            _, told = await migrate(store, "history")
-            return bool(told["decisions"][-1]["after"] == "shadow")
+            _, shown = await migrate(store, "history")
+            return bool(shown["decisions"][-1]["after"] == "shadow")
 
         await eventually(went_back, "the guard went back")
         assert client.since(0)["nobody"] == 0
-    _, told = await migrate(store, "history")
-    last = told["decisions"][-1]
+    _, shown = await migrate(store, "history")
+    last = shown["decisions"][-1]
     assert last["command"]["by"].startswith("guard: qdrant_latency")
     assert [breach["verdict"] for breach in last["command"]["evidence"]] == ["failed"]
     code, decided = await migrate(store, "promote")
